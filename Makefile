@@ -1,0 +1,48 @@
+# Everything a newcomer needs; the environment is made in .venv on first use.
+#   make demo    kill a primary, watch the failover; exits 0 only if it was verified
+#   make test    unit and integration tests on real processes
+#   make check   ruff, mypy --strict, import-linter
+#   make bench   speed of planning, verification and simulation
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test check bench matrix clean install-system lock wheel
+
+demo: $(STAMP)
+	@$(BIN)/qnwis-continuity lab demo $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	@$(BIN)/python -m pytest tests/bench -m bench --benchmark-only $(ARGS)
+
+wheel: $(STAMP)
+	$(BIN)/python -m pip -q wheel --no-deps -w dist .
+
+$(STAMP): requirements/lock.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python {v.major}.{v.minor} found; 3.11 or newer is needed (make PYTHON=python3.12 …)" or 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo 'python3 -m venv failed; on Debian: apt-get install python3-venv' >&2; exit 1; }
+	@echo 'installing into .venv (about a minute, once) …'
+	@$(BIN)/python -m pip -q install --disable-pip-version-check --require-hashes -r requirements/lock.txt
+	@$(BIN)/python -m pip -q install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The packages of a Debian system that the whole test suite uses; run as root (CI does).
+install-system:
+	apt-get update -qq
+	sed -e 's/#.*//' requirements/debian.txt | DEBIAN_FRONTEND=noninteractive xargs apt-get install -y -qq --no-install-recommends
+
+lock:
+	$(BIN)/uv pip compile --universal --generate-hashes -q --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements/lock.txt
+
+clean:
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,54 @@
+"""Moving the service's address record."""
+
+from __future__ import annotations
+
+from temporalio import activity
+
+from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.plan import FlipDns
+from qnwis.providers.dns import Dns
+
+from .effect import EffectRequest, carried_out, preview
+
+NO_DNS = "no DNS service is configured for this cluster; move the clients yourself"
+
+
+class FlipRequest(EffectRequest):
+    action: FlipDns
+
+
+class DnsRecords:
+    def __init__(self, dns: Dns) -> None:
+        self._dns = dns
+
+    @activity.defn
+    async def flip(self, request: FlipRequest) -> Outcome:
+        """Compare-and-swap the record, then read it back from every authoritative server."""
+        action, service = request.action, request.cluster.dns
+
+        async def swap() -> Outcome:
+            if service is None:
+                return Outcome(
+                    action_id=action.action_id, status=OutcomeStatus.SKIPPED, changed=False, detail=NO_DNS
+                )
+            change = await self._dns.swap(
+                service, from_address=action.from_address, to_address=action.to_address
+            )
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.SUCCEEDED,
+                changed=change.changed,
+                detail=f"{action.record}: {action.from_address} -> {action.to_address}",
+                facts={"before": list(change.before), "after": list(change.after), "serial": change.serial},
+            )
+
+        return await carried_out(action.action_id, swap)
+
+    @activity.defn
+    async def preview_flip(self, request: FlipRequest) -> Outcome:
+        action, service = request.action, request.cluster.dns
+        if service is None:
+            return preview(action.action_id, NO_DNS)
+        found = await self._dns.read(service)
+        servers = "; ".join(f"{server} answers {', '.join(a) or 'nothing'}" for server, a in found.items())
+        return preview(action.action_id, f"would set {action.record} to {action.to_address} ({servers})")

@@ -1,0 +1,74 @@
+"""What the activities that change the world share: the request's base, heartbeats, and outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
+
+from temporalio import activity
+
+from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.model import Model
+from qnwis.continuity.run import DRY_RUN_MARK
+from qnwis.continuity.topology import Cluster
+from qnwis.providers.errors import Refused
+
+BEAT_S = 0.5
+"""Well under the heartbeat timeout of effects, so that a living worker is never taken for a dead one."""
+
+
+class EffectRequest(Model):
+    """What every effect carries: the run it belongs to, its fencing token, and the world it speaks of."""
+
+    run_id: str
+    epoch: int
+    cluster: Cluster
+
+    def effect_id(self, action_id: str) -> str:
+        """The same for every attempt of the same action of the same run."""
+        return f"{self.run_id}/{action_id}"
+
+
+@contextlib.asynccontextmanager
+async def heartbeating() -> AsyncIterator[None]:
+    """Heartbeat while the body runs: a dead worker is noticed in seconds, not at the step's timeout."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(BEAT_S)
+
+    task = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def carried_out(action_id: str, effect: Callable[[], Awaitable[Outcome]]) -> Outcome:
+    """The effect's outcome with its duration; a refusal becomes `failed`, since the refuser changed nothing.
+
+    Raises `Unreachable` for Temporal to retry: whether there was an effect is not known then.
+    """
+    started = monotonic()
+    async with heartbeating():
+        try:
+            outcome = await effect()
+        except Refused as refused:
+            outcome = Outcome(
+                action_id=action_id,
+                status=OutcomeStatus.FAILED,
+                changed=False,
+                detail=str(refused.refusal),
+                facts={"rule": refused.refusal.rule, "values": refused.refusal.values},
+            )
+    return outcome.model_copy(update={"duration_ms": (monotonic() - started) * 1000})
+
+
+def preview(action_id: str, detail: str) -> Outcome:
+    """What a dry run answers for an effect: it says what would be done, visibly marked."""
+    return Outcome(
+        action_id=action_id, status=OutcomeStatus.SKIPPED, changed=False, detail=f"{DRY_RUN_MARK} {detail}"
+    )

@@ -1,0 +1,40 @@
+"""Deciding, recorded: planner and simulator run here so that a run's history holds what they answered."""
+
+from __future__ import annotations
+
+from temporalio import activity
+
+from qnwis.continuity.assessment import assess
+from qnwis.continuity.evidence import ClusterEvidence
+from qnwis.continuity.model import Model
+from qnwis.continuity.plan import Plan
+from qnwis.continuity.policy import Policy
+from qnwis.continuity.run import Assessment, FailoverRequest
+from qnwis.continuity.simulate import Rehearsal, rehearse
+from qnwis.continuity.topology import Cluster
+
+
+class AssessRequest(Model):
+    request: FailoverRequest
+    cluster: Cluster
+    policy: Policy
+    evidence: ClusterEvidence
+
+
+class RehearseRequest(Model):
+    plan: Plan
+    cluster: Cluster
+    policy: Policy
+    evidence: ClusterEvidence
+
+
+class Planning:
+    @activity.defn
+    def assess(self, asked: AssessRequest) -> Assessment:
+        """The plan for this request on this evidence, or the rule that refuses it."""
+        return assess(asked.request, asked.cluster, asked.policy, asked.evidence)
+
+    @activity.defn
+    def rehearse(self, asked: RehearseRequest) -> Rehearsal:
+        """Play the plan against the model of this evidence before it is played for real."""
+        return rehearse(asked.plan, asked.cluster, asked.policy, asked.evidence)

@@ -1,0 +1,142 @@
+"""Promoting the target, and letting the other standbys follow it."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+
+from temporalio import activity
+
+from qnwis.continuity.evidence import ClusterEvidence
+from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.orders import FollowOrder, PromoteOrder, Receipt
+from qnwis.continuity.plan import Plan, PromoteTarget, RepointStandbys
+from qnwis.continuity.policy import Policy
+from qnwis.continuity.promotion import promotion_refusal
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.evidence import collect_evidence
+from qnwis.providers.nodes import Nodes
+
+from .effect import EffectRequest, carried_out, preview
+
+PROMOTE_TIMEOUT_S = 20.0
+FOLLOW_TIMEOUT_S = 5.0
+FOLLOW_PATIENCE_S = 1.0
+"""For how long a standby that does not answer is asked again, seconds."""
+FOLLOW_PAUSE_S = 0.1
+
+
+class PromoteRequest(EffectRequest):
+    action: PromoteTarget
+    plan: Plan
+    policy: Policy
+
+
+class RepointRequest(EffectRequest):
+    action: RepointStandbys
+
+
+class Promotion:
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+
+    @activity.defn
+    async def promote(self, request: PromoteRequest) -> Outcome:
+        """Order the target to become the primary under this run's epoch. The point of no return.
+
+        The old primary is fenced by now, so log positions stand still: they are read once more, and a target
+        that is no longer the right one is refused while the run can still go back.
+        """
+        action = request.action
+
+        async def order() -> Outcome:
+            evidence = await collect_evidence(self._nodes, request.cluster)
+            if not _has_begun(request, evidence):
+                refusal = promotion_refusal(request.plan, request.cluster, request.policy, evidence)
+                if refusal is not None:
+                    raise Refused(refusal)
+            receipt = await self._nodes.order(
+                request.cluster.node(action.node_id),
+                PromoteOrder(
+                    effect_id=request.effect_id(action.action_id), run_id=request.run_id, epoch=request.epoch
+                ),
+                timeout_s=PROMOTE_TIMEOUT_S,
+            )
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.SUCCEEDED,
+                changed=receipt.changed,
+                detail=receipt.detail,
+            )
+
+        return await carried_out(action.action_id, order)
+
+    @activity.defn
+    async def repoint(self, request: RepointRequest) -> Outcome:
+        """Order every remaining standby to follow the new primary; one that is down does not stop others."""
+        action = request.action
+
+        async def order_all() -> Outcome:
+            answers = await asyncio.gather(
+                *(self._follow(request, node_id) for node_id in action.node_ids), return_exceptions=True
+            )
+            for answer in answers:
+                if isinstance(answer, BaseException) and not isinstance(answer, Refused | Unreachable):
+                    raise answer
+            failed = [
+                n for n, a in zip(action.node_ids, answers, strict=True) if isinstance(a, BaseException)
+            ]
+            lines = [
+                f"{node_id}: {answer.detail if isinstance(answer, Receipt) else answer}"
+                for node_id, answer in zip(action.node_ids, answers, strict=True)
+            ]
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.FAILED if failed else OutcomeStatus.SUCCEEDED,
+                changed=any(isinstance(a, Receipt) and a.changed for a in answers),
+                detail="; ".join(lines) or "no other standby",
+                facts={"not_following": failed},
+            )
+
+        return await carried_out(action.action_id, order_all)
+
+    async def _follow(self, request: RepointRequest, node_id: str) -> Receipt:
+        """Raises Refused, or Unreachable once patience is over: the clients wait for the step after this one."""
+        order = FollowOrder(
+            effect_id=f"{request.effect_id(request.action.action_id)}/{node_id}",
+            run_id=request.run_id,
+            epoch=request.epoch,
+            upstream=request.action.upstream,
+        )
+        patient_until = monotonic() + FOLLOW_PATIENCE_S
+        while True:
+            try:
+                return await self._nodes.order(
+                    request.cluster.node(node_id), order, timeout_s=FOLLOW_TIMEOUT_S
+                )
+            except Unreachable:
+                if monotonic() >= patient_until:
+                    raise
+            await asyncio.sleep(FOLLOW_PAUSE_S)
+
+    @activity.defn
+    async def preview_promote(self, request: PromoteRequest) -> Outcome:
+        state = await self._nodes.state(
+            request.cluster.node(request.action.node_id), timeout_s=FOLLOW_TIMEOUT_S
+        )
+        return preview(
+            request.action.action_id,
+            f"would promote {state.node_id} (in recovery: {state.in_recovery}, timeline {state.timeline},"
+            f" received to {state.receive_lsn}) under epoch {request.epoch}",
+        )
+
+    @activity.defn
+    async def preview_repoint(self, request: RepointRequest) -> Outcome:
+        nodes = ", ".join(request.action.node_ids) or "no other standby"
+        return preview(request.action.action_id, f"would let {nodes} follow {request.action.upstream}")
+
+
+def _has_begun(request: PromoteRequest, evidence: ClusterEvidence) -> bool:
+    """Whether an earlier attempt reached the target: then there is no way back, and no question left."""
+    state = evidence.of(request.action.node_id).state
+    return state is not None and state.epoch >= request.epoch

@@ -1,0 +1,1 @@
+"""QNWIS Continuity: failover runbooks that are durable Temporal workflows."""

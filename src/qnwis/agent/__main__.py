@@ -1,0 +1,107 @@
+"""`python -m qnwis.agent --config agent.yaml`: run a node agent until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from aiohttp import web
+
+from qnwis.transport import Transport
+
+from .checks import Checks
+from .config import AgentConfig, ConfigError, load_config
+from .database import Connection
+from .effects import Node
+from .epoch import EpochStore
+from .files import StateError
+from .journal import Journal
+from .keeper import Keeper
+from .logs import log, log_as
+from .orders import Orders
+from .postgres import Postgres
+from .reporter import Reporter
+from .server import make_app
+
+CLOSE_WITHIN_S = 0.5
+"""Watchers never hang up by themselves; an order cut off here is carried out when it is sent again."""
+
+EXIT_CONFIG = 78
+"""EX_CONFIG of sysexits.h: a supervisor need not try again."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m qnwis.agent", description="Run the agent of one node.")
+    parser.add_argument("--config", type=Path, required=True, help="the agent's YAML file")
+    path = parser.parse_args().config
+    try:
+        config = load_config(path)
+        asyncio.run(run(config))
+    except (ConfigError, StateError) as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIG
+    return 0
+
+
+async def run(config: AgentConfig) -> None:
+    """Wire the parts, serve until SIGTERM or SIGINT, then stop the database."""
+    log_as(cluster=config.cluster_id, node=config.node_id)
+    config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # Every process of a node works below the node's folder; a power switch finds them by that.
+    os.chdir(config.state_dir)
+    state_dir = config.state_dir
+    epoch, journal = EpochStore(state_dir / "epoch"), Journal(state_dir / "journal.jsonl")
+
+    node = keeper = None
+    if config.database is not None:
+        connection = Connection(config.database, config.database.superuser)
+        node = Node(config.node_id, Postgres(config, config.database), connection)
+    reporter = Reporter(config, epoch, node)
+    orders = Orders(config, epoch, journal, node, reporter.epoch_changed)
+    app = make_app(Checks(config, reporter), reporter, orders, journal)
+    if node is not None:
+        node.postgres.on_change = reporter.database_changed
+        keeper = Keeper(config, node.postgres, epoch, journal, Transport(), orders.lock)
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_WITHIN_S)
+    await runner.setup()
+    try:
+        adopted = node is not None and node.postgres.adopt()
+        await _listen(runner, config)
+        log("agent_started", epoch=epoch.value, adopted=adopted)
+        work = [asyncio.ensure_future(reporter.keep_looking())]
+        if keeper is not None:
+            work.append(asyncio.ensure_future(keeper.run()))
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
+        for task in work:
+            if task.done() and not stop.is_set():
+                task.result()  # a fault of the agent itself: let it be seen
+            task.cancel()
+    finally:
+        await runner.cleanup()
+    if node is not None:
+        await node.postgres.stop()
+        await node.connection.close()
+    log("agent_stopped")
+
+
+async def _listen(runner: web.AppRunner, config: AgentConfig) -> None:
+    try:
+        await web.TCPSite(runner, config.listen_host, config.listen_port).start()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {config.listen_host}:{config.listen_port} ({error.strerror});"
+            " check listen_host and listen_port, and that no other agent of this node runs"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

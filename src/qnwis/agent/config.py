@@ -1,0 +1,144 @@
+"""What an agent is told about itself and its peers: one YAML file, read once at start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from qnwis.continuity.model import Identifier, Model
+from qnwis.continuity.topology import Database, NodeRole, Replication, ReplicationMode
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the text names file, field, value and what was expected."""
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("expected an absolute path")
+    return path
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+class Account(Model):
+    """A PostgreSQL role that the agent uses."""
+
+    user: str
+    password_file: AbsolutePath | None = None
+    """A file holding nothing but the password; None where pg_hba.conf asks for none."""
+
+    def password(self) -> str | None:
+        return None if self.password_file is None else self.password_file.read_text().strip()
+
+
+class Peer(Model):
+    """Another member of the cluster."""
+
+    node_id: Identifier
+    agent_url: str
+    """Base URL, for example `http://127.0.0.12:8443`."""
+    database: Database | None = None
+    """Where its PostgreSQL listens; None for a witness."""
+
+
+class Hook(Model):
+    """A command that answers a deep check: exit status 0 is ok, the first line of output is the detail."""
+
+    command: tuple[str, ...] = Field(min_length=1)
+    """Program and arguments; no shell."""
+    timeout_s: float = Field(default=0.4, gt=0)
+
+
+class LocalDatabase(Database):
+    """The PostgreSQL that this agent runs. `data_dir` exists already (initdb or `pg_basebackup -R`).
+
+    It listens on `host` and `port` only; peers reach it there.
+    """
+
+    data_dir: AbsolutePath
+    """A folder of its own below the node's folder: a rejoin may put fresh copies beside it."""
+    pg_bin: AbsolutePath
+    """Folder of PostgreSQL's programs (postgres, pg_rewind, pg_basebackup)."""
+    os_user: str | None = None
+    """Operating-system user for PostgreSQL's processes; needed where the agent runs as root."""
+    superuser: Account
+    """For the agent's own queries and, on a rejoin, for pg_rewind against the upstream."""
+    replication: Account
+    """For streaming and pg_basebackup."""
+
+
+class AgentConfig(Model):
+    cluster_id: Identifier
+    node_id: Identifier
+    role: NodeRole
+    """Role in the topology; a witness has no `database`."""
+    listen_host: str
+    listen_port: int = Field(default=8443, ge=1, le=65535)
+    state_dir: AbsolutePath
+    """The agent's own folder: epoch, journal, logs. `os_user` must be able to enter it."""
+    database: LocalDatabase | None = None
+    peers: tuple[Peer, ...]
+    """Every other member of the cluster, witnesses included: majorities are counted over these and itself."""
+    replication: Replication = Replication()
+    min_disk_free_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
+    """Deep check: less free space than this below `data_dir` is not ok."""
+    backup_freshness: Hook | None = None
+    slo_budget: Hook | None = None
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if (self.role is NodeRole.WITNESS) is not (self.database is None):
+            found = "absent" if self.database is None else "present"
+            raise ValueError(
+                f"role is {self.role.value} and database is {found};"
+                " expected a database on every node but a witness"
+            )
+        ids = [self.node_id, *(p.node_id for p in self.peers)]
+        if len(set(ids)) != len(ids):
+            raise ValueError(
+                f"node ids are {ids}; expected distinct ids, and the node itself not among its peers"
+            )
+        data_peers = sum(1 for p in self.peers if p.database is not None)
+        acks = self.replication.required_acks
+        if (
+            self.replication.mode is ReplicationMode.SYNCHRONOUS
+            and self.database is not None
+            and acks > data_peers
+        ):
+            raise ValueError(
+                f"replication.required_acks is {acks}; expected at most {data_peers}, the peers that hold"
+                " data (with more, no commit would ever return)"
+            )
+        return self
+
+    def peer_of(self, node_id: str) -> Peer | None:
+        """The peer of that id, or None."""
+        return next((p for p in self.peers if p.node_id == node_id), None)
+
+
+def load_config(path: Path) -> AgentConfig:
+    """The configuration in `path`. Raises ConfigError, one line a fault."""
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}); expected the agent's YAML file"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    try:
+        return AgentConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_fault(path, fault) for fault in error.errors())) from error
+
+
+def _fault(path: Path, fault: ErrorDetails) -> str:
+    field = ".".join(map(str, fault["loc"])) or "file"
+    value = "" if isinstance(fault["input"], dict) else f" (value: {fault['input']!r})"
+    return f"{path}: {field}: {fault['msg']}{value}"

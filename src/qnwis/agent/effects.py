@@ -1,0 +1,147 @@
+"""What orders do to the database: promote, follow, demote. (`rejoin` has a file of its own.)
+
+Each looks first and then answers one of three: a Refusal, AlreadySo, or the effect to carry out. The caller
+writes the intent down in between, so an effect never begins without a trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from qnwis.continuity.orders import DemoteOrder, FollowOrder, PromoteOrder
+from qnwis.continuity.refusal import Refusal
+
+from .config import Peer
+from .database import Connection, DatabaseDownError, Facts
+from .postgres import Postgres
+from .processes import processes_in
+
+PROMOTE_AGAIN_S = 0.15
+"""PostgreSQL can miss a promotion for 5 s when its startup process sleeps; a second request wakes it."""
+PROMOTE_WITHIN_S = 30.0
+POLL_S = 0.003
+
+
+@dataclass(frozen=True)
+class AlreadySo:
+    """The world is as ordered; nothing is to be done."""
+
+    detail: str
+
+
+Effect = Callable[[], Awaitable[str]]
+"""Carries the order out and says what was done. Raises EffectError when that is not certain."""
+
+Decision = Refusal | AlreadySo | Effect
+
+
+class EffectError(Exception):
+    """The effect began and is not known to be complete."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """What effects work on."""
+
+    node_id: str
+    postgres: Postgres
+    connection: Connection
+
+    async def facts(self) -> Facts | None:
+        """What the database says of itself; None while it does not answer."""
+        try:
+            return await self.connection.facts() if self.postgres.running else None
+        except DatabaseDownError:
+            return None
+
+
+async def promote(node: Node, order: PromoteOrder) -> Decision:
+    """Become the primary."""
+    facts = await node.facts()
+    if facts is None:
+        return Refusal(
+            rule="database_down",
+            message=f"{node.node_id} cannot be promoted: its database does not answer",
+            values={"running": node.postgres.running},
+            remedy="Promote another standby, or start this one",
+        )
+    if not facts.in_recovery:
+        return AlreadySo(f"{node.node_id} is the primary already, on timeline {facts.timeline}")
+
+    async def effect() -> str:
+        if node.postgres.set_settings({}):  # its commits must wait for standbys from the first one on
+            node.postgres.reload()
+        clock = asyncio.get_running_loop().time
+        began = asked = clock()
+        await _ask_promotion(node.connection)
+        while await _in_recovery(node.connection):
+            if clock() - began > PROMOTE_WITHIN_S:
+                raise EffectError(
+                    f"{node.node_id} is still in recovery {PROMOTE_WITHIN_S:g} s after pg_promote"
+                )
+            if clock() - asked > PROMOTE_AGAIN_S:
+                asked = clock()
+                await _ask_promotion(node.connection)
+            await asyncio.sleep(POLL_S)
+        after = await node.connection.facts()
+        return f"{node.node_id} is the primary on timeline {after.timeline} at LSN {after.write_lsn}"
+
+    return effect
+
+
+async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
+    """Replicate from `upstream`, without a restart of the database."""
+    facts = await node.facts()
+    if not node.postgres.standby or (facts is not None and not facts.in_recovery):
+        return Refusal(
+            rule="is_primary",
+            message=f"{node.node_id} cannot follow {upstream.node_id}: it is a primary",
+            values={"node_id": node.node_id, "upstream": upstream.node_id},
+            remedy="Order a rejoin, which rewinds it to the upstream's history",
+        )
+    now = node.postgres.upstream
+    if now is not None and now.node_id == upstream.node_id and node.postgres.running:
+        return AlreadySo(f"{node.node_id} follows {upstream.node_id} already")
+
+    async def effect() -> str:
+        node.postgres.set_upstream(upstream)
+        if node.postgres.running:
+            node.postgres.reload()
+        else:
+            await node.postgres.start()
+        return f"{node.node_id} follows {upstream.node_id}, before that {now.node_id if now else 'nobody'}"
+
+    return effect
+
+
+async def demote(node: Node, order: DemoteOrder) -> Decision:
+    """Stop every process of the database; it comes back only as a standby of an upstream yet to be named."""
+    postgres = node.postgres
+    stopped = not postgres.running and not processes_in(postgres.data_dir)
+    if stopped and postgres.standby and postgres.upstream is None:
+        return AlreadySo(f"{node.node_id} is stopped already and kept as a standby")
+
+    async def effect() -> str:
+        # First the mark: whatever interrupts this, the next start is not a writable one.
+        postgres.keep_standby()
+        postgres.set_upstream(None)
+        await postgres.stop()
+        return f"{node.node_id}: every process of the database is gone; it comes back only as a standby"
+
+    return effect
+
+
+async def _ask_promotion(connection: Connection) -> None:
+    try:
+        await connection.row("SELECT pg_promote(false)")
+    except psycopg.errors.ObjectNotInPrerequisiteState:
+        return  # promoted in the meantime
+
+
+async def _in_recovery(connection: Connection) -> bool:
+    row = await connection.row("SELECT pg_is_in_recovery() AS in_recovery")
+    return bool(row["in_recovery"])

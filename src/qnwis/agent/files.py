@@ -1,0 +1,64 @@
+"""Files that survive a power cut (written beside, synced, renamed), owned by PostgreSQL's user where due."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+class StateError(Exception):
+    """What the agent finds on its machine cannot be used; the text names it and what to do."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The operating-system user of PostgreSQL's files and processes."""
+
+    uid: int
+    gid: int
+
+    @classmethod
+    def named(cls, user: str | None) -> Self | None:
+        """The user of that name; None for None, the agent's own. Raises StateError for an unknown one."""
+        if user is None:
+            return None
+        try:
+            entry = pwd.getpwnam(user)
+        except KeyError:
+            raise StateError(f"os_user is {user!r}; expected a user that this machine has") from None
+        return cls(entry.pw_uid, entry.pw_gid)
+
+
+def as_user(owner: Owner | None) -> dict[str, Any]:
+    """Arguments for `subprocess` that run a program as `owner`, with none of the agent's groups."""
+    return {} if owner is None else {"user": owner.uid, "group": owner.gid, "extra_groups": []}
+
+
+def write_durably(path: Path, text: str, owner: Owner | None = None) -> None:
+    """Replace `path` by `text` so that after a crash it holds either the old or the new text, whole."""
+    beside = path.with_name(path.name + ".new")
+    with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        if owner is not None:
+            os.fchown(file.fileno(), owner.uid, owner.gid)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    sync_directory(path.parent)
+
+
+def remove_durably(path: Path) -> None:
+    """Remove `path` if it exists, for good."""
+    path.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

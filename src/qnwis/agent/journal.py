@@ -1,0 +1,98 @@
+"""The journal: what this agent was ordered and what it did, as JSON lines synced before they count.
+
+An order carried out leaves an `intent` line before its effect and a line after: `done` with the receipt, or
+`failed` (something may have been changed). An intent with nothing after it means that the agent was killed in
+the middle. An order refused before its effect began leaves only a `refused` line.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from qnwis.continuity.model import Model
+from qnwis.continuity.orders import AnyOrder, Receipt, RejoinOrder
+
+from .files import StateError, sync_directory
+
+
+class Mark(StrEnum):
+    INTENT = "intent"
+    DONE = "done"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+class Line(Model):
+    """One line of the journal."""
+
+    at: datetime
+    mark: Mark
+    order: AnyOrder
+    receipt: Receipt | None = None
+    """Of `done`."""
+    reason: str | None = None
+    """Of `refused` and `failed`."""
+
+
+class Journal:
+    """Append-only. Kept in memory too: a node obeys few orders in its life."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises StateError for a damaged line, unless it is the last one, torn by a crash."""
+        self._path = path
+        self._lines = _read(path)
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        return tuple(self._lines)
+
+    def append(self, line: Line) -> None:
+        """On disk when this returns."""
+        new = not self._path.exists()
+        with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
+            file.write(line.model_dump_json(exclude_none=True) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            sync_directory(self._path.parent)
+        self._lines.append(line)
+
+    def receipt_of(self, effect_id: str) -> Receipt | None:
+        """The receipt of an effect already done."""
+        return next((x.receipt for x in self._lines if x.receipt and x.receipt.effect_id == effect_id), None)
+
+    def begun(self, effect_id: str) -> bool:
+        """Whether this effect was ever begun."""
+        return any(x.mark is Mark.INTENT and x.order.effect_id == effect_id for x in self._lines)
+
+    def unfinished_rejoin(self) -> RejoinOrder | None:
+        """The last rejoin, unless it is done: until then the data directory may be half rewound."""
+        for line in reversed(self._lines):
+            if isinstance(line.order, RejoinOrder) and line.mark is not Mark.REFUSED:
+                return None if line.mark is Mark.DONE else line.order
+        return None
+
+
+def _read(path: Path) -> list[Line]:
+    if not path.exists():
+        return []
+    text = path.read_text()
+    whole, _, torn = text.rpartition("\n")
+    if torn:
+        # Cut off by a crash while it was written: nothing was answered or done on its strength.
+        os.truncate(path, len((whole + "\n").encode()) if whole else 0)
+    lines = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            lines.append(Line.model_validate_json(line))
+        except ValidationError as error:
+            raise StateError(
+                f"{path}: line {number}: {line[:80]!r} is not a journal line; expected at, mark and order."
+                " Restore the file, or rebuild this node as a new member"
+            ) from error
+    return lines

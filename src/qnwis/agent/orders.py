@@ -1,0 +1,157 @@
+"""Obeying: one order at a time, never an older epoch's, each effect once, with a trace before and after."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
+from qnwis.continuity.refusal import Refusal
+
+from .config import AgentConfig, Peer
+from .effects import AlreadySo, Decision, EffectError, Node, demote, follow, promote
+from .epoch import EpochStore
+from .journal import Journal, Line, Mark
+from .logs import log
+from .rejoin import rejoin
+
+
+class Orders:
+    """The one door for orders. `lock` is held while one is carried out; the keeper takes it too."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        epoch: EpochStore,
+        journal: Journal,
+        node: Node | None,
+        on_epoch: Callable[[], None],
+    ) -> None:
+        """`node` is None for a witness. `on_epoch` is called when the epoch has grown."""
+        self.lock = asyncio.Lock()
+        self._config = config
+        self._epoch = epoch
+        self._journal = journal
+        self._node = node
+        self._on_epoch = on_epoch
+
+    async def obey(self, order: AnyOrder) -> Receipt | Refusal:
+        """Carry the order out. A Refusal means that nothing was changed.
+
+        Raises EffectError when the effect began and is not known to be complete: the same order may then be
+        sent again, and is carried out again.
+        """
+        async with self.lock:
+            if order.epoch < self._epoch.value:
+                return self._refuse(order, _superseded(self._config.node_id, order, self._epoch.value))
+            if order.epoch > self._epoch.value:
+                self._epoch.raise_to(order.epoch)
+                self._on_epoch()
+            done = self._journal.receipt_of(order.effect_id)
+            if done is not None:
+                return done.model_copy(update={"changed": False})
+            decision = await self._decide(order)
+            if isinstance(decision, Refusal):
+                return self._refuse(order, decision)
+            if isinstance(decision, AlreadySo):
+                # If this effect was begun before, it is why the world is as ordered.
+                return self._done(order, decision.detail, changed=self._journal.begun(order.effect_id))
+            self._write(order, Mark.INTENT)
+            try:
+                detail = await decision()
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}"
+                self._write(order, Mark.FAILED, reason=reason)
+                raise EffectError(
+                    f"{order.kind} {order.effect_id} is not known to be complete: {reason}"
+                ) from error
+            return self._done(order, detail, changed=True)
+
+    async def _decide(self, order: AnyOrder) -> Decision:
+        if self._node is None:
+            return _no_database(self._config.node_id, order)
+        unfinished = self._journal.unfinished_rejoin()
+        match order:
+            case DemoteOrder():
+                return await demote(self._node, order)
+            case RejoinOrder():
+                upstream = self._upstream(order)
+                if isinstance(upstream, Refusal):
+                    return upstream
+                return await rejoin(self._node, order, upstream, interrupted=unfinished is not None)
+            case _ if unfinished is not None:
+                return _half_rejoined(self._config.node_id, order, unfinished)
+            case PromoteOrder():
+                return await promote(self._node, order)
+            case FollowOrder():
+                upstream = self._upstream(order)
+                return (
+                    upstream if isinstance(upstream, Refusal) else await follow(self._node, order, upstream)
+                )
+
+    def _upstream(self, order: FollowOrder | RejoinOrder) -> Peer | Refusal:
+        peer = self._config.peer_of(order.upstream)
+        if peer is not None and peer.database is not None:
+            return peer
+        known = [p.node_id for p in self._config.peers if p.database is not None]
+        return Refusal(
+            rule="unknown_upstream",
+            message=f"{self._config.node_id} cannot {order.kind} {order.upstream}: expected one of {known}",
+            values={"upstream": order.upstream, "known": list(known)},
+            remedy="Name a peer that holds data, or add it to the agent's configuration",
+        )
+
+    def _refuse(self, order: AnyOrder, refusal: Refusal) -> Refusal:
+        self._write(order, Mark.REFUSED, reason=str(refusal))
+        return refusal
+
+    def _done(self, order: AnyOrder, detail: str, *, changed: bool) -> Receipt:
+        receipt = Receipt(
+            effect_id=order.effect_id, changed=changed, epoch=order.epoch, detail=detail, at=datetime.now(UTC)
+        )
+        self._write(order, Mark.DONE, receipt=receipt)
+        return receipt
+
+    def _write(
+        self, order: AnyOrder, mark: Mark, *, receipt: Receipt | None = None, reason: str | None = None
+    ) -> None:
+        self._journal.append(
+            Line(at=datetime.now(UTC), mark=mark, order=order, receipt=receipt, reason=reason)
+        )
+        log(
+            f"order_{mark.value}",
+            kind=order.kind,
+            effect_id=order.effect_id,
+            run_id=order.run_id,
+            epoch=order.epoch,
+            detail=receipt.detail if receipt is not None else reason,
+        )
+
+
+def _superseded(node_id: str, order: AnyOrder, epoch: int) -> Refusal:
+    return Refusal(
+        rule="epoch_superseded",
+        message=f"{node_id} refuses to {order.kind} under epoch {order.epoch}: it has obeyed epoch {epoch}",
+        values={"order_epoch": order.epoch, "epoch": epoch},
+        remedy="Another run has taken over; start anew under a higher epoch if this is still wanted",
+    )
+
+
+def _no_database(node_id: str, order: AnyOrder) -> Refusal:
+    return Refusal(
+        rule="no_database",
+        message=f"{node_id} cannot {order.kind}: it is a witness and holds no data",
+        values={"node_id": node_id},
+        remedy="Send the order to a node that holds data",
+    )
+
+
+def _half_rejoined(node_id: str, order: AnyOrder, unfinished: RejoinOrder) -> Refusal:
+    return Refusal(
+        rule="rejoin_unfinished",
+        message=f"{node_id} cannot {order.kind}: its rejoin {unfinished.effect_id} to {unfinished.upstream}"
+        " did not finish, so its data may be half rewound",
+        values={"effect_id": unfinished.effect_id, "upstream": unfinished.upstream},
+        remedy="Order the rejoin again, and then this",
+    )

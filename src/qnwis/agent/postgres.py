@@ -1,0 +1,185 @@
+"""The local PostgreSQL: its data directory, its settings and its processes. Decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from qnwis.continuity.refusal import Refusal
+
+from . import settings
+from .config import AgentConfig, LocalDatabase, Peer
+from .files import Owner, as_user, remove_durably, write_durably
+from .processes import Watched, kill_processes_in, processes_in
+
+FAST_STOP_S = 20.0
+"""A fast shutdown that takes longer is made an immediate one: the log is replayed at the next start."""
+IMMEDIATE_STOP_S = 5.0
+
+
+class Postgres:
+    """One data directory and at most one postmaster, the agent's child or an adopted one."""
+
+    def __init__(self, config: AgentConfig, database: LocalDatabase) -> None:
+        self.config = config
+        self.database = database
+        self.owner = Owner.named(database.os_user)
+        self.data_dir = database.data_dir
+        self.on_change: Callable[[], None] = lambda: None
+        """Called at each start and end of the postmaster."""
+        self._postmaster: Watched | None = None
+        self.not_started: Refusal | None = None
+        """Why it is kept down, said by who keeps it; None once it is started."""
+        self._passfile = self._write_passfile()
+
+    # Processes
+
+    @property
+    def running(self) -> bool:
+        """Whether the postmaster lives; it may still be starting."""
+        return self._postmaster is not None
+
+    async def wait_ended(self) -> None:
+        """Returns when no postmaster lives."""
+        if self._postmaster is not None:
+            await self._postmaster.ended.wait()
+
+    def adopt(self) -> bool:
+        """Take over a postmaster that outlived an earlier agent. False where there is none."""
+        try:
+            pid = int((self.data_dir / "postmaster.pid").read_text().split("\n", 1)[0])
+            watched = Watched(pid, self._on_end)
+        except (OSError, ValueError):
+            return False
+        # Looked at after it is held by pidfd, so the pid cannot have passed to another process in between.
+        if pid not in processes_in(self.data_dir):
+            watched.forget()
+            return False
+        self._hold(watched)
+        return True
+
+    async def start(self) -> None:
+        """Start the postmaster. What an earlier one left running is ended first, for it may still write."""
+        await kill_processes_in(self.data_dir)
+        self.set_upstream(self.upstream)
+        log = self.config.state_dir / "postgres.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(  # noqa: ASYNC220 - returns once the program runs; waiting is done by pidfd
+                [self.program("postgres"), "-D", self.data_dir],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.data_dir,
+                env=self.environment(),
+                **as_user(self.owner),
+            )
+        self._hold(Watched(process.pid, self._on_end, child=process))
+
+    async def stop(self) -> None:
+        """End every process of the database and see that none is left. Raises ProcessesRemainError."""
+        if (postmaster := self._postmaster) is not None:
+            for number, patience_s in ((signal.SIGINT, FAST_STOP_S), (signal.SIGQUIT, IMMEDIATE_STOP_S)):
+                postmaster.send(number)
+                try:
+                    await asyncio.wait_for(postmaster.ended.wait(), patience_s)
+                    break
+                except TimeoutError:
+                    continue
+        await kill_processes_in(self.data_dir)
+        if postmaster is not None:
+            await postmaster.ended.wait()
+
+    def reload(self) -> None:
+        """Let the running database read its settings again."""
+        if self._postmaster is not None:
+            self._postmaster.send(signal.SIGHUP)
+
+    def _hold(self, postmaster: Watched) -> None:
+        self._postmaster = postmaster
+        self.not_started = None
+        self.on_change()
+
+    def _on_end(self) -> None:
+        self._postmaster = None
+        self.on_change()
+
+    # The data directory
+
+    @property
+    def initialised(self) -> bool:
+        return (self.data_dir / "PG_VERSION").exists()
+
+    @property
+    def standby(self) -> bool:
+        """Whether the data directory comes up as a standby and nothing else."""
+        return (self.data_dir / "standby.signal").exists()
+
+    @property
+    def upstream(self) -> Peer | None:
+        """The peer that a standby follows, or would; None for a primary and for a standby cut off."""
+        if not self.standby:
+            return None
+        conninfo = settings.read_settings(self._auto_conf()).get(settings.UPSTREAM, "")
+        return settings.upstream_of(self.config, conninfo)
+
+    def set_upstream(self, upstream: Peer | None) -> bool:
+        """Follow `upstream` from the next reload or start on; None cuts off. Whether anything changed."""
+        if upstream is None:
+            return self.set_settings({settings.UPSTREAM: None})
+        user = self.database.replication.user
+        conninfo = self.conninfo_of(upstream, user, application_name=self.config.node_id)
+        return self.set_settings({settings.UPSTREAM: conninfo})
+
+    def set_settings(self, changes: Mapping[str, str | None]) -> bool:
+        """Write the agent's own settings and `changes`. Whether that changed anything."""
+        before = self._auto_conf()
+        owned = settings.owned_settings(self.config, self.database)
+        after = settings.merge_settings(before, {**owned, **changes})
+        if settings.read_settings(before) == settings.read_settings(after):
+            return False
+        write_durably(self.data_dir / "postgresql.auto.conf", after, self.owner)
+        return True
+
+    def keep_standby(self) -> None:
+        """From the next start on, the data directory comes up as a standby and nothing else."""
+        if not self.standby:
+            write_durably(self.data_dir / "standby.signal", "", self.owner)
+
+    def allow_recovery(self) -> None:
+        """Take `keep_standby` back: pg_rewind's crash recovery refuses a data directory with the mark."""
+        remove_durably(self.data_dir / "standby.signal")
+
+    def _auto_conf(self) -> str:
+        path = self.data_dir / "postgresql.auto.conf"
+        return path.read_text() if path.exists() else ""
+
+    # PostgreSQL's programs
+
+    def program(self, name: str) -> Path:
+        return self.database.pg_bin / name
+
+    def environment(self) -> dict[str, str]:
+        """Nothing of the agent's own environment but what programs need to be found and to load."""
+        kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TZ") if name in os.environ}
+        return {**kept, "LC_ALL": "C"}
+
+    def conninfo_of(self, peer: Peer, user: str, **more: str) -> str:
+        """How PostgreSQL's programs reach a peer's database; the password stays in its file."""
+        return settings.conninfo(peer, user, self._passfile, **more)
+
+    def _write_passfile(self) -> Path | None:
+        accounts = (self.database.replication, self.database.superuser)
+        lines = [
+            settings.passfile_line(account.user, password)
+            for account in accounts
+            if (password := account.password()) is not None
+        ]
+        if not lines:
+            return None
+        path = self.config.state_dir / "pgpass"
+        write_durably(path, "".join(lines), self.owner)
+        return path

@@ -1,0 +1,195 @@
+"""Rejoin: an old primary, or a standby with another history, comes back as a standby of the new primary.
+
+pg_rewind keeps what both histories share and copies the rest. Where it cannot (the log it needs is gone, or
+an earlier rewind was interrupted), the node takes a fresh copy, and the old data stay beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from pathlib import Path
+
+from qnwis.continuity.orders import RejoinOrder
+from qnwis.continuity.refusal import Refusal
+
+from .config import Peer
+from .database import Connection, DatabaseDownError, Facts
+from .effects import AlreadySo, Decision, EffectError, Node
+from .files import as_user, sync_directory
+from .logs import log
+from .postgres import Postgres
+from .processes import kill_processes_in
+
+STREAMING_WITHIN_S = 60.0
+COPY_WITHIN_S = 6 * 3600.0
+CHECKPOINT_WITHIN_S = 120.0
+POLL_S = 0.02
+
+
+async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted: bool) -> Decision:
+    """Come back as a standby of `upstream`. `interrupted`: an earlier rejoin of this node did not finish."""
+    mine, now = await node.facts(), node.postgres.upstream
+    if mine is not None and mine.streaming and now is not None and now.node_id == upstream.node_id:
+        return AlreadySo(
+            f"{node.node_id} streams from {upstream.node_id} already, on timeline {mine.timeline}"
+        )
+    assert upstream.database is not None, "the caller has checked that the upstream holds data"
+    source = Connection(upstream.database, node.postgres.database.superuser)
+    try:
+        theirs = await source.facts()
+    except DatabaseDownError as error:
+        return _unreachable(node, upstream, error)
+    finally:
+        await source.close()
+    if (refusal := refuse_upstream(node.node_id, upstream.node_id, mine, theirs)) is not None:
+        return refusal
+
+    async def effect() -> str:
+        node.postgres.keep_standby()
+        await node.postgres.stop()
+        how = "was rewound"
+        if interrupted or not node.postgres.initialised or not await _rewind(node.postgres, upstream):
+            kept = await _copy(node.postgres, upstream, order.effect_id)
+            how = f"was copied anew (old data: {kept})"
+        # Either way the upstream's files came along, settings included, and it is no standby.
+        node.postgres.keep_standby()
+        node.postgres.set_upstream(upstream)
+        await node.postgres.start()
+        timeline = await _wait_streaming(node)
+        return f"{node.node_id} {how} and streams from {upstream.node_id} on timeline {timeline}"
+
+    return effect
+
+
+def refuse_upstream(node_id: str, upstream: str, mine: Facts | None, theirs: Facts) -> Refusal | None:
+    """Why `upstream` is not one to rejoin, or None. `mine` is None while the own database is down."""
+    if theirs.in_recovery:
+        return Refusal(
+            rule="upstream_not_primary",
+            message=f"{node_id} cannot rejoin {upstream}: it is in recovery, not a primary",
+            values={"upstream": upstream},
+            remedy="Order the rejoin to the primary",
+        )
+    if mine is not None and mine.system_identifier != theirs.system_identifier:
+        return Refusal(
+            rule="another_cluster",
+            message=f"{node_id} cannot rejoin {upstream}: their databases are not copies of one another",
+            values={"mine": mine.system_identifier, "theirs": theirs.system_identifier},
+            remedy="Check the database addresses in the topology",
+        )
+    if mine is not None and mine.timeline > theirs.timeline:
+        return Refusal(
+            rule="upstream_older",
+            message=f"{node_id} on timeline {mine.timeline} cannot rejoin {upstream} on {theirs.timeline}:"
+            " a rejoin would drop what was written since the later promotion",
+            values={"mine": mine.timeline, "theirs": theirs.timeline},
+            remedy="Order the rejoin to the primary of the newest timeline",
+        )
+    return None
+
+
+def _unreachable(node: Node, upstream: Peer, error: DatabaseDownError) -> Refusal:
+    return Refusal(
+        rule="upstream_unreachable",
+        message=f"{node.node_id} cannot rejoin {upstream.node_id}: its database does not answer ({error})",
+        values={"upstream": upstream.node_id},
+        remedy=f"Start {upstream.node_id}, then order the rejoin again",
+    )
+
+
+async def _rewind(postgres: Postgres, upstream: Peer) -> bool:
+    """Bring the data directory to the upstream's history. False when pg_rewind could not."""
+    assert upstream.database is not None
+    source = Connection(upstream.database, postgres.database.superuser)
+    try:
+        # Until its first checkpoint a new primary's control file says the old timeline; pg_rewind reads that.
+        await source.row("CHECKPOINT", timeout_s=CHECKPOINT_WITHIN_S)
+    finally:
+        await source.close()
+    postgres.allow_recovery()
+    conninfo = postgres.conninfo_of(upstream, postgres.database.superuser.user, dbname="postgres")
+    arguments = ("--target-pgdata", str(postgres.data_dir), "--source-server", conninfo)
+    status, output = await _run(postgres, "pg_rewind", arguments, working_in=postgres.data_dir)
+    log("pg_rewind", status=status, output=output[-2000:])
+    return status == 0
+
+
+async def _copy(postgres: Postgres, upstream: Peer, effect_id: str) -> Path | None:
+    """Replace the data directory by a copy of the upstream's. Where the old one is now, if there was one."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", effect_id)
+    fresh = postgres.data_dir.with_name(f"{postgres.data_dir.name}.fresh-{name}")
+    if fresh.exists():  # half a copy, of an earlier attempt
+        await kill_processes_in(fresh)
+        await asyncio.to_thread(shutil.rmtree, fresh)
+    fresh.mkdir(mode=0o700)
+    if postgres.owner is not None:
+        os.chown(fresh, postgres.owner.uid, postgres.owner.gid)
+    conninfo = postgres.conninfo_of(upstream, postgres.database.replication.user)
+    arguments = ("--pgdata", str(fresh), "--dbname", conninfo, "--checkpoint", "fast", "--no-password")
+    status, output = await _run(postgres, "pg_basebackup", arguments, working_in=fresh)
+    log("pg_basebackup", status=status, output=output[-2000:])
+    if status != 0:
+        raise EffectError(
+            f"pg_basebackup from {upstream.node_id} ended with status {status}: {output[-500:]}"
+        )
+    kept = _set_aside(postgres.data_dir, name)
+    fresh.rename(postgres.data_dir)
+    sync_directory(postgres.data_dir.parent)
+    return kept
+
+
+def _set_aside(data_dir: Path, name: str) -> Path | None:
+    if not data_dir.exists():
+        return None
+    aside, attempt = data_dir.with_name(f"{data_dir.name}.before-rejoin-{name}"), 1
+    while aside.exists():  # an attempt that was interrupted after this place
+        attempt += 1
+        aside = data_dir.with_name(f"{data_dir.name}.before-rejoin-{name}.{attempt}")
+    data_dir.rename(aside)
+    return aside
+
+
+async def _wait_streaming(node: Node) -> int:
+    """The timeline, once the database streams."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + STREAMING_WITHIN_S
+    while clock() < deadline:
+        facts = await node.facts()
+        if facts is not None and facts.streaming:
+            return facts.timeline
+        if not node.postgres.running:
+            raise EffectError(f"the database of {node.node_id} ended while it started; see postgres.log")
+        await asyncio.sleep(POLL_S)
+    raise EffectError(
+        f"{node.node_id} runs but does not stream after {STREAMING_WITHIN_S:g} s; see postgres.log"
+    )
+
+
+async def _run(
+    postgres: Postgres, name: str, arguments: tuple[str, ...], *, working_in: Path
+) -> tuple[int, str]:
+    """Run one of PostgreSQL's programs: exit status and output.
+
+    It works in the folder it changes, so that whoever next clears that folder finds it even when the agent
+    that started it was killed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        postgres.program(name),
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=working_in,
+        env=postgres.environment(),
+        **as_user(postgres.owner),
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), COPY_WITHIN_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode is not None
+    return process.returncode, output.decode(errors="replace")

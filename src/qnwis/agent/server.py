@@ -1,0 +1,96 @@
+"""The agent's HTTP API. Handlers decode, ask and encode; they decide nothing.
+
+| request | answer |
+|---|---|
+| GET /health/live | 200 as long as the agent runs |
+| GET /health/ready, /health/deep | 200 or 503, each check named with its finding |
+| GET /state | 200, NodeState |
+| GET /events | 200, a NodeEvent a line: one at once, one at each change; it ends when the agent does |
+| POST /orders | 200 Receipt; 409, 422 Refusal (nothing changed); 504 (outcome unknown: send it again) |
+| GET /journal | 200, the journal's lines |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from qnwis.continuity.orders import AnyOrder
+from qnwis.continuity.refusal import Refusal
+
+from .checks import Checks, Health
+from .effects import EffectError
+from .journal import Journal, Line
+from .orders import Orders
+from .reporter import Reporter
+
+_ORDER: TypeAdapter[AnyOrder] = TypeAdapter(AnyOrder)
+_LINES: TypeAdapter[tuple[Line, ...]] = TypeAdapter(tuple[Line, ...])
+
+
+def make_app(checks: Checks, reporter: Reporter, orders: Orders, journal: Journal) -> web.Application:
+    """The web application over the parts given."""
+
+    async def live(_: web.Request) -> web.Response:
+        return _json(checks.live())
+
+    async def state(_: web.Request) -> web.Response:
+        return _json((await reporter.look()).state)
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
+        await response.prepare(request)
+        async for event in reporter.events.watch():
+            await response.write(event.model_dump_json().encode() + b"\n")
+        return response
+
+    async def order(request: web.Request) -> web.Response:
+        try:
+            wanted = _ORDER.validate_json(await request.read())
+        except ValidationError as error:
+            return _json(_no_order(error), status=422)
+        try:
+            answer = await orders.obey(wanted)
+        except EffectError as error:
+            return web.json_response({"error": str(error)}, status=504)
+        return _json(answer, status=409 if isinstance(answer, Refusal) else 200)
+
+    async def lines(_: web.Request) -> web.Response:
+        return web.Response(body=_LINES.dump_json(journal.lines), content_type="application/json")
+
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get("/health/live", live),
+            web.get("/health/ready", _health(checks.ready)),
+            web.get("/health/deep", _health(checks.deep)),
+            web.get("/state", state),
+            web.get("/events", events),
+            web.post("/orders", order),
+            web.get("/journal", lines),
+        ]
+    )
+    return app
+
+
+def _health(check: Callable[[], Awaitable[Health]]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handler(_: web.Request) -> web.Response:
+        health = await check()
+        return _json(health, status=200 if health.ok else 503)
+
+    return handler
+
+
+def _no_order(error: ValidationError) -> Refusal:
+    faults = "; ".join(f"{'.'.join(map(str, f['loc'])) or 'body'}: {f['msg']}" for f in error.errors())
+    return Refusal(
+        rule="no_order",
+        message=f"The body is no order: {faults}",
+        remedy="Send JSON: kind (promote, demote, follow, rejoin), effect_id, run_id, epoch, maybe upstream",
+    )
+
+
+def _json(value: BaseModel, *, status: int = 200) -> web.Response:
+    return web.Response(text=value.model_dump_json(), content_type="application/json", status=status)

@@ -1,0 +1,116 @@
+"""PostgreSQL's settings that the agent owns, and the text of postgresql.auto.conf. Pure.
+
+They stand in postgresql.auto.conf because it is read last: nothing in postgresql.conf overrides them, and
+settings of other people in it stay as they are. pg_rewind and pg_basebackup bring the upstream's file along,
+so the agent writes its own again before each start.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from qnwis.continuity.topology import ReplicationMode
+
+from .config import AgentConfig, LocalDatabase, Peer
+
+UPSTREAM = "primary_conninfo"
+
+_LINE = re.compile(r"^\s*(?P<name>[A-Za-z_][A-Za-z0-9_.]*)\s*=?\s*'(?P<value>(?:[^'\\]|''|\\.)*)'\s*$")
+_ESCAPED = re.compile(r"''|\\(.)")
+
+
+def owned_settings(config: AgentConfig, database: LocalDatabase) -> dict[str, str]:
+    """What the agent decides, the same by rule on every node, so that any of them can be promoted."""
+    return {
+        "listen_addresses": database.host,
+        "port": str(database.port),
+        # TCP only: a socket's path is limited to 107 bytes and its stale locks outlive a SIGKILL.
+        "unix_socket_directories": "",
+        "cluster_name": config.node_id,
+        "hot_standby": "on",
+        # The agent knows exhausted connections by the server's words.
+        "lc_messages": "C",
+        # pg_rewind needs one of hints or checksums; the data directory may have been made without checksums.
+        "wal_log_hints": "on",
+        # Room for a stream and a base backup of each peer; never below the default, which a standby's
+        # primary may have written into the log as its minimum.
+        "max_wal_senders": str(max(10, 4 * len(config.peers))),
+        # What an old primary needs to be rewound instead of copied.
+        "wal_keep_size": "256MB",
+        # Without it a promotion right after the primary's death can stall for the default, 5 s.
+        "wal_retrieve_retry_interval": "100ms",
+        "wal_receiver_status_interval": "1s",
+        # A standby asks for a sign of life after half of this: a live link is silent for 2 s at most.
+        "wal_receiver_timeout": "4s",
+        "wal_sender_timeout": "10s",
+        "recovery_target_timeline": "latest",
+        "superuser_reserved_connections": "3",
+        "synchronous_standby_names": synchronous_standby_names(config),
+    }
+
+
+def synchronous_standby_names(config: AgentConfig) -> str:
+    """`ANY k ("n2","n3")` over the other nodes that hold data; empty in asynchronous mode."""
+    if config.replication.mode is ReplicationMode.ASYNCHRONOUS:
+        return ""
+    names = ",".join(f'"{p.node_id}"' for p in config.peers if p.database is not None)
+    return f"ANY {config.replication.required_acks} ({names})"
+
+
+def conninfo(peer: Peer, user: str, passfile: Path | None, **more: str) -> str:
+    """How PostgreSQL's programs reach a peer's database. The password stays in its file."""
+    if peer.database is None:
+        raise ValueError(f"peer {peer.node_id} has no database; expected a peer that holds data")
+    if passfile is not None:
+        more["passfile"] = str(passfile)
+    # A host that vanished without a word is given up after some seconds, not after the kernel's minutes.
+    return make_conninfo(
+        host=peer.database.host, port=peer.database.port, user=user, connect_timeout=2,
+        keepalives_idle=5, keepalives_interval=2, keepalives_count=3, tcp_user_timeout=10_000, **more,
+    )  # fmt: skip
+
+
+def passfile_line(user: str, password: str) -> str:
+    """A line of libpq's password file, for any server."""
+    return "*:*:*:" + ":".join(re.sub(r"([\\:])", r"\\\1", field) for field in (user, password)) + "\n"
+
+
+def upstream_of(config: AgentConfig, conninfo: str) -> Peer | None:
+    """The peer that a `primary_conninfo` points to, by host and port; None where it matches none."""
+    try:
+        parts = conninfo_to_dict(conninfo)
+    except ProgrammingError:
+        return None
+    host, port = parts.get("host"), str(parts.get("port", 5432))
+    return next(
+        (p for p in config.peers if p.database and (p.database.host, str(p.database.port)) == (host, port)),
+        None,
+    )
+
+
+def read_settings(text: str) -> dict[str, str]:
+    """The settings in the text of a postgresql.auto.conf; the last of a name counts."""
+    found = (_LINE.match(line) for line in text.splitlines())
+    return {
+        m["name"].lower(): _ESCAPED.sub(lambda e: e[1] or "'", m["value"]) for m in found if m is not None
+    }
+
+
+def merge_settings(text: str, changes: Mapping[str, str | None]) -> str:
+    """The text with `changes` applied (None removes a name) and every other line kept as it is."""
+    kept = [
+        line
+        for line in text.splitlines()
+        if (m := _LINE.match(line)) is None or m["name"].lower() not in changes
+    ]
+    added = [f"{name} = '{_escape(value)}'" for name, value in changes.items() if value is not None]
+    return "\n".join([*kept, *added]) + "\n"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("'", "''")

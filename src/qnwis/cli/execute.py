@@ -1,0 +1,113 @@
+"""`execute`: carry a plan out, or preview it, as a durable run."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from temporalio.client import Client, WorkflowHandle
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunOutcome, RunResult
+from qnwis.providers.errors import Refused
+from qnwis.temporal import connect
+from workflows.names import RUNBOOKS_QUEUE, failover_id
+from workflows.primary_failure import PrimaryFailure
+
+from .files import read_plan
+from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
+from .watching import RunFailed, exit_code, follow, follow_on_terminal
+
+
+def execute(
+    plan: Annotated[Path, typer.Option(help="A plan that `plan --output` wrote.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the world, preview every effect, change nothing.")
+    ] = False,
+    even_if_healthy: Annotated[
+        bool,
+        typer.Option("--even-if-healthy", help="Fence and fail over although the primary accepts writes."),
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit record.")] = "manual",
+    initiated_by: Annotated[str, typer.Option(help="Who; by default user@host.", show_default=False)] = "",
+    address: Annotated[str | None, typer.Option(help="Temporal server, host:port.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Execute a plan. Evidence is taken again; a plan that no longer fits is refused."""
+    with clear_errors(as_json=as_json):
+        made = read_plan(plan)
+        request = FailoverRequest(
+            cluster_id=made.cluster_id,
+            initiated_by=initiated_by or f"{getpass.getuser()}@{socket.gethostname()}",
+            reason=reason,
+            dry_run=dry_run,
+            even_if_healthy=even_if_healthy,
+            plan=made,
+        )
+        try:
+            result = asyncio.run(_run(request, address, quiet=as_json))
+        except RunFailed as failed:
+            fail(Exit.NOT_DONE, f"The run failed: {failed}")
+    if as_json:
+        print_json(result)
+    else:
+        show_result(result)
+    raise typer.Exit(exit_code(result))
+
+
+async def _run(request: FailoverRequest, address: str | None, *, quiet: bool) -> RunResult:
+    client = await connect(address)
+    handle = await start(client, request)
+    if quiet:
+        return await follow(handle)
+    out.print(f"run {handle.result_run_id} of {handle.id}", markup=False)
+    return await follow_on_terminal(handle)
+
+
+async def start(client: Client, request: FailoverRequest) -> WorkflowHandle[PrimaryFailure, RunResult]:
+    """Start the run under the cluster's lock. Raises Refused with the id of the run that holds it."""
+    mark = f"{DRY_RUN_MARK} " if request.dry_run else ""
+    workflow_id = failover_id(request.cluster_id, dry_run=request.dry_run)
+    try:
+        return await client.start_workflow(
+            PrimaryFailure.run,
+            request,
+            id=workflow_id,
+            task_queue=RUNBOOKS_QUEUE,
+            static_summary=f"{mark}Failover of {request.cluster_id}: {request.reason}",
+            static_details=f"{mark}Started by {request.initiated_by}: {request.reason}",
+        )
+    except WorkflowAlreadyStartedError as error:
+        raise Refused(
+            Refusal(
+                rule="run_in_progress",
+                message=f"A run holds the lock of {request.cluster_id}",
+                values={"workflow_id": workflow_id, "run_id": error.run_id},
+                remedy="Follow it in the Temporal UI; a second start is possible when it has ended.",
+            )
+        ) from error
+
+
+def show_result(result: RunResult) -> None:
+    """The end of a run for people."""
+    mark = f"{DRY_RUN_MARK} " if result.dry_run else ""
+    good = result.verified or result.outcome is RunOutcome.PREVIEWED
+    console = out if good else err
+    console.print(
+        f"{mark}{result.outcome.value}: {result.reason}", style="bold green" if good else "bold red"
+    )
+    for note in result.notes:
+        out.print(f"{mark}note: {note}", markup=False)
+    if result.fencing is not None:
+        out.print(f"fencing: {result.fencing.type.value} ({result.fencing.detail})", markup=False)
+    if result.verification is not None:
+        for check in result.verification.checks:
+            out.print(f"  {'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}", markup=False)
+        confidence = result.verification.confidence
+        out.print(f"confidence: {confidence.score} ({confidence.band})", markup=False)
+    out.print(f"audit: {result.audit_id}", markup=False)

@@ -1,0 +1,41 @@
+"""Reading and writing the files that commands exchange."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from qnwis.config.problem import ConfigError, Problem
+from qnwis.continuity.plan import Plan, PlanFile
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file that `plan --output` wrote. Raises ConfigError; an edited plan is one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _bad(path, "", str(error.strerror), "a file written by `plan --output`") from error
+    try:
+        file = PlanFile.model_validate_json(text)
+    except ValidationError as error:
+        problems = [
+            Problem(path, None, None, ".".join(map(str, e["loc"])), repr(e["input"])[:60], e["msg"])
+            for e in error.errors(include_url=False)
+        ]
+        raise ConfigError(problems) from error
+    if file.digest != file.plan.digest:
+        raise _bad(path, "digest", file.digest, f"{file.plan.digest}, the digest of the plan beside it")
+    return file.plan
+
+
+def write_output(path: Path, value: BaseModel) -> None:
+    """Write a command's result as JSON. Raises ConfigError when the file cannot be written."""
+    try:
+        path.write_text(value.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise _bad(path, "", str(error.strerror), "a file that can be written") from error
+
+
+def _bad(path: Path, field: str, value: str, expected: str) -> ConfigError:
+    return ConfigError([Problem(path, None, None, field, value, expected)])

@@ -1,0 +1,109 @@
+"""`guardian`: start, look at, pause and resume the guardian of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+from temporalio.client import Client, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.service import RPCError
+
+from qnwis.temporal import connect
+from workflows.guardian import Guardian, GuardianState, GuardianView, PauseRequest, ResumeRequest
+from workflows.names import RUNBOOKS_QUEUE, guardian_id
+
+from .output import AsJson, Exit, clear_errors, fail, out, print_json
+from .settings import Address
+
+app = typer.Typer(help="Start, look at, pause and resume the guardian of a cluster.", no_args_is_help=True)
+
+ClusterId = Annotated[str, typer.Argument(help="cluster_id of a registered cluster.")]
+By = Annotated[str, typer.Option(help="Who.", show_default=False)]
+Handle = WorkflowHandle[Guardian, None]
+
+
+@app.command()
+def start(cluster_id: ClusterId, address: Address = None) -> None:
+    """Start the guardian; one that runs already is left as it is."""
+    with clear_errors():
+        asyncio.run(_start(cluster_id, address))
+    out.print(f"{guardian_id(cluster_id)} watches {cluster_id}", markup=False)
+
+
+async def _start(cluster_id: str, address: str | None) -> None:
+    await start_guardian(await connect(address), cluster_id)
+
+
+async def start_guardian(client: Client, cluster_id: str) -> Handle:
+    """The running guardian of the cluster, started if there was none."""
+    return await client.start_workflow(
+        Guardian.run,
+        GuardianState(cluster_id=cluster_id),
+        id=guardian_id(cluster_id),
+        task_queue=RUNBOOKS_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary=f"Guardian of {cluster_id}",
+    )
+
+
+@app.command()
+def view(cluster_id: ClusterId, address: Address = None, as_json: AsJson = False) -> None:
+    """What the guardian knows, and why it does or does not act."""
+    seen: list[GuardianView] = []
+
+    async def ask(handle: Handle) -> None:
+        seen.append(await handle.query(Guardian.view))
+
+    _speak(cluster_id, address, ask)
+    if as_json:
+        print_json(seen[0])
+        return
+    out.print(f"primary {seen[0].primary_node_id}", markup=False)
+    for node_id, status in sorted(seen[0].statuses.items()):
+        out.print(f"  {node_id}: {status.value}", markup=False)
+    if seen[0].pause is not None:
+        out.print(f"paused by {seen[0].pause.by}: {seen[0].pause.reason}", markup=False)
+    if seen[0].holding is not None:
+        out.print(f"not acting: {seen[0].holding}", markup=False)
+
+
+@app.command()
+def pause(
+    cluster_id: ClusterId,
+    reason: Annotated[str, typer.Option(help="Why; people see it.")],
+    by: By = "",
+    address: Address = None,
+) -> None:
+    """Switch automatic failover off. Runs that go on are not touched."""
+    request = PauseRequest(by=by or getpass.getuser(), reason=reason)
+    _speak(cluster_id, address, lambda handle: handle.signal(Guardian.pause_failover, request))
+    out.print(f"automatic failover of {cluster_id} is paused", markup=False)
+
+
+@app.command()
+def resume(
+    cluster_id: ClusterId,
+    reason: Annotated[str, typer.Option(help="Why; people see it.")],
+    by: By = "",
+    address: Address = None,
+) -> None:
+    """Switch automatic failover on again."""
+    request = ResumeRequest(by=by or getpass.getuser(), reason=reason)
+    _speak(cluster_id, address, lambda handle: handle.signal(Guardian.resume_failover, request))
+    out.print(f"automatic failover of {cluster_id} is on", markup=False)
+
+
+def _speak(cluster_id: str, address: str | None, say: Callable[[Handle], Awaitable[None]]) -> None:
+    async def connect_and_say() -> None:
+        client = await connect(address)
+        await say(client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id)))
+
+    with clear_errors():
+        try:
+            asyncio.run(connect_and_say())
+        except RPCError as error:
+            fail(Exit.UNREACHABLE, f"{guardian_id(cluster_id)} does not answer: {error.message}")

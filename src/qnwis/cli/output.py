@@ -1,0 +1,72 @@
+"""What every command shares: the consoles, JSON out, and how a failure becomes one clear line and a code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+
+from qnwis.config.problem import ConfigError
+from qnwis.continuity.refusal import Refusal
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.temporal import NoServer
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0  # done; for a failover: verified
+    NOT_DONE = 1  # it ran and did not achieve what it was for (not verified, rolled back, chain broken)
+    USAGE = 2  # wrong usage, or a file that cannot be used
+    REFUSED = 3  # a rule said no; nothing was changed
+    UNREACHABLE = 4  # no Temporal server, agent or DNS server answered
+    INTERRUPTED = 130  # Ctrl-C
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+
+
+def print_json(value: BaseModel | Mapping[str, Any]) -> None:
+    """One JSON document on standard output."""
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def fail(code: Exit, message: str) -> NoReturn:
+    """End the command with one message on standard error."""
+    err.print(message, markup=False)
+    raise typer.Exit(code)
+
+
+def refuse(refusal: Refusal, *, as_json: bool) -> NoReturn:
+    """End the command with a refusal: the rule, its values and what would change it."""
+    if as_json:
+        print_json({"refusal": refusal.model_dump(mode="json")})
+    else:
+        err.print(f"Refused [{refusal.rule}]: {refusal.message}", markup=False)
+        for name, value in refusal.values.items():
+            err.print(f"  {name} = {json.dumps(value)}", markup=False)
+        err.print(f"  → {refusal.remedy}", markup=False)
+    raise typer.Exit(Exit.REFUSED)
+
+
+@contextlib.contextmanager
+def clear_errors(*, as_json: bool = False) -> Iterator[None]:
+    """Turn the failures that are expected in life into one clear message and their exit code."""
+    try:
+        yield
+    except ConfigError as error:
+        fail(Exit.USAGE, str(error))
+    except Refused as refused:
+        refuse(refused.refusal, as_json=as_json)
+    except (NoServer, Unreachable) as error:
+        fail(Exit.UNREACHABLE, str(error))

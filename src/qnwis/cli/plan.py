@@ -1,0 +1,95 @@
+"""`plan`: topology, policy and evidence to a plan, offline on the file's statuses or live on the world's."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from qnwis.config.load import load_cluster, load_policy
+from qnwis.continuity.evidence import ClusterEvidence, evidence_from_file
+from qnwis.continuity.plan import Action, FencePrimary, FlipDns, PlanFile, PromoteTarget, RepointStandbys
+from qnwis.continuity.planner import Planning, make_plan
+from qnwis.continuity.topology import Cluster
+from qnwis.providers.evidence import collect_evidence
+from qnwis.providers.nodes import HttpNodes
+from qnwis.transport import Transport
+
+from .files import write_output
+from .output import AsJson, clear_errors, out, print_json, refuse
+
+
+def plan(
+    cluster: Annotated[Path, typer.Option(help="Topology, cluster.yaml.")],
+    policy: Annotated[Path, typer.Option(help="Policy, policy.yaml.")],
+    output: Annotated[Path | None, typer.Option(help="Write the plan here as JSON.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Ask the nodes' agents instead of the file.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; becomes part of the plan.")] = "manual",
+    as_json: AsJson = False,
+) -> None:
+    """Make a failover plan. Changes nothing."""
+    with clear_errors(as_json=as_json):
+        topology, rules = load_cluster(cluster), load_policy(policy)
+        evidence = asyncio.run(live_evidence(topology)) if live else evidence_from_file(topology)
+        planning = make_plan(topology, rules, evidence, trigger_reason=reason)
+        if planning.plan is None:
+            assert planning.refusal is not None
+            refuse(planning.refusal, as_json=as_json)
+        made = planning.plan
+        file = PlanFile(
+            plan_id=made.plan_id,
+            digest=made.digest,
+            plan=made,
+            estimated_total_ms=made.estimated_total_ms,
+            action_count=len(made.actions),
+            evidence=evidence,
+        )
+        if output is not None:
+            write_output(output, file)
+        if as_json:
+            print_json(file)
+        else:
+            _show(file, planning)
+            if output is not None:
+                out.print(f"written to {output}", markup=False)
+
+
+async def live_evidence(cluster: Cluster) -> ClusterEvidence:
+    """What every agent of the cluster says now."""
+    async with HttpNodes(Transport()) as nodes:
+        return await collect_evidence(nodes, cluster)
+
+
+def describe(action: Action) -> str:
+    """One action as a sentence."""
+    match action:
+        case FencePrimary():
+            return f"fence {action.node_id}"
+        case PromoteTarget():
+            return f"promote {action.node_id}  (point of no return)"
+        case RepointStandbys():
+            return f"let {', '.join(action.node_ids) or 'no other standby'} follow {action.upstream}"
+        case FlipDns():
+            where = action.record or "no DNS service configured"
+            return f"flip DNS: {where}: {action.from_address} → {action.to_address}"
+        case _:
+            return f"verify that {action.node_id} serves"
+
+
+def _show(file: PlanFile, planning: Planning) -> None:
+    made = file.plan
+    out.print(f"[bold]{file.plan_id}[/bold]  {made.primary_node_id} → {made.failover_target_id}")
+    out.print(f"digest {file.digest}", markup=False)
+    table = Table("action", "what", "estimate", box=None, pad_edge=False)
+    for action in made.actions:
+        table.add_row(action.action_id, describe(action), f"{action.estimate_ms} ms")
+    table.add_row("", "[bold]in all[/bold]", f"[bold]{file.estimated_total_ms} ms[/bold]")
+    out.print(table)
+    loss = planning.predicted_loss_bytes
+    known = "not known (no log positions)" if loss is None else f"{loss} bytes of write-ahead log"
+    out.print(f"evidence: {planning.basis.value}; predicted loss: {known}", markup=False)
+    for candidate in planning.candidates:
+        out.print(f"  {candidate.node_id}: {candidate.reason or 'eligible'}", markup=False)

@@ -1,0 +1,41 @@
+"""`worker` and `agent`: the long-running processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workers.run import run_worker
+from workers.settings import WorkerSettings
+
+from .output import clear_errors
+from .settings import Address, ConfigDir, StateDir
+
+
+def worker(
+    config_dir: ConfigDir,
+    state_dir: StateDir,
+    vantage: Annotated[
+        list[str] | None, typer.Option(help="Place to probe from; may be repeated.", show_default="default")
+    ] = None,
+    address: Address = None,
+) -> None:
+    """Run a worker: runbooks, and the watches of the named vantages."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = WorkerSettings(
+        config_dir=config_dir, state_dir=state_dir, vantages=tuple(vantage or ("default",)), address=address
+    )
+    with clear_errors():
+        asyncio.run(run_worker(settings))
+
+
+def agent(config: Annotated[Path, typer.Option(help="The node's agent.yaml.")]) -> None:
+    """Run the node agent beside this machine's database."""
+    from qnwis.agent.__main__ import run  # the agent's process loads no more than it needs
+
+    raise typer.Exit(run(config))

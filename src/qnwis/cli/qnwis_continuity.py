@@ -1,0 +1,38 @@
+"""The command `qnwis-continuity`, also `python -m qnwis.cli.qnwis_continuity`.
+
+Exit codes: 0 done (for a failover: verified); 1 it ran and did not achieve what it was for; 2 wrong usage or
+a file that cannot be used; 3 refused by a rule, nothing changed; 4 nobody answered; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from . import audit, guardian, lab
+from .execute import execute
+from .plan import plan
+from .processes import agent, worker
+from .simulate import simulate
+from .status import status
+from .validate import validate
+
+app = typer.Typer(
+    name="qnwis-continuity",
+    help="Failover runbooks as durable Temporal workflows.\n\n" + (__doc__ or "").partition("\n\n")[2],
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (plan, simulate, execute, status, validate, worker, agent):
+    app.command()(command)
+app.add_typer(audit.app, name="audit")
+app.add_typer(guardian.app, name="guardian")
+app.add_typer(lab.app, name="lab")
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

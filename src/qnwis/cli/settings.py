@@ -1,0 +1,22 @@
+"""Options that several commands share, with their environment variables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigDir = Annotated[
+    Path,
+    typer.Option(
+        envvar="QNWIS_CONFIG_DIR", help="Registry of clusters: cluster.yaml, policy.yaml, clusters/…"
+    ),
+]
+StateDir = Annotated[
+    Path,
+    typer.Option(envvar="QNWIS_STATE_DIR", help="Where workers keep the audit store and its signing key."),
+]
+Address = Annotated[
+    str | None, typer.Option(help="Temporal server, host:port; by default what TEMPORAL_ADDRESS says.")
+]

@@ -1,0 +1,43 @@
+"""`simulate`: what a scenario would do to this topology under this policy; same seed, same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qnwis.config.load import load_cluster, load_policy
+from qnwis.continuity.simulate import Scenario
+from qnwis.continuity.simulate import simulate as play
+
+from .files import write_output
+from .output import AsJson, Exit, clear_errors, out, print_json
+
+
+def simulate(
+    cluster: Annotated[Path, typer.Option(help="Topology, cluster.yaml.")],
+    policy: Annotated[Path, typer.Option(help="Policy, policy.yaml.")],
+    scenario: Annotated[Scenario, typer.Option(help="What happens.")] = Scenario.PRIMARY_FAILURE,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 42,
+    output: Annotated[Path | None, typer.Option(help="Write the result here as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate a failure and what this policy makes of it. Touches nothing."""
+    with clear_errors(as_json=as_json):
+        result = play(load_cluster(cluster), load_policy(policy), scenario, seed)
+        if output is not None:
+            write_output(output, result)
+    if as_json:
+        print_json(result)
+    else:
+        for event in result.timeline:
+            out.print(f"{event.t_ms:>8.0f} ms  {event.what}", markup=False)
+        if result.refusal is not None:
+            out.print(f"refused [{result.refusal.rule}]: {result.refusal.message}", markup=False)
+            out.print(f"  → {result.refusal.remedy}", markup=False)
+        verdict = "succeeded and verified" if result.success else "no verified failover"
+        out.print(f"{scenario.value}, seed {seed}: {verdict}", style="bold", markup=False)
+    raise typer.Exit(
+        Exit.OK if result.success else Exit.REFUSED if result.refusal is not None else Exit.NOT_DONE
+    )

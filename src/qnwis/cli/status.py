@@ -1,0 +1,147 @@
+"""`status`: the cluster as its agents see it now; every fact with its age and its source."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from temporalio.service import RPCError
+
+from qnwis.config.load import load_cluster
+from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, current_primary
+from qnwis.continuity.model import Model
+from qnwis.continuity.quorum import ClusterState, assess
+from qnwis.continuity.topology import Cluster
+from qnwis.temporal import NoServer, connect
+from workflows.guardian import Guardian, GuardianView
+from workflows.names import guardian_id
+
+from .output import AsJson, Exit, clear_errors, out, print_json
+from .plan import live_evidence
+
+STYLES = {
+    ClusterState.HEALTHY: "bold green",
+    ClusterState.DEGRADED: "bold yellow",
+    ClusterState.CRITICAL: "bold red",
+}
+
+
+class Status(Model):
+    """The cluster now. The first seven fields are the specification's."""
+
+    cluster_id: str
+    total_nodes: int
+    healthy_nodes: int
+    quorum_size: int
+    has_quorum: bool
+    primary_node_id: str | None
+    timings_ms: dict[str, float]
+    state: ClusterState
+    evidence: ClusterEvidence
+    guardian: GuardianView | None
+    guardian_note: str | None
+    """Why there is nothing from the guardian."""
+
+
+def status(
+    cluster: Annotated[Path, typer.Option(help="Topology, cluster.yaml.")],
+    address: Annotated[str | None, typer.Option(help="Temporal server, host:port.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask every agent and the guardian what they see now."""
+    with clear_errors(as_json=as_json):
+        now = asyncio.run(read_status(load_cluster(cluster), address))
+    if as_json:
+        print_json(now)
+    else:
+        _show(now)
+    raise typer.Exit(Exit.OK if now.has_quorum and now.primary_node_id else Exit.NOT_DONE)
+
+
+async def read_status(cluster: Cluster, address: str | None) -> Status:
+    """Nodes and guardian, asked side by side."""
+    started = monotonic()
+    evidence, (guardian, note) = await asyncio.gather(
+        live_evidence(cluster), _ask_guardian(cluster.cluster_id, address)
+    )
+    quorum = assess(cluster, evidence)
+    answered = any(node.state is not None for node in evidence.nodes)
+    return Status(
+        cluster_id=cluster.cluster_id,
+        total_nodes=quorum.total_nodes,
+        healthy_nodes=quorum.healthy_nodes,
+        quorum_size=quorum.quorum_size,
+        has_quorum=quorum.has_quorum,
+        # The file's own word would be no news: without an answer the primary is not known.
+        primary_node_id=current_primary(cluster, evidence) if answered else None,
+        timings_ms={"total": round((monotonic() - started) * 1000, 1)},
+        state=quorum.state,
+        evidence=evidence,
+        guardian=guardian,
+        guardian_note=note,
+    )
+
+
+async def _ask_guardian(cluster_id: str, address: str | None) -> tuple[GuardianView | None, str | None]:
+    try:
+        client = await connect(address)
+        handle = client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id))
+        return await handle.query(Guardian.view), None
+    except NoServer as error:
+        return None, str(error)
+    except RPCError as error:
+        return None, f"{guardian_id(cluster_id)} does not answer: {error.message}"
+
+
+def _show(now: Status) -> None:
+    out.print(
+        f"[bold]{now.cluster_id}[/bold]  [{STYLES[now.state]}]{now.state.value}[/]"
+        f"  {now.healthy_nodes} of {now.total_nodes} nodes healthy, quorum {now.quorum_size}"
+        f" {'reached' if now.has_quorum else 'NOT reached'}, primary {now.primary_node_id or 'unknown'}"
+    )
+    table = Table("node", "status", "role", "timeline", "position", "epoch", "age", "source", box=None)
+    for node in now.evidence.nodes:
+        table.add_row(*_row(node))
+    out.print(table)
+    if now.guardian is None:
+        out.print(f"guardian: {now.guardian_note}", markup=False)
+        return
+    guardian = now.guardian
+    doing = guardian.holding or (f"paused by {guardian.pause.by}" if guardian.pause else "watching")
+    out.print(f"guardian: {doing}", markup=False)
+    if guardian.last_result is not None:
+        last = guardian.last_result
+        ago = (datetime.now(UTC) - last.ended_at).total_seconds()
+        out.print(f"last run: {last.outcome.value} {ago:.0f} s ago, audit {last.audit_id}", markup=False)
+
+
+def _row(node: NodeEvidence) -> tuple[str, ...]:
+    age = (
+        "" if node.observed_at is None else f"{(datetime.now(UTC) - node.observed_at).total_seconds():.1f} s"
+    )
+    state = node.state
+    if state is None:
+        return node.node_id, node.status.value, "", "", "", "", age, f"{node.source}: {node.error}"
+    role = (
+        "primary"
+        if state.writable
+        else f"standby of {state.upstream}"
+        if state.in_recovery
+        else "no database"
+    )
+    position = state.write_lsn if state.writable else state.receive_lsn
+    return (
+        node.node_id,
+        node.status.value,
+        role,
+        str(state.timeline or ""),
+        "" if position is None else f"{position >> 32:X}/{position & 0xFFFFFFFF:X}",
+        str(state.epoch),
+        age,
+        node.source,
+    )

@@ -1,0 +1,92 @@
+"""Loads `cluster.yaml` and `policy.yaml`; a bad file gives every one of its problems at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from qnwis.continuity.policy import Policy
+from qnwis.continuity.topology import Cluster, broken_rules
+
+from .problem import ConfigError, Problem
+from .yaml_source import Loc, YamlSource, read_yaml
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_cluster(path: Path) -> Cluster:
+    """The topology in `path`. Raises ConfigError."""
+    source = read_yaml(path)
+    # Pydantic checks rules between fields only once every field is right; a person wants to see all at once.
+    return _validated(Cluster, source, [source.problem(r.loc, r.expected) for r in broken_rules(source.data)])
+
+
+def load_policy(path: Path) -> Policy:
+    """The policy in `path`. Raises ConfigError."""
+    return _validated(Policy, read_yaml(path), [])
+
+
+def _validated(model: type[M], source: YamlSource, broken: Sequence[Problem]) -> M:
+    valid, problems = None, [*source.problems, *broken]
+    try:
+        # By way of JSON: strictness there still takes lists and names of choices, but no `yes` for a number.
+        valid = model.model_validate_json(json.dumps(source.data, default=str), strict=True)
+    except ValidationError as invalid:
+        errors = invalid.errors(include_url=False, include_input=False)
+        problems += [source.problem(e["loc"], _expected(e, model)) for e in errors if not _is_echo(e, errors)]
+    if valid is None or problems:
+        raise ConfigError(list(dict.fromkeys(problems)))
+    return valid
+
+
+def _is_echo(error: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
+    """Whether a list counts as too short only because its items have errors of their own."""
+    loc = error["loc"]
+    return error["type"] == "too_short" and any(
+        other["loc"][: len(loc)] == loc for other in errors if other is not error
+    )
+
+
+def _expected(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """Pydantic's message as the end of a sentence that began with `expected`."""
+    context = error.get("ctx", {})
+    match error["type"]:
+        case "missing":
+            return "a value; the field is required"
+        case "extra_forbidden":
+            return _known_field(error["loc"], model)
+        case "value_error":
+            return str(context["error"]).removeprefix("expected ")
+        case "string_pattern_mismatch":
+            return f"text that matches {context['pattern']}"
+        case "too_short":
+            return f"at least {context['min_length']} entry"
+        case "model_type":
+            return "a mapping"
+        case "tuple_type":
+            return "a list"
+        case _:
+            return str(context.get("expected") or error["msg"].removeprefix("Input should be "))
+
+
+def _known_field(loc: Loc, model: type[BaseModel]) -> str:
+    for part in loc[:-1]:
+        if isinstance(part, str):
+            model = _model_in(model.model_fields[part].annotation)
+    near = get_close_matches(str(loc[-1]), model.model_fields, n=1)
+    if near:
+        return f"the field `{near[0]}` (there is none of this name)"
+    return f"one of the fields {', '.join(model.model_fields)}"
+
+
+def _model_in(annotation: Any) -> type[BaseModel]:
+    """The model inside an annotation such as `tuple[Node, ...]` or `Database | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(_model_in(inner) for inner in get_args(annotation) if inner not in (type(None), Ellipsis))

@@ -1,0 +1,72 @@
+"""Which clusters this installation knows, and where their files are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from qnwis.continuity.model import Model
+from qnwis.continuity.policy import Policy
+from qnwis.continuity.topology import Cluster
+
+from .load import load_cluster, load_policy
+from .problem import ConfigError, Problem
+
+
+class Registered(Model):
+    """A cluster and the policy that governs it."""
+
+    cluster: Cluster
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A directory with `cluster.yaml` and `policy.yaml`, and optionally `clusters/<cluster_id>/` with both.
+
+    Files are read anew on each load, so that an edit counts from the next decision on. A cluster of its own
+    folder loads even while another cluster's files are broken.
+    """
+
+    directory: Path
+
+    def cluster_ids(self) -> list[str]:
+        """Every cluster there is, in alphabetical order. Raises ConfigError if the top-level file is bad."""
+        ids = [folder.name for folder in self._folders()]
+        if self._top_level.exists() or not ids:
+            top = load_cluster(self._top_level).cluster_id
+            if top in ids:
+                raise _mismatch(self._top_level, top, f"an id that {self._folder(top)} does not have as well")
+            ids.append(top)
+        return sorted(ids)
+
+    def load(self, cluster_id: str) -> Registered:
+        """Raises ConfigError for an unknown id or a bad file."""
+        for folder in self._folders():
+            if folder.name == cluster_id:
+                return self._read(folder, cluster_id)
+        if cluster_id not in (ids := self.cluster_ids()):
+            raise _mismatch(self.directory, cluster_id, f"one of the clusters here: {', '.join(ids)}")
+        return self._read(self.directory, cluster_id)
+
+    @property
+    def _top_level(self) -> Path:
+        return self.directory / "cluster.yaml"
+
+    def _folder(self, cluster_id: str) -> Path:
+        return self.directory / "clusters" / cluster_id
+
+    def _folders(self) -> list[Path]:
+        return sorted(path.parent for path in self.directory.glob("clusters/*/cluster.yaml"))
+
+    def _read(self, folder: Path, cluster_id: str) -> Registered:
+        cluster = load_cluster(folder / "cluster.yaml")
+        if cluster.cluster_id != cluster_id:
+            raise _mismatch(
+                folder / "cluster.yaml", cluster.cluster_id, f"{cluster_id}, as the folder is named"
+            )
+        return Registered(cluster=cluster, policy=load_policy(folder / "policy.yaml"))
+
+
+def _mismatch(file: Path, found: str, expected: str) -> ConfigError:
+    return ConfigError([Problem(file, None, None, "cluster_id", found, expected)])

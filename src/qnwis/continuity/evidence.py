@@ -1,0 +1,116 @@
+"""Evidence: what the world said, when, and who said it. Absent values mean "not known", never "no"."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from .model import Model
+from .topology import Cluster, NodeRole, NodeStatus
+
+
+class StandbyConnection(Model):
+    """One row of a primary's pg_stat_replication."""
+
+    application_name: str
+    state: str
+    sync_state: str
+    flush_lag_bytes: int | None = None
+
+
+class NodeState(Model):
+    """What a node's agent says of its database. LSNs are bytes since the start of the log."""
+
+    node_id: str
+    role: NodeRole
+    database_up: bool
+    writable: bool = False
+    """True only if the database accepts writes now (up, not in recovery, not read-only)."""
+    why_down: str | None = None
+    """Why the database is not up, for a person."""
+    in_recovery: bool | None = None
+    system_identifier: str | None = None
+    timeline: int | None = None
+    write_lsn: int | None = None
+    """Primary: end of the written log."""
+    receive_lsn: int | None = None
+    """Standby: end of the log received and flushed."""
+    replay_lsn: int | None = None
+    upstream: str | None = None
+    """Standby: node_id that its primary_conninfo points to."""
+    streaming: bool = False
+    """Standby: its WAL receiver is streaming from the upstream now."""
+    last_message_age_s: float | None = None
+    """Standby: seconds since the upstream's last message; tells a live stream from a dead one."""
+    standbys: tuple[StandbyConnection, ...] = ()
+    epoch: int = 0
+    """Highest epoch this agent has obeyed or promised; on its disk."""
+
+
+class NodeEvent(Model):
+    """What an agent pushes at each change, so that a watcher looks at once; never evidence by itself."""
+
+    node_id: str
+    database_up: bool
+    writable: bool
+    epoch: int
+
+
+class NodeEvidence(Model):
+    """One node as seen by one collector."""
+
+    node_id: str
+    status: NodeStatus
+    source: str
+    """Who says so: `agent http://…` or `file cluster.yaml`."""
+    observed_at: datetime | None = None
+    state: NodeState | None = None
+    """None when the agent did not answer."""
+    error: str | None = None
+    """Why the agent did not answer."""
+    latency_ms: float | None = None
+
+
+class ClusterEvidence(Model):
+    """All nodes of a cluster, in the topology's order. What planner and verifier decide on."""
+
+    cluster_id: str
+    nodes: tuple[NodeEvidence, ...]
+    taken_at: datetime | None = None
+
+    def of(self, node_id: str) -> NodeEvidence:
+        """Evidence of one node. Raises KeyError for an unknown id."""
+        for node in self.nodes:
+            if node.node_id == node_id:
+                return node
+        raise KeyError(node_id)
+
+
+def evidence_from_file(cluster: Cluster) -> ClusterEvidence:
+    """The statuses written in the topology itself, for planning offline."""
+    return ClusterEvidence(
+        cluster_id=cluster.cluster_id,
+        nodes=tuple(
+            NodeEvidence(node_id=n.node_id, status=n.status, source="file") for n in cluster.nodes
+        ),
+    )
+
+
+def current_primary(cluster: Cluster, evidence: ClusterEvidence) -> str | None:
+    """Which node is the primary now, from the best evidence there is.
+
+    In this order: the writable node of the highest epoch; else the upstream that the reachable
+    standbys of the highest epoch follow, if they agree; else the topology's own word.
+    None when standbys of the highest epoch disagree.
+    """
+    states = [n.state for n in evidence.nodes if n.state is not None]
+    writable = [s for s in states if s.writable]
+    if writable:
+        top = max(s.epoch for s in writable)
+        holders = {s.node_id for s in writable if s.epoch == top}
+        return holders.pop() if len(holders) == 1 else None
+    followers = [s for s in states if s.upstream is not None]
+    if followers:
+        top = max(s.epoch for s in followers)
+        upstreams = {s.upstream for s in followers if s.epoch == top}
+        return upstreams.pop() if len(upstreams) == 1 else None
+    return next((n.node_id for n in cluster.nodes if n.role is NodeRole.PRIMARY), None)

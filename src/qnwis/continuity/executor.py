@@ -1,0 +1,205 @@
+"""The pure stepper: from a plan and the outcomes so far, what is next, what is undone, what is past return.
+
+The workflow drives it with activities and the simulator with modelled effects; neither decides anything
+about order, compensation or the end by itself.
+
+The invariant: an action that may have had an effect is in `outcomes` before the effect starts (status
+`started`), so whatever was begun is either undone or completed, wherever the driver is interrupted.
+
+The point of no return is the start of `promote_target`. Before it, a failure undoes what was begun, in
+reverse order. From it on there is only forward: an unknown promotion is asked again until it is known to
+have failed without effect, and later actions are tried even if an earlier one failed, because the service
+already stands on the new primary.
+
+A driver that died leaves `started` as the last word on an action. The action is then asked for again, since
+every effect is idempotent by its effect id; before the point of no return, an abort undoes it instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import Field, JsonValue
+
+from .model import Model
+from .orders import FencingEvidence, FencingEvidenceType
+from .plan import Action, Plan
+
+POINT_OF_NO_RETURN = "promote_target"
+REVERSIBLE = frozenset({"fence_primary"})
+
+
+class OutcomeStatus(StrEnum):
+    STARTED = "started"  # registered before the effect; its result is not known yet
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # certain to have had no effect
+    UNKNOWN = "unknown"  # may have had an effect
+    SKIPPED = "skipped"  # not executed, with the reason in `detail`
+    UNDONE = "undone"  # its compensation has succeeded
+
+
+class Outcome(Model):
+    """What is known of one action of a run."""
+
+    action_id: str
+    status: OutcomeStatus
+    detail: str = ""
+    duration_ms: float | None = None
+    changed: bool | None = None
+    """Whether the world was changed; None where unknown."""
+    fencing: FencingEvidence | None = None
+    """Of `fence_primary` only."""
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
+    """Further facts for the record, for example DNS before and after."""
+
+
+class RunEnd(StrEnum):
+    UNTOUCHED = "untouched"  # nothing was changed
+    ROLLED_BACK = "rolled_back"  # what was begun was undone; service on the old primary
+    COMPLETED = "completed"  # every action succeeded (or had nothing to do)
+    INCOMPLETE = "incomplete"  # past return, service on the new primary, but some action failed
+
+
+@dataclass(frozen=True)
+class Do:
+    """Carry out this action next. `again` when its earlier attempt ended unknown."""
+
+    action: Action
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class Undo:
+    """Compensate this action next."""
+
+    action: Action
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Nothing is left to do."""
+
+    end: RunEnd
+    reason: str
+
+
+Next = Do | Undo | Finish
+
+POSSIBLY_EFFECTIVE = frozenset({OutcomeStatus.STARTED, OutcomeStatus.SUCCEEDED, OutcomeStatus.UNKNOWN})
+SATISFIED = frozenset({OutcomeStatus.SUCCEEDED, OutcomeStatus.SKIPPED})
+
+Log = Mapping[str, Outcome]
+"""What counts of each action: its last outcome."""
+
+
+def advance(plan: Plan, outcomes: Sequence[Outcome], *, stop: str | None = None) -> Next:
+    """The next step of a run.
+
+    `outcomes` is the run's log; the last outcome of an action counts. `stop` is a request to abort and its
+    reason; once given it must be given at every later call. It has the effect of a failure before the point
+    of no return and none after it.
+
+    A promotion whose end is unknown is asked for again without limit; the pause between is the driver's.
+
+    Raises ValueError for a log that no run of this plan can have written.
+    """
+    log = _log(plan, outcomes)
+    if not _committed(plan, log):
+        cause = _setback(plan, outcomes) or stop or _undone(log)
+        if cause is not None:
+            return _back(plan, log, cause)
+    return _forward(plan, log)
+
+
+def is_committed(plan: Plan, outcomes: Sequence[Outcome]) -> bool:
+    """Whether the run is past the point of no return: its promotion may have had an effect."""
+    return _committed(plan, _log(plan, outcomes))
+
+
+def _forward(plan: Plan, log: Log) -> Do | Finish:
+    for action in plan.actions:
+        outcome = log.get(action.action_id)
+        if outcome is None:
+            return Do(action)
+        if outcome.status is OutcomeStatus.STARTED or _is_open_promotion(action, outcome):
+            return Do(action, again=True)
+    failures = [_told(a, log[a.action_id]) for a in plan.actions if log[a.action_id].status not in SATISFIED]
+    if failures:
+        return Finish(RunEnd.INCOMPLETE, "; ".join(failures))
+    return Finish(RunEnd.COMPLETED, f"all {len(plan.actions)} actions of the plan are done")
+
+
+def _back(plan: Plan, log: Log, cause: str) -> Undo | Finish:
+    for action in reversed(plan.actions):
+        outcome = log.get(action.action_id)
+        if action.kind in REVERSIBLE and outcome is not None and outcome.status in POSSIBLY_EFFECTIVE:
+            return Undo(action)
+    undone = any(outcome.status is OutcomeStatus.UNDONE for outcome in log.values())
+    return Finish(RunEnd.ROLLED_BACK if undone else RunEnd.UNTOUCHED, cause)
+
+
+def _setback(plan: Plan, outcomes: Sequence[Outcome]) -> str | None:
+    """What forbids an uncommitted run to go on: the latest action that did not succeed."""
+    before_undoing = {o.action_id: o for o in outcomes if o.status is not OutcomeStatus.UNDONE}
+    for action in reversed(plan.actions):
+        outcome = before_undoing.get(action.action_id)
+        if outcome is None or outcome.status is OutcomeStatus.STARTED:
+            continue
+        if outcome.status is not OutcomeStatus.SUCCEEDED:
+            return _told(action, outcome)
+        if action.kind == "fence_primary" and not _proves_fenced(plan, outcome):
+            return f"{action.action_id} brought no evidence that {plan.primary_node_id} cannot write any more"
+    return None
+
+
+def _undone(log: Log) -> str | None:
+    """What was undone stays undone: its evidence is worth nothing any more."""
+    return next((f"{o.action_id} was undone" for o in log.values() if o.status is OutcomeStatus.UNDONE), None)
+
+
+def _proves_fenced(plan: Plan, outcome: Outcome) -> bool:
+    """The gate before promotion."""
+    evidence = outcome.fencing
+    return (
+        outcome.status is OutcomeStatus.SUCCEEDED
+        and evidence is not None
+        and evidence.type is not FencingEvidenceType.NONE
+        and evidence.holder == plan.primary_node_id
+    )
+
+
+def _committed(plan: Plan, log: Log) -> bool:
+    return any(
+        action.kind == POINT_OF_NO_RETURN
+        and action.action_id in log
+        and log[action.action_id].status in POSSIBLY_EFFECTIVE
+        for action in plan.actions
+    )
+
+
+def _is_open_promotion(action: Action, outcome: Outcome) -> bool:
+    return action.kind == POINT_OF_NO_RETURN and outcome.status is OutcomeStatus.UNKNOWN
+
+
+def _log(plan: Plan, outcomes: Sequence[Outcome]) -> Log:
+    log = {outcome.action_id: outcome for outcome in outcomes}
+    strangers = sorted(log.keys() - {action.action_id for action in plan.actions})
+    if strangers:
+        raise ValueError(
+            f"the log of {plan.plan_id} has outcomes of {strangers}, which the plan does not have"
+        )
+    if _committed(plan, log):
+        for action in plan.actions:
+            fence = log.get(action.action_id)
+            if action.kind == "fence_primary" and (fence is None or not _proves_fenced(plan, fence)):
+                raise ValueError(
+                    f"the log of {plan.plan_id} has a promotion that began without evidence from "
+                    f"{action.action_id} that {plan.primary_node_id} was fenced"
+                )
+    return log
+
+
+def _told(action: Action, outcome: Outcome) -> str:
+    return f"{action.action_id} {outcome.status}" + (f": {outcome.detail}" if outcome.detail else "")

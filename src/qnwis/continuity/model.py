@@ -1,0 +1,34 @@
+"""What every data model of the domain shares: frozen, strict about names, and one canonical JSON form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+"""An id that is safe in a workflow id, a DNS label list, a file name and a URL path."""
+
+
+class Model(BaseModel):
+    """A value: frozen, and refusing fields it does not know, so that a typo never passes in silence.
+
+    A digest must survive a round trip through JSON: so infinity and NaN are refused, and defaults are
+    validated like given values (a default of 60 in a float field would come back as 60.0).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+def canonical_json(value: BaseModel | Mapping[str, Any]) -> str:
+    """The one JSON text of a value: keys sorted, no spaces, UTF-8. What digests are taken over."""
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def sha256_digest(value: BaseModel | Mapping[str, Any]) -> str:
+    """`sha256:<hex>` of the canonical JSON."""
+    return "sha256:" + hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -1,0 +1,212 @@
+"""A cluster on paper: what its agents would say, and what the actions of a plan would do to it.
+
+The rehearsal of a run and the scenarios of the simulator both play plans here, through the real stepper and
+the real verifier. Effects are modelled as succeeding wherever the node they speak to is alive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from .evidence import ClusterEvidence, NodeEvidence, NodeState
+from .executor import Do, Finish, Outcome, OutcomeStatus, RunEnd, Undo, advance
+from .orders import FencingEvidence, FencingEvidenceType
+from .plan import Action, FencePrimary, FlipDns, Plan, PromoteTarget, RepointStandbys, VerifyService
+from .policy import Policy
+from .topology import Cluster, NodeRole, NodeStatus
+from .verifier import VerificationReport, verify
+
+SOURCE = "model"
+"""Who speaks in modelled evidence."""
+
+
+@dataclass
+class ModelledCluster:
+    """The world that modelled effects change."""
+
+    cluster: Cluster
+    states: dict[str, NodeState]
+    """What each node would say if it were asked; a node that is gone is not in it."""
+    statuses: Mapping[str, NodeStatus]
+    """What each node counts as while it answers."""
+    unheard: frozenset[str] = frozenset()
+    """Alive, but cut off from those who ask."""
+    dns: dict[str, tuple[str, ...]] | None = None
+    """What each authoritative server answers, from the first change on."""
+
+    @classmethod
+    def of(cls, cluster: Cluster, evidence: ClusterEvidence) -> ModelledCluster:
+        return cls(
+            cluster,
+            states={node.node_id: node.state for node in evidence.nodes if node.state is not None},
+            statuses={node.node_id: node.status for node in evidence.nodes},
+        )
+
+    def evidence(self, at: datetime) -> ClusterEvidence:
+        """What a collector would find now: silence is unknown, because it does not say why."""
+        nodes = []
+        for node in self.cluster.nodes:
+            node_id = node.node_id
+            state = None if node_id in self.unheard else self.states.get(node_id)
+            status, error = (
+                (NodeStatus.UNKNOWN, "no answer") if state is None else (self.statuses[node_id], None)
+            )
+            nodes.append(
+                NodeEvidence(
+                    node_id=node_id, status=status, source=SOURCE, observed_at=at, state=state, error=error
+                )
+            )
+        return ClusterEvidence(cluster_id=self.cluster.cluster_id, nodes=tuple(nodes), taken_at=at)
+
+    def lose(self, node_ids: Collection[str]) -> None:
+        """These nodes are gone, and who streamed from them streams no more."""
+        for node_id in node_ids:
+            self.states.pop(node_id, None)
+        for node_id, state in self.states.items():
+            if state.streaming and state.upstream in node_ids:
+                self.states[node_id] = state.model_copy(update={"streaming": False})
+
+    def carry_out(self, action: Action, *, epoch: int, at: datetime) -> Outcome:
+        """The effect of one action other than the verification."""
+        match action:
+            case FencePrimary():
+                return self._fence(action, epoch, at)
+            case PromoteTarget():
+                return self._promote(action, epoch)
+            case RepointStandbys():
+                return self._repoint(action, epoch)
+            case FlipDns():
+                return self._flip(action)
+            case VerifyService():
+                raise ValueError("verification reads the world and changes nothing; see `play`")
+
+    def _fence(self, action: FencePrimary, epoch: int, at: datetime) -> Outcome:
+        was_alive = action.node_id in self.states
+        self.lose({action.node_id})
+        return Outcome(
+            action_id=action.action_id,
+            status=OutcomeStatus.SUCCEEDED,
+            changed=was_alive,
+            detail=f"{action.node_id} is switched off",
+            fencing=FencingEvidence(
+                type=FencingEvidenceType.HOOK,
+                holder=action.node_id,
+                epoch=epoch,
+                source=SOURCE,
+                detail="a power switch, modelled",
+                at=at,
+            ),
+        )
+
+    def _promote(self, action: PromoteTarget, epoch: int) -> Outcome:
+        state = self.states.get(action.node_id)
+        if state is None:
+            return _ended(action, OutcomeStatus.FAILED, f"{action.node_id} is gone")
+        self.states[action.node_id] = state.model_copy(
+            update={
+                "role": NodeRole.PRIMARY,
+                "writable": True,
+                "in_recovery": False,
+                "timeline": 1 + max(other.timeline or 0 for other in self.states.values()),
+                "write_lsn": state.receive_lsn or 0,
+                "upstream": None,
+                "streaming": False,
+                "epoch": epoch,
+            }
+        )
+        return _ended(action, OutcomeStatus.SUCCEEDED, f"{action.node_id} accepts writes")
+
+    def _repoint(self, action: RepointStandbys, epoch: int) -> Outcome:
+        upstream = self.states[action.upstream]
+        following = {
+            "upstream": action.upstream,
+            "streaming": True,
+            "last_message_age_s": 0.0,
+            "timeline": upstream.timeline,
+            "receive_lsn": upstream.write_lsn,
+            "replay_lsn": upstream.write_lsn,
+            "epoch": epoch,
+        }
+        alive = [n for n in action.node_ids if n in self.states and self.states[n].database_up]
+        for node_id in alive:
+            self.states[node_id] = self.states[node_id].model_copy(update=following)
+        away = len(action.node_ids) - len(alive)
+        detail = f"{len(alive)} standbys follow {action.upstream}" + (f", {away} are away" if away else "")
+        return _ended(action, OutcomeStatus.SUCCEEDED, detail)
+
+    def _flip(self, action: FlipDns) -> Outcome:
+        if action.record is None or self.cluster.dns is None:
+            return _ended(action, OutcomeStatus.SKIPPED, "the topology has no DNS service")
+        self.dns = dict.fromkeys(self.cluster.dns.servers, (action.to_address,))
+        return _ended(action, OutcomeStatus.SUCCEEDED, f"{action.record} is {action.to_address}")
+
+
+@dataclass(frozen=True)
+class Played:
+    """What came of a plan on paper."""
+
+    finish: Finish
+    outcomes: tuple[Outcome, ...]
+    """The last outcome of each action, in the order in which they ended."""
+    report: VerificationReport | None
+    """None when the run never came to its verification."""
+    elapsed_ms: float
+
+    @property
+    def completed(self) -> bool:
+        return self.finish.end is RunEnd.COMPLETED
+
+    @property
+    def actions_executed(self) -> int:
+        return sum(outcome.status is OutcomeStatus.SUCCEEDED for outcome in self.outcomes)
+
+
+def play(
+    plan: Plan,
+    policy: Policy,
+    world: ModelledCluster,
+    *,
+    before: ClusterEvidence,
+    epoch: int,
+    started_at: datetime,
+    duration_ms: Callable[[Action], float],
+) -> Played:
+    """Carry the plan out on `world`, as a run does: the stepper decides, the verifier has the last word."""
+    outcomes: dict[str, Outcome] = {}
+    report: VerificationReport | None = None
+    elapsed_ms = 0.0
+    while True:
+        now = started_at + timedelta(milliseconds=elapsed_ms)
+        match advance(plan, list(outcomes.values())):
+            case Finish() as finish:
+                return Played(finish, tuple(outcomes.values()), report, elapsed_ms)
+            case Undo(action=action):
+                outcome = _ended(action, OutcomeStatus.UNDONE, "undone")
+            case Do(action=VerifyService() as action):
+                report = verify(
+                    plan,
+                    world.cluster,
+                    policy,
+                    before,
+                    world.evidence(now),
+                    fencing=next((o.fencing for o in outcomes.values() if o.fencing is not None), None),
+                    dns=world.dns,
+                    elapsed_ms=elapsed_ms,
+                    epoch=epoch,
+                )
+                status = OutcomeStatus.SUCCEEDED if report.passed else OutcomeStatus.FAILED
+                outcome = _ended(action, status, "; ".join(check.detail for check in report.failures))
+            case Do(action=action):
+                outcome = world.carry_out(action, epoch=epoch, at=now)
+        took_ms = duration_ms(action)
+        elapsed_ms += took_ms
+        outcomes.pop(action.action_id, None)
+        outcomes[action.action_id] = outcome.model_copy(update={"duration_ms": took_ms})
+
+
+def _ended(action: Action, status: OutcomeStatus, detail: str) -> Outcome:
+    """An outcome that changed the world if it succeeded. A verification changes nothing."""
+    changed = status is OutcomeStatus.SUCCEEDED and not isinstance(action, VerifyService)
+    return Outcome(action_id=action.action_id, status=status, changed=changed, detail=detail)

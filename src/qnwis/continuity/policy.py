@@ -1,0 +1,51 @@
+"""Policy: what people write in `policy.yaml`, the limits within which a failover may run.
+
+Source: specification, "Failover Policies". Fields beyond the specification are optional.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from .model import Identifier, Model
+
+
+class Strategy(StrEnum):
+    AUTOMATIC = "automatic"  # fail over at once when the primary fails
+    MANUAL = "manual"  # propose, and wait for people
+    QUORUM_BASED = "quorum_based"  # automatic, only while the quorum of observers is there now
+
+
+class StepEstimates(Model):
+    """Expected duration of each action of a plan, milliseconds, until measured history replaces it."""
+
+    fence_primary: int = Field(default=5_000, ge=0)
+    promote_target: int = Field(default=5_000, ge=0)
+    repoint_standbys: int = Field(default=3_000, ge=0)
+    flip_dns: int = Field(default=2_000, ge=0)
+    """Without the record's TTL, which the planner adds."""
+    verify_service: int = Field(default=3_000, ge=0)
+
+
+class Policy(Model):
+    policy_id: Identifier
+    name: str
+    strategy: Strategy = Strategy.AUTOMATIC
+    max_failover_time_s: float = Field(default=60, gt=0)
+    """A plan estimated above this is refused; a run that overruns it fails verification."""
+    require_quorum: bool = True
+    region_priority: tuple[str, ...] = ()
+    """Earlier is preferred; a region not listed ranks last."""
+    site_priority: tuple[str, ...] = ()
+    min_healthy_nodes: int = Field(default=1, ge=0)
+    """Healthy nodes that must remain for a failover to start."""
+    max_lag_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
+    """Asynchronous only: a standby further behind the most advanced one is not eligible."""
+    cooldown_s: float = Field(default=300, ge=0)
+    """After a failover, no further automatic one for this long."""
+    max_failovers_per_hour: int = Field(default=3, ge=1)
+    startup_grace_s: float = Field(default=10, ge=0)
+    """After the guardian starts, silence is not acted on for this long."""
+    estimates_ms: StepEstimates = StepEstimates()

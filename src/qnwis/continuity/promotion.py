@@ -1,0 +1,46 @@
+"""Whether the plan's target may be promoted, asked between fencing and the point of no return."""
+
+from __future__ import annotations
+
+from .evidence import ClusterEvidence
+from .plan import Plan
+from .policy import Policy
+from .refusal import Refusal
+from .targets import Basis, coverage_refusal, rank, survey
+from .topology import Cluster
+
+
+def promotion_refusal(
+    plan: Plan, cluster: Cluster, policy: Policy, evidence: ClusterEvidence
+) -> Refusal | None:
+    """Why the plan's target must not be promoted, on live evidence taken after the primary was fenced.
+
+    Between planning and fencing the primary may have acknowledged writes that only another standby holds;
+    after it, positions stand still and the answer is final.
+    """
+    view = survey(cluster, policy, evidence, plan.primary_node_id)
+    if view.primary_writes:
+        return Refusal(
+            rule="primary_still_writes",
+            message=f"The primary {plan.primary_node_id} still accepts writes after it was fenced.",
+            values={"node_id": plan.primary_node_id, "source": view.primary.source},
+            remedy="Check the fencing hook; it reported success for a node that goes on serving.",
+        )
+    if view.basis is Basis.FILE:
+        return Refusal(
+            rule="evidence_not_live",
+            message=f"The evidence on {plan.failover_target_id} is from a file, not from the node.",
+            values={"basis": view.basis},
+            remedy="Take the evidence from the nodes' agents.",
+        )
+    if (uncovered := coverage_refusal(view)) is not None:
+        return uncovered
+    target = next(c for c in rank(view) if c.node_id == plan.failover_target_id)
+    if target.eligible:
+        return None
+    return Refusal(
+        rule="target_no_longer_suitable",
+        message=f"The target {target.node_id} {target.reason}.",
+        values={"node_id": target.node_id, "reason": target.reason, "lag_bytes": target.lag_bytes},
+        remedy="Plan again: another standby is further on, or the target must recover.",
+    )

@@ -1,0 +1,163 @@
+"""A run of a runbook: what starts it, what it decides on, what it answers, and what it shows on the way."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from .evidence import ClusterEvidence
+from .executor import Outcome
+from .model import Identifier, Model
+from .orders import FencingEvidence
+from .plan import Plan
+from .refusal import Refusal
+from .targets import Candidate
+from .verifier import VerificationReport
+
+DRY_RUN_MARK = "[DRY-RUN]"
+
+
+class RunKind(StrEnum):
+    PRIMARY_FAILURE = "primary_failure"
+
+
+class Detection(Model):
+    """How the guardian found that a node failed."""
+
+    node_id: str
+    vantages: tuple[str, ...]
+    """Vantages that say so."""
+    misses: int
+    first_miss_at: datetime | None = None
+    detected_at: datetime
+
+
+class FailoverRequest(Model):
+    """Starts a primary-failure run. From the Temporal UI, cluster_id, initiated_by and reason are enough."""
+
+    cluster_id: Identifier
+    initiated_by: str = Field(min_length=1)
+    """Person or service; the guardian is `guardian-<cluster_id>`."""
+    reason: str = Field(min_length=1)
+    automatic: bool = False
+    """Set by the guardian; then the policy's strategy must allow it and `detection` must name the primary."""
+    dry_run: bool = False
+    """Read the world and preview every effect; change nothing."""
+    even_if_healthy: bool = False
+    """Go on although the primary answers and accepts writes; it will be fenced."""
+    plan: Plan | None = None
+    """A plan made earlier; the run refuses if planning anew gives another digest."""
+    detection: Detection | None = None
+
+
+class Assessment(Model):
+    """What the run will do, or why it does nothing."""
+
+    plan: Plan | None = None
+    refusal: Refusal | None = None
+    epoch: int = 0
+    """Fencing token of this run: one above the highest that any agent has obeyed."""
+    predicted_loss_bytes: int | None = None
+    """Write-ahead log that the target may lack, bytes; None where nothing is known of it."""
+    candidates: tuple[Candidate, ...] = ()
+    """Every node besides the primary, and why it may or may not take over."""
+    notes: tuple[str, ...] = ()
+    """What a dry run went past; shown to people and kept in the record."""
+
+
+class RunOutcome(StrEnum):
+    COMPLETED = "completed"  # verified: the service runs on the new primary
+    INCOMPLETE = "incomplete"  # past return, but an action failed or verification did not pass
+    ROLLED_BACK = "rolled_back"  # what was begun was undone
+    UNTOUCHED = "untouched"  # stopped before anything was changed
+    REFUSED = "refused"  # a rule said no; nothing was changed
+    PREVIEWED = "previewed"  # dry run
+
+
+class StepStatus(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class StepProgress(Model):
+    """One step of the runbook, as shown while the run goes on."""
+
+    name: str
+    title: str
+    expected_ms: int
+    status: StepStatus = StepStatus.PENDING
+    elapsed_ms: float | None = None
+    note: str = ""
+
+
+class RunProgress(Model):
+    """Answer of the `progress` query."""
+
+    kind: RunKind
+    cluster_id: str
+    dry_run: bool
+    steps: tuple[StepProgress, ...]
+    outcomes: tuple[Outcome, ...] = ()
+    plan_digest: str | None = None
+
+
+class RunResult(Model):
+    """What a run answers when it ends."""
+
+    kind: RunKind
+    outcome: RunOutcome
+    reason: str
+    cluster_id: str
+    run_id: str
+    dry_run: bool = False
+    epoch: int | None = None
+    old_primary: str | None = None
+    new_primary: str | None = None
+    plan: Plan | None = None
+    plan_digest: str | None = None
+    refusal: Refusal | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    fencing: FencingEvidence | None = None
+    verification: VerificationReport | None = None
+    steps: tuple[StepProgress, ...] = ()
+    notes: tuple[str, ...] = ()
+    started_at: datetime
+    ended_at: datetime
+    audit_id: str | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Success is what the verifier said after reading the world again, nothing else."""
+        return (
+            self.outcome is RunOutcome.COMPLETED
+            and self.verification is not None
+            and self.verification.passed
+        )
+
+
+class RunArtefacts(Model):
+    """What a run leaves behind: the content of its audit record."""
+
+    request: FailoverRequest
+    evidence_before: ClusterEvidence | None
+    evidence_after: ClusterEvidence | None
+    result: RunResult
+
+    def parts(self) -> dict[str, Model]:
+        """The artefacts that exist, by the name under which the manifest lists them."""
+        named: dict[str, Model | None] = {
+            "request": self.request,
+            "evidence_before": self.evidence_before,
+            "plan": self.result.plan,
+            "refusal": self.result.refusal,
+            "fencing": self.result.fencing,
+            "evidence_after": self.evidence_after,
+            "verification": self.result.verification,
+            "result": self.result,
+        }
+        return {name: value for name, value in named.items() if value is not None}

@@ -1,0 +1,242 @@
+"""Topology: what people write in `cluster.yaml`, and the rules it must obey.
+
+Source: specification, "Cluster Topology Configuration". Fields beyond the specification are optional.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from .heartbeat import HeartbeatConfig
+from .heartbeat import NodeStatus as NodeStatus
+from .model import Identifier, Model
+
+DEFAULT_AGENT_PORT = 8443
+
+
+class NodeRole(StrEnum):
+    PRIMARY = "primary"  # serves writes
+    SECONDARY = "secondary"  # a standby, ready for failover
+    WITNESS = "witness"  # counts for quorum, holds no data
+
+
+class Deployment(StrEnum):
+    ACTIVE_PASSIVE = "active_passive"
+    ACTIVE_ACTIVE = "active_active"
+
+
+class ReplicationMode(StrEnum):
+    SYNCHRONOUS = "synchronous"
+    ASYNCHRONOUS = "asynchronous"
+
+
+class Replication(Model):
+    """How the cluster replicates; it decides which standby is certain to have every acknowledged write."""
+
+    mode: ReplicationMode = ReplicationMode.ASYNCHRONOUS
+    required_acks: int = Field(default=1, ge=1)
+    """Synchronous only: standbys that must confirm a commit (`ANY k`)."""
+
+
+class Database(Model):
+    """Where a node's PostgreSQL listens."""
+
+    host: str
+    port: int = Field(default=5432, ge=1, le=65535)
+
+
+class DnsService(Model):
+    """The name that clients use, and the authoritative servers that hold it (RFC 2136, TSIG)."""
+
+    zone: str
+    name: str
+    """Relative to the zone, or absolute with a final dot."""
+    ttl_s: int = Field(default=30, ge=0)
+    servers: tuple[str, ...] = Field(min_length=1)
+    """`host:port` of every authoritative server; the first takes the updates, all are read back."""
+    tsig_key_file: str | None = None
+    """A BIND-style key file on the worker's machine."""
+
+
+class FencingHook(Model):
+    """A power switch (STONITH): POST to the URL, with `{node_id}` and `{state}` (`off` or `on`) filled in."""
+
+    url: str
+    timeout_s: float = Field(default=10.0, gt=0)
+
+    @field_validator("url")
+    @classmethod
+    def _names_the_node(cls, url: str) -> str:
+        if "{node_id}" not in url or "{state}" not in url:
+            raise ValueError("expected a URL that contains {node_id} and {state}")
+        return url
+
+
+class Node(Model):
+    node_id: Identifier
+    hostname: str
+    role: NodeRole
+    region: str
+    site: str
+    status: NodeStatus = NodeStatus.UNKNOWN
+    priority: int = 0
+    capacity: float = Field(default=100.0, ge=0)
+    weight: float | None = Field(default=None, ge=0, le=100)
+    """Active/active only: share of the traffic, percent."""
+    endpoint: str | None = None
+    """The agent's base URL; by default `http://<hostname>:8443`."""
+    database: Database | None = None
+
+    @property
+    def agent_url(self) -> str:
+        return self.endpoint or f"http://{self.hostname}:{DEFAULT_AGENT_PORT}"
+
+    @property
+    def holds_data(self) -> bool:
+        return self.role is not NodeRole.WITNESS
+
+
+class Cluster(Model):
+    cluster_id: Identifier
+    name: str
+    quorum_size: int | None = None
+    """Votes needed; by default floor(N / 2) + 1. Never below the majority."""
+    regions: tuple[str, ...] = Field(min_length=1)
+    nodes: tuple[Node, ...] = Field(min_length=1)
+    deployment: Deployment = Deployment.ACTIVE_PASSIVE
+    replication: Replication = Replication()
+    heartbeat: HeartbeatConfig = HeartbeatConfig()
+    vantages: tuple[Identifier, ...] = Field(default=("default",), min_length=1)
+    """Names of the places that probe this cluster; each is a worker's task queue."""
+    dns: DnsService | None = None
+    fencing: FencingHook | None = None
+
+    @property
+    def quorum(self) -> int:
+        """Votes needed, resolved."""
+        return self.quorum_size if self.quorum_size is not None else majority(len(self.nodes))
+
+    def node(self, node_id: str) -> Node:
+        """The node of that id. Raises KeyError for an id the cluster does not have."""
+        for node in self.nodes:
+            if node.node_id == node_id:
+                return node
+        raise KeyError(node_id)
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        broken = broken_rules(
+            {
+                "deployment": self.deployment,
+                "quorum_size": self.quorum_size,
+                "regions": self.regions,
+                "nodes": [{"node_id": n.node_id, "role": n.role, "region": n.region} for n in self.nodes],
+            }
+        )
+        if broken:
+            # A ValidationError of our own, so that each error's `loc` leads to the field that broke the rule.
+            raise ValidationError.from_exception_data(type(self).__name__, [rule.error for rule in broken])
+        return self
+
+
+class BrokenRule(NamedTuple):
+    """A rule between several fields of a topology that does not hold."""
+
+    rule: str
+    loc: tuple[str | int, ...]
+    """The field that most likely needs the edit."""
+    value: object
+    expected: str
+
+    @property
+    def error(self) -> InitErrorDetails:
+        return {
+            "type": PydanticCustomError(self.rule, "expected {expected}", {"expected": self.expected}),
+            "loc": self.loc,
+            "input": self.value,
+        }
+
+
+def broken_rules(topology: Mapping[str, object]) -> list[BrokenRule]:
+    """The rules between fields that `topology` breaks.
+
+    Takes the plain form of a cluster, malformed parts included, so that one reading of a file can report
+    these next to the errors of single fields. A part that is malformed itself breaks no rule here.
+    """
+    nodes = topology.get("nodes")
+    regions = topology.get("regions")
+    nodes = list(nodes) if isinstance(nodes, list | tuple) else []
+    fields = [node if isinstance(node, Mapping) else {} for node in nodes]
+    return [
+        *_repeated_ids([node.get("node_id") for node in fields]),
+        *_unlisted_regions(
+            [node.get("region") for node in fields], regions if isinstance(regions, list | tuple) else None
+        ),
+        *_unsafe_quorum(topology.get("quorum_size"), len(nodes)),
+        *_wrong_primaries(
+            [node.get("role") for node in fields],
+            topology.get("deployment", Deployment.ACTIVE_PASSIVE),
+        ),
+    ]
+
+
+def _repeated_ids(node_ids: Sequence[object]) -> Iterator[BrokenRule]:
+    first: dict[str, int] = {}
+    for index, node_id in enumerate(node_ids):
+        if isinstance(node_id, str) and first.setdefault(node_id, index) != index:
+            yield BrokenRule(
+                "node_id_repeated",
+                ("nodes", index, "node_id"),
+                node_id,
+                f"an id of its own; nodes[{first[node_id]}] already has this one",
+            )
+
+
+def _unlisted_regions(
+    node_regions: Sequence[object], regions: Sequence[object] | None
+) -> Iterator[BrokenRule]:
+    for index, region in enumerate(node_regions):
+        if regions is not None and isinstance(region, str) and region not in regions:
+            yield BrokenRule(
+                "region_not_listed",
+                ("nodes", index, "region"),
+                region,
+                f"one of `regions`: {', '.join(map(str, regions))}",
+            )
+
+
+def _unsafe_quorum(quorum_size: object, node_count: int) -> Iterator[BrokenRule]:
+    need = majority(node_count)
+    if isinstance(quorum_size, int) and node_count and not need <= quorum_size <= node_count:
+        yield BrokenRule(
+            "quorum_size_unsafe",
+            ("quorum_size",),
+            quorum_size,
+            f"{need} to {node_count} for {node_count} nodes; below the majority there can be two primaries",
+        )
+
+
+def _wrong_primaries(roles: Sequence[object], deployment: object) -> Iterator[BrokenRule]:
+    if not roles or any(role not in list(NodeRole) for role in roles):
+        return
+    primaries = [index for index, role in enumerate(roles) if role == NodeRole.PRIMARY]
+    if not primaries:
+        yield BrokenRule("primary_missing", ("nodes",), "no primary", "one of role primary; no node is")
+    for index in primaries[1:] if deployment == Deployment.ACTIVE_PASSIVE else ():
+        yield BrokenRule(
+            "primary_repeated",
+            ("nodes", index, "role"),
+            "primary",
+            f"exactly one primary in an active_passive cluster, and nodes[{primaries[0]}] is one already; "
+            "deployment: active_active allows several",
+        )
+
+
+def majority(n: int) -> int:
+    """floor(N / 2) + 1."""
+    return n // 2 + 1

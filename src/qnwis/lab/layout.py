@@ -1,0 +1,218 @@
+"""Where a lab lives and which addresses it takes.
+
+A lab is one directory and one block 127.77.N.0/24, so that several labs run side by side with the same
+ports. The directory is not below a home folder by default: PostgreSQL's unprivileged user must be able to
+reach its data, and a home folder is often closed (root's is 0700).
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from .errors import LabError
+
+DATABASE_PORT = 15432
+AGENT_PORT = 18443
+DNS_PORT = 15353
+POWER_PORT = 18623
+TEMPORAL_HOST = "127.0.0.1"
+"""The dev server's own parts find each other here and nowhere else, so labs differ by port instead."""
+TEMPORAL_PORTS = 17000
+TEMPORAL_UI_PORTS = 18000
+_CLAIM_PORT = 15001
+
+
+@dataclass(frozen=True)
+class Block:
+    """The addresses of one lab: 127.77.`number`.0/24."""
+
+    number: int
+
+    @property
+    def network(self) -> IPv4Network:
+        return IPv4Network(f"127.77.{self.number}.0/24")
+
+    @property
+    def temporal_port(self) -> int:
+        return TEMPORAL_PORTS + self.number
+
+    @property
+    def temporal_ui_port(self) -> int:
+        return TEMPORAL_UI_PORTS + self.number
+
+    @property
+    def power_switch(self) -> str:
+        return f"127.77.{self.number}.3"
+
+    @property
+    def nameserver(self) -> str:
+        return f"127.77.{self.number}.53"
+
+    def node(self, index: int) -> str:
+        """Address of the node of that index, counted from 0."""
+        return f"127.77.{self.number}.{10 + index}"
+
+    def listeners(self, nodes: int) -> list[tuple[str, int]]:
+        """Every address and port that a lab of so many nodes listens on."""
+        own = [
+            (self.nameserver, DNS_PORT),
+            (self.power_switch, POWER_PORT),
+            (TEMPORAL_HOST, self.temporal_port),
+            (TEMPORAL_HOST, self.temporal_ui_port),
+        ]
+        return own + [(self.node(i), port) for i in range(nodes) for port in (DATABASE_PORT, AGENT_PORT)]
+
+
+@contextmanager
+def claimed_block(nodes: int) -> Iterator[Block]:
+    """The first block in which every address is free, kept from other labs until the context ends.
+
+    Hold it until the lab's processes listen: then their own sockets keep the block. Raises LabError when
+    no block is free.
+    """
+    for number in range(1, 255):
+        block = Block(number)
+        try:
+            # The kernel arbitrates: of two labs that start at once, only one can bind this address.
+            claim = _bound(f"127.77.{number}.1", _CLAIM_PORT)
+        except OSError:
+            continue
+        with claim:
+            if _all_free(block.listeners(nodes)):
+                yield block
+                return
+    raise LabError(
+        "no free block of addresses among 127.77.1.0/24 to 127.77.254.0/24; stop a lab that is still "
+        "running, or check that this machine has 127.0.0.0/8 on its loopback interface"
+    )
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # As servers do, so that connections of an earlier lab in TIME_WAIT do not make the block look taken.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address, port))
+        sock.listen()
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _all_free(listeners: list[tuple[str, int]]) -> bool:
+    for address, port in listeners:
+        try:
+            _bound(address, port).close()
+        except OSError:
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The lab's directory and what lies where in it."""
+
+    root: Path
+
+    @property
+    def state_file(self) -> Path:
+        return self.root / "lab.json"
+
+    @property
+    def config(self) -> Path:
+        """cluster.yaml and policy.yaml, as `qnwis.config` reads them."""
+        return self.root / "config"
+
+    @property
+    def processes(self) -> Path:
+        """One JSON file for each process the lab has started."""
+        return self.root / "processes"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    @property
+    def run(self) -> Path:
+        """Working directory of the lab's processes that belong to no node, and their files."""
+        return self.root / "run"
+
+    @property
+    def tsig_key_file(self) -> Path:
+        return self.secrets / "tsig.key"
+
+    @property
+    def dns_journal(self) -> Path:
+        return self.run / "dns.jsonl"
+
+    @property
+    def power_journal(self) -> Path:
+        return self.run / "power.jsonl"
+
+    @property
+    def acks(self) -> Path:
+        return self.run / "acks.jsonl"
+
+    @property
+    def nodes(self) -> Path:
+        return self.root / "nodes"
+
+    @property
+    def cache(self) -> Path:
+        """Beside the lab: programs that were copied or downloaded, for later labs as well."""
+        return self.root.with_name(self.root.name + "-cache")
+
+    def password(self, role: str) -> Path:
+        """File with the password of that database role."""
+        return self.secrets / f"{role}.password"
+
+
+def default_directory() -> Path:
+    return Path(f"/var/tmp/qnwis-lab-{os.geteuid()}")
+
+
+def prepare_directory(path: Path) -> Path:
+    """Make the lab's directory, or check that an existing one is ours. Raises LabError.
+
+    Everybody may enter it (0711) but not list it: PostgreSQL's unprivileged user needs to reach its data.
+    """
+    try:
+        path.mkdir(mode=0o711, parents=True, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise LabError(f"lab directory {path}: {error.strerror}; give another one") from error
+    # The default lies in a folder that everybody can write to: somebody else's directory, or a link of
+    # theirs, must not be taken for ours.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise LabError(
+            f"lab directory {path}: expected a directory of user id {os.geteuid()}, found "
+            f"{'a directory' if stat.S_ISDIR(found.st_mode) else 'no directory'} of user id {found.st_uid}; "
+            "remove it or give another one"
+        )
+    path.chmod(0o711)
+    return path
+
+
+def write_secret(path: Path, text: str) -> Path:
+    """Write a file that only its owner may read, never readable by others even for a moment."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    return path
+
+
+def new_password() -> str:
+    return secrets.token_urlsafe(24)

@@ -1,0 +1,253 @@
+"""DNS as clients see it: reading an address record from every authoritative server, and moving it by
+compare-and-swap (RFC 2136 update with a prerequisite, signed by TSIG, RFC 8945)."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import dns.asyncquery
+import dns.exception
+import dns.flags
+import dns.message
+import dns.name
+import dns.rcode
+import dns.tsig
+import dns.update
+from dns.rcode import Rcode
+from dns.rdatatype import RdataType
+from dns.rdtypes.ANY.SOA import SOA
+
+from qnwis.continuity.model import Model
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.topology import DnsService
+
+from .errors import Refused, Unreachable
+
+
+class DnsChange(Model):
+    """What a compare-and-swap found and left behind, read back from every server."""
+
+    changed: bool
+    """False when the record already had the wanted address."""
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    serial: int | None = None
+    """The zone's serial on the first server afterwards."""
+
+
+class Dns(Protocol):
+    """Reads and moves a service's address record. Raises Unreachable or Refused."""
+
+    async def read(self, service: DnsService) -> dict[str, tuple[str, ...]]:
+        """The A addresses that each authoritative server answers, sorted; () where the name has none."""
+        ...
+
+    async def swap(self, service: DnsService, *, from_address: str, to_address: str) -> DnsChange:
+        """Move the record, if and only if it holds exactly `from_address`; already moved changes nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rfc2136Dns:
+    """Dns over the wire."""
+
+    timeout_s: float = 1.0
+    """Silence of a server after which it is asked a second and last time, seconds."""
+    settle_s: float = 5.0
+    """How long the other servers may take to have a change, seconds."""
+
+    async def read(self, service: DnsService) -> dict[str, tuple[str, ...]]:
+        answers = await asyncio.gather(
+            *(self._addresses(service, server) for server in service.servers), return_exceptions=True
+        )
+        failures = [a for a in answers if isinstance(a, BaseException)]
+        for failure in failures:
+            if not isinstance(failure, Unreachable):
+                raise failure
+        if failures:
+            raise Unreachable("; ".join(map(str, failures)))
+        return {
+            server: found
+            for server, found in zip(service.servers, answers, strict=True)
+            if not isinstance(found, BaseException)
+        }
+
+    async def swap(self, service: DnsService, *, from_address: str, to_address: str) -> DnsChange:
+        first = service.servers[0]
+        update = dns.update.UpdateMessage(dns.name.from_text(service.zone))
+        if service.tsig_key_file is not None:
+            key = read_key_file(Path(service.tsig_key_file))
+            update.use_tsig(key, key.name, algorithm=key.algorithm)
+        name = _owner(service)
+        update.present(name, "A", from_address)
+        update.replace(name, service.ttl_s, "A", to_address)
+        rcode = (await self._exchange(update, first)).rcode()
+        # NXRRSET and NXDOMAIN: the record is something else, perhaps by our own earlier request whose
+        # answer was lost.
+        changed = rcode == Rcode.NOERROR and from_address != to_address
+        if rcode in (Rcode.NXRRSET, Rcode.NXDOMAIN):
+            found = await self._addresses(service, first)
+            if found != (to_address,):
+                raise Refused(
+                    Refusal(
+                        rule="dns_record_changed",
+                        message=f"{name} on {first} holds {_listed(found)}; expected {from_address} "
+                        f"(to move it) or {to_address} (already moved)",
+                        values={"expected": from_address, "wanted": to_address, "found": list(found)},
+                        remedy="Find out who changed the record, then plan again.",
+                    )
+                )
+        elif rcode != Rcode.NOERROR:
+            raise Refused(_update_refused(service, first, rcode))
+        await self._settled(service, to_address)
+        return DnsChange(
+            changed=changed,
+            before=(from_address,) if changed else (to_address,),
+            after=(to_address,),
+            serial=await self._serial(service, first),
+        )
+
+    async def _settled(self, service: DnsService, address: str) -> None:
+        """Wait until every server answers the new address."""
+        deadline = time.monotonic() + self.settle_s
+        while True:
+            answers = await self.read(service)
+            behind = {server: found for server, found in answers.items() if found != (address,)}
+            if not behind:
+                return
+            if time.monotonic() > deadline:
+                late = ", ".join(f"{server} answers {_listed(found)}" for server, found in behind.items())
+                raise Unreachable(
+                    f"{_owner(service)} was moved to {address}, but after {self.settle_s:g} s {late}; "
+                    "check the zone transfer to them"
+                )
+            await asyncio.sleep(0.1)
+
+    async def _addresses(self, service: DnsService, server: str) -> tuple[str, ...]:
+        response = await self._exchange(dns.message.make_query(_owner(service), RdataType.A), server)
+        rcode = response.rcode()
+        if rcode == Rcode.NXDOMAIN:
+            return ()
+        if rcode != Rcode.NOERROR or not response.flags & dns.flags.AA:
+            said = rcode.name if rcode != Rcode.NOERROR else "an answer that is not authoritative"
+            raise Refused(
+                Refusal(
+                    rule="dns_not_authoritative",
+                    message=f"DNS server {server} answers {said} for {_owner(service)}",
+                    values={"server": server, "name": str(_owner(service)), "rcode": rcode.name},
+                    remedy=f"List only authoritative servers of zone {service.zone} in dns.servers.",
+                )
+            )
+        records = (rrset for rrset in response.answer if rrset.rdtype == RdataType.A)
+        return tuple(sorted(rdata.to_text() for rrset in records for rdata in rrset))
+
+    async def _serial(self, service: DnsService, server: str) -> int | None:
+        response = await self._exchange(dns.message.make_query(service.zone, RdataType.SOA), server)
+        rdatas = [rdata for rrset in response.answer for rdata in rrset if isinstance(rdata, SOA)]
+        return rdatas[0].serial if rdatas else None
+
+    async def _exchange(self, message: dns.message.Message, server: str) -> dns.message.Message:
+        """Ask by UDP, twice; by TCP when the answer is cut short. Raises Unreachable, or Refused for a
+        signature that the server does not take."""
+        host, port = _host_and_port(server)
+        try:
+            address = await _ip_address(host)
+            try:
+                response, _ = await dns.asyncquery.udp_with_fallback(message, address, self.timeout_s, port)
+            except dns.exception.Timeout:  # a lost datagram
+                response, _ = await dns.asyncquery.udp_with_fallback(message, address, self.timeout_s, port)
+        except dns.exception.Timeout as error:
+            silence_s = 2 * self.timeout_s
+            raise Unreachable(f"DNS server {server}: no answer within {silence_s:g} s") from error
+        except dns.tsig.PeerError as error:
+            raise Refused(
+                Refusal(
+                    rule="dns_signature_refused",
+                    message=f"DNS server {server} refuses the TSIG signature: {error}",
+                    values={"server": server},
+                    remedy="Give dns.tsig_key_file the key that the server has, and check both clocks.",
+                )
+            ) from error
+        except (dns.exception.DNSException, OSError, EOFError) as error:
+            raise Unreachable(f"DNS server {server}: {error or type(error).__name__}") from error
+        return response
+
+
+class KeyFileError(Exception):
+    """A TSIG key file that cannot be used; the text names the file and what was expected."""
+
+
+def read_key_file(path: Path) -> dns.tsig.Key:
+    """The TSIG key in a file of BIND's form, as `tsig-keygen` writes it. Raises KeyFileError."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be read ({error.strerror}); expected a TSIG key file") from error
+    text = re.sub(r"(//|#).*", "", text)
+    found = re.search(r'\bkey\s+"?([^"\s{]+)"?\s*\{([^}]*)\}', text)
+    fields = dict(re.findall(r'\b(algorithm|secret)\s+"?([^"\s;]+)"?\s*;', found[2])) if found else {}
+    if found is None or fields.keys() != {"algorithm", "secret"}:
+        raise KeyFileError(
+            f'{path}: expected key "NAME" {{ algorithm hmac-sha256; secret "BASE64"; }}; '
+            "as tsig-keygen writes it"
+        )
+    try:
+        key = dns.tsig.Key(found[1], fields["secret"], fields["algorithm"])
+    except (ValueError, dns.exception.DNSException) as error:
+        raise KeyFileError(f"{path}: key {found[1]!r}: {error}") from error
+    if key.algorithm not in dns.tsig.mac_sizes:
+        raise KeyFileError(
+            f"{path}: key {found[1]!r}: algorithm {fields['algorithm']!r} is unknown; expected hmac-sha256"
+        )
+    return key
+
+
+def key_file_text(name: str, secret: str) -> str:
+    """A TSIG key for hmac-sha256 in BIND's form; `secret` is base64."""
+    return f'key "{name}" {{\n    algorithm hmac-sha256;\n    secret "{secret}";\n}};\n'
+
+
+def _update_refused(service: DnsService, server: str, rcode: Rcode) -> Refusal:
+    remedies = {
+        Rcode.NOTAUTH: f"Check that {server} is authoritative for zone {service.zone}, and the TSIG key.",
+        Rcode.REFUSED: "Allow updates for this key on the server, and set dns.tsig_key_file.",
+        Rcode.NOTIMP: "The server takes no dynamic updates (RFC 2136); use one that does.",
+    }
+    return Refusal(
+        rule="dns_update_refused",
+        message=f"DNS server {server} answers {rcode.name} to an update of {_owner(service)}",
+        values={"server": server, "rcode": rcode.name, "signed": service.tsig_key_file is not None},
+        remedy=remedies.get(rcode, "See the server's log."),
+    )
+
+
+def _owner(service: DnsService) -> dns.name.Name:
+    """The service's name, absolute."""
+    return dns.name.from_text(service.name, dns.name.from_text(service.zone))
+
+
+def _listed(addresses: tuple[str, ...]) -> str:
+    return ", ".join(addresses) or "no address"
+
+
+def _host_and_port(server: str) -> tuple[str, int]:
+    """`host:port`, `host` (port 53), or `[v6]:port`."""
+    found = re.fullmatch(r"\[([^\]]+)\](?::(\d+))?|([^:]+)(?::(\d+))?", server)
+    if found is None:
+        raise Unreachable(f"DNS server {server!r}: expected host:port")
+    return found[1] or found[3], int(found[2] or found[4] or 53)
+
+
+async def _ip_address(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_DGRAM)
+        return str(found[0][4][0])

@@ -1,0 +1,55 @@
+"""Collecting evidence: what every node's agent says now. Fetching only; deciding is the domain's."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from time import monotonic
+
+from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, NodeState
+from qnwis.continuity.topology import Cluster, Node, NodeStatus
+
+from .errors import Unreachable
+from .nodes import Nodes
+
+STATE_TIMEOUT_S = 0.8
+"""An agent on a healthy node answers in milliseconds; a run must not wait longer for a dead one."""
+
+
+async def collect_evidence(nodes: Nodes, cluster: Cluster) -> ClusterEvidence:
+    """What every agent says now, in the topology's order."""
+    taken_at = datetime.now(UTC)
+    answers = await asyncio.gather(*(_ask(nodes, node) for node in cluster.nodes))
+    return ClusterEvidence(cluster_id=cluster.cluster_id, nodes=tuple(answers), taken_at=taken_at)
+
+
+async def _ask(nodes: Nodes, node: Node) -> NodeEvidence:
+    started = monotonic()
+    source = f"agent {node.agent_url}"
+    try:
+        state = await nodes.state(node, timeout_s=STATE_TIMEOUT_S)
+    except Unreachable as error:
+        return NodeEvidence(
+            node_id=node.node_id,
+            status=NodeStatus.UNKNOWN,
+            source=source,
+            observed_at=datetime.now(UTC),
+            error=str(error),
+        )
+    return NodeEvidence(
+        node_id=node.node_id,
+        status=status_of(node, state),
+        source=source,
+        observed_at=datetime.now(UTC),
+        state=state,
+        latency_ms=(monotonic() - started) * 1000,
+    )
+
+
+def status_of(node: Node, state: NodeState) -> NodeStatus:
+    """Healthy: does what its place asks. Failed: its own agent says that the database is down."""
+    if not node.holds_data:
+        return NodeStatus.HEALTHY
+    if not state.database_up:
+        return NodeStatus.FAILED
+    return NodeStatus.HEALTHY

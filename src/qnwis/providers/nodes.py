@@ -1,0 +1,158 @@
+"""Nodes: the HTTP client of the node agents. Source of the API: `qnwis.agent.server`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import httpx
+from pydantic import ValidationError
+
+from qnwis.continuity.evidence import NodeEvent, NodeState
+from qnwis.continuity.orders import AnyOrder, Receipt
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.topology import Node
+from qnwis.transport import Transport
+
+from .errors import Refused, Unreachable
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One health question and how it ended."""
+
+    ok: bool
+    """The answer came in time and was 200."""
+    latency_ms: float
+    """Until the answer or the failure."""
+    error: str | None = None
+    """Why not ok, for a person."""
+    error_type: str | None = None
+    """Stable name: `http_<status>`, `timeout` or the transport's error class."""
+
+
+class Nodes(Protocol):
+    """What runs need of nodes. `timeout_s` bounds each call as a whole, seconds."""
+
+    async def state(self, node: Node, *, timeout_s: float) -> NodeState:
+        """What the agent says of its database. Raises Unreachable."""
+        ...
+
+    async def order(self, node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:
+        """Have an order carried out. Raises Refused (nothing changed) or Unreachable (it may have)."""
+        ...
+
+    async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
+        """Ask a health path. Never raises."""
+        ...
+
+    def events(self, node: Node) -> AsyncIterator[NodeEvent]:
+        """The agent's events: one at once, one at each change. Raises Unreachable when the stream ends."""
+        ...
+
+
+class HttpNodes:
+    """Nodes over the agents' HTTP API, on pooled keep-alive connections. Belongs to one event loop."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._connect_timeout_s = transport.connect_timeout_s
+        self._client = transport.client(timeout_s=transport.connect_timeout_s)
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def state(self, node: Node, *, timeout_s: float) -> NodeState:
+        response = await self._ask("GET", node, "/state", timeout_s=timeout_s)
+        if response.status_code != httpx.codes.OK:
+            raise Unreachable(_unexpected(node, "GET /state", response))
+        try:
+            state = NodeState.model_validate_json(response.content)
+        except ValidationError as error:
+            raise Unreachable(f"{_party(node)} answered GET /state with something else: {error}") from error
+        if state.node_id != node.node_id:
+            raise Unreachable(
+                f"{_party(node)} says that it is {state.node_id!r}; check the endpoint of {node.node_id}"
+            )
+        return state
+
+    async def order(self, node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:
+        what = f"POST /orders {order.kind}"
+        response = await self._ask(
+            "POST", node, "/orders", timeout_s=timeout_s, content=order.model_dump_json().encode()
+        )
+        try:
+            if response.status_code == httpx.codes.OK:
+                return Receipt.model_validate_json(response.content)
+            if response.status_code in (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY):
+                raise Refused(Refusal.model_validate_json(response.content))
+        except ValidationError as error:
+            raise Unreachable(f"{_party(node)} answered {what} with something else: {error}") from error
+        raise Unreachable(_unexpected(node, what, response))
+
+    async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
+        began = time.perf_counter()
+
+        def ended(error: str | None = None, error_type: str | None = None) -> Probe:
+            return Probe(error is None, (time.perf_counter() - began) * 1000, error, error_type)
+
+        try:
+            response = await self._ask("GET", node, path, timeout_s=timeout_s)
+        except Unreachable as error:
+            cause = error.__cause__
+            timed_out = isinstance(cause, TimeoutError | httpx.TimeoutException)
+            return ended(str(error), "timeout" if timed_out else type(cause).__name__)
+        if response.status_code != httpx.codes.OK:
+            return ended(_unexpected(node, f"GET {path}", response), f"http_{response.status_code}")
+        return ended()
+
+    async def events(self, node: Node) -> AsyncGenerator[NodeEvent, None]:
+        # No read timeout: silence is normal here; a dead agent ends the stream.
+        timeout = httpx.Timeout(None, connect=self._connect_timeout_s)
+        try:
+            async with self._client.stream("GET", node.agent_url + "/events", timeout=timeout) as response:
+                if response.status_code != httpx.codes.OK:
+                    await response.aread()
+                    raise Unreachable(_unexpected(node, "GET /events", response))
+                async for line in response.aiter_lines():
+                    yield NodeEvent.model_validate_json(line)
+        except (httpx.HTTPError, ValidationError) as error:
+            raise Unreachable(f"{_party(node)}: GET /events failed ({_why(error)})") from error
+        raise Unreachable(f"{_party(node)} ended its events; it stopped or was killed")
+
+    async def _ask(
+        self, method: str, node: Node, path: str, *, timeout_s: float, content: bytes | None = None
+    ) -> httpx.Response:
+        timeout = httpx.Timeout(timeout_s, connect=min(self._connect_timeout_s, timeout_s))
+        headers = {"content-type": "application/json"} if content is not None else None
+        try:
+            # httpx bounds each phase; this bounds the whole.
+            async with asyncio.timeout(timeout_s):
+                return await self._client.request(
+                    method, node.agent_url + path, content=content, headers=headers, timeout=timeout
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
+            raise Unreachable(
+                f"{_party(node)} did not answer {method} {path} within {timeout_s:g} s ({_why(error)});"
+                " check that the agent runs and can be reached from here"
+            ) from error
+
+
+def _party(node: Node) -> str:
+    return f"agent of {node.node_id} at {node.agent_url}"
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _unexpected(node: Node, what: str, response: httpx.Response) -> str:
+    return f"{_party(node)} answered {what} with status {response.status_code}: {response.text[:500]}"

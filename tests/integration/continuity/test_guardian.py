@@ -1,0 +1,164 @@
+"""The guardian on a real Temporal server: it starts the runbook by itself, by its rules, once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+
+from qnwis.continuity.run import RunOutcome
+from qnwis.continuity.topology import NodeStatus
+from workflows.guardian import Guardian, GuardianView, PauseRequest, ResumeRequest
+from workflows.names import guardian_id
+
+from .conftest import Setting
+
+Guard = WorkflowHandle[Guardian, None]
+
+
+async def until(guardian: Guard, holds: Callable[[GuardianView], bool]) -> GuardianView:
+    """The guardian's view once it is as asked; pytest's timeout bounds the waiting."""
+    while True:
+        view = await guardian.query(Guardian.view)
+        if holds(view):
+            return view
+        await asyncio.sleep(0.05)
+
+
+def all_healthy(view: GuardianView) -> bool:
+    return len(view.statuses) == 3 and set(view.statuses.values()) == {NodeStatus.HEALTHY}
+
+
+async def history_length(guardian: Guard) -> int:
+    return (await guardian.describe()).history_length
+
+
+async def test_a_killed_primary_is_failed_over_without_anybody(stage: Setting) -> None:
+    on = await stage()
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+
+    on.world.kill("node-1")
+    view = await until(guardian, lambda v: v.last_result is not None)
+
+    assert view.last_result is not None and view.last_result.verified
+    assert view.primary_node_id == "node-2" and on.world.writable() == ["node-2"]
+    assert [effect for effect, _ in on.world.journal] == ["power_off", "promote", "follow", "dns"]
+    record = await on.providers.audit.get(view.last_result.audit_id or "")
+    assert record is not None and record.initiated_by == guardian_id(on.cluster_id)
+    assert "3 misses in a row" in record.reason
+    await guardian.terminate()
+
+
+async def test_history_does_not_grow_while_nothing_changes(stage: Setting) -> None:
+    on = await stage(cluster={"heartbeat": {"interval_sec": 0.02, "timeout_sec": 0.2}})
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    before = await history_length(guardian)
+
+    asked = 0
+    probe = on.world.probe
+
+    async def counting(node, path, *, timeout_s):  # type: ignore[no-untyped-def]
+        nonlocal asked
+        asked += 1
+        return await probe(node, path, timeout_s=timeout_s)
+
+    on.world.probe = counting  # type: ignore[method-assign]
+    while asked < 300:
+        await asyncio.sleep(0.05)
+
+    assert await history_length(guardian) == before
+    await guardian.terminate()
+
+
+async def test_strategy_manual_proposes_a_plan_and_starts_nothing(stage: Setting) -> None:
+    on = await stage(strategy="manual")
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+
+    on.world.kill("node-1")
+    view = await until(guardian, lambda v: v.proposal is not None)
+
+    assert view.proposal is not None and view.proposal.plan is not None
+    assert view.proposal.plan.failover_target_id == "node-2"
+    assert "strategy manual" in (view.holding or "")
+    assert on.world.journal == [] and view.last_result is None
+    await guardian.terminate()
+
+
+async def test_a_paused_guardian_says_who_paused_it_and_acts_when_resumed(stage: Setting) -> None:
+    on = await stage()
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    await guardian.signal(Guardian.pause_failover, PauseRequest(by="ann", reason="network work"))
+
+    on.world.kill("node-1")
+    view = await until(guardian, lambda v: v.holding is not None)
+    assert "paused by ann: network work" in (view.holding or "") and on.world.journal == []
+
+    await guardian.signal(Guardian.resume_failover, ResumeRequest(by="ann", reason="done"))
+    view = await until(guardian, lambda v: v.last_result is not None)
+    assert view.last_result is not None and view.last_result.verified
+    await guardian.terminate()
+
+
+async def test_a_standby_that_hears_the_primary_stops_an_automatic_failover(stage: Setting) -> None:
+    """GitHub, October 2018: the watcher is cut off, the replicas are not."""
+    on = await stage()
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+
+    on.world.cut_off("node-1")
+    view = await until(guardian, lambda v: v.last_result is not None)
+
+    assert view.last_result is not None and view.last_result.outcome is RunOutcome.REFUSED
+    assert view.last_result.refusal is not None
+    assert view.last_result.refusal.rule == "partition_suspected"
+    assert on.world.journal == [] and on.world.writable() == ["node-1"]
+    await guardian.terminate()
+
+
+async def test_a_run_of_a_person_counts_for_the_cooldown(stage: Setting) -> None:
+    on = await stage()
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+
+    result = await (await on.start(even_if_healthy=True)).result()
+    assert result.verified
+    view = await until(guardian, lambda v: v.primary_node_id == "node-2" and len(v.history) == 1)
+    assert view.history[0].run_id == result.run_id
+
+    on.world.kill("node-2")
+    view = await until(guardian, lambda v: v.holding is not None)
+    assert "cooldown" in (view.holding or "") and on.world.writable() == []
+    await guardian.terminate()
+
+
+async def test_it_continues_as_new_and_still_knows_what_it_knew(stage: Setting) -> None:
+    on = await stage(strategy="manual")
+    guardian = await on.start_guardian(events_before_new=10)
+    first = guardian.first_execution_run_id
+    await guardian.signal(Guardian.pause_failover, PauseRequest(by="ann", reason="work"))
+
+    async def runs_on() -> str:
+        return (await on.client.get_workflow_handle(guardian.id).describe()).run_id
+
+    while await runs_on() == first:
+        await asyncio.sleep(0.05)
+    current = on.client.get_workflow_handle_for(Guardian.run, guardian.id)
+    view = await until(current, all_healthy)
+    assert view.pause is not None and view.pause.by == "ann"
+    await current.terminate()
+
+
+async def test_a_guardian_of_another_id_is_refused(stage: Setting) -> None:
+    on = await stage()
+    run = await on.client.start_workflow(
+        "Guardian", {"cluster_id": on.cluster_id}, id=f"g-{on.cluster_id}", task_queue=on.settings.task_queue
+    )
+    with pytest.raises(WorkflowFailureError) as failed:
+        await run.result()
+    assert guardian_id(on.cluster_id) in str(failed.value.cause)

@@ -1,0 +1,231 @@
+"""A cluster in memory behind the providers' protocols: journaling doubles of every effect.
+
+It keeps what agents, power switch and DNS server would keep, changes state at most once per effect id, and
+writes each change into a journal, so that tests can count what really happened. Failures are injected by
+`fail_next`; for real processes see the lab.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from qnwis.continuity.evidence import NodeEvent, NodeState, StandbyConnection
+from qnwis.continuity.orders import AnyOrder, FollowOrder, PromoteOrder, Receipt
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.topology import Cluster, DnsService, FencingHook, Node, NodeRole
+from qnwis.providers.dns import DnsChange
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.fencing import HookAnswer
+from qnwis.providers.nodes import Probe
+
+SYSTEM = "7301234567890123456"
+
+
+@dataclass
+class Machine:
+    """One node: power, database role, log position, and the epoch its agent has obeyed."""
+
+    node_id: str
+    primary: bool
+    upstream: str | None
+    on: bool = True
+    timeline: int = 1
+    lsn: int = 0x3000060
+    epoch: int = 0
+    reachable: bool = True
+    """Whether watchers and runs can reach it; other nodes always can."""
+    died: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class World:
+    """The doubles of one cluster and their common journal."""
+
+    cluster: Cluster
+    machines: dict[str, Machine]
+    address: str
+    journal: list[tuple[str, str]] = field(default_factory=list)
+    """(effect, effect id or node) of every real change."""
+    faults: dict[str, list[Exception]] = field(default_factory=dict)
+    before_effect: Callable[[str], None] = lambda effect: None
+    """Called when an effect is asked for, before anything happens: where tests interfere."""
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> World:
+        primary = next(n for n in cluster.nodes if n.role is NodeRole.PRIMARY)
+        machines = {
+            n.node_id: Machine(n.node_id, n is primary, None if n is primary else primary.node_id)
+            for n in cluster.nodes
+        }
+        return cls(cluster, machines, address=primary.hostname)
+
+    def fail_next(self, effect: str, *faults: Exception) -> None:
+        """Let the next calls of this effect raise, one fault a call."""
+        self.faults.setdefault(effect, []).extend(faults)
+
+    def kill(self, node_id: str) -> None:
+        self.machines[node_id].on = False
+        self.machines[node_id].died.set()
+
+    def revive(self, node_id: str) -> None:
+        self.machines[node_id].on = True
+        self.machines[node_id].died = asyncio.Event()
+
+    def cut_off(self, node_id: str) -> None:
+        """A partition between the control plane and one node; the nodes still hear each other."""
+        self.machines[node_id].reachable = False
+        self.machines[node_id].died.set()
+
+    def writable(self) -> list[str]:
+        """Nodes that accept writes now; a test asserts that there is never more than one."""
+        return [m.node_id for m in self.machines.values() if m.on and m.primary]
+
+    def changes(self, effect: str) -> list[str]:
+        return [what for name, what in self.journal if name == effect]
+
+    def _enter(self, effect: str) -> None:
+        self.before_effect(effect)
+        if self.faults.get(effect):
+            raise self.faults[effect].pop(0)
+
+    # Nodes
+
+    async def state(self, node: Node, *, timeout_s: float) -> NodeState:
+        machine = self._answering(node)
+        if node.role is NodeRole.WITNESS:
+            return NodeState(node_id=node.node_id, role=node.role, database_up=False, epoch=machine.epoch)
+        upstream = self.machines.get(machine.upstream or "")
+        streaming = upstream is not None and upstream.on and upstream.primary
+        followers = [m for m in self.machines.values() if m.on and m.upstream == node.node_id]
+        return NodeState(
+            node_id=node.node_id,
+            role=node.role,
+            database_up=True,
+            writable=machine.primary,
+            in_recovery=not machine.primary,
+            system_identifier=SYSTEM,
+            timeline=machine.timeline,
+            write_lsn=machine.lsn if machine.primary else None,
+            receive_lsn=None if machine.primary else machine.lsn,
+            replay_lsn=None if machine.primary else machine.lsn,
+            upstream=machine.upstream,
+            streaming=streaming,
+            last_message_age_s=0.1 if streaming else None,
+            standbys=tuple(
+                StandbyConnection(application_name=m.node_id, state="streaming", sync_state="quorum")
+                for m in followers
+                if machine.primary
+            ),
+            epoch=machine.epoch,
+        )
+
+    async def order(self, node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:
+        self._enter(order.kind)
+        machine = self._answering(node)
+        if order.epoch < machine.epoch:
+            raise Refused(
+                Refusal(rule="epoch_superseded", message=f"{order.epoch} < {machine.epoch}", remedy="none")
+            )
+        machine.epoch = order.epoch
+        changed = False
+        if isinstance(order, PromoteOrder) and not machine.primary:
+            machine.primary, machine.upstream, changed = True, None, True
+            machine.timeline += 1
+        if isinstance(order, FollowOrder) and machine.upstream != order.upstream:
+            machine.upstream, changed = order.upstream, True
+            machine.timeline = self.machines[order.upstream].timeline
+        if changed:
+            self.journal.append((order.kind, order.effect_id))
+        return Receipt(
+            effect_id=order.effect_id,
+            changed=changed,
+            epoch=order.epoch,
+            detail=f"{order.kind} {node.node_id}",
+            at=datetime.now(UTC),
+        )
+
+    async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
+        if self.machines[node.node_id].on and self.machines[node.node_id].reachable:
+            return Probe(ok=True, latency_ms=1.0)
+        return Probe(ok=False, latency_ms=1.0, error="connection refused", error_type="ConnectError")
+
+    async def events(self, node: Node) -> AsyncIterator[NodeEvent]:
+        machine = self._answering(node)
+        yield NodeEvent(node_id=node.node_id, database_up=True, writable=machine.primary, epoch=machine.epoch)
+        await machine.died.wait()
+        raise Unreachable(f"{node.node_id}: stream ended")
+
+    def _answering(self, node: Node) -> Machine:
+        machine = self.machines[node.node_id]
+        if not machine.on or not machine.reachable:
+            raise Unreachable(f"{node.node_id}: connection refused")
+        return machine
+
+    # Power
+
+    async def switch(
+        self, hook: FencingHook, node_id: str, state: Literal["off", "on"], effect_id: str
+    ) -> HookAnswer:
+        self._enter(f"power_{state}")
+        key = (f"power_{state}", effect_id)
+        if key in self.journal:
+            return HookAnswer(changed=False, detail=f"{node_id} already {state}")
+        self.revive(node_id) if state == "on" else self.kill(node_id)
+        self.journal.append(key)
+        return HookAnswer(changed=True, detail=f"{node_id} switched {state}")
+
+    # DNS
+
+    async def read(self, service: DnsService) -> dict[str, tuple[str, ...]]:
+        return dict.fromkeys(service.servers, (self.address,))
+
+    async def swap(self, service: DnsService, *, from_address: str, to_address: str) -> DnsChange:
+        self._enter("dns")
+        before = self.address
+        if before not in (from_address, to_address):
+            raise Refused(Refusal(rule="dns_conflict", message=f"found {before}", remedy="look"))
+        if before != to_address:
+            self.address = to_address
+            self.journal.append(("dns", to_address))
+        return DnsChange(changed=before != to_address, before=(before,), after=(self.address,))
+
+
+def three_nodes(cluster_id: str, **changes: object) -> Cluster:
+    """Primary and standby in one region, a standby in another, DNS and a power switch; a fast heartbeat."""
+    node = {"role": "secondary", "region": "region-1", "site": "a", "status": "healthy"}
+    return Cluster.model_validate(
+        {
+            "cluster_id": cluster_id,
+            "name": cluster_id,
+            "regions": ["region-1", "region-2"],
+            "nodes": [
+                {**node, "node_id": "node-1", "hostname": "10.0.1.10", "role": "primary", "priority": 100},
+                {**node, "node_id": "node-2", "hostname": "10.0.1.11", "priority": 90},
+                {**node, "node_id": "node-3", "hostname": "10.0.2.10", "region": "region-2", "priority": 80},
+            ],
+            "replication": {"mode": "synchronous"},
+            "heartbeat": {"interval_sec": 0.2, "timeout_sec": 0.2, "failure_threshold": 3},
+            "dns": {"zone": "lab.test", "name": "db", "ttl_s": 1, "servers": ["127.0.0.1:53"]},
+            "fencing": {"url": "http://127.0.0.1:9/{node_id}/{state}"},
+            **changes,
+        }
+    )
+
+
+def write_registry(directory: Path, cluster: Cluster, **policy: object) -> Path:
+    """Register the cluster in a folder as `qnwis.config.registry` reads it."""
+    import yaml
+
+    folder = directory / "clusters" / cluster.cluster_id
+    folder.mkdir(parents=True, exist_ok=True)
+    # Defaults stay out, as in a file that a person writes.
+    data = cluster.model_dump(mode="json", exclude_none=True)
+    (folder / "cluster.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    rules = {"policy_id": "test", "name": "test", "min_healthy_nodes": 2, "startup_grace_s": 0, **policy}
+    (folder / "policy.yaml").write_text(yaml.safe_dump(rules, sort_keys=False))
+    return directory

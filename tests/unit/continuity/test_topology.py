@@ -1,0 +1,90 @@
+"""The rules that a topology must obey to be one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from qnwis.continuity.topology import Cluster, Database, Deployment, FencingHook, Node, majority
+from tests.unit.continuity.scenes import SPEC_CLUSTER, changed, cluster, node
+
+THREE = (node("node-1", "primary"), node("node-2"), node("node-3"))
+
+
+def test_the_specifications_topology_has_a_quorum_of_two() -> None:
+    assert SPEC_CLUSTER.quorum == 2
+    assert changed(SPEC_CLUSTER, quorum_size=None).quorum == 2
+
+
+@given(st.integers(1, 10_000))
+def test_two_majorities_always_share_a_node(n: int) -> None:
+    assert 2 * majority(n) > n
+    assert 2 * (majority(n) - 1) <= n
+
+
+@pytest.mark.parametrize(("nodes", "quorum"), [(3, 2), (5, 3), (7, 4)])
+def test_the_specifications_examples_of_a_quorum(nodes: int, quorum: int) -> None:
+    assert majority(nodes) == quorum
+
+
+@given(size=st.integers(1, 9), quorum=st.integers(-1, 12))
+def test_a_quorum_is_a_majority_and_can_be_reached(size: int, quorum: int) -> None:
+    nodes = [node("node-1", "primary"), *(node(f"node-{i}") for i in range(2, size + 1))]
+    if majority(size) <= quorum <= size:
+        assert cluster(*nodes, quorum_size=quorum).quorum == quorum
+    else:
+        with pytest.raises(ValidationError, match="quorum"):
+            cluster(*nodes, quorum_size=quorum)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "fields", "told"),
+    [
+        ((*THREE, node("node-2")), {}, "node_id|node-2"),
+        ((*THREE, node("node-4", "primary")), {}, "primary"),
+        ((node("node-1"), node("node-2")), {}, "primary"),
+        (THREE, {"regions": ("region-9",)}, "region"),
+    ],
+)
+def test_a_broken_rule_is_named(nodes: tuple[Node, ...], fields: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        cluster(*nodes, **fields)
+
+
+def test_active_active_allows_several_primaries() -> None:
+    nodes = (node("node-1", "primary"), node("node-2", "primary"))
+    assert len(cluster(*nodes, deployment=Deployment.ACTIVE_ACTIVE).nodes) == 2
+
+
+def test_a_capacity_is_not_negative() -> None:
+    with pytest.raises(ValidationError, match="capacity"):
+        node("node-1", capacity=-1)
+
+
+def test_a_misspelt_field_never_passes_in_silence() -> None:
+    with pytest.raises(ValidationError, match="quorum_sise"):
+        Cluster.model_validate({**SPEC_CLUSTER.model_dump(), "quorum_sise": 2})
+
+
+def test_a_fencing_hook_must_name_the_node_it_switches() -> None:
+    with pytest.raises(ValidationError, match="node_id"):
+        FencingHook(url="http://power/{state}")
+
+
+def test_only_a_witness_holds_no_data() -> None:
+    assert [node("a", role).holds_data for role in ("primary", "secondary", "witness")] == [True, True, False]
+
+
+def test_a_node_is_found_by_its_id_and_nothing_else() -> None:
+    assert SPEC_CLUSTER.node("node-3").site == "site-c"
+    with pytest.raises(KeyError):
+        SPEC_CLUSTER.node("node-9")
+
+
+def test_an_agent_listens_beside_its_node_unless_said_otherwise() -> None:
+    assert (
+        node("a", hostname="10.0.0.1", database=Database(host="10.9.9.9")).agent_url == "http://10.0.0.1:8443"
+    )
+    assert node("a", endpoint="https://a:1").agent_url == "https://a:1"

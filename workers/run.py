@@ -1,0 +1,30 @@
+"""The worker process: connect, run until told to stop, close everything before the interpreter exits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+
+from qnwis.temporal import connect
+
+from .settings import WorkerSettings
+from .wiring import providers_for, workers_for
+
+log = logging.getLogger(__name__)
+
+
+async def run_worker(settings: WorkerSettings) -> None:
+    """Run until SIGTERM or SIGINT. Raises NoServer when no Temporal server answers."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, stop.set)
+    client = await connect(settings.address)
+    async with contextlib.AsyncExitStack() as running:
+        for worker in workers_for(client, settings, providers_for(settings)):
+            await running.enter_async_context(worker)
+            log.info("worker polls %s", worker.task_queue)
+        await stop.wait()
+        log.info("worker stops")

@@ -1,0 +1,144 @@
+"""From settings to providers to activities to workers. The only place that knows all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from temporalio.client import Client
+from temporalio.worker import PollerBehaviorAutoscaling, Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from activities.audit import Audit
+from activities.dns import DnsRecords
+from activities.evidence import Evidence
+from activities.fencing import Fencing
+from activities.health import Health
+from activities.notification import Notifications
+from activities.planning import Planning
+from activities.promotion import Promotion
+from activities.verification import Verification
+from qnwis.config.registry import Registry
+from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
+from qnwis.providers.dns import Dns, Rfc2136Dns
+from qnwis.providers.fencing import Hook, PowerHook
+from qnwis.providers.nodes import HttpNodes, Nodes
+from qnwis.providers.notifier import LogNotifier, Notifier
+from qnwis.transport import Transport
+from workflows.guardian import Guardian
+from workflows.names import vantage_queue
+from workflows.primary_failure import PrimaryFailure
+
+from .settings import WorkerSettings
+
+WORKFLOWS = (PrimaryFailure, Guardian)
+
+STICKY_S = 2.0
+"""How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
+GRACE_S = 5.0
+"""How long activities may finish when a worker is asked to stop."""
+
+
+@dataclass(frozen=True)
+class Providers:
+    """Every way in which activities reach the world."""
+
+    registry: Registry
+    nodes: Nodes
+    dns: Dns
+    hook: Hook
+    audit: AuditStore
+    notifier: Notifier
+
+
+def providers_for(settings: WorkerSettings) -> Providers:
+    transport = Transport()
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    return Providers(
+        registry=Registry(settings.config_dir),
+        nodes=HttpNodes(transport),
+        dns=Rfc2136Dns(),
+        hook=PowerHook(transport),
+        audit=SqliteAuditStore(
+            settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
+        ),
+        notifier=LogNotifier(),
+    )
+
+
+def runbook_activities(p: Providers) -> list[Callable[..., Any]]:
+    evidence, planning = Evidence(p.registry, p.nodes), Planning()
+    fencing, promotion, dns = Fencing(p.hook), Promotion(p.nodes), DnsRecords(p.dns)
+    return [
+        evidence.load_cluster,
+        evidence.collect,
+        planning.assess,
+        planning.rehearse,
+        fencing.fence,
+        fencing.unfence,
+        fencing.preview_fence,
+        promotion.promote,
+        promotion.repoint,
+        promotion.preview_promote,
+        promotion.preview_repoint,
+        dns.flip,
+        dns.preview_flip,
+        Verification(p.nodes, p.dns).verify,
+        Audit(p.audit).record,
+        Notifications(p.notifier).notify,
+    ]
+
+
+def workers_for(client: Client, settings: WorkerSettings, p: Providers) -> Sequence[Worker]:
+    """One worker for the runbooks' queue and one for each vantage."""
+    runbooks = Worker(
+        client,
+        task_queue=settings.task_queue,
+        workflows=WORKFLOWS,
+        activities=runbook_activities(p),
+        activity_executor=ThreadPoolExecutor(4, thread_name_prefix="activity"),
+        workflow_runner=sandbox(),
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),
+        workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
+        activity_task_poller_behavior=PollerBehaviorAutoscaling(),
+        graceful_shutdown_timeout=timedelta(seconds=GRACE_S),
+        # Without these a cancelled or dying effect would be heard of seconds late.
+        max_heartbeat_throttle_interval=timedelta(seconds=1),
+        default_heartbeat_throttle_interval=timedelta(seconds=1),
+    )
+    watch = Health(p.registry, p.nodes).watch
+    vantages = [
+        Worker(
+            client,
+            task_queue=vantage_queue(vantage),
+            activities=[watch],
+            max_heartbeat_throttle_interval=timedelta(seconds=1),
+            default_heartbeat_throttle_interval=timedelta(seconds=1),
+        )
+        for vantage in settings.vantages
+    ]
+    return [runbooks, *vantages]
+
+
+def sandbox() -> SandboxedWorkflowRunner:
+    """The SDK's sandbox; the project's own pure modules are not loaded anew for each run."""
+    passed_through = (
+        "qnwis",
+        "activities",
+        "pydantic",
+        "pydantic_core",
+        "yaml",
+        "httpx",
+        "dns",
+        "cryptography",
+    )
+    restrictions = SandboxRestrictions.default
+    return SandboxedWorkflowRunner(
+        restrictions=dataclasses.replace(
+            restrictions, passthrough_modules=restrictions.passthrough_modules | set(passed_through)
+        )
+    )

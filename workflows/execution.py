@@ -1,0 +1,139 @@
+"""Drives a plan through the pure stepper with activities as effects.
+
+The stepper decides what is next, what is undone and what is past return; here is only how each action is
+asked for. Every outcome is registered as started before its effect, so that it is undone or completed
+wherever the run is interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from . import options
+
+with workflow.unsafe.imports_passed_through():
+    from activities.dns import DnsRecords, FlipRequest
+    from activities.effect import preview
+    from activities.fencing import FenceRequest, Fencing
+    from activities.promotion import PromoteRequest, Promotion, RepointRequest
+    from qnwis.config.registry import Registered
+    from qnwis.continuity.executor import Do, Finish, Outcome, OutcomeStatus, Undo, advance
+    from qnwis.continuity.plan import (
+        Action,
+        FencePrimary,
+        FlipDns,
+        Plan,
+        PromoteTarget,
+        RepointStandbys,
+        VerifyService,
+    )
+
+
+class Execution:
+    """One plan being carried out (or previewed) under one epoch."""
+
+    def __init__(self, plan: Plan, registered: Registered, epoch: int) -> None:
+        self._plan = plan
+        self._policy = registered.policy
+        self._world = {"run_id": workflow.info().run_id, "epoch": epoch, "cluster": registered.cluster}
+        self._log: list[Outcome] = []
+
+    async def drive(
+        self, stop: Callable[[], str | None], shown: Callable[[], None]
+    ) -> Finish | VerifyService:
+        """Go on until the plan is finished or its verification is due. `stop` gives an abort's reason."""
+        while True:
+            match advance(self._plan, self._log, stop=stop()):
+                case Do(action=VerifyService() as verification):
+                    return verification
+                case Do(action=action):
+                    self._register(Outcome(action_id=action.action_id, status=OutcomeStatus.STARTED))
+                    self._register(await self._do(action))
+                case Undo(action=action):
+                    self._register(await self._undo(action))
+                case Finish() as finish:
+                    return finish
+            shown()
+
+    async def preview(self) -> None:
+        """A dry run: ask every action what it would do. No code that changes anything is called from here."""
+        for action in self._plan.actions:
+            self._register(await self._preview(action))
+
+    def settle(self, outcome: Outcome) -> Finish:
+        """Register the verification's outcome and let the stepper say how the run ended."""
+        self._register(outcome)
+        finish = advance(self._plan, self._log)
+        assert isinstance(finish, Finish), finish
+        return finish
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The last outcome of each action that has one, in the plan's order."""
+        last = {outcome.action_id: outcome for outcome in self._log}
+        return tuple(last[a.action_id] for a in self._plan.actions if a.action_id in last)
+
+    def outcome_of(self, kind: str) -> Outcome | None:
+        """The outcome of the plan's action of that kind, if it has one yet."""
+        ids = {action.action_id for action in self._plan.actions if action.kind == kind}
+        return next((outcome for outcome in self.outcomes if outcome.action_id in ids), None)
+
+    def _register(self, outcome: Outcome) -> None:
+        self._log.append(outcome)
+
+    async def _do(self, action: Action) -> Outcome:
+        match action:
+            case FencePrimary():
+                return await _effect(Fencing.fence, FenceRequest(action=action, **self._world))
+            case PromoteTarget():
+                return await _effect(Promotion.promote, self._promotion(action))
+            case RepointStandbys():
+                return await _effect(Promotion.repoint, RepointRequest(action=action, **self._world))
+            case FlipDns():
+                return await _effect(DnsRecords.flip, FlipRequest(action=action, **self._world))
+        raise AssertionError(action)
+
+    async def _undo(self, action: Action) -> Outcome:
+        assert isinstance(action, FencePrimary), f"{action.kind} is not reversible"
+        request = FenceRequest(action=action, **self._world)
+        return await workflow.execute_activity_method(
+            Fencing.unfence, request, **options.compensate(f"undo {action.action_id}")
+        )
+
+    async def _preview(self, action: Action) -> Outcome:
+        match action:
+            case FencePrimary():
+                return await _read(Fencing.preview_fence, FenceRequest(action=action, **self._world))
+            case PromoteTarget():
+                return await _read(Promotion.preview_promote, self._promotion(action))
+            case RepointStandbys():
+                return await _read(Promotion.preview_repoint, RepointRequest(action=action, **self._world))
+            case FlipDns():
+                return await _read(DnsRecords.preview_flip, FlipRequest(action=action, **self._world))
+            case VerifyService():
+                return preview(action.action_id, f"would verify that {action.node_id} serves")
+
+    def _promotion(self, action: PromoteTarget) -> PromoteRequest:
+        return PromoteRequest(action=action, plan=self._plan, policy=self._policy, **self._world)
+
+
+async def _effect(effect: Any, request: Any) -> Outcome:
+    """The activity's outcome; no answer within its limits leaves the outcome unknown."""
+    action_id = request.action.action_id
+    try:
+        outcome: Outcome = await workflow.execute_activity_method(
+            effect, request, **options.effect(f"{action_id} under epoch {request.epoch}")
+        )
+    except ActivityError as error:
+        return Outcome(action_id=action_id, status=OutcomeStatus.UNKNOWN, detail=str(error.cause or error))
+    return outcome
+
+
+async def _read(effect: Any, request: Any) -> Outcome:
+    summary = f"preview {request.action.action_id}"
+    outcome: Outcome = await workflow.execute_activity_method(effect, request, **options.read(summary))
+    return outcome

@@ -1,0 +1,28 @@
+"""Names that starters and workflows agree on: workflow ids (the locks), task queues, search attributes."""
+
+from __future__ import annotations
+
+from temporalio.common import SearchAttributeKey
+
+RUNBOOKS_QUEUE = "qnwis-runbooks"
+
+CLUSTER = SearchAttributeKey.for_keyword("QnwisCluster")
+KIND = SearchAttributeKey.for_keyword("QnwisKind")
+OUTCOME = SearchAttributeKey.for_keyword("QnwisOutcome")
+INITIATOR = SearchAttributeKey.for_keyword("QnwisInitiator")
+SEARCH_ATTRIBUTES = (CLUSTER, KIND, OUTCOME, INITIATOR)
+"""The one list: registered at server start, upserted by every run (an unregistered one fails every task)."""
+
+
+def failover_id(cluster_id: str, *, dry_run: bool = False) -> str:
+    """The workflow id of a failover run. Without `dry_run` it is the cluster's lock: one run at a time."""
+    return f"dry-run-failover-{cluster_id}" if dry_run else f"failover-{cluster_id}"
+
+
+def guardian_id(cluster_id: str) -> str:
+    return f"guardian-{cluster_id}"
+
+
+def vantage_queue(vantage: str) -> str:
+    """The task queue that the workers standing at this vantage poll."""
+    return f"qnwis-vantage-{vantage}"

@@ -1,0 +1,79 @@
+"""A few named sets of activity options, chosen on purpose; no call makes up its own.
+
+Heartbeat timeouts bound how long a killed worker is waited for; start-to-close bounds one attempt;
+schedule-to-close bounds what a run waits in all before it calls an effect's outcome unknown. Each takes the
+`summary` that the Temporal UI shows beside the activity.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityCancellationType, ActivityConfig
+
+
+def _retry(first_ms: int, longest_s: float, backoff: float = 2.0) -> RetryPolicy:
+    return RetryPolicy(
+        initial_interval=timedelta(milliseconds=first_ms),
+        backoff_coefficient=backoff,
+        maximum_interval=timedelta(seconds=longest_s),
+    )
+
+
+def read(summary: str) -> ActivityConfig:
+    """Reading and deciding: quick, repeatable, retried until it works."""
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(seconds=5), retry_policy=_retry(100, 2), summary=summary
+    )
+
+
+def effect(summary: str) -> ActivityConfig:
+    """Changing the world. When schedule-to-close is over the outcome is unknown, and the stepper decides."""
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(seconds=25),
+        schedule_to_close_timeout=timedelta(seconds=60),
+        heartbeat_timeout=timedelta(seconds=2),
+        retry_policy=_retry(200, 2, backoff=1.5),
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        summary=summary,
+    )
+
+
+def compensate(summary: str) -> ActivityConfig:
+    """Undoing: without limit."""
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(seconds=25),
+        heartbeat_timeout=timedelta(seconds=2),
+        retry_policy=_retry(200, 5),
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        summary=summary,
+    )
+
+
+def record(summary: str) -> ActivityConfig:
+    """The audit record: a run is not done before it is written."""
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(seconds=10), retry_policy=_retry(200, 10), summary=summary
+    )
+
+
+def notify(summary: str) -> ActivityConfig:
+    """A notification: tried, never waited for."""
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(seconds=5),
+        schedule_to_close_timeout=timedelta(seconds=15),
+        summary=summary,
+    )
+
+
+def watch(summary: str, task_queue: str) -> ActivityConfig:
+    """Watching: as long as nothing changes. A dead worker's watch is taken over at the heartbeat timeout."""
+    return ActivityConfig(
+        task_queue=task_queue,
+        start_to_close_timeout=timedelta(days=365),
+        heartbeat_timeout=timedelta(seconds=4),
+        retry_policy=_retry(200, 5),
+        cancellation_type=ActivityCancellationType.TRY_CANCEL,
+        summary=summary,
+    )

@@ -1,0 +1,138 @@
+"""What people see of a run while it goes on: the runbook's steps as a checklist, in the UI and by query."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from qnwis.continuity.executor import Outcome, OutcomeStatus
+    from qnwis.continuity.refusal import Refusal
+    from qnwis.continuity.run import (
+        DRY_RUN_MARK,
+        RunKind,
+        RunOutcome,
+        RunProgress,
+        StepProgress,
+        StepStatus,
+    )
+    from qnwis.runbook import load_runbook
+
+MARKS = {
+    StepStatus.PENDING: "☐",
+    StepStatus.RUNNING: "▶",
+    StepStatus.DONE: "☑",
+    StepStatus.FAILED: "☒",
+    StepStatus.SKIPPED: "–",
+}
+
+
+class Ended(Exception):
+    """The run goes no further: what remains is the audit. `step` is how the step that ended it is marked."""
+
+    def __init__(
+        self,
+        outcome: RunOutcome,
+        reason: str,
+        *,
+        refusal: Refusal | None = None,
+        step: StepStatus = StepStatus.FAILED,
+    ) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+        self.reason = reason
+        self.refusal = refusal
+        self.step = step
+
+
+class Progress:
+    """The steps of one run and where it stands. Steps are entered by the runbook's own names."""
+
+    def __init__(self, kind: RunKind, cluster_id: str, *, dry_run: bool) -> None:
+        self._runbook = load_runbook(kind)
+        self._cluster_id = cluster_id
+        self._dry_run = dry_run
+        self._steps = {
+            step.name: StepProgress(name=step.name, title=step.title, expected_ms=step.expected_ms)
+            for step in self._runbook.steps
+        }
+        self._began: dict[str, datetime] = {}
+        self.outcomes: Sequence[Outcome] = ()
+        self.plan_digest: str | None = None
+
+    @contextlib.asynccontextmanager
+    async def step(self, name: str) -> AsyncIterator[None]:
+        """Run one step: announce its text, then mark it done, as `Ended` says, or failed."""
+        self._began[name] = workflow.now()
+        self._set(name, StepStatus.RUNNING)
+        try:
+            yield
+        except Ended as ended:
+            self._set(name, ended.step)
+            raise
+        except BaseException:
+            self._set(name, StepStatus.FAILED)
+            raise
+        self._set(name, StepStatus.DONE)
+
+    def note(self, name: str, note: str) -> None:
+        """A sentence beside a step, for example why it ended as it did."""
+        self._steps[name] = self._steps[name].model_copy(update={"note": note})
+        self.refresh()
+
+    def skip_rest(self, why: str) -> None:
+        """Mark the steps not reached as skipped, all but the audit, which always runs."""
+        for step in list(self._steps.values()):
+            if step.status is StepStatus.PENDING and step.name != "audit":
+                self._steps[step.name] = step.model_copy(update={"status": StepStatus.SKIPPED, "note": why})
+
+    @property
+    def steps(self) -> tuple[StepProgress, ...]:
+        return tuple(self._steps.values())
+
+    def view(self) -> RunProgress:
+        return RunProgress(
+            kind=self._runbook.kind,
+            cluster_id=self._cluster_id,
+            dry_run=self._dry_run,
+            steps=tuple(self._with_elapsed(step) for step in self._steps.values()),
+            outcomes=tuple(self.outcomes),
+            plan_digest=self.plan_digest,
+        )
+
+    def _with_elapsed(self, step: StepProgress) -> StepProgress:
+        if step.status is not StepStatus.RUNNING:
+            return step
+        return step.model_copy(update={"elapsed_ms": self._elapsed_ms(step.name)})
+
+    def _elapsed_ms(self, name: str) -> float:
+        return (workflow.now() - self._began[name]).total_seconds() * 1000
+
+    def _set(self, name: str, status: StepStatus) -> None:
+        elapsed_ms = None if status is StepStatus.RUNNING else self._elapsed_ms(name)
+        self._steps[name] = self._steps[name].model_copy(update={"status": status, "elapsed_ms": elapsed_ms})
+        self.refresh()
+
+    def refresh(self) -> None:
+        """The UI's "current details": the checklist, then the text of the step that runs."""
+        lines = [f"**{DRY_RUN_MARK}** every effect is previewed, none is made", ""] if self._dry_run else []
+        for step in self._steps.values():
+            elapsed = "" if step.elapsed_ms is None else f", took {step.elapsed_ms:.0f} ms"
+            note = f" — {step.note}" if step.note else ""
+            lines.append(
+                f"- {MARKS[step.status]} **{step.title}** (expected {step.expected_ms} ms{elapsed}){note}"
+            )
+            if step.name == "execution":
+                lines += [f"    - {_line(outcome)}" for outcome in self.outcomes]
+        running = next((s for s in self._steps.values() if s.status is StepStatus.RUNNING), None)
+        if running is not None:
+            lines += ["", f"### {running.title}", self._runbook.step(running.name).text]
+        workflow.set_current_details("\n".join(lines))
+
+
+def _line(outcome: Outcome) -> str:
+    mark = "☑" if outcome.status is OutcomeStatus.SUCCEEDED else outcome.status.value
+    return f"{mark} `{outcome.action_id}` {outcome.detail}"
