@@ -279,7 +279,8 @@ def _refuse_another_id(expected: str) -> None:
             type="wrong_workflow_id",
             non_retryable=True,
         )
-    if info.run_timeout is not None or info.execution_timeout is not None:
+    # A child without a timeout is told of one of zero.
+    if info.run_timeout or info.execution_timeout:
         raise ApplicationError(
             "a run timeout is set; expected none, because it would end a run in the middle of its plan",
             type="run_timeout_set",

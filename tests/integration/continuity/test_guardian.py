@@ -19,12 +19,16 @@ Guard = WorkflowHandle[Guardian, None]
 
 
 async def until(guardian: Guard, holds: Callable[[GuardianView], bool]) -> GuardianView:
-    """The guardian's view once it is as asked; pytest's timeout bounds the waiting."""
-    while True:
-        view = await guardian.query(Guardian.view)
-        if holds(view):
-            return view
-        await asyncio.sleep(0.05)
+    """The guardian's view once it is as asked. A failure shows the last one."""
+    view = None
+    try:
+        async with asyncio.timeout(20):
+            while view is None or not holds(view):
+                view = await guardian.query(Guardian.view)
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pytest.fail(f"never came true; last seen: {view!r}")
+    return view
 
 
 def all_healthy(view: GuardianView) -> bool:
@@ -67,8 +71,9 @@ async def test_history_does_not_grow_while_nothing_changes(stage: Setting) -> No
         return await probe(node, path, timeout_s=timeout_s)
 
     on.world.probe = counting  # type: ignore[method-assign]
-    while asked < 300:
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        while asked < 300:  # noqa: ASYNC110 (the probes are the workers', not this test's)
+            await asyncio.sleep(0.05)
 
     assert await history_length(guardian) == before
     await guardian.terminate()
@@ -139,15 +144,12 @@ async def test_a_run_of_a_person_counts_for_the_cooldown(stage: Setting) -> None
 
 async def test_it_continues_as_new_and_still_knows_what_it_knew(stage: Setting) -> None:
     on = await stage(strategy="manual")
-    guardian = await on.start_guardian(events_before_new=10)
+    guardian = await on.start_guardian(events_before_new=40)
     first = guardian.first_execution_run_id
-    await guardian.signal(Guardian.pause_failover, PauseRequest(by="ann", reason="work"))
 
-    async def runs_on() -> str:
-        return (await on.client.get_workflow_handle(guardian.id).describe()).run_id
-
-    while await runs_on() == first:
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(30):
+        while (await on.client.get_workflow_handle(guardian.id).describe()).run_id == first:
+            await guardian.signal(Guardian.pause_failover, PauseRequest(by="ann", reason="work"))
     current = on.client.get_workflow_handle_for(Guardian.run, guardian.id)
     view = await until(current, all_healthy)
     assert view.pause is not None and view.pause.by == "ann"
