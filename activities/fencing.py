@@ -9,6 +9,7 @@ from temporalio import activity
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
 from qnwis.continuity.plan import FencePrimary
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.fencing import Hook
 
 from .effect import EffectRequest, carried_out, preview
@@ -54,7 +55,10 @@ class Fencing:
 
     @activity.defn
     async def unfence(self, request: FenceRequest) -> Outcome:
-        """Compensation of `fence`: switch the node on again; its agent decides whether it may serve."""
+        """Compensation of `fence`: switch the node on again; its agent decides whether it may serve.
+
+        Asked without limit until the hook says yes: a node must not stay off because a run gave up.
+        """
         action, hook = request.action, request.cluster.fencing
 
         async def on() -> Outcome:
@@ -62,7 +66,10 @@ class Fencing:
             changed = False
             if hook is not None:
                 effect_id = request.effect_id(action.action_id) + "/undo"
-                answer = await self._hook.switch(hook, action.node_id, "on", effect_id)
+                try:
+                    answer = await self._hook.switch(hook, action.node_id, "on", effect_id)
+                except Refused as refused:
+                    raise Unreachable(str(refused.refusal)) from refused
                 detail, changed = answer.detail, answer.changed
             return Outcome(
                 action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=changed, detail=detail

@@ -107,7 +107,7 @@ class _Watch:
             await asyncio.sleep(1.0)
 
     async def node(self, node: Node) -> None:
-        """Beat one node. Its event stream breaking sends the next beat at once instead of an interval later."""
+        """Beat one node. When its event stream breaks, the next beat is sent at once."""
         poked = asyncio.Event()
         tripwire = asyncio.create_task(self._tripwire(node, poked))
         started, beat = monotonic(), 0
@@ -131,15 +131,21 @@ class _Watch:
 
     async def _beat(self, node: Node, beat: int) -> None:
         timeout_s = self._config.timeout_sec
-        probe = await self._nodes.probe(node, "/health/live", timeout_s=timeout_s)
-        if probe.ok and beat % READY_EVERY == 0:
-            # Not ready is not down; only an agent that says its database is gone counts as a miss.
+        ok = (await self._nodes.probe(node, "/health/live", timeout_s=timeout_s)).ok
+        if ok and beat % READY_EVERY == 0:
             ready = await self._nodes.probe(node, "/health/ready", timeout_s=timeout_s)
-            if ready.error_type == "database_down":
-                probe = ready
-        if probe.ok and beat % DEEP_EVERY == 0:
+            ok = ready.ok or not await self._database_is_down(node)
+        if ok and beat % DEEP_EVERY == 0:
             await self._nodes.probe(node, "/health/deep", timeout_s=timeout_s)
-        self._observe(node.node_id, probe.ok)
+        self._observe(node.node_id, ok)
+
+    async def _database_is_down(self, node: Node) -> bool:
+        """Not ready is not down (connections may be exhausted); only the agent's own word for it is."""
+        try:
+            state = await self._nodes.state(node, timeout_s=self._config.timeout_sec)
+        except Unreachable:
+            return False
+        return node.holds_data and not state.database_up
 
     def _observe(self, node_id: str, ok: bool) -> None:
         vote = self._votes[node_id]
@@ -150,12 +156,19 @@ class _Watch:
             self.changed.set()
 
     async def _tripwire(self, node: Node, poked: asyncio.Event) -> None:
-        """Hold the agent's event stream open; when it ends, or tells of a database gone, poke the beat."""
+        """Hold the agent's event stream open; when it breaks, or tells of a database gone, poke the beat.
+
+        A stream that cannot be opened pokes nothing: each poke is one more beat, and a node's misses must
+        not come faster than its detector's interval.
+        """
         while True:
+            opened = False
             with contextlib.suppress(Unreachable):
                 async for event in self._nodes.events(node):
-                    if not event.database_up and node.holds_data:
+                    if opened and not event.database_up and node.holds_data:
                         poked.set()
+                    opened = True
+            if opened:
                 poked.set()
             await asyncio.sleep(self._config.interval_sec)
 

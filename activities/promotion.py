@@ -30,6 +30,8 @@ class PromoteRequest(EffectRequest):
     action: PromoteTarget
     plan: Plan
     policy: Policy
+    again: bool = False
+    """An earlier attempt of this run ended unknown."""
 
 
 class RepointRequest(EffectRequest):
@@ -45,14 +47,18 @@ class Promotion:
         """Order the target to become the primary under this run's epoch. The point of no return.
 
         The old primary is fenced by now, so log positions stand still: they are read once more, and a target
-        that is no longer the right one is refused while the run can still go back.
+        that is no longer the right one is refused while the run can still go back. That is only before the
+        first order: one that is on its way may still be obeyed, so from then on a refusal is waited out.
         """
         action = request.action
+        may_be_ordered = request.again or activity.info().attempt > 1
 
         async def order() -> Outcome:
             evidence = await collect_evidence(self._nodes, request.cluster)
             if not _has_begun(request, evidence):
                 refusal = promotion_refusal(request.plan, request.cluster, request.policy, evidence)
+                if refusal is not None and may_be_ordered:
+                    raise Unreachable(f"an order to {action.node_id} may be on its way, and now: {refusal}")
                 if refusal is not None:
                     raise Refused(refusal)
             receipt = await self._nodes.order(
@@ -67,13 +73,18 @@ class Promotion:
                 status=OutcomeStatus.SUCCEEDED,
                 changed=receipt.changed,
                 detail=receipt.detail,
+                facts={"promoted_at": receipt.at.isoformat()},
             )
 
         return await carried_out(action.action_id, order)
 
     @activity.defn
     async def repoint(self, request: RepointRequest) -> Outcome:
-        """Order every remaining standby to follow the new primary; one that is down does not stop others."""
+        """Order every remaining standby to follow the new primary.
+
+        One that is silent neither stops the others nor fails the step: the verifier judges whether the run
+        has lost it.
+        """
         action = request.action
 
         async def order_all() -> Outcome:
@@ -83,25 +94,22 @@ class Promotion:
             for answer in answers:
                 if isinstance(answer, BaseException) and not isinstance(answer, Refused | Unreachable):
                     raise answer
-            failed = [
-                n for n, a in zip(action.node_ids, answers, strict=True) if isinstance(a, BaseException)
-            ]
-            lines = [
-                f"{node_id}: {answer.detail if isinstance(answer, Receipt) else answer}"
-                for node_id, answer in zip(action.node_ids, answers, strict=True)
-            ]
+            answered = dict(zip(action.node_ids, answers, strict=True))
+            refused = [node_id for node_id, answer in answered.items() if isinstance(answer, Refused)]
+            silent = [node_id for node_id, answer in answered.items() if isinstance(answer, Unreachable)]
+            lines = [f"{n}: {a.detail if isinstance(a, Receipt) else a}" for n, a in answered.items()]
             return Outcome(
                 action_id=action.action_id,
-                status=OutcomeStatus.FAILED if failed else OutcomeStatus.SUCCEEDED,
+                status=OutcomeStatus.FAILED if refused else OutcomeStatus.SUCCEEDED,
                 changed=any(isinstance(a, Receipt) and a.changed for a in answers),
                 detail="; ".join(lines) or "no other standby",
-                facts={"not_following": failed},
+                facts={"refused": list(refused), "silent": list(silent)},
             )
 
         return await carried_out(action.action_id, order_all)
 
     async def _follow(self, request: RepointRequest, node_id: str) -> Receipt:
-        """Raises Refused, or Unreachable once patience is over: the clients wait for the step after this one."""
+        """Raises Refused, or Unreachable once patience is over: clients wait for the step after this one."""
         order = FollowOrder(
             effect_id=f"{request.effect_id(request.action.action_id)}/{node_id}",
             run_id=request.run_id,

@@ -50,9 +50,9 @@ class Execution:
             match advance(self._plan, self._log, stop=stop()):
                 case Do(action=VerifyService() as verification):
                     return verification
-                case Do(action=action):
+                case Do(action=action, again=again):
                     self._register(Outcome(action_id=action.action_id, status=OutcomeStatus.STARTED))
-                    self._register(await self._do(action))
+                    self._register(await self._do(action, again=again))
                 case Undo(action=action):
                     self._register(await self._undo(action))
                 case Finish() as finish:
@@ -85,12 +85,12 @@ class Execution:
     def _register(self, outcome: Outcome) -> None:
         self._log.append(outcome)
 
-    async def _do(self, action: Action) -> Outcome:
+    async def _do(self, action: Action, *, again: bool) -> Outcome:
         match action:
             case FencePrimary():
                 return await _effect(Fencing.fence, FenceRequest(action=action, **self._world))
             case PromoteTarget():
-                return await _effect(Promotion.promote, self._promotion(action))
+                return await _effect(Promotion.promote, self._promotion(action, again=again))
             case RepointStandbys():
                 return await _effect(Promotion.repoint, RepointRequest(action=action, **self._world))
             case FlipDns():
@@ -109,7 +109,7 @@ class Execution:
             case FencePrimary():
                 return await _read(Fencing.preview_fence, FenceRequest(action=action, **self._world))
             case PromoteTarget():
-                return await _read(Promotion.preview_promote, self._promotion(action))
+                return await _read(Promotion.preview_promote, self._promotion(action, again=False))
             case RepointStandbys():
                 return await _read(Promotion.preview_repoint, RepointRequest(action=action, **self._world))
             case FlipDns():
@@ -117,8 +117,8 @@ class Execution:
             case VerifyService():
                 return preview(action.action_id, f"would verify that {action.node_id} serves")
 
-    def _promotion(self, action: PromoteTarget) -> PromoteRequest:
-        return PromoteRequest(action=action, plan=self._plan, policy=self._policy, **self._world)
+    def _promotion(self, action: PromoteTarget, *, again: bool) -> PromoteRequest:
+        return PromoteRequest(action=action, plan=self._plan, policy=self._policy, again=again, **self._world)
 
 
 async def _effect(effect: Any, request: Any) -> Outcome:

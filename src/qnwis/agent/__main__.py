@@ -37,10 +37,13 @@ EXIT_CONFIG = 78
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m qnwis.agent", description="Run the agent of one node.")
     parser.add_argument("--config", type=Path, required=True, help="the agent's YAML file")
-    path = parser.parse_args().config
+    return run_from(parser.parse_args().config)
+
+
+def run_from(path: Path) -> int:
+    """Run the agent that the file configures; the exit status of its process."""
     try:
-        config = load_config(path)
-        asyncio.run(run(config))
+        asyncio.run(run(load_config(path)))
     except (ConfigError, StateError) as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG

@@ -9,15 +9,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from temporalio.client import Client, WorkflowHandle
-from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunOutcome, RunResult
-from qnwis.providers.errors import Refused
+from qnwis.starting import start_failover
 from qnwis.temporal import connect
-from workflows.names import RUNBOOKS_QUEUE, failover_id
-from workflows.primary_failure import PrimaryFailure
 
 from .files import read_plan
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
@@ -62,35 +57,11 @@ def execute(
 
 async def _run(request: FailoverRequest, address: str | None, *, quiet: bool) -> RunResult:
     client = await connect(address)
-    handle = await start(client, request)
+    handle = await start_failover(client, request)
     if quiet:
         return await follow(handle)
     out.print(f"run {handle.result_run_id} of {handle.id}", markup=False)
     return await follow_on_terminal(handle)
-
-
-async def start(client: Client, request: FailoverRequest) -> WorkflowHandle[PrimaryFailure, RunResult]:
-    """Start the run under the cluster's lock. Raises Refused with the id of the run that holds it."""
-    mark = f"{DRY_RUN_MARK} " if request.dry_run else ""
-    workflow_id = failover_id(request.cluster_id, dry_run=request.dry_run)
-    try:
-        return await client.start_workflow(
-            PrimaryFailure.run,
-            request,
-            id=workflow_id,
-            task_queue=RUNBOOKS_QUEUE,
-            static_summary=f"{mark}Failover of {request.cluster_id}: {request.reason}",
-            static_details=f"{mark}Started by {request.initiated_by}: {request.reason}",
-        )
-    except WorkflowAlreadyStartedError as error:
-        raise Refused(
-            Refusal(
-                rule="run_in_progress",
-                message=f"A run holds the lock of {request.cluster_id}",
-                values={"workflow_id": workflow_id, "run_id": error.run_id},
-                remedy="Follow it in the Temporal UI; a second start is possible when it has ended.",
-            )
-        ) from error
 
 
 def show_result(result: RunResult) -> None:

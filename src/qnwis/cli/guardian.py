@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
-from temporalio.client import Client, WorkflowHandle
-from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 
+from qnwis.starting import start_guardian
 from qnwis.temporal import connect
-from workflows.guardian import Guardian, GuardianState, GuardianView, PauseRequest, ResumeRequest
-from workflows.names import RUNBOOKS_QUEUE, guardian_id
+from workflows.guardian import Guardian, GuardianView, PauseRequest, ResumeRequest
+from workflows.names import guardian_id
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address
@@ -36,18 +36,6 @@ def start(cluster_id: ClusterId, address: Address = None) -> None:
 
 async def _start(cluster_id: str, address: str | None) -> None:
     await start_guardian(await connect(address), cluster_id)
-
-
-async def start_guardian(client: Client, cluster_id: str) -> Handle:
-    """The running guardian of the cluster, started if there was none."""
-    return await client.start_workflow(
-        Guardian.run,
-        GuardianState(cluster_id=cluster_id),
-        id=guardian_id(cluster_id),
-        task_queue=RUNBOOKS_QUEUE,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        static_summary=f"Guardian of {cluster_id}",
-    )
 
 
 @app.command()

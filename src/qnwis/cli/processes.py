@@ -36,6 +36,6 @@ def worker(
 
 def agent(config: Annotated[Path, typer.Option(help="The node's agent.yaml.")]) -> None:
     """Run the node agent beside this machine's database."""
-    from qnwis.agent.__main__ import run  # the agent's process loads no more than it needs
+    from qnwis.agent.__main__ import run_from  # the agent's process loads no more than it needs
 
-    raise typer.Exit(run(config))
+    raise typer.Exit(run_from(config))

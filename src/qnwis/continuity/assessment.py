@@ -26,6 +26,8 @@ def assess(
     evidence = _with_detection(request, evidence)
     epoch = 1 + max((n.state.epoch for n in evidence.nodes if n.state is not None), default=0)
     primary = current_primary(cluster, evidence)
+    if primary not in {node.node_id for node in cluster.nodes}:
+        primary = None  # a standby follows something outside the topology: the planner refuses that
     notes: list[str] = []
     for gate in (
         _automatic_refusal(request, policy, primary),
@@ -48,7 +50,7 @@ def assess(
         refusal=planning.refusal,
         epoch=epoch,
         predicted_loss_bytes=planning.predicted_loss_bytes,
-        notes=tuple(notes),
+        notes=(*notes, *planning.notes),
         candidates=planning.candidates,
     )
 

@@ -89,9 +89,7 @@ def evidence_from_file(cluster: Cluster) -> ClusterEvidence:
     """The statuses written in the topology itself, for planning offline."""
     return ClusterEvidence(
         cluster_id=cluster.cluster_id,
-        nodes=tuple(
-            NodeEvidence(node_id=n.node_id, status=n.status, source="file") for n in cluster.nodes
-        ),
+        nodes=tuple(NodeEvidence(node_id=n.node_id, status=n.status, source="file") for n in cluster.nodes),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from .model import Model
 
@@ -14,7 +14,7 @@ class Refusal(Model):
     """Stable snake_case name of the rule, for alerts and tests."""
     message: str
     """One sentence for a person, naming the values that decided."""
-    values: dict[str, JsonValue] = {}
+    values: dict[str, JsonValue] = Field(default_factory=dict)
     """Every operand the rule compared."""
     remedy: str
     """What would change the answer."""

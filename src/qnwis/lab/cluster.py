@@ -93,6 +93,8 @@ class LabState(Model):
     owner_identity: str
     kept: bool = False
     """Left running on purpose: only a command to stop it may end it."""
+    temporal_address: str | None = None
+    temporal_ui: str | None = None
 
 
 def lab_cluster(folder: Folder, block: Block, *, cluster_id: str, asynchronous: bool) -> Cluster:
@@ -200,6 +202,11 @@ class Lab:
         cluster = Registry(folder.config).load(state.cluster_id).cluster
         return cls(folder, Block(state.block), cluster, Processes(folder.processes, folder.logs))
 
+    @property
+    def primary(self) -> Node:
+        """The node that was made as the primary; a failover does not change that."""
+        return next(n for n in self.cluster.nodes if n.role is NodeRole.PRIMARY)
+
     def machine(self, node_id: str) -> NodeMachine:
         """The node as a machine. Raises KeyError for an unknown id."""
         return NodeMachine(self.folder, self.processes, self.cluster.node(node_id).node_id)
@@ -258,9 +265,20 @@ class Lab:
 
     def keep(self) -> None:
         """Leave the lab running when this process ends: from now on only `stop` ends it."""
+        self._note(kept=True)
+
+    def note_server(self, address: str, ui_url: str | None) -> None:
+        """Note which Temporal server this lab uses, for other commands."""
+        self._note(temporal_address=address, temporal_ui=ui_url)
+
+    def _note(self, **fields: object) -> None:
+        _write_state(self.folder, self.state().model_copy(update=fields))
+
+    def state(self) -> LabState:
+        """What lab.json says now."""
         state = _read_state(self.folder)
-        assert state is not None
-        _write_state(self.folder, state.model_copy(update={"kept": True}))
+        assert state is not None, f"{self.folder.state_file} is written before anything starts"
+        return state
 
     async def stop(self) -> None:
         """End every process of the lab. Its files stay, to be looked at, until the next lab is made here."""
@@ -306,10 +324,9 @@ class Lab:
             (folder.config / f"{name}.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
 
     def _start_nameserver(self) -> Started:
-        primary = next(n for n in self.cluster.nodes if n.role is NodeRole.PRIMARY)
         command = python_module(
             "qnwis.lab.nameserver",
-            *("--zone", ZONE, "--record", f"{SERVICE}={primary.hostname}", "--ttl", str(TTL_S)),
+            *("--zone", ZONE, "--record", f"{SERVICE}={self.primary.hostname}", "--ttl", str(TTL_S)),
             *("--listen", self.block.nameserver, "--port", str(DNS_PORT)),
             *("--key-file", str(self.folder.tsig_key_file), "--journal", str(self.folder.dns_journal)),
         )

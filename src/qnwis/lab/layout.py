@@ -163,6 +163,11 @@ class Folder:
         return self.run / "power.jsonl"
 
     @property
+    def audit(self) -> Path:
+        """The worker's state: the audit store and its signing key."""
+        return self.run / "audit"
+
+    @property
     def acks(self) -> Path:
         return self.run / "acks.jsonl"
 

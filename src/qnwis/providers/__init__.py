@@ -1,1 +1,1 @@
-"""Adapters to the world, each behind a small protocol: nodes, DNS, fencing hook, audit store, registry, notifier."""
+"""Adapters to the world, each behind a small protocol: nodes, DNS, fencing hook, audit store, notifier."""

@@ -1,4 +1,4 @@
-"""The two ways in which a call to the world fails; every provider raises these and nothing else on purpose."""
+"""The two ways in which a call to the world fails; providers raise nothing else on purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real nodes for tests: one PostgreSQL and one agent each, on loopback, in a folder that is removed at the end."""
+"""Real nodes for tests: one PostgreSQL and one agent each, on loopback, in a folder removed at the end."""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ class Scene:
         return RejoinOrder(upstream=upstream.node_id, **self._head(effect, None))
 
     def _head(self, effect: str, epoch: int | None) -> dict[str, object]:
-        return {"effect_id": f"run-{self.epoch}:{effect}", "run_id": f"run-{self.epoch}", "epoch": epoch or self.epoch}  # fmt: skip
+        run_id = f"run-{self.epoch}"
+        return {"effect_id": f"{run_id}:{effect}", "run_id": run_id, "epoch": epoch or self.epoch}
 
     async def fail_over(self) -> None:
         """The standby is promoted, the other node follows it."""
@@ -272,7 +273,7 @@ async def test_a_frozen_database_is_not_up(scene: Scene) -> None:
 
 async def test_exhausted_connections_are_not_ready_but_up(scene: Scene) -> None:
     async with contextlib.AsyncExitStack() as taken:
-        with pytest.raises(psycopg.OperationalError, match="too many clients|remaining connection slots"):
+        with pytest.raises(psycopg.OperationalError, match=r"too many clients|remaining connection slots"):
             while True:
                 await taken.enter_async_context(scene.other.connect())
         probe = await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)

@@ -72,7 +72,7 @@ async def test_history_does_not_grow_while_nothing_changes(stage: Setting) -> No
 
     on.world.probe = counting  # type: ignore[method-assign]
     async with asyncio.timeout(60):
-        while asked < 300:  # noqa: ASYNC110 (the probes are the workers', not this test's)
+        while asked < 300:
             await asyncio.sleep(0.05)
 
     assert await history_length(guardian) == before

@@ -1,0 +1,222 @@
+"""`lab`: a real cluster on this machine, to try and to test: PostgreSQL, agents, DNS, Temporal, guardian."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.table import Table
+
+from qnwis.lab.cluster import Lab
+from qnwis.lab.control_plane import ControlPlane
+from qnwis.lab.demo import DemoReport, run_demo
+from qnwis.lab.errors import LabError
+
+from .output import AsJson, Exit, err, fail, out, print_json
+from .watching import follow, follow_on_terminal
+
+app = typer.Typer(help="A real cluster on this machine, to try and to test.", no_args_is_help=True)
+
+Directory = Annotated[
+    Path | None, typer.Option(help="The lab's directory; by default one below /var/tmp.", show_default=False)
+]
+Asynchronous = Annotated[
+    bool, typer.Option("--asynchronous", help="Commit without waiting for a standby; losses are possible.")
+]
+PgBin = Annotated[
+    Path | None,
+    typer.Option(help="Another PostgreSQL's bin folder, instead of the wheel's.", show_default=False),
+]
+NodeId = Annotated[str, typer.Argument(help="node-1, node-2 or node-3.")]
+T = TypeVar("T")
+
+
+@app.command()
+def demo(
+    directory: Directory = None,
+    asynchronous: Asynchronous = False,
+    pg_bin: PgBin = None,
+    clients: Annotated[int, typer.Option(min=1, help="Writing clients.")] = 4,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab running afterwards.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Kill a primary under a write load and watch the failover; exit code 0 only if it was verified."""
+    report = _run(
+        run_demo(
+            directory,
+            asynchronous=asynchronous,
+            pg_bin=pg_bin,
+            clients=clients,
+            keep=keep,
+            say=_say,
+            follow=follow if as_json else follow_on_terminal,
+        )
+    )
+    if as_json:
+        print_json(report)
+    else:
+        _show(report)
+        if keep:
+            _show_kept(directory)
+    raise typer.Exit(Exit.OK if report.verified else Exit.NOT_DONE)
+
+
+@app.command()
+def start(directory: Directory = None, asynchronous: Asynchronous = False, pg_bin: PgBin = None) -> None:
+    """Start a lab with its control plane, and leave it running."""
+
+    async def begin() -> None:
+        lab = await Lab.create(directory, asynchronous=asynchronous, pg_bin=pg_bin)
+        try:
+            await ControlPlane.start(lab, _say)
+            lab.keep()
+        except BaseException:
+            await lab.stop()
+            raise
+
+    _run(begin())
+    _show_kept(directory)
+
+
+@app.command()
+def stop(directory: Directory = None) -> None:
+    """Stop every process of the lab. Its files stay until the next lab is made there."""
+    with _lab_errors():
+        lab = Lab.open(directory)
+        asyncio.run(lab.stop())
+    out.print(f"the lab in {lab.folder.root} is stopped", markup=False)
+
+
+@app.command()
+def kill(node_id: NodeId, directory: Directory = None) -> None:
+    """SIGKILL a node: its agent and every process of its database."""
+    with _lab_errors():
+        killed = asyncio.run(_open(directory, node_id).kill_node(node_id))
+    out.print(f"{node_id}: {killed} processes killed", markup=False)
+
+
+@app.command()
+def restore(node_id: NodeId, directory: Directory = None) -> None:
+    """Give a node its power back and start its agent, which decides whether its database may start."""
+    with _lab_errors():
+        changed = _open(directory, node_id).machine(node_id).power_on()
+    out.print(f"{node_id}: {'started' if changed else 'was running'}", markup=False)
+
+
+@app.command()
+def clients(
+    directory: Directory = None,
+    count: Annotated[int, typer.Option(min=0, help="How many; 0 stops them.")] = 4,
+) -> None:
+    """Start clients that write through the service's DNS name, as applications would."""
+    with _lab_errors():
+        lab = Lab.open(directory)
+        asyncio.run(lab.start_clients(count) if count else lab.stop_clients())
+    out.print(f"{count} clients write to {lab.folder.acks}", markup=False)
+
+
+@app.command()
+def env(directory: Directory = None) -> None:
+    """Print the settings under which the other commands speak of this lab: `eval "$(… lab env)"`."""
+    with _lab_errors():
+        for name, value in _settings(Lab.open(directory)).items():
+            print(f"export {name}={value}")
+
+
+def _open(directory: Path | None, node_id: str) -> Lab:
+    lab = Lab.open(directory)
+    known = [node.node_id for node in lab.cluster.nodes]
+    if node_id not in known:
+        raise LabError(f"no node {node_id!r} in this lab; expected one of {', '.join(known)}")
+    return lab
+
+
+def _settings(lab: Lab) -> dict[str, str]:
+    return {
+        "TEMPORAL_ADDRESS": lab.state().temporal_address or "",
+        "QNWIS_CONFIG_DIR": str(lab.folder.config),
+        "QNWIS_STATE_DIR": str(lab.folder.audit),
+    }
+
+
+def _say(line: str) -> None:
+    err.print(f"· {line}", markup=False, style="dim")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; Ctrl-C and SIGTERM cancel, so that what was started is stopped."""
+
+    async def cancellable() -> T:
+        task = asyncio.ensure_future(work)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await task
+
+    with _lab_errors():
+        try:
+            return asyncio.run(cancellable())
+        except asyncio.CancelledError:
+            fail(Exit.INTERRUPTED, "interrupted; the lab is stopped")
+
+
+@contextlib.contextmanager
+def _lab_errors() -> Iterator[None]:
+    try:
+        yield
+    except LabError as error:
+        fail(Exit.NOT_DONE, str(error))
+
+
+def _show(report: DemoReport) -> None:
+    """The summary for people."""
+    result, writes = report.result, report.writes
+    table = Table(box=None, show_header=False, pad_edge=False)
+    rows = [
+        ("outcome", f"{result.outcome.value}: {result.reason}"),
+        ("time to detect", _seconds(report.detect_ms)),
+        ("time to promote", _seconds(report.promote_ms)),
+        ("writes acknowledged again", _seconds(report.writes_back_ms)),
+        ("write gap (longest of any client)", _seconds(writes.gap_ms)),
+        ("acknowledged writes", f"{writes.acked}, lost {len(writes.lost)}, unknown {writes.unknown}"),
+        ("primary", f"{result.old_primary} → {result.new_primary}, epoch {result.epoch}"),
+    ]
+    if result.fencing is not None:
+        rows.append(("fencing evidence", f"{result.fencing.type.value}: {result.fencing.detail}"))
+    rows.append(("DNS", f"{', '.join(report.dns_before)} → {', '.join(report.dns_after)}"))
+    if result.verification is not None:
+        checks = result.verification.checks
+        confidence = result.verification.confidence
+        rows.append(("verification", f"{sum(c.ok for c in checks)} of {len(checks)} checks passed"))
+        rows += [("", f"FAILED {c.name}: {c.detail}") for c in checks if not c.ok]
+        rows.append(("confidence", f"{confidence.score} ({confidence.band})"))
+    rows.append(("audit", result.audit_id or "none"))
+    rows.append(("Temporal UI", report.ui_url or "the UI of the server at TEMPORAL_ADDRESS"))
+    for name, value in rows:
+        table.add_row(name, value)
+    out.print()
+    out.print(table)
+    good = "verified failover, no acknowledged write lost"
+    bad = "NOT verified" if not result.verified else f"{len(writes.lost)} acknowledged writes LOST"
+    out.print(good if report.verified else bad, style="bold green" if report.verified else "bold red")
+
+
+def _show_kept(directory: Path | None) -> None:
+    lab = Lab.open(directory)
+    option = "" if directory is None else f" --directory {directory}"
+    out.print(
+        f"The lab runs in {lab.folder.root}; Temporal UI {lab.state().temporal_ui or '(yours)'}\n"
+        f'  eval "$(qnwis-continuity lab env{option})"\n'
+        f"  qnwis-continuity status --cluster {lab.folder.config / 'cluster.yaml'}\n"
+        "  qnwis-continuity audit verify\n"
+        f"  qnwis-continuity lab stop{option}",
+        markup=False,
+    )
+
+
+def _seconds(ms: float | None) -> str:
+    return "never" if ms is None else f"{ms / 1000:.2f} s"

@@ -1,0 +1,120 @@
+"""The lab's control plane: a Temporal server, a worker and the cluster's guardian."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
+
+from qnwis.continuity.run import RunResult
+from qnwis.continuity.topology import NodeStatus
+from qnwis.starting import start_guardian
+from qnwis.temporal import connect
+from workflows.guardian import Guardian, GuardianView
+from workflows.names import SEARCH_ATTRIBUTES, failover_id
+from workflows.primary_failure import PrimaryFailure
+
+from .cluster import Lab
+from .errors import LabError
+from .processes import Started, last_lines, python_module
+from .temporal_server import Say, TemporalServer, obtain_server
+
+WORKER = "worker"
+READY_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """What watches the lab's cluster and fails it over."""
+
+    lab: Lab
+    server: TemporalServer
+    client: Client
+    guardian: WorkflowHandle[Guardian, None]
+
+    @classmethod
+    async def start(cls, lab: Lab, say: Say) -> ControlPlane:
+        """Start the parts; returns when the guardian sees every node healthy. Raises LabError."""
+        server = await obtain_server(
+            lab.processes,
+            block=lab.block,
+            database=lab.folder.run / "temporal.sqlite",
+            search_attributes={key.name: "Keyword" for key in SEARCH_ATTRIBUTES},
+            cache=lab.folder.cache,
+            say=say,
+        )
+        lab.note_server(server.address, server.ui_url)
+        worker = start_worker(lab, server)
+        client = await connect(server.address)
+        guardian = await start_guardian(client, lab.cluster.cluster_id)
+        await _until_all_healthy(lab, guardian, worker)
+        return cls(lab, server, client, guardian)
+
+    def run_url(self, run_id: str) -> str | None:
+        """The Temporal UI's page of a failover run."""
+        if self.server.ui_url is None:
+            return None
+        workflow_id = failover_id(self.lab.cluster.cluster_id)
+        return f"{self.server.ui_url}/namespaces/{self.server.namespace}/workflows/{workflow_id}/{run_id}"
+
+    async def next_run(self, *, within_s: float) -> WorkflowHandle[PrimaryFailure, RunResult]:
+        """The cluster's failover run, once there is one. Raises LabError when none starts in time."""
+        workflow_id = failover_id(self.lab.cluster.cluster_id)
+        handle = self.client.get_workflow_handle_for(PrimaryFailure.run, workflow_id)
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    try:
+                        run_id = (await handle.describe()).run_id
+                        return self.client.get_workflow_handle_for(
+                            PrimaryFailure.run, workflow_id, run_id=run_id
+                        )
+                    except RPCError:
+                        await asyncio.sleep(0.1)
+        except TimeoutError:
+            why = (await self.guardian.query(Guardian.view)).holding
+            raise LabError(
+                f"no failover started within {within_s:g} s; the guardian says: {why or 'nothing'}"
+            ) from None
+
+
+def start_worker(lab: Lab, server: TemporalServer) -> Started:
+    """Start the lab's worker process."""
+    command = python_module(
+        "qnwis.cli.qnwis_continuity",
+        "worker",
+        *("--config-dir", str(lab.folder.config), "--state-dir", str(lab.folder.audit)),
+        *("--address", server.address),
+    )
+    return lab.processes.start(WORKER, command, cwd=lab.folder.run)
+
+
+async def _until_all_healthy(lab: Lab, guardian: WorkflowHandle[Guardian, None], worker: Started) -> None:
+    wanted = {node.node_id: NodeStatus.HEALTHY for node in lab.cluster.nodes}
+    view: GuardianView | None = None
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            while view is None or view.statuses != wanted:
+                if not worker.alive:
+                    break
+                view = await _view(guardian)
+                await asyncio.sleep(0.05)
+            else:
+                return
+    except TimeoutError:
+        pass
+    seen = "nothing" if view is None else {node: status.value for node, status in view.statuses.items()}
+    raise LabError(
+        f"the guardian does not see every node healthy (it sees {seen}); {worker.log} ends:\n"
+        f"{last_lines(worker.log)}"
+    )
+
+
+async def _view(guardian: WorkflowHandle[Guardian, None]) -> GuardianView | None:
+    try:
+        return await guardian.query(Guardian.view, rpc_timeout=timedelta(seconds=2))
+    except RPCError:
+        return None  # no worker answers yet

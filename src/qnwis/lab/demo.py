@@ -1,0 +1,140 @@
+"""The demonstration: writers on, the primary's node killed, and what the failover achieved."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import JsonValue
+from temporalio.client import WorkflowHandle
+
+from qnwis.continuity.model import Model
+from qnwis.continuity.run import RunResult
+from workflows.primary_failure import PrimaryFailure
+
+from .acks import WriteReport, analyse
+from .cluster import SERVICE_NAME, TTL_S, Lab
+from .control_plane import ControlPlane
+from .temporal_server import Say
+
+WRITE_BEFORE_S = 2.0
+"""How long the writers are seen writing before the kill, and again after the failover."""
+START_WITHIN_S = 60.0
+BACK_WITHIN_S = 30.0
+
+Follow = Callable[[WorkflowHandle[PrimaryFailure, RunResult]], Awaitable[RunResult]]
+"""Waits for a run's result, showing it meanwhile."""
+
+
+class DemoReport(Model):
+    """What the demonstration measured. Times in milliseconds."""
+
+    verified: bool
+    """The run was verified, and the clients' writes went on without losing one that was acknowledged."""
+    killed_node: str
+    killed_processes: int
+    detect_ms: float
+    """From the kill to the start of the run."""
+    promote_ms: float | None
+    """From the kill to the target's promotion."""
+    writes_back_ms: float | None
+    """From the kill to the first write that the new primary acknowledged."""
+    writes: WriteReport
+    result: RunResult
+    dns_before: tuple[str, ...]
+    dns_after: tuple[str, ...]
+    ui_url: str | None
+
+
+async def play(control: ControlPlane, *, clients: int, say: Say, follow: Follow) -> DemoReport:
+    """Kill the primary's node under a write load and measure. Raises LabError when no run starts."""
+    lab = control.lab
+    await lab.start_clients(clients)
+    say(f"{clients} clients write through {SERVICE_NAME} (TTL {TTL_S} s)")
+    await asyncio.sleep(WRITE_BEFORE_S)
+
+    primary = lab.primary.node_id
+    killed_at, killed_mono = datetime.now(UTC), time.monotonic()
+    killed = await lab.kill_node(primary)
+    say(f"{primary} is killed: {killed} processes, its database and its agent")
+
+    handle = await control.next_run(within_s=START_WITHIN_S)
+    result = await follow(handle)
+    if result.new_primary is not None:
+        await _until_writes_are_back(lab, killed_mono)
+        await asyncio.sleep(WRITE_BEFORE_S)
+    await lab.stop_clients()
+
+    rows = await lab.rows(result.new_primary or primary) if result.new_primary else set()
+    writes = analyse(lab.ack_log(), rows, since=killed_mono)
+    return DemoReport(
+        verified=result.verified and not writes.lost and writes.first_ack_after_ms is not None,
+        killed_node=primary,
+        killed_processes=killed,
+        detect_ms=_ms_between(killed_at, result.started_at),
+        promote_ms=_promoted_ms(result, killed_at),
+        writes_back_ms=writes.first_ack_after_ms,
+        writes=writes,
+        result=result,
+        dns_before=_addresses(result, "before"),
+        dns_after=_addresses(result, "after"),
+        ui_url=control.run_url(result.run_id),
+    )
+
+
+async def run_demo(
+    directory: Path | None,
+    *,
+    asynchronous: bool,
+    pg_bin: Path | None,
+    clients: int,
+    keep: bool,
+    say: Say,
+    follow: Follow,
+) -> DemoReport:
+    """The whole demonstration on a new lab, which is stopped afterwards unless `keep` and all went well."""
+    say("starting three PostgreSQL nodes with their agents, a DNS server and a power switch")
+    lab = await Lab.create(directory, asynchronous=asynchronous, pg_bin=pg_bin)
+    kept = False
+    try:
+        control = await ControlPlane.start(lab, say)
+        say(f"Temporal at {control.server.address}; the guardian sees every node healthy")
+        report = await play(control, clients=clients, say=say, follow=follow)
+        if keep:
+            lab.keep()
+            kept = True
+        return report
+    finally:
+        if not kept:
+            await lab.stop()
+
+
+async def _until_writes_are_back(lab: Lab, killed_mono: float) -> None:
+    """Wait for the clients to reach the new primary; the report tells when they do not."""
+    deadline = time.monotonic() + BACK_WITHIN_S
+    while time.monotonic() < deadline:
+        report = analyse(lab.ack_log(), (), since=killed_mono)
+        if report.first_ack_after_ms is not None:
+            return
+        await asyncio.sleep(0.1)
+
+
+def _ms_between(earlier: datetime, later: datetime) -> float:
+    return (later - earlier).total_seconds() * 1000
+
+
+def _promoted_ms(result: RunResult, since: datetime) -> float | None:
+    promoted_at = _fact(result, "promoted_at")
+    return _ms_between(since, datetime.fromisoformat(promoted_at)) if isinstance(promoted_at, str) else None
+
+
+def _addresses(result: RunResult, when: str) -> tuple[str, ...]:
+    addresses = _fact(result, when)
+    return tuple(map(str, addresses)) if isinstance(addresses, list) else ()
+
+
+def _fact(result: RunResult, name: str) -> JsonValue:
+    return next((o.facts[name] for o in result.outcomes if name in o.facts), None)

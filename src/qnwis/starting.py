@@ -1,0 +1,52 @@
+"""Starting runbooks and guardians: the one place that knows under which id and on which queue."""
+
+from __future__ import annotations
+
+from temporalio.client import Client, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunResult
+from qnwis.providers.errors import Refused
+from workflows.guardian import Guardian, GuardianState
+from workflows.names import RUNBOOKS_QUEUE, failover_id, guardian_id
+from workflows.primary_failure import PrimaryFailure
+
+
+async def start_failover(
+    client: Client, request: FailoverRequest
+) -> WorkflowHandle[PrimaryFailure, RunResult]:
+    """Start the run under the cluster's lock. Raises Refused with the id of the run that holds it."""
+    mark = f"{DRY_RUN_MARK} " if request.dry_run else ""
+    workflow_id = failover_id(request.cluster_id, dry_run=request.dry_run)
+    try:
+        return await client.start_workflow(
+            PrimaryFailure.run,
+            request,
+            id=workflow_id,
+            task_queue=RUNBOOKS_QUEUE,
+            static_summary=f"{mark}Failover of {request.cluster_id}: {request.reason}",
+            static_details=f"{mark}Started by {request.initiated_by}: {request.reason}",
+        )
+    except WorkflowAlreadyStartedError as error:
+        raise Refused(
+            Refusal(
+                rule="run_in_progress",
+                message=f"A run holds the lock of {request.cluster_id}",
+                values={"workflow_id": workflow_id, "run_id": error.run_id},
+                remedy="Follow it in the Temporal UI; a second start is possible when it has ended.",
+            )
+        ) from error
+
+
+async def start_guardian(client: Client, cluster_id: str) -> WorkflowHandle[Guardian, None]:
+    """The running guardian of the cluster, started if there was none."""
+    return await client.start_workflow(
+        Guardian.run,
+        GuardianState(cluster_id=cluster_id),
+        id=guardian_id(cluster_id),
+        task_queue=RUNBOOKS_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary=f"Guardian of {cluster_id}",
+    )
