@@ -146,7 +146,7 @@ async def test_the_power_switch_of_the_topology_fences_a_node(lab: Lab) -> None:
 async def until(condition: Callable[[], bool]) -> None:
     """Return once it holds; other processes bring it about."""
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.05)
 
 

@@ -111,7 +111,7 @@ async def test_off_kills_everything_of_the_node_and_keeps_it_down(lab: Switched,
     data = lab.machine.home / "data"
     data.mkdir()
     database = lab.processes.start("database", FAMILY, cwd=data)
-    while len(living_inside(data)) < 2:  # noqa: ASYNC110 - another process's doing
+    while len(living_inside(data)) < 2:
         await asyncio.sleep(0.01)
     answer = await power.switch(lab.hook, "n1", "off", "run-1/fence")
     assert (answer.changed, answer.detail) == (True, "n1 is off; 3 processes killed, none left")
