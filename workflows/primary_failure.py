@@ -88,7 +88,7 @@ class PrimaryFailure:
                 await self._verify()
         except Ended as ended:
             self.ended = ended
-            self.progress.skip_rest(ended.reason)
+            self.progress.skip_rest()
         async with step("audit"):
             result = await self._audit()
         await self._tell(result)

@@ -83,11 +83,11 @@ class Progress:
         self._steps[name] = self._steps[name].model_copy(update={"note": note})
         self.refresh()
 
-    def skip_rest(self, why: str) -> None:
+    def skip_rest(self) -> None:
         """Mark the steps not reached as skipped, all but the audit, which always runs."""
         for step in list(self._steps.values()):
             if step.status is StepStatus.PENDING and step.name != "audit":
-                self._steps[step.name] = step.model_copy(update={"status": StepStatus.SKIPPED, "note": why})
+                self._steps[step.name] = step.model_copy(update={"status": StepStatus.SKIPPED})
 
     @property
     def steps(self) -> tuple[StepProgress, ...]:

@@ -69,9 +69,8 @@ def show_result(result: RunResult) -> None:
     mark = f"{DRY_RUN_MARK} " if result.dry_run else ""
     good = result.verified or result.outcome is RunOutcome.PREVIEWED
     console = out if good else err
-    console.print(
-        f"{mark}{result.outcome.value}: {result.reason}", style="bold green" if good else "bold red"
-    )
+    style = "bold green" if good else "bold red"
+    console.print(f"{mark}{result.outcome.value}: {result.reason}", style=style, markup=False)
     for note in result.notes:
         out.print(f"{mark}note: {note}", markup=False)
     if result.fencing is not None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import ControlPlane
@@ -176,6 +177,8 @@ def _show(report: DemoReport) -> None:
     """The summary for people."""
     result, writes = report.result, report.writes
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     rows = [
         ("outcome", f"{result.outcome.value}: {result.reason}"),
         ("time to detect", _seconds(report.detect_ms)),
@@ -197,7 +200,7 @@ def _show(report: DemoReport) -> None:
     rows.append(("audit", result.audit_id or "none"))
     rows.append(("Temporal UI", report.ui_url or "the UI of the server at TEMPORAL_ADDRESS"))
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     out.print()
     out.print(table)
     good = "verified failover, no acknowledged write lost"

@@ -12,6 +12,7 @@ from . import audit, guardian, lab
 from .execute import execute
 from .plan import plan
 from .processes import agent, worker
+from .rejoin import rejoin
 from .simulate import simulate
 from .status import status
 from .validate import validate
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (plan, simulate, execute, status, validate, worker, agent):
+for command in (plan, simulate, execute, status, rejoin, validate, worker, agent):
     app.command()(command)
 app.add_typer(audit.app, name="audit")
 app.add_typer(guardian.app, name="guardian")

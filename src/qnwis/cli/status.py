@@ -104,10 +104,15 @@ def _show(now: Status) -> None:
         f"  {now.healthy_nodes} of {now.total_nodes} nodes healthy, quorum {now.quorum_size}"
         f" {'reached' if now.has_quorum else 'NOT reached'}, primary {now.primary_node_id or 'unknown'}"
     )
-    table = Table("node", "status", "role", "timeline", "position", "epoch", "age", "source", box=None)
+    table = Table("node", "status", "role", "timeline", "position", "epoch", "age", box=None, pad_edge=False)
+    table.add_column("source", overflow="fold")
     for node in now.evidence.nodes:
         table.add_row(*_row(node))
     out.print(table)
+    for node in now.evidence.nodes:
+        why = node.error or (node.state.why_down if node.state is not None else None)
+        if why:
+            out.print(f"{node.node_id}: {why}", markup=False)
     if now.guardian is None:
         out.print(f"guardian: {now.guardian_note}", markup=False)
         return
@@ -126,7 +131,7 @@ def _row(node: NodeEvidence) -> tuple[str, ...]:
     )
     state = node.state
     if state is None:
-        return node.node_id, node.status.value, "", "", "", "", age, f"{node.source}: {node.error}"
+        return node.node_id, node.status.value, "", "", "", "", age, node.source
     role = (
         "primary"
         if state.writable

@@ -84,14 +84,14 @@ def steps_table(
     table = Table("", "step", "expected", "elapsed", "", box=None, pad_edge=False)
     for step in steps:
         mark, style = STYLES[step.status]
-        table.add_row(mark, step.title, _ms(step.expected_ms), _ms(step.elapsed_ms), step.note, style=style)
+        times = _ms(step.expected_ms), _ms(step.elapsed_ms)
+        table.add_row(mark, step.title, *times, Text(step.note.replace("`", "")), style=style)
         if step.name == "execution":
             for outcome in outcomes:
                 good = outcome.status is OutcomeStatus.SUCCEEDED
                 mark = "✓" if good else "·" if outcome.status is OutcomeStatus.STARTED else "–"
-                table.add_row(
-                    "", f"  {mark} {outcome.action_id}", "", _ms(outcome.duration_ms), outcome.detail
-                )
+                row = f"  {mark} {outcome.action_id}", "", _ms(outcome.duration_ms), Text(outcome.detail)
+                table.add_row("", *row)
     return Group(Text(f"{DRY_RUN_MARK} nothing is changed", "bold yellow"), table) if dry_run else table
 
 

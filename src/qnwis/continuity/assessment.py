@@ -118,7 +118,7 @@ def _partition_refusal(
         return None
     return Refusal(
         rule="partition_suspected",
-        message=f"{primary} does not answer the probes, but {', '.join(hearing)} still hears it",
+        message=f"{primary} does not answer the probes, but it is still heard by {', '.join(hearing)}",
         values={"primary": primary, "hearing": list(hearing), "live_within_s": LIVE_STREAM.total_seconds()},
         remedy="Nothing is done automatically; check the network between the vantages and the primary.",
     )
