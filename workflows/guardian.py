@@ -37,8 +37,9 @@ with workflow.unsafe.imports_passed_through():
         decide,
     )
     from qnwis.continuity.model import Identifier, Model
-    from qnwis.continuity.run import Assessment, Detection, FailoverRequest, RunOutcome, RunResult
+    from qnwis.continuity.run import Assessment, Detection, FailoverRequest, RunKind, RunOutcome, RunResult
     from qnwis.continuity.topology import NodeStatus
+    from qnwis.runbook import load_runbook
 
 HISTORY_KEPT = timedelta(hours=1)
 RETRY_FIRST = timedelta(seconds=2)
@@ -229,6 +230,7 @@ class Guardian:
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 parent_close_policy=workflow.ParentClosePolicy.ABANDON,
                 static_summary=f"Failover of {self.cluster_id}: {self.primary_node_id} failed",
+                static_details=load_runbook(RunKind.PRIMARY_FAILURE).text,
             )
         except WorkflowAlreadyStartedError:
             self._try_again_later("a run holds the cluster's lock")

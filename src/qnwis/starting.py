@@ -7,8 +7,9 @@ from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunResult
+from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunKind, RunResult
 from qnwis.providers.errors import Refused
+from qnwis.runbook import load_runbook
 from workflows.guardian import Guardian, GuardianState
 from workflows.names import RUNBOOKS_QUEUE, failover_id, guardian_id
 from workflows.primary_failure import PrimaryFailure
@@ -27,7 +28,7 @@ async def start_failover(
             id=workflow_id,
             task_queue=RUNBOOKS_QUEUE,
             static_summary=f"{mark}Failover of {request.cluster_id}: {request.reason}",
-            static_details=f"{mark}Started by {request.initiated_by}: {request.reason}",
+            static_details=load_runbook(RunKind.PRIMARY_FAILURE).text,
         )
     except WorkflowAlreadyStartedError as error:
         raise Refused(

@@ -1,0 +1,62 @@
+"""`rejoin`: bring a node back as a standby of the present primary."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qnwis.config.load import load_cluster
+from qnwis.continuity.evidence import ClusterEvidence, current_primary
+from qnwis.continuity.orders import Receipt, RejoinOrder
+from qnwis.continuity.topology import Cluster
+from qnwis.providers.evidence import collect_evidence
+from qnwis.providers.nodes import HttpNodes
+from qnwis.transport import Transport
+
+from .output import AsJson, Exit, clear_errors, fail, out, print_json
+
+REJOIN_TIMEOUT_S = 3600.0
+"""A node that cannot be rewound takes a fresh copy of the whole database."""
+
+
+def rejoin(
+    node_id: Annotated[str, typer.Argument(help="The node that comes back.")],
+    cluster: Annotated[Path, typer.Option(help="Topology, cluster.yaml.")],
+    as_json: AsJson = False,
+) -> None:
+    """Rewind a node to the present primary's history and let it follow. What only it had is dropped."""
+    with clear_errors(as_json=as_json):
+        topology = load_cluster(cluster)
+        if node_id not in {node.node_id for node in topology.nodes}:
+            fail(Exit.USAGE, f"{cluster}: no node {node_id!r} in {topology.cluster_id}")
+        receipt = asyncio.run(_rejoin(topology, node_id))
+    if as_json:
+        print_json(receipt)
+    else:
+        out.print(receipt.detail, markup=False)
+
+
+async def _rejoin(cluster: Cluster, node_id: str) -> Receipt:
+    async with HttpNodes(Transport()) as nodes:
+        evidence = await collect_evidence(nodes, cluster)
+        order = _order(cluster, evidence, node_id)
+        return await nodes.order(cluster.node(node_id), order, timeout_s=REJOIN_TIMEOUT_S)
+
+
+def _order(cluster: Cluster, evidence: ClusterEvidence, node_id: str) -> RejoinOrder:
+    primary = current_primary(cluster, evidence)
+    state = evidence.of(primary).state if primary is not None else None
+    if primary is None or state is None or not state.writable:
+        fail(
+            Exit.REFUSED, f"no primary of {cluster.cluster_id} accepts writes now; there is nothing to follow"
+        )
+    if primary == node_id:
+        fail(Exit.REFUSED, f"{node_id} is the primary of {cluster.cluster_id}; a rejoin would drop its data")
+    unique = uuid.uuid4().hex[:12]
+    return RejoinOrder(
+        effect_id=f"rejoin-{node_id}-{unique}", run_id=f"cli-{unique}", epoch=state.epoch, upstream=primary
+    )

@@ -1,0 +1,108 @@
+"""The commands that need no server, as a user types them: output, exit codes, clear errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from qnwis.cli.qnwis_continuity import app
+from qnwis.config.shipped import shipped
+
+CONFIG = shipped("config") / "continuity"
+CLUSTER, POLICY = CONFIG / "cluster.yaml", CONFIG / "policy.yaml"
+FILES = ["--cluster", str(CLUSTER), "--policy", str(POLICY)]
+
+
+def call(*arguments: str, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "NO_COLOR": "1", **(env or {})})
+
+
+def test_plan_writes_the_file_that_execute_reads(tmp_path: Path) -> None:
+    output = tmp_path / "plan.json"
+    done = call("plan", *FILES, "--output", str(output))
+    assert done.exit_code == 0, done.output
+    plan = json.loads(output.read_text())
+    assert plan["plan"]["primary_node_id"] == "node-1"
+    assert plan["plan"]["failover_target_id"] == "node-2"
+    assert plan["action_count"] == len(plan["plan"]["actions"]) == 5
+    assert plan["digest"].startswith("sha256:") and plan["digest"] in done.output
+
+
+def test_plan_as_json_is_one_document() -> None:
+    done = call("plan", *FILES, "--json")
+    assert json.loads(done.stdout)["plan"]["failover_target_id"] == "node-2"
+
+
+def test_a_refused_plan_names_the_rule_its_values_and_the_remedy(tmp_path: Path) -> None:
+    broken = tmp_path / "cluster.yaml"
+    text = CLUSTER.read_text()
+    broken.write_text(text.replace("status: healthy", "status: failed"))
+    done = call("plan", "--cluster", str(broken), "--policy", str(POLICY))
+    assert done.exit_code == 3
+    assert "Refused [no_quorum]" in done.stderr
+    assert "quorum_size = 2" in done.stderr and "→" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "value"),
+    [
+        (("capacity: 95.0", "capacity: -1"), "capacity", "-1"),
+        (("role: secondary", "role: primry"), "role", "primry"),
+        (("quorum_size: 2", "quorum_size: 1"), "quorum_size", "1"),
+    ],
+)
+def test_a_bad_file_is_named_with_line_field_value_and_what_was_expected(
+    tmp_path: Path, change: tuple[str, str], field: str, value: str
+) -> None:
+    text = CLUSTER.read_text()
+    assert change[0] in text
+    bad = tmp_path / "cluster.yaml"
+    bad.write_text(text.replace(*change, 1))
+    line = next(n for n, t in enumerate(bad.read_text().splitlines(), 1) if change[1] in t)
+    done = call("validate", "--cluster", str(bad))
+    assert done.exit_code == 2
+    for part in (f"{bad}:{line}", field, value, "expected"):
+        assert part in done.output
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
+    done = call("plan", "--cluster", str(tmp_path / "no.yaml"), "--policy", str(POLICY))
+    assert done.exit_code == 2
+    assert str(tmp_path / "no.yaml") in done.output and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("seed", ["42", "7"])
+def test_the_same_seed_gives_the_same_bytes(tmp_path: Path, seed: str) -> None:
+    files = []
+    for name in ("a.json", "b.json"):
+        files.append(tmp_path / name)
+        scenario = ["--scenario", "primary_failure", "--seed", seed, "--output", str(files[-1])]
+        assert call("simulate", *FILES, *scenario).exit_code == 0
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_plan_changed_by_hand_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / "plan.json"
+    call("plan", *FILES, "--output", str(output))
+    output.write_text(output.read_text().replace("node-2", "node-3"))
+    done = call("execute", "--plan", str(output))
+    assert done.exit_code == 2
+    assert "digest" in done.output
+
+
+def test_without_a_server_one_line_says_what_to_do(tmp_path: Path) -> None:
+    output = tmp_path / "plan.json"
+    call("plan", *FILES, "--output", str(output))
+    done = call("execute", "--plan", str(output), "--address", "127.0.0.1:1")
+    assert done.exit_code == 4
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "127.0.0.1:1" in done.stderr and "TEMPORAL_ADDRESS" in done.stderr
+
+
+def test_commands_for_a_lab_that_is_not_there_say_how_to_start_one(tmp_path: Path) -> None:
+    done = call("lab", "stop", "--directory", str(tmp_path / "none"))
+    assert done.exit_code == 1
+    assert "lab start" in done.output
