@@ -203,9 +203,9 @@ def _show(report: DemoReport) -> None:
         table.add_row(name, Text(value))
     out.print()
     out.print(table)
-    good = "verified failover, no acknowledged write lost"
-    bad = "NOT verified" if not result.verified else f"{len(writes.lost)} acknowledged writes LOST"
-    out.print(good if report.verified else bad, style="bold green" if report.verified else "bold red")
+    lost = f"{len(writes.lost) or 'no'} acknowledged writes lost"
+    verdict = f"{'verified' if result.verified else 'NOT verified'}, {lost}"
+    out.print(verdict, style="bold green" if report.verified else "bold red")
 
 
 def _show_kept(directory: Path | None) -> None:
