@@ -21,6 +21,9 @@ from qnwis.continuity.topology import Cluster, Node, NodeStatus
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import Nodes
 
+LIVE, READY, DEEP = "/health/live", "/health/ready", "/health/deep"
+BUDGET_MS = {LIVE: 100.0, READY: 200.0, DEEP: 500.0}
+"""In what time each health question is expected to be answered. Late is reported, and never a miss."""
 READY_EVERY = 2
 """Beats between two readiness checks."""
 DEEP_EVERY = 6
@@ -36,11 +39,22 @@ class WatchRequest(Model):
     """What this vantage knew when its last watch returned."""
 
 
+class Answer(Model):
+    """The last answer to one health question."""
+
+    ok: bool
+    latency_ms: float
+    within_budget: bool
+    error: str | None = None
+
+
 class NodeVote(Model):
     """What one vantage says of one node."""
 
     detector: NodeDetector
     first_miss_at: datetime | None = None
+    health: Mapping[str, Answer] = {}
+    """By health path. For people: the detector alone decides."""
 
 
 class WatchReport(Model):
@@ -130,14 +144,24 @@ class _Watch:
             tripwire.cancel()
 
     async def _beat(self, node: Node, beat: int) -> None:
-        timeout_s = self._config.timeout_sec
-        ok = (await self._nodes.probe(node, "/health/live", timeout_s=timeout_s)).ok
+        ok = await self._ask(node, LIVE)
         if ok and beat % READY_EVERY == 0:
-            ready = await self._nodes.probe(node, "/health/ready", timeout_s=timeout_s)
-            ok = ready.ok or not await self._database_is_down(node)
+            ok = await self._ask(node, READY) or not await self._database_is_down(node)
         if ok and beat % DEEP_EVERY == 0:
-            await self._nodes.probe(node, "/health/deep", timeout_s=timeout_s)
+            await self._ask(node, DEEP)
         self._observe(node.node_id, ok)
+
+    async def _ask(self, node: Node, path: str) -> bool:
+        probe = await self._nodes.probe(node, path, timeout_s=self._config.timeout_sec)
+        answer = Answer(
+            ok=probe.ok,
+            latency_ms=round(probe.latency_ms, 1),
+            within_budget=probe.latency_ms <= BUDGET_MS[path],
+            error=probe.error,
+        )
+        vote = self._votes[node.node_id]
+        self._votes[node.node_id] = vote.model_copy(update={"health": {**vote.health, path: answer}})
+        return probe.ok
 
     async def _database_is_down(self, node: Node) -> bool:
         """Not ready is not down (connections may be exhausted); only the agent's own word for it is."""
@@ -151,7 +175,8 @@ class _Watch:
         vote = self._votes[node_id]
         detector = observe(vote.detector, ok, self._config)
         first_miss_at = None if ok else vote.first_miss_at or datetime.now(UTC)
-        self._votes[node_id] = NodeVote(detector=detector, first_miss_at=first_miss_at)
+        changes = {"detector": detector, "first_miss_at": first_miss_at}
+        self._votes[node_id] = vote.model_copy(update=changes)
         if detector.status is not self._told.get(node_id, NodeStatus.UNKNOWN):
             self.changed.set()
 

@@ -52,6 +52,7 @@ class Execution:
                     return verification
                 case Do(action=action, again=again):
                     self._register(Outcome(action_id=action.action_id, status=OutcomeStatus.STARTED))
+                    shown()
                     self._register(await self._do(action, again=again))
                 case Undo(action=action):
                     self._register(await self._undo(action))

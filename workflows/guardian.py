@@ -79,6 +79,8 @@ class GuardianView(Model):
     cluster_id: str
     primary_node_id: str | None
     statuses: dict[str, NodeStatus]
+    votes: Mapping[str, Mapping[str, NodeVote]]
+    """By vantage, then by node, as of the last change of a status."""
     pause: Pause | None
     holding: str | None
     """Why a failed primary is not acted on now."""
@@ -330,6 +332,7 @@ class Guardian:
             cluster_id=self.cluster_id,
             primary_node_id=self.primary_node_id,
             statuses=self.statuses,
+            votes=self.votes,
             pause=self.pause,
             holding=self.holding,
             proposal=self.proposal,
