@@ -190,7 +190,8 @@ def read_key_file(path: Path) -> dns.tsig.Key:
         text = path.read_text()
     except OSError as error:
         raise KeyFileError(f"{path}: cannot be read ({error.strerror}); expected a TSIG key file") from error
-    text = re.sub(r"(//|#).*", "", text)
+    # Comments, but not the "//" that base64 may hold.
+    text = re.sub(r'("[^"\n]*")|(//|#).*', lambda found: found[1] or "", text)
     found = re.search(r'\bkey\s+"?([^"\s{]+)"?\s*\{([^}]*)\}', text)
     fields = dict(re.findall(r'\b(algorithm|secret)\s+"?([^"\s;]+)"?\s*;', found[2])) if found else {}
     if found is None or fields.keys() != {"algorithm", "secret"}:

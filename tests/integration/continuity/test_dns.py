@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -241,3 +242,9 @@ def test_a_key_file_is_read_as_bind_reads_it(tmp_path: Path) -> None:
     assert (key.name, key.algorithm) == (dns.name.from_text("lab."), dns.name.from_text("hmac-sha256."))
     (tmp_path / "written").write_text(key_file_text("lab.", SECRET))
     assert read_key_file(tmp_path / "written") == key
+
+
+def test_a_secret_may_look_like_a_comment(tmp_path: Path) -> None:
+    secret = SECRET.replace("c2Vj", "//8A")
+    (tmp_path / "k").write_text(f"# from tsig-keygen\n{key_file_text('lab.', secret)}// the end\n")
+    assert base64.b64encode(read_key_file(tmp_path / "k").secret).decode() == secret

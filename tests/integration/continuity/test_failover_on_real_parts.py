@@ -1,0 +1,272 @@
+"""Whole failovers on real parts: PostgreSQL, agents, DNS, a power switch, Temporal, a worker, the guardian.
+
+The tests share one lab; each starts from a healed cluster, whoever is the primary by then. The demonstration
+has labs of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from qnwis.agent.processes import processes_in
+from qnwis.continuity.orders import RejoinOrder
+from qnwis.continuity.run import DRY_RUN_MARK, RunResult
+from qnwis.lab.acks import analyse
+from qnwis.lab.cluster import Lab
+from qnwis.lab.control_plane import WORKER, ControlPlane, start_worker
+from qnwis.lab.temporal_server import ADDRESS_VARIABLE
+from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
+from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.dns import Rfc2136Dns
+from qnwis.providers.nodes import HttpNodes
+from qnwis.transport import Transport
+
+from .real import (
+    WITHIN_S,
+    Run,
+    Said,
+    Scene,
+    command,
+    healed,
+    lab_directory,
+    left_behind,
+    restart_temporal,
+    running_lab,
+    settings_of,
+    start_command,
+    until,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_server() -> Iterator[None]:
+    """These tests kill the Temporal server: never somebody else's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(ADDRESS_VARIABLE, raising=False)
+        yield
+
+
+@pytest.fixture(scope="module")
+async def control(own_server: None) -> AsyncIterator[ControlPlane]:
+    with lab_directory() as root:
+        async with running_lab(root) as control:
+            yield control
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    with lab_directory() as root:
+        yield root
+
+
+@pytest.fixture
+async def scene(control: ControlPlane) -> AsyncIterator[Scene]:
+    async with HttpNodes(Transport()) as nodes:
+        yield await healed(control, nodes)
+        await control.lab.stop_clients()
+
+
+@pytest.fixture(scope="module")
+async def qnwis(control: ControlPlane) -> Command:
+    """The command as a user types it, in the environment that `lab env` prints."""
+    settings = await settings_of(control.lab)
+    return partial(command, env=settings)
+
+
+Command = Callable[..., Coroutine[None, None, Said]]
+
+
+# As a user types it
+
+
+async def test_a_dry_run_changes_nothing(scene: Scene, qnwis: Command, tmp_path: Path) -> None:
+    await scene.lab.start_clients(2)
+    before = await everything(scene)
+    plan = await live_plan(scene, qnwis, tmp_path)
+
+    previewed = await qnwis("execute", "--plan", str(plan), "--dry-run")
+
+    assert previewed.code == 0, previewed
+    assert f"{DRY_RUN_MARK} previewed: every effect was previewed, none was made" in previewed.out
+    assert f"{DRY_RUN_MARK} note: would be refused: The primary {scene.primary} answers" in previewed.out
+    assert await everything(scene) == before
+    written = len(scene.lab.ack_log().acks)
+    await until_each_client_writes(scene.lab, 2, after=written)
+    address = scene.lab.cluster.node(scene.primary).hostname
+    assert {ack.server for ack in scene.lab.ack_log().acks} == {address}
+
+
+async def test_a_plan_is_executed_once_and_leaves_its_record(
+    scene: Scene, qnwis: Command, tmp_path: Path
+) -> None:
+    plan = await live_plan(scene, qnwis, tmp_path)
+    execute = ("execute", "--plan", str(plan), "--even-if-healthy", "--reason", "maintenance")
+    with scene.stalled("flip"):
+        first = asyncio.create_task(qnwis(*execute, "--initiated-by", "ann", "--json"))
+        run = await scene.next_run()
+        await scene.until_waiting(run, "flip")
+        second = await qnwis(*execute)
+    assert second.code == 3, second
+    assert f'run_id = "{run.result_run_id}"' in second.err
+
+    executed = await first
+    assert executed.code == 0, executed
+    assert (executed.json["outcome"], executed.json["run_id"]) == ("completed", run.result_run_id)
+    assert scene.effects(executed.json["run_id"]) == scene.one_failover(scene.target)
+
+    cluster = str(scene.lab.folder.config / "cluster.yaml")
+    status = await qnwis("status", "--cluster", cluster, "--json")
+    assert (status.code, status.json["primary_node_id"]) == (0, scene.target), status
+    audit_id = executed.json["audit_id"]
+    record = await qnwis("audit", "--audit-id", audit_id, "--json")
+    assert record.code == 0, record
+    assert (record.json["audit_id"], record.json["initiated_by"]) == (audit_id, "ann")
+    assert (record.json["source_node"], record.json["target_node"]) == (scene.primary, scene.target)
+    verified = await qnwis("audit", "verify")
+    assert (verified.code, verified.out) == (0, "the chain is unbroken\n")
+
+
+# Failures
+
+
+async def test_a_killed_primary_is_replaced_and_comes_back_as_a_standby(scene: Scene) -> None:
+    lab = scene.lab
+    await lab.start_clients(4, pause_ms=0)
+    await lab.kill_node(scene.primary)
+    result = await result_of(await scene.next_run())
+
+    assert result.verified and result.old_primary == scene.primary
+    new = result.new_primary or ""
+    assert scene.effects(result.run_id) == scene.one_failover(new)
+    store = SqliteAuditStore(lab.folder.audit / "audit.sqlite", lab.folder.audit / "audit-signing-key.pem")
+    (record,) = await store.by_run(result.run_id)
+    assert record.audit_id == result.audit_id and record.result.success
+    assert await store.verify() == ()
+
+    await until_each_client_writes(lab, 4, to=lab.cluster.node(new).hostname)
+    await lab.stop_clients()
+    log = lab.ack_log()
+    assert analyse(log, await lab.rows(new)).lost == ()
+
+    old = lab.machine(scene.primary)
+    assert old.powered_off
+    old.power_on()
+    down = await scene.until_state(scene.primary, lambda s: "[epoch_superseded]" in (s.why_down or ""))
+    assert (down.database_up, processes_in(old.data_dir)) == (False, [])
+
+    order = RejoinOrder(
+        effect_id=f"{result.run_id}/rejoin",
+        run_id=result.run_id,
+        epoch=result.epoch or 0,
+        upstream=new,
+    )
+    await scene.nodes.order(lab.cluster.node(scene.primary), order, timeout_s=WITHIN_S)
+    end = (await scene.state(new)).write_lsn or 0
+    back = await scene.until_state(scene.primary, lambda s: s.streaming and (s.replay_lsn or 0) >= end)
+    assert (back.upstream, back.writable) == (new, False)
+    assert analyse(log, await lab.rows(scene.primary)).lost == ()
+
+
+@pytest.mark.parametrize("place", ["promote", "flip"])
+async def test_a_killed_worker_leaves_the_run_to_the_next_one(scene: Scene, place: str) -> None:
+    with scene.stalled(place):
+        await scene.lab.kill_node(scene.primary)
+        run = await scene.next_run()
+        await scene.until_waiting(run, place)
+        scene.lab.processes.kill(WORKER)
+    # What the dead worker had asked for happens now, and nobody hears of it.
+    start_worker(scene.lab, scene.control.server)
+
+    result = await result_of(run)
+    assert result.verified
+    assert scene.effects(result.run_id) == scene.one_failover(scene.target)
+
+
+async def test_a_killed_temporal_server_goes_on_where_it_was(scene: Scene) -> None:
+    with scene.stalled("promote"):
+        await scene.lab.kill_node(scene.primary)
+        run = await scene.next_run()
+        await scene.until_waiting(run, "promote")
+        scene.lab.processes.kill(TEMPORAL)
+    # The worker is answered now, and has nobody to tell.
+    await restart_temporal(scene.control)
+
+    result = await result_of(run)
+    assert result.verified
+    assert scene.effects(result.run_id) == scene.one_failover(scene.target)
+
+
+# The demonstration
+
+
+async def test_the_demonstration_is_verified_and_loses_nothing(root: Path) -> None:
+    shown = await command("lab", "demo", "--directory", str(root), "--json")
+    assert shown.code == 0, shown
+    assert shown.json["verified"] is True
+    assert shown.json["writes"]["lost"] == [] and len(shown.json["writes"]["per_server"]) == 2
+    assert left_behind(root) == []
+
+
+@pytest.mark.parametrize("when", ["starting three PostgreSQL nodes", "node-1 is killed"])
+async def test_ctrl_c_leaves_nothing_of_the_demonstration_behind(root: Path, when: str) -> None:
+    demo = await start_command("lab", "demo", "--directory", str(root), new_session=True)
+    assert demo.stderr is not None
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while when not in (line := (await demo.stderr.readline()).decode()):
+                assert line, "the demonstration has ended by itself"
+            await until(lambda: len(left_behind(root)) > 1)
+            os.killpg(demo.pid, signal.SIGINT)  # as a terminal does: all that run in the foreground get it
+            _, said = await demo.communicate()
+    finally:
+        if demo.returncode is None:
+            demo.kill()
+    assert demo.returncode == 130, said
+    assert said.decode().splitlines()[-1] == "interrupted; the lab is stopped"
+    assert left_behind(root) == []
+
+
+async def everything(scene: Scene) -> dict[str, object]:
+    """All that a failover would change: what nodes say, what journals hold, where the name points."""
+    lab = scene.lab
+    assert lab.cluster.dns is not None
+    states = [await scene.state(node.node_id) for node in lab.cluster.nodes]
+    journals = [lab.folder.power_journal, lab.folder.dns_journal]
+    journals += [lab.machine(node.node_id).state_dir / "journal.jsonl" for node in lab.cluster.nodes]
+    return {
+        "nodes": [(s.node_id, s.writable, s.upstream, s.timeline, s.epoch, s.streaming) for s in states],
+        "journals": [path.read_text() if path.exists() else "" for path in journals],
+        "dns": await Rfc2136Dns().read(lab.cluster.dns),
+    }
+
+
+async def live_plan(scene: Scene, qnwis: Command, folder: Path) -> Path:
+    """A plan from the world as it is."""
+    plan, config = folder / "plan.json", scene.lab.folder.config
+    files = ("--cluster", str(config / "cluster.yaml"), "--policy", str(config / "policy.yaml"))
+    planned = await qnwis("plan", *files, "--live", "--output", str(plan))
+    assert planned.code == 0, planned
+    assert f"{scene.primary} → {scene.target}" in planned.out
+    return plan
+
+
+async def result_of(run: Run) -> RunResult:
+    async with asyncio.timeout(WITHIN_S):
+        return await run.result()
+
+
+async def until_each_client_writes(lab: Lab, count: int, *, after: int = 0, to: str | None = None) -> None:
+    """Return once each client has had a write acknowledged, later than so many or by that server."""
+
+    def writes() -> bool:
+        acks = [ack for ack in lab.ack_log().acks[after:] if to in (None, ack.server)]
+        return {ack.client for ack in acks} == set(range(count))
+
+    await until(writes)
