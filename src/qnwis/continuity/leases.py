@@ -1,0 +1,333 @@
+"""Leases: which node may acknowledge writes, decided by the cluster's agents among themselves.
+
+The invariant: at no instant may two nodes acknowledge writes, and epochs only grow, each held by one node.
+It rests on what agents do and remember alone; a run that lies, whose clock is wrong or that is told to go on
+by a person can make a cluster wait, never make it write twice. In short:
+
+- A *holder* asks every member and may serve while a majority's grants are younger than the lease, counted
+  from before it asked, less the drift margin. Two majorities share a member.
+- A *grantor* gives its grant to another holder only when its own last one has run out by its own clock or was
+  released. It began to count after the holder did and counts longer. So the shared member never helps two.
+- It grants nothing below an epoch it promised or granted, and no epoch to two holders. So a majority's
+  promises end all epochs below: what they answer of earlier grants stays true, and so does a standby's
+  flushed position.
+- A holder *releases* an epoch when no process of its database is left, and never serves under it, or under
+  one below it, again. So a release stays true however late, and however often, it arrives.
+
+What must outlive a restart is in the two records. The caller writes a changed record to disk before it sends
+what came with it, and before its database serves. A restarted grantor counts its last grant as a full lease
+from then on; a restarted holder has no lease until it is granted one.
+
+All times are seconds of the caller's own monotonic clock, one that counts while the machine is suspended; no
+time of one node is ever compared with another's. How the set of members changes is in `membership.py`.
+"""
+
+from __future__ import annotations
+
+from .lease_messages import (
+    Ask,
+    Granted,
+    LastGrant,
+    LeaseTerms,
+    Membership,
+    Pending,
+    Promised,
+    PromiseRequest,
+    Release,
+)
+from .model import Model
+from .refusal import Refusal
+
+# --- the grantor: every agent, the holder's own included ---
+
+
+class GrantorRecord(Model):
+    """What a grantor must not forget."""
+
+    node_id: str
+    membership: Membership = Membership()
+    epoch: int = 0
+    """The highest it promised or granted."""
+    run_id: str = ""
+    """To whom it promised that epoch."""
+    granted: LastGrant | None = None
+    pending: Pending | None = None
+
+
+class Grantor(Model):
+    record: GrantorRecord
+    granted_until_s: float | None = None
+    """Until when the last grant binds; None when it does not."""
+    reserved_until_s: float | None = None
+    """Until when a former holder has to wait for the run that was promised the epoch."""
+
+
+def grant(state: Grantor, ask: Ask, terms: LeaseTerms, now_s: float) -> tuple[Grantor, Granted | Refusal]:
+    """Grant or renew the lease of an epoch to the holder that asks for it."""
+    record = state.record
+    refusal = (
+        _other_membership(record, ask.membership_version)
+        or _epoch_gone(record, ask.epoch, ask.run_id)
+        or _epoch_taken(record, ask)
+        or _bound_to_another(state, ask, now_s)
+    )
+    if refusal is not None:
+        return state, refusal
+    granted = LastGrant(epoch=ask.epoch, holder=ask.holder, duration_s=terms.duration_s)
+    record = record.model_copy(update={"epoch": ask.epoch, "run_id": ask.run_id, "granted": granted})
+    return state.model_copy(update={"record": record, "granted_until_s": now_s + terms.duration_s}), Granted(
+        ask_id=ask.ask_id,
+        member=record.node_id,
+        holder=ask.holder,
+        epoch=ask.epoch,
+        duration_s=terms.duration_s,
+        pending=record.pending,
+    )
+
+
+def promise(
+    state: Grantor, request: PromiseRequest, terms: LeaseTerms, now_s: float
+) -> tuple[Grantor, Promised | Refusal]:
+    """Promise an epoch. A lease already granted stays, but cannot be renewed here any more."""
+    record = state.record
+    refusal = (
+        _other_membership(record, request.membership_version)
+        or _epoch_gone(record, request.epoch, request.run_id)
+        or _reserved(state, request, now_s)
+    )
+    if refusal is not None:
+        return state, refusal
+    record = record.model_copy(update={"epoch": request.epoch, "run_id": request.run_id})
+    reserved_until_s = now_s + terms.reserve_s if request.former_holder is None else None
+    return state.model_copy(update={"record": record, "reserved_until_s": reserved_until_s}), Promised(
+        member=record.node_id,
+        epoch=request.epoch,
+        run_id=request.run_id,
+        membership_version=request.membership_version,
+        granted=record.granted,
+        remaining_s=_remaining_s(state, now_s),
+    )
+
+
+def withdrawn(state: Grantor, epoch: int, run_id: str) -> Grantor:
+    """The run gave up: the former holder may take the lease up again, under a higher epoch.
+
+    A run withdraws only an epoch under which it ordered no promotion, or one that is known to have failed.
+    """
+    if (state.record.epoch, state.record.run_id) != (epoch, run_id):
+        return state
+    return state.model_copy(update={"reserved_until_s": None})
+
+
+def released(state: Grantor, release: Release) -> Grantor:
+    """Heed a release. One of an epoch below the last grant says nothing about that grant."""
+    granted = state.record.granted
+    if granted is None or granted.holder != release.holder or granted.epoch > release.epoch:
+        return state
+    record = state.record.model_copy(update={"granted": granted.model_copy(update={"released": True})})
+    return state.model_copy(update={"record": record, "granted_until_s": None})
+
+
+def restarted(record: GrantorRecord, now_s: float) -> Grantor:
+    """A grantor after a restart: it cannot know when it gave its last grant, so that binds it anew."""
+    granted = record.granted
+    if granted is None or granted.released:
+        return Grantor(record=record)
+    return Grantor(record=record, granted_until_s=now_s + granted.duration_s)
+
+
+def _other_membership(record: GrantorRecord, version: int) -> Refusal | None:
+    if version == record.membership.version:
+        return None
+    return Refusal(
+        rule="other_membership",
+        message=f"{record.node_id} is at membership {record.membership.version}, not {version}.",
+        values={"version": version, "own_version": record.membership.version},
+        remedy="Whichever is behind must adopt the newer membership first.",
+    )
+
+
+def _epoch_gone(record: GrantorRecord, epoch: int, run_id: str) -> Refusal | None:
+    if epoch > record.epoch or (epoch == record.epoch and run_id == record.run_id):
+        return None
+    return Refusal(
+        rule="epoch_gone",
+        message=f"Epoch {epoch} for {run_id}: {record.node_id} promised {record.epoch} to {record.run_id}.",
+        values={"epoch": epoch, "run_id": run_id, "promised": record.epoch, "promised_to": record.run_id},
+        remedy="Take an epoch above the promised one.",
+    )
+
+
+def _epoch_taken(record: GrantorRecord, ask: Ask) -> Refusal | None:
+    granted = record.granted
+    if granted is None or granted.epoch != ask.epoch:
+        return None
+    if granted.holder == ask.holder and not granted.released:
+        return None
+    how = "released by" if granted.released else "granted to"
+    return Refusal(
+        rule="epoch_taken",
+        message=f"Epoch {ask.epoch} was {how} {granted.holder}; {ask.holder} cannot hold it.",
+        values={"epoch": ask.epoch, "holder": granted.holder, "released": granted.released},
+        remedy="Take a new epoch.",
+    )
+
+
+def _bound_to_another(state: Grantor, ask: Ask, now_s: float) -> Refusal | None:
+    granted, left_s = state.record.granted, _remaining_s(state, now_s)
+    if granted is None or granted.holder == ask.holder or left_s == 0:
+        return None
+    return Refusal(
+        rule="bound_to_another",
+        message=f"{state.record.node_id} granted epoch {granted.epoch} to {granted.holder}"
+        f" for another {left_s:.3f} s.",
+        values={"holder": granted.holder, "epoch": granted.epoch, "remaining_s": left_s},
+        remedy="Ask again when it has run out, or after its release.",
+    )
+
+
+def _reserved(state: Grantor, request: PromiseRequest, now_s: float) -> Refusal | None:
+    until_s = state.reserved_until_s
+    if request.former_holder is None or until_s is None or now_s >= until_s:
+        return None
+    return Refusal(
+        rule="reserved",
+        message=f"Run {state.record.run_id} was promised epoch {state.record.epoch} and may still promote.",
+        values={"run_id": state.record.run_id, "epoch": state.record.epoch, "remaining_s": until_s - now_s},
+        remedy="Try again when the run has withdrawn, or when the time has passed.",
+    )
+
+
+def _remaining_s(state: Grantor, now_s: float) -> float:
+    return 0.0 if state.granted_until_s is None else max(0.0, state.granted_until_s - now_s)
+
+
+# --- the holder: an agent whose database would serve writes ---
+
+
+class HolderRecord(Model):
+    """What a holder must not forget. Its membership is its own grantor's."""
+
+    node_id: str
+    epoch: int = 0
+    """The one it asks for; 0 before the first."""
+    run_id: str = ""
+    served_epoch: int = 0
+    """The last one it held; 0 again once a run ordered it to another, which may pass over others' writes."""
+    released_epoch: int = 0
+    """It serves under none up to this one."""
+    proposed: Membership | None = None
+    """The change of membership that it last proposed under this epoch."""
+
+
+class SentAsk(Model):
+    ask_id: str
+    asked_at_s: float
+
+
+class CountedAsk(Model):
+    member: str
+    asked_at_s: float
+    """When it sent the newest ask that this member granted."""
+
+
+class Holder(Model):
+    """After a restart only record and membership are left."""
+
+    record: HolderRecord
+    membership: Membership
+    asks: tuple[SentAsk, ...] = ()
+    counted: tuple[CountedAsk, ...] = ()
+    """Under this epoch and membership, one a member."""
+    kept_until_s: float | None = None
+    """The lease under an earlier epoch or membership: its grantors are still bound."""
+    pending: Pending | None = None
+    """The newest one that its grantors told of."""
+
+
+def seek(state: Holder, epoch: int, run_id: str, terms: LeaseTerms) -> Holder | Refusal:
+    """Go for a new epoch on a run's order: the run answers for what this node's data lack."""
+    record = state.record
+    if (epoch, run_id) == (record.epoch, record.run_id) and epoch > record.released_epoch:
+        return state
+    if epoch <= max(record.epoch, record.released_epoch):
+        return Refusal(
+            rule="epoch_gone",
+            message=f"{record.node_id} was ordered to epoch {epoch}; it already was at {record.epoch}.",
+            values={"epoch": epoch, "own_epoch": record.epoch, "released_epoch": record.released_epoch},
+            remedy="Take a new epoch.",
+        )
+    record = record.model_copy(update={"epoch": epoch, "run_id": run_id, "served_epoch": 0, "proposed": None})
+    return Holder(record=record, membership=state.membership, kept_until_s=lease_until(state, terms))
+
+
+def ask(state: Holder, ask_id: str, terms: LeaseTerms, now_s: float) -> tuple[Holder, Ask | Refusal]:
+    """The next ask, to be sent to every member. It counts from `now_s`, so take the time before sending."""
+    record = state.record
+    if record.epoch <= record.released_epoch:
+        return state, Refusal(
+            rule="no_epoch",
+            message=f"{record.node_id} has no epoch to ask for; it released {record.released_epoch}.",
+            values={"epoch": record.epoch, "released_epoch": record.released_epoch},
+            remedy="Take a new epoch.",
+        )
+    alive = tuple(sent for sent in state.asks if now_s < sent.asked_at_s + terms.held_s)
+    state = state.model_copy(update={"asks": (*alive, SentAsk(ask_id=ask_id, asked_at_s=now_s))})
+    return state, Ask(
+        ask_id=ask_id,
+        holder=record.node_id,
+        epoch=record.epoch,
+        run_id=record.run_id,
+        membership_version=state.membership.version,
+    )
+
+
+def answered(state: Holder, answer: Granted, terms: LeaseTerms, now_s: float) -> Holder:
+    """Count a grant, for the ask it answers and no other; one that comes too late is left out.
+
+    The asks of an earlier epoch or membership were forgotten with it.
+    """
+    asked_at_s = next((sent.asked_at_s for sent in state.asks if sent.ask_id == answer.ask_id), None)
+    if asked_at_s is None or now_s >= asked_at_s + terms.held_s:
+        return state
+    if answer.member not in state.membership.members or answer.duration_s < terms.duration_s:
+        return state
+    newest = {counted.member: counted.asked_at_s for counted in state.counted}
+    newest[answer.member] = max(asked_at_s, newest.get(answer.member, asked_at_s))
+    pending = max((p for p in (state.pending, answer.pending) if p), key=lambda p: p.epoch, default=None)
+    counted = tuple(CountedAsk(member=m, asked_at_s=at_s) for m, at_s in sorted(newest.items()))
+    state = state.model_copy(update={"counted": counted, "pending": pending})
+    if (until_s := confirmed_until(state, terms)) is not None and now_s < until_s:
+        record = state.record.model_copy(update={"served_epoch": state.record.epoch})
+        state = state.model_copy(update={"record": record})
+    return state
+
+
+def confirmed_until(state: Holder, terms: LeaseTerms) -> float | None:
+    """Until when a majority's grants of this very epoch and membership last; None without a majority."""
+    newest_first = sorted((counted.asked_at_s for counted in state.counted), reverse=True)
+    if len(newest_first) < state.membership.majority:
+        return None
+    return newest_first[state.membership.majority - 1] + terms.held_s
+
+
+def lease_until(state: Holder, terms: LeaseTerms) -> float | None:
+    """Until when the database may acknowledge writes. Only a release takes back what was once answered."""
+    ends = [until_s for until_s in (state.kept_until_s, confirmed_until(state, terms)) if until_s is not None]
+    return max(ends, default=None)
+
+
+def release(state: Holder, processes_left: int) -> tuple[Holder, Release | Refusal]:
+    """Give up every epoch so far. `processes_left` counts the database's processes, after it was stopped."""
+    record = state.record
+    if processes_left:
+        return state, Refusal(
+            rule="database_still_runs",
+            message=f"{processes_left} process(es) of the database of {record.node_id} are left.",
+            values={"processes_left": processes_left},
+            remedy="End all of them first.",
+        )
+    record = record.model_copy(update={"released_epoch": max(record.epoch, record.released_epoch)})
+    return Holder(record=record, membership=state.membership), Release(
+        holder=record.node_id, epoch=record.released_epoch
+    )

@@ -1,0 +1,152 @@
+"""Membership: how the set of agents whose grants count changes, one node at a time.
+
+The invariant of `leases.py` needs any two majorities that grant at the same time to share a member. Those of
+neighbouring memberships do. The invariant here: versions form one chain, and none is left behind by two while
+its majority can still grant. In short:
+
+- Only the holder of the lease proposes, with its epoch confirmed by a majority of the present membership,
+  and one change under one epoch. An agent accepts only from the holder it granted its newest epoch to. So an
+  epoch has one proposal, and a later holder hears with its grants what a majority may have accepted before:
+  it must propose that again before anything of its own.
+- The change is agreed when a majority of the *old* members accepted. An agent adopts it then, and refuses
+  every request for another version. The holder is granted its lease by the new majority before it can
+  propose the next change.
+
+A node that lost its disk has forgotten what it granted: it is removed, and added again as a new member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .lease_messages import LeaseTerms, Membership, Pending
+from .leases import Grantor, Holder, confirmed_until, lease_until
+from .model import Model
+from .refusal import Refusal
+
+
+class Proposal(Model):
+    """The holder proposes the next membership to every member of the present one."""
+
+    holder: str
+    epoch: int
+    membership: Membership
+
+
+class Accepted(Model):
+    member: str
+    epoch: int
+    membership: Membership
+
+
+class Adoption(Model):
+    """An agreed change. Agents send it on to whoever is behind."""
+
+    old: Membership
+    new: Membership
+    acceptors: tuple[str, ...]
+
+
+def membership_refusal(old: Membership, new: Membership) -> Refusal | None:
+    """Why `new` cannot follow `old`."""
+    added, removed = sorted(set(new.members) - set(old.members)), sorted(set(old.members) - set(new.members))
+    if new.version == old.version + 1 and len(added) + len(removed) == 1 and _is_a_set(new) and new.members:
+        return None
+    return Refusal(
+        rule="not_one_change",
+        message=f"Membership {new.version} adds {added} to and removes {removed} from {old.version}.",
+        values={"version": new.version, "own_version": old.version, "added": [*added], "removed": [*removed]},
+        remedy=f"Propose version {old.version + 1} with one node added or one removed.",
+    )
+
+
+def propose(
+    state: Holder, wanted: Membership, terms: LeaseTerms, now_s: float
+) -> tuple[Holder, Proposal | Refusal]:
+    """Propose the wanted change, unless an earlier one must be finished first.
+
+    The caller writes a changed record to disk before it sends the proposal, since of two under one epoch both
+    could be agreed. To remove the holder itself is safe, but lets it serve from outside; switch over before.
+    """
+    record, until_s = state.record, confirmed_until(state, terms)
+    if until_s is None or now_s >= until_s:
+        return state, Refusal(
+            rule="lease_not_confirmed",
+            message=f"{record.node_id} has no majority of membership {state.membership.version}"
+            f" for epoch {record.epoch}.",
+            values={"version": state.membership.version, "epoch": record.epoch},
+            remedy="Let the node that holds the lease propose, once it is confirmed.",
+        )
+    new = _unfinished(state) or wanted
+    if (refusal := membership_refusal(state.membership, new)) is not None:
+        return state, refusal
+    state = state.model_copy(update={"record": record.model_copy(update={"proposed": new})})
+    return state, Proposal(holder=record.node_id, epoch=record.epoch, membership=new)
+
+
+def accept(state: Grantor, proposal: Proposal) -> tuple[Grantor, Accepted | Refusal]:
+    """Accept a change from the holder of the newest epoch. The caller writes it to disk, then answers."""
+    record, new = state.record, proposal.membership
+    refusal = membership_refusal(record.membership, new) or _not_its_holder(state, proposal)
+    if refusal is not None:
+        return state, refusal
+    pending = Pending(epoch=proposal.epoch, membership=new)
+    record = record.model_copy(update={"pending": pending})
+    return state.model_copy(update={"record": record}), Accepted(
+        member=record.node_id, epoch=proposal.epoch, membership=new
+    )
+
+
+def agreed(old: Membership, proposal: Proposal, answers: Iterable[Accepted]) -> Adoption | None:
+    """The change as agreed, once a majority of the old members accepted this very proposal."""
+    wanted = (proposal.epoch, proposal.membership)
+    acceptors = {answer.member for answer in answers if (answer.epoch, answer.membership) == wanted}
+    found = tuple(member for member in old.members if member in acceptors)
+    if len(found) < old.majority:
+        return None
+    return Adoption(old=old, new=proposal.membership, acceptors=found)
+
+
+def adopt(state: Grantor, adoption: Adoption) -> Grantor:
+    """Follow an agreed change, unless it is older than what this agent knows.
+
+    The caller writes it to disk before anything else is answered, and moves its holder side. What this agent
+    granted, promised and is bound to stays as it is.
+    """
+    if adoption.new.version <= state.record.membership.version:
+        return state
+    if len(set(adoption.acceptors) & set(adoption.old.members)) < adoption.old.majority:
+        return state
+    record = state.record.model_copy(update={"membership": adoption.new, "pending": None})
+    return state.model_copy(update={"record": record})
+
+
+def moved(state: Holder, membership: Membership, terms: LeaseTerms) -> Holder:
+    """The holder side of an agent that adopted: its lease lasts, and has to be confirmed anew."""
+    return Holder(record=state.record, membership=membership, kept_until_s=lease_until(state, terms))
+
+
+def _unfinished(state: Holder) -> Membership | None:
+    """The change that this holder, or one before it, may have got accepted by a majority."""
+    own = state.record.proposed
+    if own is not None and own.version > state.membership.version:
+        return own
+    return state.pending.membership if state.pending is not None else None
+
+
+def _not_its_holder(state: Grantor, proposal: Proposal) -> Refusal | None:
+    record, granted = state.record, state.record.granted
+    held = granted is not None and (granted.epoch, granted.holder) == (record.epoch, proposal.holder)
+    if proposal.epoch == record.epoch and held:
+        return None
+    return Refusal(
+        rule="not_the_holder",
+        message=f"{record.node_id} granted nothing to {proposal.holder} for epoch {proposal.epoch},"
+        f" or promised epoch {record.epoch} since.",
+        values={"holder": proposal.holder, "epoch": proposal.epoch, "own_epoch": record.epoch},
+        remedy="Let the node that holds the lease propose.",
+    )
+
+
+def _is_a_set(membership: Membership) -> bool:
+    return len(set(membership.members)) == len(membership.members)

@@ -1,0 +1,98 @@
+"""What a majority's promises allow: a run to promote, or the former holder to take the lease up again.
+
+That no two nodes write rests on the agents; a run's wait only spares the cluster a promotion that cannot
+succeed yet. What does rest on this is that the writes of a holder between are not passed over: a target is
+chosen among those that promised, and a former holder comes back by itself only if a majority that promised
+granted nobody else since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import JsonValue
+
+from .lease_messages import LeaseTerms, Membership, Promised, PromiseRequest
+from .leases import Holder, seek
+from .model import Model
+from .orders import FencingEvidenceType
+from .refusal import Refusal
+
+
+class Gate(Model):
+    """What a majority's promises say about whoever held the lease before the target."""
+
+    members: tuple[str, ...]
+    """Who promised; the target is chosen among them."""
+    holder: str | None
+    """node_id of the last other holder any of them granted; None if there was none."""
+    evidence: FencingEvidenceType | None
+    """`released`, or `lease_expired` once `wait_s` has passed; None without a holder."""
+    wait_s: float
+    """From the last answer on, until a majority is free to grant the target. A release that some members have
+    not heard of shortens it: pass it on to them and let them promise again."""
+
+
+def promises(
+    membership: Membership, request: PromiseRequest, answers: Iterable[Promised]
+) -> tuple[Promised, ...] | Refusal:
+    """The promises that belong to this request, one a member, if they are a majority."""
+    wanted = (request.epoch, request.run_id, request.membership_version)
+    by_member = {a.member: a for a in answers if (a.epoch, a.run_id, a.membership_version) == wanted}
+    found = tuple(by_member[member] for member in membership.members if member in by_member)
+    if request.membership_version == membership.version and len(found) >= membership.majority:
+        return found
+    missing: list[JsonValue] = [member for member in membership.members if member not in by_member]
+    return Refusal(
+        rule="promises_missing",
+        message=f"{len(found)} of {len(membership.members)} members promised epoch {request.epoch} to"
+        f" {request.run_id}; a majority is {membership.majority}.",
+        values={"promised": len(found), "majority": membership.majority, "missing": missing},
+        remedy="Reach more members, or take an epoch above all they have promised.",
+    )
+
+
+def promotion_gate(
+    membership: Membership, request: PromiseRequest, answers: Iterable[Promised], target: str
+) -> Gate | Refusal:
+    """Whether, why and when the target's asks under the promised epoch can succeed."""
+    promised = promises(membership, request, answers)
+    if isinstance(promised, Refusal):
+        return promised
+    others = [a.granted for a in promised if a.granted is not None and a.granted.holder != target]
+    last = max(others, key=lambda granted: (granted.epoch, granted.released), default=None)
+    waits_s = sorted(a.remaining_s if a.granted and a.granted.holder != target else 0.0 for a in promised)
+    expired_or_released = {True: FencingEvidenceType.RELEASED, False: FencingEvidenceType.LEASE_EXPIRED}
+    return Gate(
+        members=tuple(a.member for a in promised),
+        holder=last.holder if last else None,
+        evidence=expired_or_released[last.released] if last else None,
+        wait_s=waits_s[membership.majority - 1],
+    )
+
+
+def reacquire(
+    state: Holder, request: PromiseRequest, answers: Iterable[Promised], terms: LeaseTerms
+) -> Holder | Refusal:
+    """Take the lease up again without a run, once a majority promised and none of it granted another since.
+
+    Whoever did hold a later epoch was granted it by one of that majority.
+    """
+    promised = promises(state.membership, request, answers)
+    if isinstance(promised, Refusal):
+        return promised
+    since = state.record.served_epoch
+    for answer in promised:
+        later = answer.granted
+        if later is not None and later.holder != state.record.node_id and later.epoch > since:
+            return Refusal(
+                rule="another_held_since",
+                message=f"{answer.member} granted epoch {later.epoch} to {later.holder}, after epoch {since},"
+                f" the last that {state.record.node_id} held.",
+                values={"member": answer.member, "holder": later.holder, "epoch": later.epoch},
+                remedy="Let a run choose the node with the most data.",
+            )
+    holder = seek(state, request.epoch, request.run_id, terms)
+    if isinstance(holder, Refusal):
+        return holder
+    return holder.model_copy(update={"record": holder.record.model_copy(update={"served_epoch": since})})

@@ -1,0 +1,590 @@
+"""Leases without faults, each refusal, what a majority's promises allow, and changes of membership."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from qnwis.continuity.lease_messages import (
+    Ask,
+    Granted,
+    LastGrant,
+    LeaseTerms,
+    Membership,
+    Promised,
+    PromiseRequest,
+    Release,
+)
+from qnwis.continuity.leases import (
+    Grantor,
+    GrantorRecord,
+    Holder,
+    HolderRecord,
+    answered,
+    ask,
+    confirmed_until,
+    grant,
+    lease_until,
+    promise,
+    release,
+    released,
+    restarted,
+    seek,
+    withdrawn,
+)
+from qnwis.continuity.membership import (
+    Accepted,
+    Adoption,
+    Proposal,
+    accept,
+    adopt,
+    agreed,
+    membership_refusal,
+    moved,
+    propose,
+)
+from qnwis.continuity.orders import FencingEvidenceType
+from qnwis.continuity.promises import Gate, promises, promotion_gate, reacquire
+from qnwis.continuity.refusal import Refusal
+
+TERMS = LeaseTerms(duration_s=3, renew_every_s=0.5, drift_margin=0.01, reserve_s=10)
+THREE = Membership(version=1, members=("a", "b", "w"))
+
+
+class Agents:
+    """Agents whose messages arrive at once, unless their receiver is down; one clock for all."""
+
+    def __init__(self, names: Iterable[str] = THREE.members, membership: Membership = THREE) -> None:
+        self.now_s = 0.0
+        self.down: set[str] = set()
+        self.sent = 0
+        self.grantors = {
+            n: Grantor(
+                record=GrantorRecord(
+                    node_id=n, membership=membership if n in membership.members else Membership()
+                )
+            )
+            for n in names
+        }
+        self.holders = {
+            n: Holder(record=HolderRecord(node_id=n), membership=g.record.membership)
+            for n, g in self.grantors.items()
+        }
+
+    def order(self, name: str, epoch: int, run_id: str) -> None:
+        self.holders[name] = accepted(seek(self.holders[name], epoch, run_id, TERMS))
+
+    def renew(self, name: str) -> dict[str, Granted | Refusal]:
+        """One round of asks; what each member that is up answered."""
+        self.sent += 1
+        self.holders[name], asked = ask(self.holders[name], f"{name}-{self.sent}", TERMS, self.now_s)
+        answers: dict[str, Granted | Refusal] = {}
+        for member in self.holders[name].membership.members:
+            if isinstance(asked, Ask) and member not in self.down:
+                self.grantors[member], answer = grant(self.grantors[member], asked, TERMS, self.now_s)
+                answers[member] = answer
+                if isinstance(answer, Granted):
+                    self.holders[name] = answered(self.holders[name], answer, TERMS, self.now_s)
+        return answers
+
+    def promise(self, request: PromiseRequest) -> list[Promised]:
+        """The promises of the members that are up."""
+        given = []
+        for member in self.up():
+            self.grantors[member], answer = promise(self.grantors[member], request, TERMS, self.now_s)
+            if isinstance(answer, Promised):
+                given.append(answer)
+        return given
+
+    def up(self) -> list[str]:
+        return [name for name in self.grantors if name not in self.down]
+
+    def serving(self) -> set[str]:
+        ends = {name: lease_until(holder, TERMS) for name, holder in self.holders.items()}
+        return {name for name, until_s in ends.items() if until_s is not None and self.now_s < until_s}
+
+    def release(self, name: str, heard_by: Iterable[str]) -> Release:
+        self.holders[name], said = release(self.holders[name], processes_left=0)
+        assert isinstance(said, Release)
+        for member in heard_by:
+            self.grantors[member] = released(self.grantors[member], said)
+        return said
+
+
+def accepted(found: Holder | Refusal) -> Holder:
+    assert isinstance(found, Holder), found
+    return found
+
+
+def request(
+    epoch: int, run_id: str = "run-2", former_holder: str | None = None, version: int = 1
+) -> PromiseRequest:
+    return PromiseRequest(epoch=epoch, run_id=run_id, membership_version=version, former_holder=former_holder)
+
+
+def rule(found: object) -> str:
+    assert isinstance(found, Refusal), found
+    return found.rule
+
+
+@pytest.fixture
+def agents() -> Agents:
+    """`a` has just been granted epoch 1."""
+    agents = Agents()
+    agents.order("a", 1, "run-1")
+    agents.renew("a")
+    assert agents.serving() == {"a"}
+    return agents
+
+
+# --- what must go on, or come about ---
+
+
+def test_a_healthy_holder_renews_for_ever_with_any_one_member_down(agents: Agents) -> None:
+    for round_ in range(2000):
+        agents.now_s += TERMS.renew_every_s
+        agents.down = {("b", "w")[round_ // 7 % 2]}
+        assert agents.serving() == {"a"}
+        agents.renew("a")
+    assert agents.holders["a"].record.epoch == 1
+    assert len(agents.holders["a"].asks) < 10  # old ones are forgotten
+
+
+def test_a_holder_without_a_majority_stops_before_its_grantors_are_free(agents: Agents) -> None:
+    agents.down = {"b", "w"}
+    agents.now_s = 2.9
+    agents.renew("a")
+    agents.now_s = 2.97  # 3 s less the margin of 1 %
+    assert agents.serving() == set()
+    assert agents.grantors["b"].granted_until_s == 3.0
+
+
+def test_after_a_crash_the_target_gets_its_lease_when_the_grants_have_run_out(agents: Agents) -> None:
+    agents.down = {"a"}
+    agents.now_s = 1.0
+    gate = promotion_gate(THREE, request(2), agents.promise(request(2)), target="b")
+    assert gate == Gate(
+        members=("b", "w"), holder="a", evidence=FencingEvidenceType.LEASE_EXPIRED, wait_s=2.0
+    )
+    agents.order("b", 2, "run-2")
+    assert {rule(answer) for answer in agents.renew("b").values()} == {"bound_to_another"}
+    agents.now_s += gate.wait_s
+    agents.renew("b")
+    assert agents.serving() == {"b"}
+    assert agents.holders["b"].record.served_epoch == 2
+
+
+def test_after_a_release_the_target_gets_its_lease_at_once(agents: Agents) -> None:
+    agents.release("a", heard_by=("a", "b", "w"))
+    gate = promotion_gate(THREE, request(2), agents.promise(request(2)), target="b")
+    assert isinstance(gate, Gate)
+    assert (gate.holder, gate.evidence, gate.wait_s) == ("a", FencingEvidenceType.RELEASED, 0.0)
+    agents.order("b", 2, "run-2")
+    agents.renew("b")
+    assert agents.serving() == {"b"}
+
+
+def test_a_release_that_one_member_heard_spares_the_wait_once_it_is_passed_on(agents: Agents) -> None:
+    said = agents.release("a", heard_by=("a",))
+    gate = promotion_gate(THREE, request(2), agents.promise(request(2)), target="b")
+    assert isinstance(gate, Gate)
+    assert (gate.evidence, gate.wait_s) == (FencingEvidenceType.RELEASED, 3.0)
+    for member in ("b", "w"):
+        agents.grantors[member] = released(agents.grantors[member], said)
+    gate = promotion_gate(THREE, request(2), agents.promise(request(2)), target="b")
+    assert isinstance(gate, Gate) and gate.wait_s == 0.0
+
+
+def test_after_a_run_gave_up_the_old_primary_goes_on_without_a_gap(agents: Agents) -> None:
+    agents.now_s = 0.5
+    agents.promise(request(2))
+    assert {rule(answer) for answer in agents.renew("a").values()} == {"epoch_gone"}
+    mine = request(3, "a again", former_holder="a")
+    assert agents.promise(mine) == []  # the run may still promote
+    agents.grantors = {n: withdrawn(g, 2, "run-2") for n, g in agents.grantors.items()}
+    agents.holders["a"] = accepted(reacquire(agents.holders["a"], mine, agents.promise(mine), TERMS))
+    assert agents.serving() == {"a"}  # still under epoch 1
+    agents.renew("a")
+    agents.now_s = 3.0
+    assert agents.serving() == {"a"}
+    assert agents.holders["a"].record.served_epoch == 3
+
+
+def test_after_a_run_vanished_the_old_primary_takes_the_lease_up_when_the_reserve_is_over(
+    agents: Agents,
+) -> None:
+    agents.promise(request(2))
+    mine = request(3, "a again", former_holder="a")
+    agents.now_s = 9.9
+    assert agents.promise(mine) == []
+    agents.now_s = 10.0
+    agents.holders["a"] = accepted(reacquire(agents.holders["a"], mine, agents.promise(mine), TERMS))
+    agents.renew("a")
+    assert agents.serving() == {"a"}
+
+
+def test_a_primary_that_released_for_a_run_that_failed_takes_the_lease_up_again(agents: Agents) -> None:
+    agents.promise(request(2))
+    agents.release("a", heard_by=("a", "b", "w"))
+    agents.grantors = {n: withdrawn(g, 2, "run-2") for n, g in agents.grantors.items()}
+    mine = request(3, "a again", former_holder="a")
+    agents.holders["a"] = accepted(reacquire(agents.holders["a"], mine, agents.promise(mine), TERMS))
+    agents.renew("a")
+    assert agents.serving() == {"a"}
+
+
+def test_a_restarted_holder_asks_again_under_its_epoch(agents: Agents) -> None:
+    agents.holders["a"] = Holder(record=agents.holders["a"].record, membership=THREE)
+    assert agents.serving() == set()
+    agents.renew("a")
+    assert agents.serving() == {"a"}
+
+
+def test_the_first_holder_of_a_new_cluster_needs_nobody_s_order() -> None:
+    agents = Agents()
+    mine = request(1, "a first", former_holder="a")
+    agents.holders["a"] = accepted(reacquire(agents.holders["a"], mine, agents.promise(mine), TERMS))
+    agents.renew("a")
+    assert agents.serving() == {"a"}
+
+
+# --- the grantor ---
+
+
+def test_a_renewal_changes_no_record(agents: Agents) -> None:
+    before = agents.grantors["b"]
+    agents.now_s = 0.5
+    agents.renew("a")
+    assert agents.grantors["b"].record == before.record
+    assert agents.grantors["b"] != before
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"membership_version": 2}, "other_membership"),
+        ({"epoch": 1}, "epoch_gone"),
+        ({"run_id": "run-3"}, "epoch_gone"),
+        ({}, "bound_to_another"),
+    ],
+)
+def test_what_a_grantor_refuses_after_a_promise(agents: Agents, asked: dict[str, object], why: str) -> None:
+    agents.promise(request(2))
+    fields = {"ask_id": "x", "holder": "b", "epoch": 2, "run_id": "run-2", "membership_version": 1} | asked
+    before = agents.grantors["w"]
+    after, answer = grant(before, Ask.model_validate(fields), TERMS, 1.0)
+    assert rule(answer) == why
+    assert after == before
+
+
+def test_an_epoch_granted_or_released_is_nobody_else_s(agents: Agents) -> None:
+    other = Ask(ask_id="x", holder="b", epoch=1, run_id="run-1", membership_version=1)
+    assert rule(grant(agents.grantors["w"], other, TERMS, 100.0)[1]) == "epoch_taken"
+    agents.release("a", heard_by=("w",))
+    again = other.model_copy(update={"holder": "a"})
+    assert rule(grant(agents.grantors["w"], again, TERMS, 100.0)[1]) == "epoch_taken"
+
+
+def test_a_promise_is_repeated_to_the_same_run_and_refused_to_another(agents: Agents) -> None:
+    assert len(agents.promise(request(2))) == 3
+    assert agents.promise(request(2, "run-3")) == []
+    assert agents.promise(request(1, "run-1", version=2)) == []
+    agents.now_s = 1.0
+    assert {answer.remaining_s for answer in agents.promise(request(2))} == {2.0}
+    assert len(agents.promise(request(3, "run-3"))) == 3
+
+
+def test_a_rival_s_withdrawal_changes_nothing(agents: Agents) -> None:
+    agents.promise(request(2))
+    state = agents.grantors["w"]
+    assert withdrawn(state, 2, "run-3") == state
+    assert withdrawn(state, 1, "run-2") == state
+
+
+def test_a_release_is_heeded_for_its_holder_and_for_epochs_up_to_its_own(agents: Agents) -> None:
+    state = agents.grantors["w"]
+    assert released(state, Release(holder="b", epoch=5)) == state
+    assert released(state, Release(holder="a", epoch=0)) == state
+    later = released(state, Release(holder="a", epoch=2))
+    assert later.granted_until_s is None
+    assert later.record.granted == LastGrant(epoch=1, holder="a", duration_s=3.0, released=True)
+
+
+def test_a_restart_binds_for_the_whole_of_the_last_grant_and_not_after_a_release(agents: Agents) -> None:
+    record = agents.grantors["w"].record
+    assert restarted(record, 50.0).granted_until_s == 53.0
+    agents.release("a", heard_by=("w",))
+    assert restarted(agents.grantors["w"].record, 50.0).granted_until_s is None
+    assert restarted(GrantorRecord(node_id="w"), 50.0).granted_until_s is None
+
+
+def test_a_record_survives_its_file(agents: Agents) -> None:
+    agents.promise(request(2))
+    for record in (agents.grantors["a"].record, agents.holders["a"].record):
+        assert type(record).model_validate_json(record.model_dump_json()) == record
+
+
+# --- the holder ---
+
+
+def test_a_late_an_old_or_a_strange_answer_does_not_count(agents: Agents) -> None:
+    holder, asked = ask(agents.holders["b"], "none", TERMS, 0.0)
+    assert rule(asked) == "no_epoch"
+    holder = accepted(seek(holder, 2, "run-2", TERMS))
+    holder, asked = ask(holder, "b-1", TERMS, 5.0)
+    assert isinstance(asked, Ask)
+    good = Granted(ask_id="b-1", member="w", holder="b", epoch=2, duration_s=3.0)
+    assert answered(holder, good, TERMS, 5.1).counted != ()
+    assert answered(holder, good, TERMS, 7.97) == holder
+    for wrong in ({"ask_id": "b-0"}, {"member": "stranger"}, {"duration_s": 2.0}):
+        assert answered(holder, good.model_copy(update=wrong), TERMS, 5.1) == holder
+    assert answered(accepted(seek(holder, 3, "run-3", TERMS)), good, TERMS, 5.1).counted == ()
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcde"), st.floats(0, 100), max_size=5),
+    st.integers(1, 5),
+)
+def test_the_lease_lasts_as_long_as_a_majority_is_bound(asked: dict[str, float], size: int) -> None:
+    members = tuple("abcde"[:size])
+    holder = accepted(
+        seek(
+            Holder(record=HolderRecord(node_id="a"), membership=Membership(version=1, members=members)),
+            1,
+            "run-1",
+            TERMS,
+        )
+    )
+    for member, at_s in asked.items():
+        holder, _ = ask(holder, member, TERMS, at_s)
+        answer = Granted(ask_id=member, member=member, holder="a", epoch=1, duration_s=3.0)
+        holder = answered(holder, answer, TERMS, at_s)
+    until_s = lease_until(holder, TERMS)
+    bound = [at_s + TERMS.held_s for member, at_s in asked.items() if member in members]
+    if 2 * len(bound) <= size:
+        assert until_s is None
+    else:
+        assert until_s is not None
+        assert 2 * sum(end_s >= until_s for end_s in bound) > size
+        assert 2 * sum(end_s > until_s for end_s in bound) <= size
+
+
+def test_a_holder_never_goes_back_to_an_epoch(agents: Agents) -> None:
+    agents.order("a", 4, "run-4")
+    assert rule(seek(agents.holders["a"], 3, "run-3", TERMS)) == "epoch_gone"
+    assert rule(seek(agents.holders["a"], 4, "run-3", TERMS)) == "epoch_gone"
+    assert seek(agents.holders["a"], 4, "run-4", TERMS) == agents.holders["a"]
+    agents.release("a", heard_by=())
+    assert rule(seek(agents.holders["a"], 4, "run-4", TERMS)) == "epoch_gone"
+
+
+def test_nothing_is_released_while_a_process_is_left(agents: Agents) -> None:
+    state, answer = release(agents.holders["a"], processes_left=1)
+    assert rule(answer) == "database_still_runs"
+    assert state == agents.holders["a"]
+
+
+def test_after_a_release_no_earlier_answer_counts_any_more(agents: Agents) -> None:
+    holder, _ = ask(agents.holders["a"], "late", TERMS, 0.0)
+    holder, said = release(holder, processes_left=0)
+    assert said == Release(holder="a", epoch=1)
+    late = Granted(ask_id="late", member="b", holder="a", epoch=1, duration_s=3.0)
+    assert answered(holder, late, TERMS, 0.1) == holder
+    assert lease_until(holder, TERMS) is None
+    assert rule(ask(holder, "again", TERMS, 0.1)[1]) == "no_epoch"
+
+
+# --- what a majority's promises allow ---
+
+
+def promised(
+    member: str, granted: LastGrant | None = None, remaining_s: float = 0.0, epoch: int = 9
+) -> Promised:
+    return Promised(
+        member=member,
+        epoch=epoch,
+        run_id="run-2",
+        membership_version=1,
+        granted=granted,
+        remaining_s=remaining_s,
+    )
+
+
+def to(holder: str, epoch: int, released: bool = False) -> LastGrant:
+    return LastGrant(epoch=epoch, holder=holder, duration_s=3.0, released=released)
+
+
+def test_answers_to_another_request_are_no_promises() -> None:
+    answers = [promised("a"), promised("a"), promised("b", epoch=8), promised("stranger")]
+    found = promises(THREE, request(9), answers)
+    assert isinstance(found, Refusal)
+    assert (found.rule, found.values["missing"]) == ("promises_missing", ["b", "w"])
+    newer = THREE.model_copy(update={"version": 2})
+    assert rule(promises(newer, request(9), [promised("a"), promised("b")])) == "promises_missing"
+    assert rule(promotion_gate(THREE, request(9), answers, target="b")) == "promises_missing"
+
+
+def test_the_gate_opens_when_a_majority_is_free_for_the_target() -> None:
+    answers = [promised("a", to("a", 1), 2.5), promised("b", to("a", 1), 0.5), promised("w", to("b", 2), 1.5)]
+    gate = promotion_gate(THREE, request(9), answers, target="b")
+    assert isinstance(gate, Gate)
+    assert (gate.holder, gate.evidence, gate.wait_s) == ("a", FencingEvidenceType.LEASE_EXPIRED, 0.5)
+    gate = promotion_gate(THREE, request(9), answers, target="w")
+    assert isinstance(gate, Gate)
+    assert (gate.holder, gate.wait_s) == ("b", 1.5)
+
+
+def test_the_release_that_counts_is_of_the_newest_grant() -> None:
+    answers = [promised("a", to("a", 1, released=True)), promised("b", to("a", 3), 1.0)]
+    gate = promotion_gate(THREE, request(9), answers, target="w")
+    assert isinstance(gate, Gate) and gate.evidence is FencingEvidenceType.LEASE_EXPIRED
+    answers = [promised("a", to("a", 3, released=True)), promised("b", to("a", 3), 1.0)]
+    gate = promotion_gate(THREE, request(9), answers, target="w")
+    assert isinstance(gate, Gate) and gate.evidence is FencingEvidenceType.RELEASED
+
+
+def test_a_cluster_that_was_never_held_has_nobody_to_fence() -> None:
+    gate = promotion_gate(THREE, request(9), [promised("a"), promised("w")], target="a")
+    assert gate == Gate(members=("a", "w"), holder=None, evidence=None, wait_s=0.0)
+
+
+def test_a_former_holder_stays_back_when_another_was_granted_since(agents: Agents) -> None:
+    agents.order("b", 2, "run-2")
+    agents.now_s = 3.0
+    agents.renew("b")
+    mine = request(3, "a again", former_holder="a")
+    assert rule(reacquire(agents.holders["a"], mine, agents.promise(mine), TERMS)) == "another_held_since"
+    assert rule(reacquire(agents.holders["a"], mine, [], TERMS)) == "promises_missing"
+
+
+def test_a_former_holder_that_a_run_ordered_on_waits_for_a_run(agents: Agents) -> None:
+    agents.order("b", 2, "run-2")
+    agents.now_s = 3.0
+    agents.renew("b")
+    agents.order("a", 3, "run-3")  # with older data, on a person's word
+    assert agents.holders["a"].record.served_epoch == 0
+    mine = request(4, "a again", former_holder="a")
+    assert rule(reacquire(agents.holders["a"], mine, agents.promise(mine), TERMS)) == "another_held_since"
+
+
+# --- membership ---
+
+FOUR = Membership(version=2, members=("a", "b", "w", "d"))
+
+
+def change(agents: Agents, name: str, wanted: Membership) -> Adoption | None:
+    """The holder proposes, whoever is up accepts; the change once agreed."""
+    agents.holders[name], proposal = propose(agents.holders[name], wanted, TERMS, agents.now_s)
+    assert isinstance(proposal, Proposal), proposal
+    answers = []
+    for member in agents.up():
+        agents.grantors[member], answer = accept(agents.grantors[member], proposal)
+        if isinstance(answer, Accepted):
+            answers.append(answer)
+    return agreed(agents.holders[name].membership, proposal, answers)
+
+
+def follow(agents: Agents, adoption: Adoption) -> None:
+    for member in agents.up():
+        agents.grantors[member] = adopt(agents.grantors[member], adoption)
+        known = agents.grantors[member].record.membership
+        if known != agents.holders[member].membership:
+            agents.holders[member] = moved(agents.holders[member], known, TERMS)
+
+
+@pytest.mark.parametrize(
+    ("version", "members", "fine"),
+    [
+        (2, "abwd", True),
+        (2, "ab", True),
+        (3, "ab", False),
+        (1, "ab", False),
+        (2, "abw", False),
+        (2, "abde", False),
+        (2, "abd", False),
+        (2, "abwdd", False),
+    ],
+)
+def test_a_change_is_one_node_and_one_version(version: int, members: str, fine: bool) -> None:
+    found = membership_refusal(THREE, Membership(version=version, members=tuple(members)))
+    assert fine if found is None else rule(found) == "not_one_change" and not fine
+
+
+def test_the_last_member_stays() -> None:
+    alone = Membership(version=1, members=("a",))
+    assert rule(membership_refusal(alone, Membership(version=2))) == "not_one_change"
+
+
+def test_a_node_is_added_while_the_holder_serves_on() -> None:
+    agents = Agents(names="abwd")
+    agents.order("a", 1, "run-1")
+    agents.renew("a")
+    agents.down = {"b"}
+    adoption = change(agents, "a", FOUR)
+    assert adoption is not None and adoption.acceptors == ("a", "w")
+    follow(agents, adoption)
+    assert agents.serving() == {"a"}
+    assert confirmed_until(agents.holders["a"], TERMS) is None
+    assert rule(propose(agents.holders["a"], THREE, TERMS, 0.0)[1]) == "lease_not_confirmed"
+    assert set(agents.renew("a")) == {"a", "w", "d"}
+    assert confirmed_until(agents.holders["a"], TERMS) is not None
+    agents.down = set()
+    assert rule(agents.renew("a")["b"]) == "other_membership"
+    follow(agents, adoption)
+    assert isinstance(agents.renew("a")["b"], Granted)
+
+
+def test_a_minority_agrees_nothing(agents: Agents) -> None:
+    agents.down = {"b", "w"}
+    assert change(agents, "a", FOUR) is None
+    forged = Adoption(old=THREE, new=FOUR, acceptors=("a", "stranger"))
+    assert adopt(agents.grantors["b"], forged) == agents.grantors["b"]
+
+
+def test_an_unfinished_change_is_finished_by_the_next_holder(agents: Agents) -> None:
+    agents.down = {"b"}
+    assert change(agents, "a", FOUR) is not None  # agreed, but nobody heard of it
+    agents.down = {"a"}
+    agents.now_s = 3.0
+    agents.order("b", 2, "run-2")
+    agents.renew("b")
+    adoption = change(agents, "b", Membership(version=2, members=("a", "b")))
+    assert adoption is not None and adoption.new == FOUR
+
+
+def test_a_holder_proposes_one_change_under_one_epoch(agents: Agents) -> None:
+    agents.down = {"b", "w"}
+    assert change(agents, "a", FOUR) is None
+    agents.holders["a"], proposal = propose(
+        agents.holders["a"], Membership(version=2, members=("a", "b")), TERMS, 0.0
+    )
+    assert isinstance(proposal, Proposal) and proposal.membership == FOUR
+    agents.order("a", 5, "run-5")
+    assert agents.holders["a"].record.proposed is None
+
+
+def test_a_change_is_accepted_from_the_holder_of_the_newest_epoch_alone(agents: Agents) -> None:
+    proposal = Proposal(holder="a", epoch=1, membership=FOUR)
+    stranger = proposal.model_copy(update={"holder": "b"})
+    assert rule(accept(agents.grantors["w"], stranger)[1]) == "not_the_holder"
+    agents.promise(request(2))
+    assert rule(accept(agents.grantors["w"], proposal)[1]) == "not_the_holder"
+
+
+# --- the settings ---
+
+
+def test_the_renewal_is_faster_than_the_lease() -> None:
+    with pytest.raises(ValidationError, match="expected renew_every_s"):
+        LeaseTerms(duration_s=1, renew_every_s=1)
+    assert LeaseTerms().held_s == pytest.approx(2.97)
+
+
+@given(st.integers(1, 9))
+def test_two_majorities_share_a_member(size: int) -> None:
+    majority = Membership(version=1, members=tuple(f"n{i}" for i in range(size))).majority
+    assert 2 * majority > size >= majority

@@ -1,0 +1,211 @@
+"""Leases beyond what can be searched through: up to five members, real clocks that drift, long histories.
+
+The same invariants as in `leases_model.py`, and one more: when a run has a majority's promises and waits as
+long as the gate says, its target gets the lease, if nobody interferes.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from qnwis.continuity import leases, membership, promises
+from qnwis.continuity.lease_messages import (
+    Ask,
+    Granted,
+    LeaseTerms,
+    Membership,
+    Promised,
+    PromiseRequest,
+    Release,
+)
+from qnwis.continuity.leases import Grantor, GrantorRecord, Holder, HolderRecord
+from qnwis.continuity.membership import Accepted, Adoption, Proposal
+from qnwis.continuity.model import Model
+from qnwis.continuity.promises import Gate
+
+TERMS = LeaseTerms(duration_s=3, renew_every_s=0.5, drift_margin=0.1, reserve_s=0)
+RATES = st.sampled_from([0.95, 1.0, 1.05])
+"""Of clocks; the slowest still shows more than 90 % of what the fastest does."""
+NAMES = "abcdef"
+NODES = st.sampled_from(NAMES)
+SOME = st.sets(NODES, max_size=3).map(set(NAMES).difference)
+"""Who is reached: all but a few."""
+PICKS = st.integers(0, 10_000)
+
+
+class Leases(RuleBasedStateMachine):
+    @initialize(size=st.sampled_from([1, 2, 3, 3, 4, 5, 5]), rates=st.lists(RATES, min_size=6, max_size=6))
+    def begin(self, size: int, rates: list[float]) -> None:
+        first = Membership(version=1, members=tuple(NAMES[:size]))
+        self.true_s = 0.0
+        self.rates = dict(zip(NAMES, rates, strict=True))
+        self.grantors = {
+            n: Grantor(
+                record=GrantorRecord(node_id=n, membership=first if n in NAMES[:size] else Membership())
+            )
+            for n in NAMES
+        }
+        self.holders = {
+            n: Holder(record=HolderRecord(node_id=n), membership=g.record.membership)
+            for n, g in self.grantors.items()
+        }
+        self.sent: list[Model] = []
+        self.held = (0, "")
+        self.agreed: dict[int, Membership] = {1: first}
+        self.count = 0
+
+    def now_s(self, name: str) -> float:
+        return 1000 * ord(name) + self.rates[name] * self.true_s
+
+    def serves(self, name: str) -> bool:
+        until_s = leases.lease_until(self.holders[name], TERMS)
+        return until_s is not None and self.now_s(name) < until_s
+
+    def unused(self) -> str:
+        self.count += 1
+        return f"number {self.count}"
+
+    def hear(self, name: str, message: Model) -> Model | None:
+        """Hand a message to a node; what it sends back."""
+        now_s = self.now_s(name)
+        answer: Model | None = None
+        match message:
+            case Ask():
+                self.grantors[name], answer = leases.grant(self.grantors[name], message, TERMS, now_s)
+            case PromiseRequest():
+                self.grantors[name], answer = leases.promise(self.grantors[name], message, TERMS, now_s)
+            case Proposal():
+                self.grantors[name], answer = membership.accept(self.grantors[name], message)
+            case Release():
+                self.grantors[name] = leases.released(self.grantors[name], message)
+            case Granted() if message.holder == name:
+                self.holders[name] = leases.answered(self.holders[name], message, TERMS, now_s)
+                self.judge(name)
+            case Adoption():
+                self.grantors[name] = membership.adopt(self.grantors[name], message)
+                known = self.grantors[name].record.membership
+                if known != self.holders[name].membership:
+                    self.holders[name] = membership.moved(self.holders[name], known, TERMS)
+        if answer is not None:
+            self.sent.append(answer)
+        return answer
+
+    def judge(self, name: str) -> None:
+        until_s, record = leases.confirmed_until(self.holders[name], TERMS), self.holders[name].record
+        if until_s is None or self.now_s(name) >= until_s:
+            return
+        epoch, last = self.held
+        assert record.epoch >= epoch, f"{name} holds epoch {record.epoch} after {last} held {epoch}"
+        assert record.epoch > epoch or name == last, f"epoch {epoch} is held by {last} and {name}"
+        by_itself = record.run_id.startswith("itself")
+        assert not by_itself or last in ("", name), f"{name} came back by itself after {last} held {epoch}"
+        self.held = (record.epoch, name)
+
+    @invariant()
+    def one_node_serves_at_most(self) -> None:
+        if hasattr(self, "holders"):
+            assert len([name for name in NAMES if self.serves(name)]) <= 1
+
+    @rule(seconds=st.sampled_from([0.1, 0.5, 1.4, 2.7, 2.86, 3.0, 3.2]))
+    def time_passes(self, seconds: float) -> None:
+        self.true_s += seconds
+
+    @rule(name=NODES, reached=SOME)
+    def renew(self, name: str, reached: set[str]) -> None:
+        self.holders[name], asked = leases.ask(self.holders[name], self.unused(), TERMS, self.now_s(name))
+        if isinstance(asked, Ask):
+            self.sent.append(asked)
+            for member in sorted(reached):
+                answer = self.hear(member, asked)
+                if isinstance(answer, Granted) and name in reached:
+                    self.hear(name, answer)
+
+    @precondition(lambda self: self.sent)
+    @rule(pick=PICKS, name=NODES)
+    def an_old_message_arrives(self, pick: int, name: str) -> None:
+        self.hear(name, self.sent[pick % len(self.sent)])
+
+    @rule(name=NODES)
+    def restart(self, name: str) -> None:
+        record = self.grantors[name].record
+        self.grantors[name] = leases.restarted(record, self.now_s(name))
+        self.holders[name] = Holder(record=self.holders[name].record, membership=record.membership)
+
+    @rule(name=NODES, heard_by=SOME)
+    def release(self, name: str, heard_by: set[str]) -> None:
+        self.holders[name], said = leases.release(self.holders[name], processes_left=0)
+        self.sent.append(said)
+        for member in sorted(heard_by):
+            self.hear(member, said)
+
+    @rule(name=NODES, more=st.integers(0, 2), run_id=st.sampled_from(["liar", "other liar"]), reached=SOME)
+    def a_run_lies(self, name: str, more: int, run_id: str, reached: set[str]) -> None:
+        sought = leases.seek(self.holders[name], max(1, self.held[0] + more), run_id, TERMS)
+        if isinstance(sought, Holder):
+            self.holders[name] = sought
+            self.renew(name, reached)
+
+    @rule(name=NODES, reached=SOME)
+    def come_back(self, name: str, reached: set[str]) -> None:
+        request = self.request(name, f"itself {self.unused()}", former_holder=name)
+        answers = [
+            answer for member in sorted(reached) if isinstance(answer := self.hear(member, request), Promised)
+        ]
+        back = promises.reacquire(self.holders[name], request, answers, TERMS)
+        if isinstance(back, Holder):
+            self.holders[name] = back
+            self.renew(name, reached)
+
+    @rule(node=NODES, reached=SOME)
+    def fail_over(self, node: str, reached: set[str]) -> None:
+        request = self.request(node, f"run {self.unused()}")
+        known = self.holders[node].membership
+        answers = [
+            answer for member in sorted(reached) if isinstance(answer := self.hear(member, request), Promised)
+        ]
+        gate = promises.promotion_gate(known, request, answers, node)
+        sought = leases.seek(self.holders[node], request.epoch, request.run_id, TERMS)
+        if not isinstance(gate, Gate) or not isinstance(sought, Holder):
+            return
+        assert set(gate.members) <= reached & set(known.members)
+        self.holders[node] = sought
+        self.true_s += gate.wait_s / 0.95 + 0.001
+        self.renew(node, reached | {node})
+        assert self.serves(node)
+
+    @rule(name=NODES, node=NODES, reached=SOME)
+    def change_members(self, name: str, node: str, reached: set[str]) -> None:
+        old = self.holders[name].membership
+        wanted = Membership(
+            version=old.version + 1, members=tuple(sorted(set(old.members) ^ {node}, key=NAMES.index))
+        )
+        self.holders[name], proposal = membership.propose(self.holders[name], wanted, TERMS, self.now_s(name))
+        if not isinstance(proposal, Proposal):
+            return
+        self.sent.append(proposal)
+        answers = [
+            answer
+            for member in sorted(reached)
+            if isinstance(answer := self.hear(member, proposal), Accepted)
+        ]
+        adoption = membership.agreed(old, proposal, answers)
+        if adoption is not None:
+            self.sent.append(adoption)
+            new = adoption.new
+            assert self.agreed.setdefault(new.version, new) == new
+            for member in sorted(reached):
+                self.hear(member, adoption)
+
+    def request(self, name: str, run_id: str, former_holder: str | None = None) -> PromiseRequest:
+        return PromiseRequest(
+            epoch=max(grantor.record.epoch for grantor in self.grantors.values()) + 1,
+            run_id=run_id,
+            membership_version=self.holders[name].membership.version,
+            former_holder=former_holder,
+        )
+
+
+TestLeases = Leases.TestCase
+TestLeases.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
