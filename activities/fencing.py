@@ -2,89 +2,174 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from temporalio import activity
 
 from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.lease_messages import Membership, Promised, PromiseRequest, Withdrawal
 from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
 from qnwis.continuity.plan import FencePrimary
+from qnwis.continuity.promises import Gate, promotion_gate
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.topology import FencingHook, Node
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.fencing import Hook
+from qnwis.providers.nodes import Nodes
 
 from .effect import EffectRequest, carried_out, preview
+
+ANSWER_WITHIN_S = 0.8
+"""An agent that runs promises in milliseconds; a run must not wait longer for a dead one."""
 
 
 class FenceRequest(EffectRequest):
     action: FencePrimary
+    target: str
+    """node_id of the node that the plan promotes."""
 
 
 class Fencing:
-    def __init__(self, hook: Hook) -> None:
+    def __init__(self, nodes: Nodes, hook: Hook) -> None:
+        self._nodes = nodes
         self._hook = hook
 
     @activity.defn
     async def fence(self, request: FenceRequest) -> Outcome:
-        """Switch the old primary's node off; succeeded only with the hook's own word for it."""
-        action, hook = request.action, request.cluster.fencing
-        if hook is None:
-            return Outcome(
-                action_id=action.action_id, status=OutcomeStatus.FAILED, changed=False, detail=NO_FENCING
-            )
+        """End the old primary's right to serve, and wait until it is over.
 
-        async def off() -> Outcome:
-            answer = await self._hook.switch(hook, action.node_id, "off", request.effect_id(action.action_id))
-            evidence = FencingEvidence(
-                type=FencingEvidenceType.HOOK,
-                holder=action.node_id,
-                epoch=request.epoch,
-                source=hook.url.format(node_id=action.node_id, state="off"),
-                detail=answer.detail,
-                at=datetime.now(UTC),
-                changed=answer.changed,
-            )
-            return Outcome(
-                action_id=action.action_id,
-                status=OutcomeStatus.SUCCEEDED,
-                changed=answer.changed,
-                detail=answer.detail,
-                fencing=evidence,
-            )
-
-        return await carried_out(action.action_id, off)
-
-    @activity.defn
-    async def unfence(self, request: FenceRequest) -> Outcome:
-        """Compensation of `fence`: switch the node on again; its agent decides whether it may serve.
-
-        Asked without limit until the hook says yes: a node must not stay off because a run gave up.
+        The agents promise this run's epoch and renew the old lease no more; the database stops by its own
+        guard when that has run out. A fencing hook, where there is one, cuts the node off besides.
         """
         action, hook = request.action, request.cluster.fencing
 
-        async def on() -> Outcome:
-            detail = "nothing was fenced: no fencing is configured"
-            changed = False
+        async def fenced() -> Outcome:
+            gate = await self._promised(request)
+            switched = await self._switch_off(request, hook) if hook is not None else None
+            await asyncio.sleep(gate.wait_s)
+            evidence = switched or _lease_evidence(request, gate)
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.FAILED if evidence is None else OutcomeStatus.SUCCEEDED,
+                changed=True,
+                detail=_no_evidence(request, gate) if evidence is None else evidence.detail,
+                fencing=evidence,
+                facts={"promised_by": list(gate.members), "waited_s": round(gate.wait_s, 3)},
+            )
+
+        return await carried_out(action.action_id, fenced)
+
+    @activity.defn
+    async def unfence(self, request: FenceRequest) -> Outcome:
+        """Compensation of `fence`: the old primary may take its lease up again, and has its power back.
+
+        Asked without limit until every agent that answers has heard of it and the hook says yes: a node must
+        not stay off because a run gave up.
+        """
+        action, hook = request.action, request.cluster.fencing
+
+        async def undone() -> Outcome:
+            withdrawal = Withdrawal(epoch=request.epoch, run_id=request.run_id)
+            detail, changed = "the epoch's promise is withdrawn", True
             if hook is not None:
                 effect_id = request.effect_id(action.action_id) + "/undo"
                 try:
                     answer = await self._hook.switch(hook, action.node_id, "on", effect_id)
                 except Refused as refused:
                     raise Unreachable(str(refused.refusal)) from refused
-                detail, changed = answer.detail, answer.changed
+                detail, changed = f"{detail}; {answer.detail}", answer.changed
+            # An agent that does not hear of it forgets the reservation by itself after a while.
+            await asyncio.gather(
+                *(
+                    self._nodes.withdraw(node, withdrawal, timeout_s=ANSWER_WITHIN_S)
+                    for node in request.cluster.nodes
+                ),
+                return_exceptions=True,
+            )
             return Outcome(
                 action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=changed, detail=detail
             )
 
-        return await carried_out(action.action_id, on)
+        return await carried_out(action.action_id, undone)
 
     @activity.defn
     async def preview_fence(self, request: FenceRequest) -> Outcome:
         hook = request.cluster.fencing
         url = hook and hook.url.format(node_id=request.action.node_id, state="off")
-        return preview(request.action.action_id, f"would send POST {url}" if url else NO_FENCING)
+        members = ", ".join(node.node_id for node in request.cluster.nodes)
+        besides = f", and send POST {url}" if url else ""
+        return preview(
+            request.action.action_id,
+            f"would let {members} promise epoch {request.epoch}, wait for the lease of"
+            f" {request.action.node_id} to run out{besides}",
+        )
+
+    async def _promised(self, request: FenceRequest) -> Gate:
+        """A majority's promises of this run's epoch. Raises Unreachable until there is one: nothing is sure
+        before that, and a minority that promised is told again or let go by the compensation."""
+        membership = Membership(version=1, members=tuple(sorted(n.node_id for n in request.cluster.nodes)))
+        asked = PromiseRequest(
+            epoch=request.epoch, run_id=request.run_id, membership_version=membership.version
+        )
+        answers = await asyncio.gather(
+            *(self._promise(node, asked) for node in request.cluster.nodes), return_exceptions=True
+        )
+        gate = promotion_gate(
+            membership, asked, [a for a in answers if isinstance(a, Promised)], request.target
+        )
+        if isinstance(gate, Refusal):
+            raise Unreachable(f"{gate}: {_whys(answers)}")
+        return gate
+
+    async def _promise(self, node: Node, asked: PromiseRequest) -> Promised:
+        return await self._nodes.promise(node, asked, timeout_s=ANSWER_WITHIN_S)
+
+    async def _switch_off(self, request: FenceRequest, hook: FencingHook) -> FencingEvidence:
+        node_id = request.action.node_id
+        effect_id = request.effect_id(request.action.action_id)
+        answer = await self._hook.switch(hook, node_id, "off", effect_id)
+        return FencingEvidence(
+            type=FencingEvidenceType.HOOK,
+            holder=node_id,
+            epoch=request.epoch,
+            source=hook.url.format(node_id=node_id, state="off"),
+            detail=answer.detail,
+            at=datetime.now(UTC),
+            changed=answer.changed,
+        )
 
 
-NO_FENCING = (
-    "no fencing is configured for this cluster, so nothing can prove that the old primary has stopped;"
-    " add `fencing:` to its cluster.yaml"
-)
+def _lease_evidence(request: FenceRequest, gate: Gate) -> FencingEvidence | None:
+    """What the promises prove of the old primary; nothing where they speak of nobody or of another node."""
+    if gate.evidence is None or gate.holder != request.action.node_id:
+        return None
+    how = {
+        FencingEvidenceType.RELEASED: "released its lease",
+        FencingEvidenceType.LEASE_EXPIRED: "can renew its lease no more, and that has run out",
+    }[gate.evidence]
+    return FencingEvidence(
+        type=gate.evidence,
+        holder=gate.holder,
+        epoch=request.epoch,
+        source=f"promises of {', '.join(gate.members)}",
+        detail=f"{gate.holder} {how}; waited {gate.wait_s:.2f} s",
+        at=datetime.now(UTC),
+    )
+
+
+def _no_evidence(request: FenceRequest, gate: Gate) -> str:
+    return (
+        f"no evidence that {request.action.node_id} has stopped: the last lease that"
+        f" {', '.join(gate.members)} granted was {gate.holder or 'nobody'}'s, and no fencing hook is"
+        " configured (`fencing:` in cluster.yaml)"
+    )
+
+
+def _whys(answers: Sequence[object]) -> str:
+    return "; ".join(str(a.refusal if isinstance(a, Refused) else a) for a in answers if _failed(a)) or "-"
+
+
+def _failed(answer: object) -> bool:
+    return isinstance(answer, BaseException)

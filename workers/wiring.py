@@ -72,7 +72,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
 
 def runbook_activities(p: Providers) -> list[Callable[..., Any]]:
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
-    fencing, promotion, dns = Fencing(p.hook), Promotion(p.nodes), DnsRecords(p.dns)
+    fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     return [
         evidence.load_cluster,
         evidence.collect,

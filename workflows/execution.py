@@ -12,6 +12,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
+from temporalio.workflow import ActivityConfig
 
 from . import options
 
@@ -89,7 +90,7 @@ class Execution:
     async def _do(self, action: Action, *, again: bool) -> Outcome:
         match action:
             case FencePrimary():
-                return await _effect(Fencing.fence, FenceRequest(action=action, **self._world))
+                return await _effect(Fencing.fence, self._fence(action), options.fence)
             case PromoteTarget():
                 return await _effect(Promotion.promote, self._promotion(action, again=again))
             case RepointStandbys():
@@ -100,7 +101,7 @@ class Execution:
 
     async def _undo(self, action: Action) -> Outcome:
         assert isinstance(action, FencePrimary), f"{action.kind} is not reversible"
-        request = FenceRequest(action=action, **self._world)
+        request = self._fence(action)
         return await workflow.execute_activity_method(
             Fencing.unfence, request, **options.compensate(f"undo {action.action_id}")
         )
@@ -108,7 +109,7 @@ class Execution:
     async def _preview(self, action: Action) -> Outcome:
         match action:
             case FencePrimary():
-                return await _read(Fencing.preview_fence, FenceRequest(action=action, **self._world))
+                return await _read(Fencing.preview_fence, self._fence(action))
             case PromoteTarget():
                 return await _read(Promotion.preview_promote, self._promotion(action, again=False))
             case RepointStandbys():
@@ -118,16 +119,21 @@ class Execution:
             case VerifyService():
                 return preview(action.action_id, f"would verify that {action.node_id} serves")
 
+    def _fence(self, action: FencePrimary) -> FenceRequest:
+        return FenceRequest(action=action, target=self._plan.failover_target_id, **self._world)
+
     def _promotion(self, action: PromoteTarget, *, again: bool) -> PromoteRequest:
         return PromoteRequest(action=action, plan=self._plan, policy=self._policy, again=again, **self._world)
 
 
-async def _effect(effect: Any, request: Any) -> Outcome:
+async def _effect(
+    effect: Any, request: Any, how: Callable[[str], ActivityConfig] = options.effect
+) -> Outcome:
     """The activity's outcome; no answer within its limits leaves the outcome unknown."""
     action_id = request.action.action_id
     try:
         outcome: Outcome = await workflow.execute_activity_method(
-            effect, request, **options.effect(f"{action_id} under epoch {request.epoch}")
+            effect, request, **how(f"{action_id} under epoch {request.epoch}")
         )
     except ActivityError as error:
         return Outcome(action_id=action_id, status=OutcomeStatus.UNKNOWN, detail=str(error.cause or error))

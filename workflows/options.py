@@ -40,6 +40,11 @@ def effect(summary: str) -> ActivityConfig:
     )
 
 
+def fence(summary: str) -> ActivityConfig:
+    """Fencing: given up, and undone, sooner than what is past return."""
+    return ActivityConfig({**effect(summary), "schedule_to_close_timeout": timedelta(seconds=20)})
+
+
 def compensate(summary: str) -> ActivityConfig:
     """Undoing: without limit."""
     return ActivityConfig(

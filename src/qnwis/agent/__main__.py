@@ -17,10 +17,11 @@ from .checks import Checks
 from .config import AgentConfig, ConfigError, load_config
 from .database import Connection
 from .effects import Node
-from .epoch import EpochStore
 from .files import StateError
+from .guarding import Guarding
 from .journal import Journal
 from .keeper import Keeper
+from .lease import Leases
 from .logs import log, log_as
 from .orders import Orders
 from .postgres import Postgres
@@ -57,18 +58,22 @@ async def run(config: AgentConfig) -> None:
     # Every process of a node works below the node's folder; a power switch finds them by that.
     os.chdir(config.state_dir)
     state_dir = config.state_dir
-    epoch, journal = EpochStore(state_dir / "epoch"), Journal(state_dir / "journal.jsonl")
+    leases, journal = Leases(config, Transport()), Journal(state_dir / "journal.jsonl")
 
     node = keeper = None
     if config.database is not None:
         connection = Connection(config.database, config.database.superuser)
-        node = Node(config.node_id, Postgres(config, config.database), connection)
-    reporter = Reporter(config, epoch, node)
-    orders = Orders(config, epoch, journal, node, reporter.epoch_changed)
-    app = make_app(Checks(config, reporter), reporter, orders, journal)
+        postgres = Postgres(config, config.database)
+        guarding = Guarding(postgres.data_dir, state_dir / "guard.log")
+        leases.on_until = guarding.tell
+        node = Node(config.node_id, postgres, connection, leases, guarding)
+    reporter = Reporter(config, leases, node)
+    leases.on_epoch = reporter.epoch_changed
+    orders = Orders(config, leases, journal, node)
+    app = make_app(Checks(config, reporter), reporter, orders, journal, leases)
     if node is not None:
         node.postgres.on_change = reporter.database_changed
-        keeper = Keeper(config, node.postgres, epoch, journal, Transport(), orders.lock)
+        keeper = Keeper(config, node.postgres, leases, journal, orders.lock)
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,10 +83,10 @@ async def run(config: AgentConfig) -> None:
     try:
         adopted = node is not None and node.postgres.adopt()
         await _listen(runner, config)
-        log("agent_started", epoch=epoch.value, adopted=adopted)
-        work = [asyncio.ensure_future(reporter.keep_looking())]
+        log("agent_started", epoch=leases.epoch, adopted=adopted)
+        work = [asyncio.ensure_future(reporter.keep_looking()), asyncio.ensure_future(leases.renew())]
         if keeper is not None:
-            work.append(asyncio.ensure_future(keeper.run()))
+            work += [asyncio.ensure_future(keeper.run()), asyncio.ensure_future(keeper.enforce())]
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
         for task in work:
@@ -92,7 +97,9 @@ async def run(config: AgentConfig) -> None:
         await runner.cleanup()
     if node is not None:
         await node.postgres.stop()
+        await node.release()
         await node.connection.close()
+    await leases.aclose()
     log("agent_stopped")
 
 

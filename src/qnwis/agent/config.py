@@ -9,6 +9,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.continuity.model import Identifier, Model
 from qnwis.continuity.topology import Database, NodeRole, Replication, ReplicationMode
 
@@ -86,6 +87,8 @@ class AgentConfig(Model):
     peers: tuple[Peer, ...]
     """Every other member of the cluster, witnesses included: majorities are counted over these and itself."""
     replication: Replication = Replication()
+    lease: LeaseTerms = LeaseTerms()
+    """The same on every member."""
     min_disk_free_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
     """Deep check: less free space than this below `data_dir` is not ok."""
     backup_freshness: Hook | None = None

@@ -106,12 +106,16 @@ class Connection:
             if self._connection is not None:
                 try:
                     return await self._ask(self._connection, query, timeout_s)
+                except psycopg.errors.ObjectNotInPrerequisiteState:
+                    raise  # an answer: the database is up and says that the question does not fit
                 except psycopg.OperationalError:
                     # A connection from before the database's restart: try once on a new one.
                     await self._forget()
             try:
                 self._connection = await self._connect()
                 return await self._ask(self._connection, query, timeout_s)
+            except psycopg.errors.ObjectNotInPrerequisiteState:
+                raise
             except psycopg.OperationalError as error:
                 await self._forget()
                 raise _down(error) from error

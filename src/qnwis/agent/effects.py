@@ -17,6 +17,8 @@ from qnwis.continuity.refusal import Refusal
 
 from .config import Peer
 from .database import Connection, DatabaseDownError, Facts
+from .guarding import Guarding
+from .lease import Leases
 from .postgres import Postgres
 from .processes import processes_in
 
@@ -50,6 +52,13 @@ class Node:
     node_id: str
     postgres: Postgres
     connection: Connection
+    leases: Leases
+    guarding: Guarding
+
+    async def release(self) -> None:
+        """Give the lease up, after the database was stopped."""
+        self.guarding.over()
+        await self.leases.give_up(len(processes_in(self.postgres.data_dir)))
 
     async def facts(self) -> Facts | None:
         """What the database says of itself; None while it does not answer."""
@@ -69,10 +78,13 @@ async def promote(node: Node, order: PromoteOrder) -> Decision:
             values={"running": node.postgres.running},
             remedy="Promote another standby, or start this one",
         )
-    if not facts.in_recovery:
+    if not facts.in_recovery and node.leases.sought == order.epoch:
         return AlreadySo(f"{node.node_id} is the primary already, on timeline {facts.timeline}")
 
     async def effect() -> str:
+        refusal = await node.leases.acquire(order.epoch, order.run_id)
+        if refusal is not None:
+            raise EffectError(f"{node.node_id} has no lease for epoch {order.epoch}: {refusal}")
         if node.postgres.set_settings({}):  # its commits must wait for standbys from the first one on
             node.postgres.reload()
         clock = asyncio.get_running_loop().time
@@ -130,6 +142,7 @@ async def demote(node: Node, order: DemoteOrder) -> Decision:
         postgres.keep_standby()
         postgres.set_upstream(None)
         await postgres.stop()
+        await node.release()
         return f"{node.node_id}: every process of the database is gone; it comes back only as a standby"
 
     return effect

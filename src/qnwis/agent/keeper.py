@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 
 from qnwis.continuity.refusal import Refusal
-from qnwis.transport import Transport
 
 from .config import AgentConfig
-from .epoch import EpochStore
 from .journal import Journal
+from .lease import Leases
 from .logs import log
-from .peers import ask_peers
 from .postgres import Postgres
-from .processes import ProcessesRemainError
-from .start_rule import refuse_writable_start
+from .processes import ProcessesRemainError, kill_processes_in
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 """Between two attempts; each pause is twice the one before."""
+ENFORCE_EVERY_S = 0.1
 STEADY_AFTER_S = 10.0
 """A database that ran for this long had a good start: the pauses begin anew."""
 
@@ -30,16 +28,14 @@ class Keeper:
         self,
         config: AgentConfig,
         postgres: Postgres,
-        epoch: EpochStore,
+        leases: Leases,
         journal: Journal,
-        transport: Transport,
         order_lock: asyncio.Lock,
     ) -> None:
         self._config = config
         self._postgres = postgres
-        self._epoch = epoch
+        self._leases = leases
         self._journal = journal
-        self._transport = transport
         self._order_lock = order_lock
 
     async def run(self) -> None:
@@ -58,6 +54,15 @@ class Keeper:
                     await self._try_start()
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def enforce(self) -> None:
+        """End a writable database whose lease is over, as its guard does too. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(ENFORCE_EVERY_S)
+            if self._postgres.running and not self._postgres.standby and not self._leases.held:
+                log("lease_over")
+                await kill_processes_in(self._postgres.data_dir)
+                await self._postgres.wait_ended()
 
     async def _try_start(self) -> None:
         refusal = await self._refuse_start()
@@ -91,8 +96,7 @@ class Keeper:
                 remedy="Order a rejoin to the primary, or create it with initdb",
             )
         if not self._postgres.standby:
-            answers = await ask_peers(self._transport, self._config.peers)
-            return refuse_writable_start(node_id, self._epoch.value, answers)
+            return await self._leases.take_up()
         if self._postgres.upstream is None:
             return Refusal(
                 rule="no_upstream",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from datetime import UTC, datetime
 
 from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
@@ -11,8 +10,8 @@ from qnwis.continuity.refusal import Refusal
 
 from .config import AgentConfig, Peer
 from .effects import AlreadySo, Decision, EffectError, Node, demote, follow, promote
-from .epoch import EpochStore
 from .journal import Journal, Line, Mark
+from .lease import Leases
 from .logs import log
 from .rejoin import rejoin
 
@@ -23,18 +22,16 @@ class Orders:
     def __init__(
         self,
         config: AgentConfig,
-        epoch: EpochStore,
+        leases: Leases,
         journal: Journal,
         node: Node | None,
-        on_epoch: Callable[[], None],
     ) -> None:
-        """`node` is None for a witness. `on_epoch` is called when the epoch has grown."""
+        """`node` is None for a witness."""
         self.lock = asyncio.Lock()
         self._config = config
-        self._epoch = epoch
+        self._leases = leases
         self._journal = journal
         self._node = node
-        self._on_epoch = on_epoch
 
     async def obey(self, order: AnyOrder) -> Receipt | Refusal:
         """Carry the order out. A Refusal means that nothing was changed.
@@ -43,15 +40,15 @@ class Orders:
         sent again, and is carried out again.
         """
         async with self.lock:
-            if order.epoch < self._epoch.value:
-                return self._refuse(order, _superseded(self._config.node_id, order, self._epoch.value))
-            if order.epoch > self._epoch.value:
-                self._epoch.raise_to(order.epoch)
-                self._on_epoch()
+            if order.epoch < self._leases.epoch:
+                return self._refuse(order, _superseded(self._config.node_id, order, self._leases.epoch))
             done = self._journal.receipt_of(order.effect_id)
             if done is not None:
                 return done.model_copy(update={"changed": False})
             decision = await self._decide(order)
+            if not isinstance(decision, Refusal) and order.epoch > self._leases.epoch:
+                # Only now: an order refused must not take the present holder's lease from it.
+                decision = self._leases.obey(order.epoch, order.run_id) or decision
             if isinstance(decision, Refusal):
                 return self._refuse(order, decision)
             if isinstance(decision, AlreadySo):

@@ -10,8 +10,8 @@ from qnwis.continuity.evidence import NodeEvent, NodeState
 from .config import AgentConfig
 from .database import ConnectionsExhaustedError, DatabaseDownError, Facts
 from .effects import Node
-from .epoch import EpochStore
 from .events import Events
+from .lease import Leases
 
 LOOK_EVERY_S = 0.5
 """How often a change that nobody ordered (a restart, a promotion by hand) is looked for."""
@@ -30,9 +30,9 @@ class Report:
 class Reporter:
     """Looks at the database for everyone who asks; whoever looks, watchers hear of a change."""
 
-    def __init__(self, config: AgentConfig, epoch: EpochStore, node: Node | None) -> None:
+    def __init__(self, config: AgentConfig, leases: Leases, node: Node | None) -> None:
         self._config = config
-        self._epoch = epoch
+        self._leases = leases
         self._node = node
         self.events = Events(self._event(database_up=False, writable=False))
 
@@ -89,7 +89,7 @@ class Reporter:
             role=self._config.role,
             database_up=facts is not None,
             upstream=None if upstream is None else upstream.node_id,
-            epoch=self._epoch.value,
+            epoch=self._leases.epoch,
         )
         if facts is None:
             return base
@@ -111,5 +111,5 @@ class Reporter:
 
     def _event(self, *, database_up: bool, writable: bool) -> NodeEvent:
         return NodeEvent(
-            node_id=self._config.node_id, database_up=database_up, writable=writable, epoch=self._epoch.value
+            node_id=self._config.node_id, database_up=database_up, writable=writable, epoch=self._leases.epoch
         )

@@ -8,29 +8,39 @@
 | GET /events | 200, a NodeEvent a line: one at once, one at each change; it ends when the agent does |
 | POST /orders | 200 Receipt; 409, 422 Refusal (nothing changed); 504 (outcome unknown: send it again) |
 | GET /journal | 200, the journal's lines |
+| POST /lease/ask, /lease/promise | 200 Granted, Promised; 409 Refusal |
+| POST /lease/withdraw, /lease/release | 200, the body again |
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from qnwis.continuity.lease_messages import Ask, PromiseRequest, Release, Withdrawal
+from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder
 from qnwis.continuity.refusal import Refusal
 
 from .checks import Checks, Health
 from .effects import EffectError
 from .journal import Journal, Line
+from .lease import Leases
 from .orders import Orders
 from .reporter import Reporter
+
+M = TypeVar("M", bound=Model)
 
 _ORDER: TypeAdapter[AnyOrder] = TypeAdapter(AnyOrder)
 _LINES: TypeAdapter[tuple[Line, ...]] = TypeAdapter(tuple[Line, ...])
 
 
-def make_app(checks: Checks, reporter: Reporter, orders: Orders, journal: Journal) -> web.Application:
+def make_app(
+    checks: Checks, reporter: Reporter, orders: Orders, journal: Journal, leases: Leases
+) -> web.Application:
     """The web application over the parts given."""
 
     async def live(_: web.Request) -> web.Response:
@@ -60,6 +70,14 @@ def make_app(checks: Checks, reporter: Reporter, orders: Orders, journal: Journa
     async def lines(_: web.Request) -> web.Response:
         return web.Response(body=_LINES.dump_json(journal.lines), content_type="application/json")
 
+    def withdraw(withdrawal: Withdrawal) -> Model:
+        leases.withdrawn(withdrawal.epoch, withdrawal.run_id)
+        return withdrawal
+
+    def release(release: Release) -> Model:
+        leases.released(release)
+        return release
+
     app = web.Application()
     app.add_routes(
         [
@@ -70,6 +88,10 @@ def make_app(checks: Checks, reporter: Reporter, orders: Orders, journal: Journa
             web.get("/events", events),
             web.post("/orders", order),
             web.get("/journal", lines),
+            web.post("/lease/ask", _lease(Ask, leases.grant)),
+            web.post("/lease/promise", _lease(PromiseRequest, leases.promise)),
+            web.post("/lease/withdraw", _lease(Withdrawal, withdraw)),
+            web.post("/lease/release", _lease(Release, release)),
         ]
     )
     return app
@@ -79,6 +101,18 @@ def _health(check: Callable[[], Awaitable[Health]]) -> Callable[[web.Request], A
     async def handler(_: web.Request) -> web.Response:
         health = await check()
         return _json(health, status=200 if health.ok else 503)
+
+    return handler
+
+
+def _lease(kind: type[M], answer: Callable[[M], Model]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handler(request: web.Request) -> web.Response:
+        try:
+            asked = kind.model_validate_json(await request.read())
+        except ValidationError as error:
+            return _json(_no_order(error), status=422)
+        answered = answer(asked)
+        return _json(answered, status=409 if isinstance(answered, Refusal) else 200)
 
     return handler
 

@@ -89,13 +89,13 @@ class ModelledCluster:
             action_id=action.action_id,
             status=OutcomeStatus.SUCCEEDED,
             changed=was_alive,
-            detail=f"{action.node_id} is switched off",
+            detail=f"the lease of {action.node_id} has run out",
             fencing=FencingEvidence(
-                type=FencingEvidenceType.HOOK,
+                type=FencingEvidenceType.LEASE_EXPIRED,
                 holder=action.node_id,
                 epoch=epoch,
                 source=SOURCE,
-                detail="a power switch, modelled",
+                detail="a lease that ran out, modelled",
                 at=at,
             ),
         )

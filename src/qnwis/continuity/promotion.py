@@ -24,7 +24,7 @@ def promotion_refusal(
             rule="primary_still_writes",
             message=f"The primary {plan.primary_node_id} still accepts writes after it was fenced.",
             values={"node_id": plan.primary_node_id, "source": view.primary.source},
-            remedy="Check the fencing hook; it reported success for a node that goes on serving.",
+            remedy="Check what fenced it: that said it had stopped, and it goes on serving.",
         )
     if view.basis is Basis.FILE:
         return Refusal(

@@ -175,8 +175,6 @@ def simulate(cluster: Cluster, policy: Policy, scenario: Scenario, seed: int) ->
 
 def _assumptions(cluster: Cluster) -> Iterator[str]:
     yield "every effect on a node that is alive succeeds"
-    if cluster.fencing is None:
-        yield "the topology names no fencing hook; fencing is modelled as if there were one"
     if cluster.dns is None:
         yield "the topology has no DNS service; moving the clients is not part of the result"
 

@@ -28,6 +28,7 @@ from psycopg.conninfo import make_conninfo
 from qnwis.agent.config import Account, AgentConfig, LocalDatabase, Peer
 from qnwis.config.registry import Registry
 from qnwis.continuity.heartbeat import HeartbeatConfig
+from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.continuity.model import Model
 from qnwis.continuity.policy import Policy, StepEstimates, Strategy
 from qnwis.continuity.topology import (
@@ -80,6 +81,8 @@ from .temporal_server import stop_server
 ZONE, SERVICE = "lab.test", "db"
 SERVICE_NAME = f"{SERVICE}.{ZONE}"
 TTL_S = 1
+LEASE = LeaseTerms(duration_s=2.5, renew_every_s=0.5)
+"""So that it runs out before a killed node's third missed beat is acted on."""
 NAMESERVER, POWER_SWITCH, CLIENTS = "nameserver", "power-switch", "clients"
 
 
@@ -132,7 +135,6 @@ def lab_cluster(folder: Folder, block: Block, *, cluster_id: str, asynchronous: 
             servers=(f"{block.nameserver}:{DNS_PORT}",),
             tsig_key_file=str(folder.tsig_key_file),
         ),
-        fencing=FencingHook(url=f"http://{block.power_switch}:{POWER_PORT}/nodes/{{node_id}}/{{state}}"),
     )
 
 
@@ -201,6 +203,11 @@ class Lab:
             raise LabError(f"no lab in {folder.root}; start one with `qnwis-continuity lab start`")
         cluster = Registry(folder.config).load(state.cluster_id).cluster
         return cls(folder, Block(state.block), cluster, Processes(folder.processes, folder.logs))
+
+    @property
+    def power_hook(self) -> FencingHook:
+        """The power switch as a fencing hook; leases fence without it."""
+        return FencingHook(url=f"http://{self.block.power_switch}:{POWER_PORT}/nodes/{{node_id}}/{{state}}")
 
     @property
     def primary(self) -> Node:
@@ -398,6 +405,7 @@ class Lab:
                 if n.node_id != node.node_id
             ),
             replication=self.cluster.replication,
+            lease=LEASE,
         )
 
     async def _helpers_missing(self) -> str | None:

@@ -100,7 +100,7 @@ async def run_demo(
     follow: Follow,
 ) -> DemoReport:
     """The whole demonstration on a new lab, which is stopped afterwards unless `keep` and all went well."""
-    say("starting three PostgreSQL nodes with their agents, a DNS server and a power switch")
+    say("starting three PostgreSQL nodes with their agents, and a DNS server")
     lab = await Lab.create(directory, asynchronous=asynchronous, pg_bin=pg_bin)
     kept = False
     try:

@@ -6,18 +6,22 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import httpx
 from pydantic import ValidationError
 
 from qnwis.continuity.evidence import NodeEvent, NodeState
+from qnwis.continuity.lease_messages import Promised, PromiseRequest, Withdrawal
+from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder, Receipt
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Node
 from qnwis.transport import Transport
 
 from .errors import Refused, Unreachable
+
+M = TypeVar("M", bound=Model)
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,14 @@ class Nodes(Protocol):
 
     async def order(self, node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:
         """Have an order carried out. Raises Refused (nothing changed) or Unreachable (it may have)."""
+        ...
+
+    async def promise(self, node: Node, request: PromiseRequest, *, timeout_s: float) -> Promised:
+        """Have an epoch promised to a run. Raises Refused or Unreachable."""
+        ...
+
+    async def withdraw(self, node: Node, withdrawal: Withdrawal, *, timeout_s: float) -> None:
+        """Tell that a run gave its epoch up. Raises Unreachable."""
         ...
 
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
@@ -85,13 +97,23 @@ class HttpNodes:
         return state
 
     async def order(self, node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:
-        what = f"POST /orders {order.kind}"
+        return await self._post(node, "/orders", order, Receipt, timeout_s=timeout_s)
+
+    async def promise(self, node: Node, request: PromiseRequest, *, timeout_s: float) -> Promised:
+        return await self._post(node, "/lease/promise", request, Promised, timeout_s=timeout_s)
+
+    async def withdraw(self, node: Node, withdrawal: Withdrawal, *, timeout_s: float) -> None:
+        await self._post(node, "/lease/withdraw", withdrawal, Withdrawal, timeout_s=timeout_s)
+
+    async def _post(self, node: Node, path: str, body: Model, kind: type[M], *, timeout_s: float) -> M:
+        """The answer of that kind. Raises Refused with the agent's refusal, or Unreachable."""
+        what = f"POST {path}"
         response = await self._ask(
-            "POST", node, "/orders", timeout_s=timeout_s, content=order.model_dump_json().encode()
+            "POST", node, path, timeout_s=timeout_s, content=body.model_dump_json().encode()
         )
         try:
             if response.status_code == httpx.codes.OK:
-                return Receipt.model_validate_json(response.content)
+                return kind.model_validate_json(response.content)
             if response.status_code in (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY):
                 raise Refused(Refusal.model_validate_json(response.content))
         except ValidationError as error:

@@ -142,6 +142,26 @@ class TestNode:
         files = (self.folder / "agent.log", self.folder / "state" / "postgres.log")
         return "\n".join(f"--- {f}\n{f.read_text()[-3000:]}" for f in files if f.exists())
 
+    def agent_pid(self) -> int:
+        assert self._agent is not None
+        return self._agent.pid
+
+    def guard_pid(self) -> int:
+        """The guard process of this node's agent."""
+        children = Path(f"/proc/{self.agent_pid()}/task/{self.agent_pid()}/children").read_text().split()
+        (guard,) = (c for c in children if b"qnwis.agent.guard" in Path(f"/proc/{c}/cmdline").read_bytes())
+        return int(guard)
+
+    async def serves(self) -> bool:
+        """Whether the database takes a write now."""
+        try:
+            async with asyncio.timeout(1), self.connect() as connection:
+                await connection.execute("SET synchronous_commit = local")
+                await connection.execute("INSERT INTO rows VALUES ('probe')")
+        except (psycopg.Error, TimeoutError):
+            return False
+        return True
+
     def postmaster_pid(self) -> int:
         return int((self.data_dir / "postmaster.pid").read_text().split()[0])
 

@@ -120,7 +120,6 @@ class Scene:
         return [
             ("dns", self.lab.cluster.node(target).hostname),
             *[("follow", other)] * 2,
-            ("off", self.primary),
             *[("promote", target)] * 2,
         ]
 

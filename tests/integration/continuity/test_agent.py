@@ -20,6 +20,7 @@ import pytest
 
 from qnwis.agent.journal import Line, Mark
 from qnwis.agent.processes import processes_in
+from qnwis.continuity.lease_messages import PromiseRequest
 from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
@@ -155,10 +156,14 @@ async def test_an_older_epoch_is_refused_even_by_an_agent_that_was_killed(scene:
 
 
 async def test_a_diverged_old_primary_is_rewound(scene: Scene) -> None:
-    await scene.fail_over()
-    async with scene.primary.connect() as connection:  # still writable: nobody fenced it
+    for (sender,) in await scene.primary.sql("SELECT pid FROM pg_stat_replication"):
+        os.kill(sender, signal.SIGSTOP)
+    async with scene.primary.connect() as connection:
         await connection.execute("SET synchronous_commit = local")
         await connection.execute("INSERT INTO rows VALUES ('only on the old primary')")
+    await scene.primary.power_off()
+    await scene.fail_over()
+    await scene.primary.start_agent()
     await scene.standby.sql("INSERT INTO rows VALUES ('on the new primary')")
 
     receipt = await scene.order(scene.primary, scene.rejoin(scene.standby))
@@ -226,22 +231,22 @@ async def test_a_crash_of_the_database_is_pushed_and_the_database_started_again(
     assert "before the crash" in await rows(scene.primary)
 
 
-async def test_an_old_primary_stays_down_when_its_peers_know_a_higher_epoch(scene: Scene) -> None:
+async def test_an_old_primary_stays_down_when_another_held_the_lease_since(scene: Scene) -> None:
     await scene.primary.power_off()
     await scene.fail_over()
     await scene.primary.start_agent()
 
-    await until_kept_down(scene.primary, "epoch_superseded")
+    await until_kept_down(scene.primary, "another_held_since")
     assert processes_in(scene.primary.data_dir) == []
     answer = await ask(scene.primary, "/health/deep")
-    assert answer.status_code == 503 and "epoch_superseded" in answer.text
+    assert answer.status_code == 503 and "another_held_since" in answer.text
 
 
 async def test_a_primary_that_finds_no_majority_waits_for_one(scene: Scene) -> None:
     for member in scene.cluster.members.values():
         await member.power_off()
     await scene.primary.start_agent()
-    await until_kept_down(scene.primary, "no_majority")
+    await until_kept_down(scene.primary, "promises_missing")
 
     await scene.other.start_agent()
     await scene.primary.until(writable=True)
@@ -298,7 +303,8 @@ async def test_orders_that_do_not_fit_are_refused_and_change_nothing(scene: Scen
     assert await scene.refused(scene.primary, scene.rejoin(scene.standby)) == "upstream_not_primary"
     unknown = scene.follow(scene.standby).model_copy(update={"upstream": "n9"})
     assert await scene.refused(scene.other, unknown) == "unknown_upstream"
-    assert not (await scene.order(scene.primary, scene.promote())).changed
+    await scene.order(scene.primary, scene.promote())
+    assert not (await scene.order(scene.primary, scene.promote("again"))).changed
     await scene.other.power_off()
     await scene.other.start_agent()
     state = await scene.primary.state()
@@ -352,3 +358,53 @@ async def until_rows(member: TestNode, name: str) -> None:
     async with asyncio.timeout(30):
         while name not in await rows(member):
             await asyncio.sleep(0.02)
+
+
+async def test_a_frozen_agent_does_not_keep_its_database_writable(scene: Scene) -> None:
+    agent = scene.primary.agent_pid()
+    os.kill(agent, signal.SIGSTOP)
+    try:
+        await until_gone(scene.primary)
+    finally:
+        os.kill(agent, signal.SIGCONT)
+    await scene.primary.until(writable=True)
+
+
+async def test_a_database_ends_with_its_agent(scene: Scene) -> None:
+    await scene.primary.stop_agent(signal.SIGKILL)
+    await until_gone(scene.primary)
+    await scene.primary.start_agent()
+    await scene.primary.until(writable=True)
+
+
+async def test_a_primary_that_loses_its_majority_stops_though_its_guard_is_frozen(scene: Scene) -> None:
+    guard = scene.primary.guard_pid()
+    os.kill(guard, signal.SIGSTOP)
+    for peer in (scene.standby, scene.other):
+        await peer.stop_agent(signal.SIGKILL)
+    await until_gone(scene.primary)
+    os.kill(guard, signal.SIGKILL)
+
+    await scene.other.start_agent()
+    await scene.primary.until(writable=True)
+    await scene.standby.start_agent()
+
+
+async def test_a_promotion_waits_for_the_lease_of_a_primary_that_nobody_stopped(scene: Scene) -> None:
+    """A run that lies: it has its promises, and orders the promotion at once, while the primary serves."""
+    request = PromiseRequest(epoch=scene.epoch, run_id=f"run-{scene.epoch}", membership_version=1)
+    for member in scene.cluster.members.values():
+        await scene.cluster.nodes.promise(member.node, request, timeout_s=5)
+    promoting = asyncio.ensure_future(scene.order(scene.standby, scene.promote()))
+    while not promoting.done():
+        writable = [m.node_id for m in scene.cluster.members.values() if await m.serves()]
+        assert len(writable) <= 1
+    assert (await promoting).changed
+    assert not await scene.primary.serves()
+
+
+async def until_gone(member: TestNode) -> None:
+    """Returns when no process of the database is left."""
+    async with asyncio.timeout(30):
+        while processes_in(member.data_dir):
+            await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Whole failovers on real parts: PostgreSQL, agents, DNS, a power switch, Temporal, a worker, the guardian.
+"""Whole failovers on real parts: PostgreSQL, agents, DNS, Temporal, a worker, the guardian.
 
 The tests share one lab; each starts from a healed cluster, whoever is the primary by then. The demonstration
 has labs of its own.
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from qnwis.agent.processes import processes_in
-from qnwis.continuity.orders import RejoinOrder
+from qnwis.continuity.orders import FencingEvidenceType, RejoinOrder
 from qnwis.continuity.run import DRY_RUN_MARK, RunResult
 from qnwis.lab.acks import analyse
 from qnwis.lab.cluster import Lab
@@ -155,10 +155,11 @@ async def test_a_killed_primary_is_replaced_and_comes_back_as_a_standby(scene: S
     log = lab.ack_log()
     assert analyse(log, await lab.rows(new)).lost == ()
 
+    assert result.fencing is not None
+    assert (result.fencing.type, result.fencing.holder) == (FencingEvidenceType.LEASE_EXPIRED, scene.primary)
     old = lab.machine(scene.primary)
-    assert old.powered_off
-    old.power_on()
-    down = await scene.until_state(scene.primary, lambda s: "[epoch_superseded]" in (s.why_down or ""))
+    old.start()
+    down = await scene.until_state(scene.primary, lambda s: "[another_held_since]" in (s.why_down or ""))
     assert (down.database_up, processes_in(old.data_dir)) == (False, [])
 
     order = RejoinOrder(

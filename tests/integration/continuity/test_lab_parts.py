@@ -133,13 +133,13 @@ async def test_a_row_that_vanished_is_found(lab: Lab) -> None:
 
 
 async def test_the_power_switch_of_the_topology_fences_a_node(lab: Lab) -> None:
-    assert lab.cluster.fencing is not None
+    assert lab.power_hook is not None
     power = PowerHook(Transport())
-    assert (await power.switch(lab.cluster.fencing, "node-2", "off", "e1")).changed
+    assert (await power.switch(lab.power_hook, "node-2", "off", "e1")).changed
     assert living_inside(lab.machine("node-2").home) == []
     with pytest.raises(LabError, match="node-2 is powered off"):
         await lab.start_node("node-2")
-    assert (await power.switch(lab.cluster.fencing, "node-2", "on", "e2")).changed
+    assert (await power.switch(lab.power_hook, "node-2", "on", "e2")).changed
     await streams(lab, "node-2")
 
 

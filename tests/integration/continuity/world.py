@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from qnwis.continuity.evidence import NodeEvent, NodeState, StandbyConnection
+from qnwis.continuity.lease_messages import LastGrant, Promised, PromiseRequest, Withdrawal
 from qnwis.continuity.orders import AnyOrder, FollowOrder, PromoteOrder, Receipt
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster, DnsService, FencingHook, Node, NodeRole
@@ -34,6 +35,10 @@ class Machine:
     primary: bool
     upstream: str | None
     on: bool = True
+    leased: bool = True
+    """Of the primary: whether its lease lasts, so that it takes writes."""
+    promised: tuple[int, str] = (0, "")
+    """Epoch and run."""
     timeline: int = 1
     lsn: int = 0x3000060
     epoch: int = 0
@@ -51,6 +56,8 @@ class World:
     address: str
     journal: list[tuple[str, str]] = field(default_factory=list)
     """(effect, effect id or node) of every real change."""
+    leases: bool = True
+    """Whether agents have granted the primary its lease, so that their promises speak of it."""
     faults: dict[str, list[Exception]] = field(default_factory=dict)
     before_effect: Callable[[str], None] = lambda effect: None
     """Called when an effect is asked for, before anything happens: where tests interfere."""
@@ -83,7 +90,7 @@ class World:
 
     def writable(self) -> list[str]:
         """Nodes that accept writes now; a test asserts that there is never more than one."""
-        return [m.node_id for m in self.machines.values() if m.on and m.primary]
+        return [m.node_id for m in self.machines.values() if m.on and m.primary and m.leased]
 
     def changes(self, effect: str) -> list[str]:
         return [what for name, what in self.journal if name == effect]
@@ -100,13 +107,13 @@ class World:
         if node.role is NodeRole.WITNESS:
             return NodeState(node_id=node.node_id, role=node.role, database_up=False, epoch=machine.epoch)
         upstream = self.machines.get(machine.upstream or "")
-        streaming = upstream is not None and upstream.on and upstream.primary
+        streaming = upstream is not None and upstream.on and upstream.primary and upstream.leased
         followers = [m for m in self.machines.values() if m.on and m.upstream == node.node_id]
         return NodeState(
             node_id=node.node_id,
             role=node.role,
             database_up=True,
-            writable=machine.primary,
+            writable=machine.primary and machine.leased,
             in_recovery=not machine.primary,
             system_identifier=SYSTEM,
             timeline=machine.timeline,
@@ -134,7 +141,7 @@ class World:
         machine.epoch = order.epoch
         changed = False
         if isinstance(order, PromoteOrder) and not machine.primary:
-            machine.primary, machine.upstream, changed = True, None, True
+            machine.primary, machine.upstream, machine.leased, changed = True, None, True, True
             machine.timeline += 1
         if isinstance(order, FollowOrder) and machine.upstream != order.upstream:
             machine.upstream, changed = order.upstream, True
@@ -148,6 +155,42 @@ class World:
             detail=f"{order.kind} {node.node_id}",
             at=datetime.now(UTC),
         )
+
+    async def promise(self, node: Node, request: PromiseRequest, *, timeout_s: float) -> Promised:
+        self._enter("promise")
+        machine = self._answering(node)
+        if (request.epoch, request.run_id) < machine.promised:
+            raise Refused(Refusal(rule="epoch_gone", message=f"{machine.promised}", remedy="none"))
+        machine.promised = (request.epoch, request.run_id)
+        holder = self._holder()
+        need = len(self.machines) // 2 + 1
+        if holder is not None and sum(m.promised == machine.promised for m in self.machines.values()) >= need:
+            holder.leased = False
+        granted = (
+            LastGrant(epoch=machine.epoch, holder=holder.node_id, duration_s=3)
+            if holder and self.leases
+            else None
+        )
+        return Promised(
+            member=node.node_id,
+            epoch=request.epoch,
+            run_id=request.run_id,
+            membership_version=request.membership_version,
+            granted=granted,
+            remaining_s=0,
+        )
+
+    async def withdraw(self, node: Node, withdrawal: Withdrawal, *, timeout_s: float) -> None:
+        machine = self._answering(node)
+        if machine.promised == (withdrawal.epoch, withdrawal.run_id):
+            holder = self._holder()
+            if holder is not None:
+                holder.leased = True
+
+    def _holder(self) -> Machine | None:
+        """Who was granted the lease last."""
+        primaries = [machine for machine in self.machines.values() if machine.primary]
+        return max(primaries, key=lambda machine: machine.epoch, default=None)
 
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
         if self.machines[node.node_id].on and self.machines[node.node_id].reachable:

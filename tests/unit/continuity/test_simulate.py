@@ -27,7 +27,6 @@ from qnwis.continuity.simulate import Rehearsal, Scenario, SimulationResult, reh
 from qnwis.continuity.topology import (
     Cluster,
     DnsService,
-    FencingHook,
     Node,
     NodeRole,
     NodeStatus,
@@ -246,9 +245,7 @@ def test_a_node_that_the_file_calls_failed_is_gone_from_the_start(shipped_files:
 
 def test_dns_is_part_of_the_result_where_the_topology_has_it(shipped_files: Registered) -> None:
     dns = DnsService(zone="example.com", name="db", ttl_s=5, servers=("127.0.0.1:53", "127.0.0.2:53"))
-    cluster = shipped_files.cluster.model_copy(
-        update={"dns": dns, "fencing": FencingHook(url="http://pdu/{node_id}/{state}")}
-    )
+    cluster = shipped_files.cluster.model_copy(update={"dns": dns})
     result = simulate(cluster, shipped_files.policy, Scenario.PRIMARY_FAILURE, 1)
     assert result.success
     assert result.failover is not None and result.failover.actions_executed == 5
@@ -256,7 +253,7 @@ def test_dns_is_part_of_the_result_where_the_topology_has_it(shipped_files: Regi
     assert result.assumptions == ("every effect on a node that is alive succeeds",)
     assert (
         len(simulate(shipped_files.cluster, shipped_files.policy, Scenario.PRIMARY_FAILURE, 1).assumptions)
-        == 3
+        == 2
     )
 
 

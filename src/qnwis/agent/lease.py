@@ -1,0 +1,291 @@
+"""The agent's part in the leases: grants to its peers, and the lease of its own database.
+
+What may be granted is decided in `qnwis.continuity.leases`; here are the disk, the clock and the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from qnwis.continuity import leases as core
+from qnwis.continuity.lease_messages import Ask, Granted, Membership, Promised, PromiseRequest, Release
+from qnwis.continuity.leases import Grantor, GrantorRecord, Holder, HolderRecord
+from qnwis.continuity.model import Model
+from qnwis.continuity.promises import reacquire
+from qnwis.continuity.refusal import Refusal
+from qnwis.transport import Transport
+
+from .config import AgentConfig, Peer
+from .files import StateError, write_durably
+from .guard import now
+from .logs import log
+
+ANSWER_WITHIN_S = 1.0
+"""A peer that takes longer is asked again anyway."""
+ASK_AGAIN_S = 0.05
+"""Between two asks while a lease is first sought: a former holder's grants are about to run out."""
+ACQUIRE_WITHIN_S = 10.0
+
+M = TypeVar("M", bound=Model)
+
+
+class Leases:
+    """Grants and promises of this agent, and the lease that it holds or seeks."""
+
+    def __init__(self, config: AgentConfig, transport: Transport) -> None:
+        """Raises StateError for a damaged record: an agent that forgot its grants must not give any."""
+        self._terms = config.lease
+        self._peers = config.peers
+        self._grantor_file = config.state_dir / "grantor.json"
+        self._holder_file = config.state_dir / "holder.json"
+        members = tuple(sorted([config.node_id, *(peer.node_id for peer in config.peers)]))
+        first = GrantorRecord(node_id=config.node_id, membership=Membership(version=1, members=members))
+        record = _read(self._grantor_file, GrantorRecord) or first
+        self._grantor = core.restarted(record, now())
+        held = _read(self._holder_file, HolderRecord) or HolderRecord(node_id=config.node_id)
+        self._holder = Holder(record=held, membership=record.membership)
+        self._client = transport.client(timeout_s=ANSWER_WITHIN_S)
+        self._asking: set[asyncio.Task[None]] = set()
+        self._heard = asyncio.Event()
+        self._renewing = False
+        self._seen_epoch = 0
+        """The highest epoch that a peer's refusal told of; the next attempt goes above it."""
+        self.last_refusal: Refusal | None = None
+        """The newest refusal of an ask; why a lease that is sought is not there yet."""
+        self.on_epoch: Callable[[], None] = lambda: None
+        self.on_until: Callable[[float], None] = lambda until: None
+        """Called with each later end of the lease, in the guard's clock."""
+
+    async def aclose(self) -> None:
+        for task in self._asking:
+            task.cancel()
+        await self._client.aclose()
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch this agent has promised or granted; on disk."""
+        return self._grantor.record.epoch
+
+    @property
+    def membership(self) -> Membership:
+        return self._grantor.record.membership
+
+    @property
+    def sought(self) -> int:
+        """The epoch that the own database serves under, or would."""
+        return self._holder.record.epoch
+
+    @property
+    def held(self) -> bool:
+        """Whether the own database may acknowledge writes now."""
+        until = core.lease_until(self._holder, self._terms)
+        return until is not None and now() < until
+
+    # As a grantor
+
+    def grant(self, ask: Ask) -> Granted | Refusal:
+        state, answer = core.grant(self._grantor, ask, self._terms, now())
+        self._keep_grantor(state)
+        return answer
+
+    def promise(self, request: PromiseRequest) -> Promised | Refusal:
+        refusal = _another_holds(self._grantor.record, request)
+        if refusal is not None:
+            return refusal
+        state, answer = core.promise(self._grantor, request, self._terms, now())
+        self._keep_grantor(state)
+        return answer
+
+    def obey(self, epoch: int, run_id: str) -> Refusal | None:
+        """Promise an epoch that an order brings."""
+        version = self.membership.version
+        answer = self.promise(PromiseRequest(epoch=epoch, run_id=run_id, membership_version=version))
+        return answer if isinstance(answer, Refusal) else None
+
+    def withdrawn(self, epoch: int, run_id: str) -> None:
+        self._keep_grantor(core.withdrawn(self._grantor, epoch, run_id))
+
+    def released(self, release: Release) -> None:
+        self._keep_grantor(core.released(self._grantor, release))
+
+    def _keep_grantor(self, state: Grantor) -> None:
+        grown = state.record.epoch > self._grantor.record.epoch
+        if state.record != self._grantor.record:
+            write_durably(self._grantor_file, state.record.model_dump_json() + "\n")
+        self._grantor = state
+        if grown:
+            self.on_epoch()
+
+    # As a holder
+
+    async def acquire(self, epoch: int, run_id: str) -> Refusal | None:
+        """Go for an epoch on a run's order; returns when the lease is there, or why it did not come."""
+        holder = core.seek(self._holder, epoch, run_id, self._terms)
+        if isinstance(holder, Refusal):
+            return holder
+        self._keep_holder(holder)
+        return await self._until_held(ACQUIRE_WITHIN_S)
+
+    async def take_up(self) -> Refusal | None:
+        """Have a lease without a run's order: the own epoch again, or a new one where nobody held since."""
+        record = self._holder.record
+        if record.epoch > record.released_epoch and record.epoch >= self.epoch:
+            refusal = await self._until_held(self._terms.duration_s)
+            if refusal is None:
+                return None
+        run_id = f"{record.node_id}-{uuid.uuid4().hex}"
+        request = PromiseRequest(
+            epoch=max(self.epoch, record.epoch, record.released_epoch, self._seen_epoch) + 1,
+            run_id=run_id,
+            membership_version=self.membership.version,
+            former_holder=record.node_id,
+        )
+        answers = await self._peers_answer("promise", request, Promised)
+        promised = [answer for answer in answers if isinstance(answer, Promised)]
+        if len(promised) + 1 >= self.membership.majority:
+            # Last: an own promise that comes to nothing would set this node apart from the cluster's epoch.
+            own = self.promise(request)
+            promised += [own] if isinstance(own, Promised) else []
+        holder = reacquire(self._holder, request, promised, self._terms)
+        if isinstance(holder, Refusal):
+            others = [answer for answer in answers if isinstance(answer, Refusal)]
+            self._seen_epoch = max(self._seen_epoch, *(_promised_epoch(other) for other in others), 0)
+            return others[0] if others and holder.rule == "promises_missing" else holder
+        self._keep_holder(holder)
+        return await self._until_held(ACQUIRE_WITHIN_S)
+
+    async def renew(self) -> None:
+        """Renew for as long as the lease is wanted. Runs until cancelled."""
+        while True:
+            if self._renewing:
+                self._ask()
+            await asyncio.sleep(self._terms.renew_every_s)
+
+    async def give_up(self, processes_left: int) -> None:
+        """Release what is held, once no process of the database is left, and let the peers know."""
+        self._renewing = False
+        holder, release = core.release(self._holder, processes_left)
+        if isinstance(release, Refusal):
+            log("lease_not_released", message=release.message)
+            return
+        # What this database wrote is another's to continue now: it takes nothing up again by itself.
+        record = holder.record.model_copy(update={"served_epoch": 0})
+        self._keep_holder(holder.model_copy(update={"record": record}))
+        self.released(release)
+        await self._peers_answer("release", release, Release)
+
+    async def _until_held(self, within_s: float) -> Refusal | None:
+        self._renewing = False
+        deadline = now() + within_s
+        while now() < deadline:
+            self._heard.clear()
+            self._ask()
+            with_s = min(ASK_AGAIN_S, deadline - now())
+            try:
+                async with asyncio.timeout(with_s):
+                    while not self.held:
+                        await self._heard.wait()
+                        self._heard.clear()
+            except TimeoutError:
+                continue
+            self._renewing = True
+            log("lease_held", epoch=self._holder.record.epoch)
+            return None
+        return self.last_refusal or Refusal(
+            rule="no_lease",
+            message=f"No majority granted epoch {self._holder.record.epoch} within {within_s:g} s",
+            values={"epoch": self._holder.record.epoch},
+            remedy="Check the other members' agents and the network",
+        )
+
+    def _ask(self) -> None:
+        """One ask to every member, itself included; the answers are counted as they come."""
+        self._holder, asked = core.ask(self._holder, uuid.uuid4().hex, self._terms, now())
+        if isinstance(asked, Refusal):
+            self.last_refusal = asked
+            return
+        self._hear(self.grant(asked))
+        for peer in self._peers:
+            task = asyncio.ensure_future(self._ask_peer(peer, asked))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    async def _ask_peer(self, peer: Peer, asked: Ask) -> None:
+        answer = await self._post(peer, "ask", asked, Granted)
+        if answer is not None:
+            self._hear(answer)
+
+    def _hear(self, answer: Granted | Refusal) -> None:
+        if isinstance(answer, Refusal):
+            self.last_refusal = answer
+            return
+        before = core.lease_until(self._holder, self._terms)
+        self._keep_holder(core.answered(self._holder, answer, self._terms, now()))
+        until = core.lease_until(self._holder, self._terms)
+        if until is not None and until != before and now() < until:
+            self.on_until(until)
+            self._heard.set()
+
+    def _keep_holder(self, state: Holder) -> None:
+        if state.record != self._holder.record:
+            write_durably(self._holder_file, state.record.model_dump_json() + "\n")
+        self._holder = state
+
+    # Speaking to peers
+
+    async def _peers_answer(self, path: str, body: Model, kind: type[M]) -> list[M | Refusal]:
+        """What the peers say that answered."""
+        posts = [self._post(peer, path, body, kind) for peer in self._peers]
+        return [answer for answer in await asyncio.gather(*posts) if answer is not None]
+
+    async def _post(self, peer: Peer, path: str, body: Model, kind: type[M]) -> M | Refusal | None:
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                response = await self._client.post(
+                    f"{peer.agent_url}/lease/{path}",
+                    content=body.model_dump_json(),
+                    headers={"content-type": "application/json"},
+                )
+            if response.status_code == httpx.codes.CONFLICT:
+                return Refusal.model_validate_json(response.content)
+            return kind.model_validate_json(response.raise_for_status().content)
+        except (httpx.HTTPError, ValidationError, TimeoutError):
+            return None
+
+
+def _another_holds(record: GrantorRecord, request: PromiseRequest) -> Refusal | None:
+    """A matter of liveness: one that returns after another was granted must not stop that one's renewals."""
+    granted = record.granted
+    if request.former_holder is None or granted is None or granted.holder == request.former_holder:
+        return None
+    return Refusal(
+        rule="another_held_since",
+        message=f"{record.node_id} granted epoch {granted.epoch} to {granted.holder}, so"
+        f" {request.former_holder} takes nothing up again by itself.",
+        values={"holder": granted.holder, "epoch": granted.epoch, "former_holder": request.former_holder},
+        remedy="Order a rejoin to the present primary, or let a run choose the node with the most data.",
+    )
+
+
+def _promised_epoch(refusal: Refusal) -> int:
+    promised = refusal.values.get("promised", 0)
+    return promised if isinstance(promised, int) else 0
+
+
+def _read(path: Path, kind: type[M]) -> M | None:
+    if not path.exists():
+        return None
+    try:
+        return kind.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise StateError(
+            f"{path}: is not a lease record ({error.errors()[0]['msg']}); what this agent granted is not"
+            " known. Restore the file, or rebuild this node as a new member"
+        ) from error
