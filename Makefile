@@ -2,13 +2,14 @@
 #   make demo    kill a primary, watch the failover; exits 0 only if it was verified
 #   make test    unit and integration tests on real processes
 #   make check   ruff, mypy --strict, import-linter
+#   make histories  record again what the replay test replays
 #   make bench   speed of planning, verification and simulation
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check bench matrix clean install-system lock wheel
+.PHONY: demo test check histories bench clean install-system lock wheel
 
 demo: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo $(ARGS)
@@ -21,6 +22,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+histories: $(STAMP)
+	@$(BIN)/python -m tests.integration.continuity.record_histories $(ARGS)
 
 bench: $(STAMP)
 	@$(BIN)/python -m pytest tests/bench -m bench --benchmark-only $(ARGS)

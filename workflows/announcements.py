@@ -38,7 +38,12 @@ class Announcements:
         if self._overrun is not None:
             self._overrun.cancel()
         self._send(result.outcome.value, result.reason)
-        await workflow.wait(self._sending, timeout=PATIENCE.total_seconds())
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: all(sending.done() for sending in self._sending),
+                timeout=PATIENCE,
+                timeout_summary="patience with the channels",
+            )
 
     async def tell_guardian(self, guardian: str, run: PastRun) -> None:
         """Let the guardian count a run that it did not start. A cluster may be without a guardian."""

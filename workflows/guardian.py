@@ -101,7 +101,9 @@ class Guardian:
     last_result: RunResult | None = None
 
     @workflow.init
-    def __init__(self, state: GuardianState) -> None:
+    def __init__(self, state: GuardianState | None = None) -> None:
+        # Started without input it fails and says what is missing; a missing argument would retry for ever.
+        state = state or GuardianState.model_validate({})
         self.cluster_id = state.cluster_id
         self.votes = dict(state.votes)
         self.statuses: dict[str, NodeStatus] = {}
@@ -115,10 +117,11 @@ class Guardian:
         self.retry_after = RETRY_FIRST
 
     @workflow.run
-    async def run(self, state: GuardianState) -> None:
-        if workflow.info().workflow_id != guardian_id(state.cluster_id):
+    async def run(self, state: GuardianState | None = None) -> None:
+        expected = guardian_id(self.cluster_id)
+        if workflow.info().workflow_id != expected:
             raise ApplicationError(
-                f"workflow id is {workflow.info().workflow_id!r}; expected {guardian_id(state.cluster_id)!r}",
+                f"workflow id is {workflow.info().workflow_id!r}; expected {expected!r}",
                 type="wrong_workflow_id",
                 non_retryable=True,
             )
@@ -238,20 +241,16 @@ class Guardian:
             self._try_again_later("a run holds the cluster's lock")
             return
         try:
-            self.last_result = await run
+            result = await run
         except ChildWorkflowError as error:
             self._try_again_later(f"the run ended without a result: {error.cause or error}")
             return
-        self._remember(
-            PastRun(
-                run_id=self.last_result.run_id,
-                outcome=self.last_result.outcome,
-                ended_at=self.last_result.ended_at,
-            )
-        )
+        # First the new primary, so that a view never shows the run's result beside the old one.
         await self._look_around()
-        if self.last_result.outcome is not RunOutcome.COMPLETED:
-            self._try_again_later(self.last_result.reason)
+        self.last_result = result
+        self._remember(PastRun(run_id=result.run_id, outcome=result.outcome, ended_at=result.ended_at))
+        if result.outcome is not RunOutcome.COMPLETED:
+            self._try_again_later(result.reason)
 
     def _request(self) -> FailoverRequest:
         assert self.primary_node_id is not None

@@ -54,20 +54,23 @@ class PrimaryFailure:
     ended: Ended | None = None
 
     @workflow.init
-    def __init__(self, request: FailoverRequest) -> None:
-        self.request = request
+    def __init__(self, request: FailoverRequest | None = None) -> None:
+        # Started without input it fails and says what is missing; a missing argument would retry for ever.
+        self.request = request or FailoverRequest.model_validate({})
         self.stop: str | None = None
-        self.progress = Progress(RunKind.PRIMARY_FAILURE, request.cluster_id, dry_run=request.dry_run)
-        self.announcements = Announcements(request)
+        self.progress = Progress(
+            RunKind.PRIMARY_FAILURE, self.request.cluster_id, dry_run=self.request.dry_run
+        )
+        self.announcements = Announcements(self.request)
 
     @workflow.run
-    async def run(self, request: FailoverRequest) -> RunResult:
-        _refuse_another_id(failover_id(request.cluster_id, dry_run=request.dry_run))
+    async def run(self, request: FailoverRequest | None = None) -> RunResult:
+        _refuse_another_id(failover_id(self.request.cluster_id, dry_run=self.request.dry_run))
         workflow.upsert_search_attributes(
             [
-                CLUSTER.value_set(request.cluster_id),
+                CLUSTER.value_set(self.request.cluster_id),
                 KIND.value_set(RunKind.PRIMARY_FAILURE.value),
-                INITIATOR.value_set(request.initiated_by),
+                INITIATOR.value_set(self.request.initiated_by),
                 OUTCOME.value_set("running"),
             ]
         )

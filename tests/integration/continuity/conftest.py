@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from qnwis.lab.layout import claimed_block, default_directory
 from qnwis.lab.processes import Processes
 from qnwis.lab.temporal_server import TemporalServer, obtain_server, stop_server
 from qnwis.providers.audit_store import SqliteAuditStore
-from qnwis.providers.notifier import LogNotifier
+from qnwis.providers.notifier import LogNotifier, Notifier
 from qnwis.temporal import connect
 from workers.settings import WorkerSettings
 from workers.wiring import Providers, workers_for
@@ -28,11 +28,13 @@ from workflows.primary_failure import PrimaryFailure
 
 from .world import World, three_nodes, write_registry
 
+CACHE = default_directory().with_name(default_directory().name + "-cache")
+"""Where downloads are kept between test runs."""
 
-@pytest.fixture(scope="session")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TemporalServer]:
-    """The real dev server, once for all tests; they keep apart by ids and task queues."""
-    home = tmp_path_factory.mktemp("temporal")
+
+@asynccontextmanager
+async def dev_server(home: Path) -> AsyncIterator[TemporalServer]:
+    """A real Temporal server with the search attributes, as the lab has it."""
     processes = Processes(home / "processes", home / "logs")
     with claimed_block(0) as block:
         found = await obtain_server(
@@ -40,12 +42,21 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Temp
             block=block,
             database=home / "temporal.sqlite",
             search_attributes={key.name: "Keyword" for key in SEARCH_ATTRIBUTES},
-            cache=default_directory().with_name(default_directory().name + "-cache"),
+            cache=CACHE,
             say=print,
         )
+        try:
+            yield found
+        finally:
+            if found.process is not None:
+                stop_server(processes)
+
+
+@pytest.fixture(scope="session")
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TemporalServer]:
+    """The real dev server, once for all tests; they keep apart by ids and task queues."""
+    async with dev_server(tmp_path_factory.mktemp("temporal")) as found:
         yield found
-    if found.process is not None:
-        stop_server(processes)
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +72,35 @@ class Stage:
     world: World
     settings: WorkerSettings
     providers: Providers
+
+    @classmethod
+    def set(
+        cls,
+        client: Client,
+        home: Path,
+        *,
+        cluster: dict[str, object] | None = None,
+        notifier: Notifier | None = None,
+        **policy: object,
+    ) -> Stage:
+        """Register a cluster of three nodes; `cluster` and policy fields differ from the default."""
+        cluster_id = f"c{uuid.uuid4().hex[:8]}"
+        world = World.of(three_nodes(cluster_id, vantages=[cluster_id], **(cluster or {})))
+        settings = WorkerSettings(
+            config_dir=write_registry(home / "config", world.cluster, **policy),
+            state_dir=home,
+            vantages=(cluster_id,),
+            task_queue=f"runbooks-{cluster_id}",
+        )
+        providers = Providers(
+            registry=Registry(settings.config_dir),
+            nodes=world,
+            dns=world,
+            hook=world,
+            audit=SqliteAuditStore(home / "audit.sqlite", home / "key.pem"),
+            notifier=notifier or LogNotifier(),
+        )
+        return cls(client, world, settings, providers)
 
     @property
     def cluster_id(self) -> str:
@@ -103,23 +143,7 @@ async def stage(client: Client, tmp_path: Path) -> AsyncIterator[Setting]:
         async def build(
             *, cluster: dict[str, object] | None = None, serve: bool = True, **policy: object
         ) -> Stage:
-            cluster_id = f"c{uuid.uuid4().hex[:8]}"
-            world = World.of(three_nodes(cluster_id, vantages=[cluster_id], **(cluster or {})))
-            settings = WorkerSettings(
-                config_dir=write_registry(tmp_path / "config", world.cluster, **policy),
-                state_dir=tmp_path,
-                vantages=(cluster_id,),
-                task_queue=f"runbooks-{cluster_id}",
-            )
-            providers = Providers(
-                registry=Registry(settings.config_dir),
-                nodes=world,
-                dns=world,
-                hook=world,
-                audit=SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "key.pem"),
-                notifier=LogNotifier(),
-            )
-            built = Stage(client, world, settings, providers)
+            built = Stage.set(client, tmp_path, cluster=cluster, **policy)
             if serve:
                 for worker in built.workers():
                     await running.enter_async_context(worker)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowFailureError
 
 from qnwis.continuity.executor import OutcomeStatus
 from qnwis.continuity.orders import FencingEvidenceType
-from qnwis.continuity.run import DRY_RUN_MARK, RunKind, RunOutcome, StepStatus
+from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunKind, RunOutcome, StepStatus
 from qnwis.providers.errors import Unreachable
 from qnwis.runbook import load_runbook
+from qnwis.starting import start_failover
+from workflows.names import CLUSTER, INITIATOR, KIND, OUTCOME, RUNBOOKS_QUEUE, failover_id
 
-from .conftest import Run, Setting
+from .conftest import Run, Setting, Stage
 
 
 async def test_a_dead_primary_is_fenced_and_the_best_standby_promoted_once(stage: Setting) -> None:
@@ -77,12 +82,43 @@ async def test_a_dry_run_reads_the_world_and_changes_nothing(stage: Setting) -> 
 
 async def test_without_fencing_nothing_is_promoted(stage: Setting) -> None:
     on = await stage(cluster={"fencing": None})
+    on.world.leases = False
     on.world.kill("node-1")
 
     result = await (await on.start()).result()
 
     assert result.outcome is RunOutcome.UNTOUCHED
-    assert "no fencing is configured" in result.reason
+    assert "no evidence that node-1 has stopped" in result.reason
+    assert on.world.changes("promote") == []
+
+
+async def test_a_lease_that_has_run_out_is_evidence(stage: Setting) -> None:
+    on = await stage(cluster={"fencing": None})
+    on.world.kill("node-1")
+
+    result = await (await on.start()).result()
+
+    assert result.verified and result.fencing is not None
+    assert (result.fencing.type, result.fencing.holder) == (FencingEvidenceType.LEASE_EXPIRED, "node-1")
+    assert [effect for effect, _ in on.world.journal] == ["promote", "follow", "dns"]
+
+
+async def test_a_run_that_finds_no_majority_gives_up_and_lets_the_primary_serve(stage: Setting) -> None:
+    on = await stage(cluster={"fencing": None})
+
+    def alone(effect: str) -> None:
+        if effect == "promise":
+            on.world.machines["node-2"].reachable = on.world.machines["node-3"].reachable = False
+
+    on.world.before_effect = alone
+    run = await on.start(even_if_healthy=True)
+    async with asyncio.timeout(30):
+        while not any(m.promised != (0, "") for m in on.world.machines.values()):
+            await asyncio.sleep(0.02)
+    await run.cancel()
+    result = await run.result()
+
+    assert result.outcome is RunOutcome.ROLLED_BACK and on.world.writable() == ["node-1"]
     assert on.world.changes("promote") == []
 
 
@@ -127,9 +163,8 @@ async def test_a_dns_server_that_refuses_leaves_an_incomplete_run_past_return(st
     assert next(o for o in result.outcomes if "dns" in o.action_id).status is OutcomeStatus.FAILED
 
 
-async def test_a_cancelled_run_stops_at_a_safe_place_and_rolls_back(stage: Setting) -> None:
-    on = await stage()
-    on.world.kill("node-1")
+def halted_at_the_power_switch(on: Stage) -> tuple[asyncio.Event, asyncio.Event]:
+    """The next run waits while it fences: the first event says that it does, the second lets it go on."""
     asked, go_on = asyncio.Event(), asyncio.Event()
     switch = on.world.switch
 
@@ -139,6 +174,13 @@ async def test_a_cancelled_run_stops_at_a_safe_place_and_rolls_back(stage: Setti
         return await switch(hook, node_id, state, effect_id)
 
     on.world.switch = slow_switch  # type: ignore[method-assign]
+    return asked, go_on
+
+
+async def test_a_cancelled_run_stops_at_a_safe_place_and_rolls_back(stage: Setting) -> None:
+    on = await stage()
+    on.world.kill("node-1")
+    asked, go_on = halted_at_the_power_switch(on)
     run = await on.start()
     await asked.wait()
     await run.cancel()
@@ -170,12 +212,107 @@ async def test_only_the_clusters_lock_may_be_the_workflow_id(stage: Setting) -> 
     assert on.world.journal == []
 
 
-@pytest.mark.parametrize("payload", [{}, {"cluster_id": "x"}, {"cluster_id": "../x"}, {"unknown": 1}])
-async def test_a_bad_payload_from_the_ui_fails_at_once(stage: Setting, payload: dict[str, object]) -> None:
+GOOD = {"cluster_id": "c1", "initiated_by": "ann", "reason": "test"}
+
+
+@pytest.mark.parametrize(
+    ("workflow", "payload", "reason"),
+    [
+        ("PrimaryFailure", [{}], "cluster_id"),
+        ("PrimaryFailure", [{"cluster_id": "c1", "initiated_by": "ann"}], "reason"),
+        ("PrimaryFailure", [{**GOOD, "cluster_id": "../c1"}], "cluster_id"),
+        ("PrimaryFailure", [{**GOOD, "dry_run": "perhaps"}], "dry_run"),
+        ("PrimaryFailure", [{**GOOD, "dryrun": True}], "dryrun"),
+        ("PrimaryFailure", ["c1"], "FailoverRequest"),
+        ("PrimaryFailure", [None], "FailoverRequest"),
+        ("PrimaryFailure", [], "FailoverRequest"),
+        ("Guardian", [{}], "cluster_id"),
+        ("Guardian", [{"cluster_id": 1}], "cluster_id"),
+        ("Guardian", [{"cluster_id": "c1", "strategy": "manual"}], "strategy"),
+        ("Guardian", ["c1"], "GuardianState"),
+        ("Guardian", [], "GuardianState"),
+    ],
+)
+async def test_a_bad_payload_from_the_ui_fails_at_once_and_says_why(
+    stage: Setting, workflow: str, payload: list[object], reason: str
+) -> None:
     on = await stage()
     run = await on.client.start_workflow(
-        "PrimaryFailure", payload, id=f"bad-{on.cluster_id}", task_queue=on.settings.task_queue
+        workflow, args=payload, id=f"bad-{on.cluster_id}", task_queue=on.settings.task_queue
     )
-    with pytest.raises(WorkflowFailureError) as failed:
-        await run.result()
-    assert "FailoverRequest" in str(failed.value.cause)
+    async with asyncio.timeout(15):
+        with pytest.raises(WorkflowFailureError) as failed:
+            await run.result()
+    assert reason in str(failed.value.cause)
+
+
+SUMMARISED = {EventType.EVENT_TYPE_ACTIVITY_TASK_SCHEDULED, EventType.EVENT_TYPE_TIMER_STARTED}
+
+
+async def current_details(run: Run) -> str:
+    """What the Temporal UI shows on top of a run."""
+    return str(
+        (await run.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)).current_details
+    )
+
+
+async def test_in_the_ui_a_run_reads_like_its_runbook(stage: Setting) -> None:
+    on = await stage(serve=False)
+    on.settings = on.settings.model_copy(update={"task_queue": RUNBOOKS_QUEUE})
+    on.world.kill("node-1")
+    asked, go_on = halted_at_the_power_switch(on)
+    text = load_runbook(RunKind.PRIMARY_FAILURE)
+
+    async with AsyncExitStack() as running:
+        for worker in on.workers():
+            await running.enter_async_context(worker)
+        run = await start_failover(
+            on.client, FailoverRequest(cluster_id=on.cluster_id, initiated_by="ann", reason="a drill")
+        )
+        await asked.wait()
+
+        described = await run.describe()
+        assert await described.static_summary() == f"Failover of {on.cluster_id}: a drill"
+        assert await described.static_details() == text.text
+        underway = await current_details(run)
+        assert "- ☑ **Simulation**" in underway and "- ▶ **Execution**" in underway
+        assert "- ☐ **Verification**" in underway and "`1-fence-node-1`" in underway
+        assert text.step("execution").text in underway
+
+        go_on.set()
+        assert (await run.result()).verified
+        ended = await current_details(run)
+        assert ended.count("- ☑ **") == len(text.steps)
+
+    async for event in run.fetch_history_events():
+        if event.event_type in SUMMARISED:
+            assert event.user_metadata.summary.data, event
+
+
+async def test_runs_are_found_by_cluster_kind_outcome_and_initiator(stage: Setting) -> None:
+    on = await stage(cooldown_s=0)
+    guardian = await on.start_guardian()
+    refused = await (await on.start()).result()
+    on.world.kill("node-1")
+
+    async def found(query: str) -> list[str]:
+        query = f"QnwisCluster = '{on.cluster_id}' AND {query}"
+        return [run.id async for run in on.client.list_workflows(query)]
+
+    lock = failover_id(on.cluster_id)
+    failures = "QnwisKind = 'primary_failure'"
+    async with asyncio.timeout(30):  # the server indexes a little later
+        while await found(f"{failures} AND QnwisOutcome = 'completed'") != [lock]:
+            await asyncio.sleep(0.05)
+    assert await found(f"{failures} AND QnwisOutcome = 'refused'") == [lock]
+    assert await found("QnwisOutcome = 'running'") == []
+    assert await found("QnwisKind = 'guardian'") == [guardian.id]
+    assert await found("QnwisInitiator = 'ann' AND QnwisOutcome = 'refused'") == [lock]
+    assert await found(f"QnwisInitiator = '{guardian.id}' AND QnwisOutcome = 'completed'") == [lock]
+    await guardian.terminate()
+
+    described = await on.client.get_workflow_handle(lock, run_id=refused.run_id).describe()
+    attributes = {pair.key: pair.value for pair in described.typed_search_attributes.search_attributes}
+    assert attributes.items() >= {
+        CLUSTER: on.cluster_id, KIND: "primary_failure", OUTCOME: "refused", INITIATOR: "ann"
+    }.items()  # fmt: skip

@@ -1,0 +1,159 @@
+"""Records the histories that the replay test plays against the workflows' code of today.
+
+    python -m tests.integration.continuity.record_histories [name …]
+
+Record again only what a change of the workflows may break on purpose: an old history that still replays is
+the proof that runs in progress survive a deploy. Each scene is a real run on a real server, over a world in
+memory; what tells of the machine that recorded it is taken out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import WorkflowHandle, WorkflowHistory
+
+from qnwis.temporal import connect
+from workflows.guardian import Guardian, PauseRequest, ResumeRequest
+
+from .conftest import Stage, dev_server
+
+HISTORIES = Path(__file__).parents[2] / "histories"
+WORKER = "worker@lab"
+
+Scene = Callable[[Stage], Awaitable[WorkflowHandle[Any, Any]]]
+
+
+async def primary_failure_completed(on: Stage) -> WorkflowHandle[Any, Any]:
+    on.world.kill("node-1")
+    return await _ended(on)
+
+
+async def primary_failure_rolled_back(on: Stage) -> WorkflowHandle[Any, Any]:
+    on.world.kill("node-1")
+
+    def rival(effect: str) -> None:
+        if effect == "promote":
+            on.world.machines["node-2"].epoch = 9
+
+    on.world.before_effect = rival
+    return await _ended(on)
+
+
+async def primary_failure_refused(on: Stage) -> WorkflowHandle[Any, Any]:
+    return await _ended(on)
+
+
+async def primary_failure_dry_run(on: Stage) -> WorkflowHandle[Any, Any]:
+    on.world.kill("node-1")
+    return await _ended(on, dry_run=True)
+
+
+async def guardian_failed_over(on: Stage) -> WorkflowHandle[Any, Any]:
+    guardian = await on.start_guardian()
+    await _until_healthy(on, guardian)
+    on.world.kill("node-1")
+    while (await guardian.query(Guardian.view)).last_result is None:
+        await asyncio.sleep(0.05)
+    return guardian
+
+
+async def guardian_paused(on: Stage) -> WorkflowHandle[Any, Any]:
+    guardian = await on.start_guardian()
+    await _until_healthy(on, guardian)
+    await guardian.signal(Guardian.pause_failover, PauseRequest(by="operator", reason="network work"))
+    on.world.kill("node-1")
+    while (await guardian.query(Guardian.view)).holding is None:
+        await asyncio.sleep(0.05)
+    on.world.revive("node-1")
+    await _until_healthy(on, guardian)
+    await guardian.signal(Guardian.resume_failover, ResumeRequest(by="operator", reason="done"))
+    while (await guardian.query(Guardian.view)).pause is not None:
+        await asyncio.sleep(0.05)
+    return guardian
+
+
+async def guardian_continued_as_new(on: Stage) -> WorkflowHandle[Any, Any]:
+    guardian = await on.start_guardian(events_before_new=40)
+    first = on.client.get_workflow_handle(guardian.id, run_id=guardian.first_execution_run_id)
+    while (await on.client.get_workflow_handle(guardian.id).describe()).run_id == first.run_id:
+        await guardian.signal(Guardian.pause_failover, PauseRequest(by="operator", reason="work"))
+    return first
+
+
+SCENES: dict[str, Scene] = {
+    scene.__name__: scene
+    for scene in (
+        primary_failure_completed,
+        primary_failure_rolled_back,
+        primary_failure_refused,
+        primary_failure_dry_run,
+        guardian_failed_over,
+        guardian_paused,
+        guardian_continued_as_new,
+    )
+}
+
+
+async def _ended(on: Stage, **request: object) -> WorkflowHandle[Any, Any]:
+    run = await on.start(initiated_by="operator", reason="recorded for replay", **request)
+    await run.result()
+    return run
+
+
+async def _until_healthy(on: Stage, guardian: WorkflowHandle[Guardian, None]) -> None:
+    nodes = {node.node_id for node in on.world.cluster.nodes}
+    while True:
+        statuses = (await guardian.query(Guardian.view)).statuses
+        if statuses.keys() == nodes and set(statuses.values()) == {"healthy"}:
+            return
+        await asyncio.sleep(0.05)
+
+
+def without_its_machine(history: WorkflowHistory) -> dict[str, Any]:
+    """The history as JSON, with the recording worker's names and its stack traces taken out."""
+    return {"events": _cleaned(json.loads(history.to_json())["events"])}
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.get("kind") == "TASK_QUEUE_KIND_STICKY":
+        return {**value, "name": WORKER}
+    return {
+        name: WORKER if name == "identity" else _cleaned(item)
+        for name, item in value.items()
+        if name not in {"stackTrace", "encodedAttributes", "workerVersion", "binaryChecksum"}
+    }
+
+
+async def record(names: list[str]) -> None:
+    HISTORIES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as home:
+        async with dev_server(Path(home) / "temporal") as server:
+            client = await connect(server.address)
+            for name in names:
+                async with AsyncExitStack() as running, asyncio.timeout(60):
+                    on = Stage.set(client, Path(home) / name)
+                    for worker in on.workers():
+                        await running.enter_async_context(worker)
+                    run = await SCENES[name](on)
+                    if (await on.client.get_workflow_handle(run.id).describe()).close_time is None:
+                        await on.client.get_workflow_handle(run.id).terminate("recorded")
+                    events = without_its_machine(await run.fetch_history())
+                    path = HISTORIES / f"{name}.json"
+                    path.write_text(json.dumps(events, indent=1, ensure_ascii=False) + "\n")
+                    print(f"{path.name}: {len(events['events'])} events")
+
+
+if __name__ == "__main__":
+    asyncio.run(record(sys.argv[1:] or list(SCENES)))

@@ -1,0 +1,81 @@
+"""Runs recorded earlier replay on the workflows of today: a deploy breaks no run that is in progress."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer
+from temporalio.workflow import NondeterminismError
+
+from workers.wiring import WORKFLOWS, sandbox
+
+from .mutated import WithAnotherLook, WithAnotherTimer, WithoutRehearsal
+from .record_histories import HISTORIES, SCENES, WORKER
+
+RECORDED = sorted(HISTORIES.glob("*.json"))
+
+
+def recorded(path: Path) -> WorkflowHistory:
+    events = json.loads(path.read_text())
+    started = events["events"][0]["workflowExecutionStartedEventAttributes"]
+    return WorkflowHistory.from_json(started["workflowId"], events)
+
+
+async def replay(path: Path, workflows: Sequence[type] = WORKFLOWS) -> None:
+    replayer = Replayer(
+        workflows=workflows, data_converter=pydantic_data_converter, workflow_runner=sandbox()
+    )
+    await replayer.replay_workflow(recorded(path))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+async def test_a_recorded_run_replays(path: Path) -> None:
+    await replay(path)
+
+
+def test_every_scene_is_recorded() -> None:
+    assert [path.stem for path in RECORDED] == sorted(SCENES)
+
+
+@pytest.mark.parametrize(
+    ("scene", "careless"),
+    [
+        ("primary_failure_completed", WithAnotherTimer),
+        ("primary_failure_completed", WithoutRehearsal),
+        ("primary_failure_rolled_back", WithoutRehearsal),
+        ("guardian_failed_over", WithAnotherLook),
+    ],
+)
+async def test_a_careless_change_is_found(scene: str, careless: type) -> None:
+    with pytest.raises(NondeterminismError):
+        await replay(HISTORIES / f"{scene}.json", [careless])
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_a_history_tells_nothing_of_the_machine_that_recorded_it(path: Path) -> None:
+    for key, text in _texts(json.loads(path.read_text())):
+        if key == "identity":
+            assert text == WORKER
+        elif key == "data":
+            text = base64.b64decode(text).decode()
+        found = re.search(r"(?<![\w.:/])/(?:home|root|work|tmp|var|usr|opt)/|\d+@(?!lab)[\w.-]+", text)
+        assert found is None, f"{key}: …{text[max(0, found.start() - 40) : found.end() + 40]}…"
+
+
+def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item, key)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _texts(item, name)

@@ -1,0 +1,210 @@
+"""Hours in seconds: Temporal's time-skipping server, and a watch that fits its clock.
+
+The server's clock jumps to the next timer whenever it may (`Hours.pass_by`), but never while an activity
+runs. So the guardian's real watch, one long activity, would stop the clock; `PatientWatch` takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from temporalio import activity, workflow
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Interceptor as ClientInterceptor
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Interceptor as WorkerInterceptor
+from temporalio.worker import (
+    Worker,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
+
+from activities.health import LIVE, NodeVote, WatchReport, WatchRequest
+from qnwis.continuity.heartbeat import NodeDetector, observe
+from qnwis.continuity.topology import NodeStatus
+from qnwis.lab.layout import claimed_block
+from workers.wiring import workers_for
+from workflows.names import SEARCH_ATTRIBUTES, vantage_queue
+
+from .conftest import CACHE, Stage
+from .world import World
+
+VERSION = "1.32.1"
+MAIN = "io.temporal.testserver.TestServer"
+COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>qnwis</groupId>
+  <artifactId>time-skipping-server</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    <dependency>
+      <groupId>io.temporal</groupId>
+      <artifactId>temporal-test-server</artifactId>
+      <version>{VERSION}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+WRAPPER = f"""#!/bin/sh
+exec java -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xmx256m -cp "$(dirname "$0")/lib/*" {MAIN} "$@"
+"""
+MADE_UP_TIMEOUT = timedelta(days=3650)
+"""What this server tells a workflow that was started without timeouts."""
+BEAT = timedelta(seconds=30)
+"""Between two looks of the patient watch."""
+
+
+async def obtain_server(cache: Path) -> Path:
+    """The server as an executable, fetched with Maven once; skips the test where that is not possible."""
+    folder = cache / f"temporal-test-server-{VERSION}"
+    program = folder / "temporal-test-server"
+    missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
+    if program.exists() and "java" not in missing:
+        return program
+    if missing:
+        pytest.skip(
+            f"Temporal's time-skipping server needs {' and '.join(missing)} (requirements/debian.txt)"
+        )
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as place:
+        fetched = Path(place) / "server"
+        fetched.mkdir()
+        (fetched / "pom.xml").write_text(POM)
+        await _fetch(fetched)
+        (fetched / program.name).write_text(WRAPPER)
+        (fetched / program.name).chmod(0o755)
+        if not folder.exists():
+            fetched.rename(folder)
+    return program
+
+
+async def _fetch(folder: Path) -> None:
+    maven = await asyncio.create_subprocess_exec(
+        "mvn", "-q", "-B", COPY, "-DincludeScope=runtime", "-DoutputDirectory=lib",
+        cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    output, _ = await maven.communicate()
+    if maven.returncode != 0:
+        errors = [line for line in output.decode().splitlines() if "ERROR" in line]
+        pytest.skip(f"Maven could not fetch Temporal's time-skipping server: {errors[:1]}")
+
+
+class PatientWatch:
+    """The watch in the server's time: it looks once, and while nothing has changed it is retried later.
+
+    Between two attempts no activity runs, so time may pass; a retry adds nothing to the guardian's history.
+    A node that does not answer has missed as many beats as make it failed.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    @activity.defn
+    async def watch(self, request: WatchRequest) -> WatchReport:
+        cluster = self._world.cluster
+        votes = {}
+        for node in cluster.nodes:
+            probe = await self._world.probe(node, LIVE, timeout_s=cluster.heartbeat.timeout_sec)
+            detector = request.detectors.get(node.node_id, NodeDetector())
+            for _ in range(cluster.heartbeat.failure_threshold):
+                detector = observe(detector, probe.ok, cluster.heartbeat)
+            votes[node.node_id] = NodeVote(detector=detector)
+        told = {node_id: detector.status for node_id, detector in request.detectors.items()}
+        if all(told.get(name, NodeStatus.UNKNOWN) is v.detector.status for name, v in votes.items()):
+            raise ApplicationError(
+                "nothing has changed", next_retry_delay=BEAT, category=ApplicationErrorCategory.BENIGN
+            )
+        return WatchReport(vantage=request.vantage, votes=votes, at=datetime.now(UTC))
+
+
+class Notes:
+    """A notifier that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    async def send(self, title: str, text: str, *, cluster_id: str, run_id: str) -> None:
+        self.titles.append(title)
+
+
+@dataclass
+class Hours:
+    """A stage whose time passes as fast as its work allows."""
+
+    stage: Stage
+    notes: Notes
+    _environment: WorkflowEnvironment
+
+    async def now(self) -> datetime:
+        return await self._environment.get_current_time()
+
+    async def pass_by(self, seconds: float) -> None:
+        """Let that much of the server's time go by; work that comes due meanwhile is done."""
+        await self._environment.sleep(seconds)
+
+
+class _NoMadeUpTimeout(WorkflowOutboundInterceptor):
+    """Workflows see no timeout where the starter set none."""
+
+    def info(self) -> workflow.Info:
+        info = super().info()
+        assert info.run_timeout == info.execution_timeout == MADE_UP_TIMEOUT, info
+        return dataclasses.replace(info, run_timeout=None, execution_timeout=None)
+
+
+class _Inbound(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(_NoMadeUpTimeout(outbound))
+
+
+class _LikeARealServer(ClientInterceptor, WorkerInterceptor):
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[_Inbound]:
+        return _Inbound
+
+
+@asynccontextmanager
+async def hours(home: Path, **policy: object) -> AsyncIterator[Hours]:
+    """A stage on a time-skipping server of its own, because all that runs on one shares its clock."""
+    program = await obtain_server(CACHE)
+    async with AsyncExitStack() as running:
+        block = running.enter_context(claimed_block(0))
+        environment = await running.enter_async_context(
+            await WorkflowEnvironment.start_time_skipping(
+                port=block.temporal_port,
+                test_server_existing_path=str(program),
+                data_converter=pydantic_data_converter,
+                interceptors=[_LikeARealServer()],
+            )
+        )
+        client = environment.client
+        keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
+        await client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(
+                namespace=client.namespace,
+                search_attributes={key.name: keyword for key in SEARCH_ATTRIBUTES},
+            )
+        )
+        notes = Notes()
+        stage = Stage.set(client, home, notifier=notes, **policy)
+        unwatched = stage.settings.model_copy(update={"vantages": ()})
+        (runbooks,) = workers_for(client, unwatched, stage.providers)
+        watch = PatientWatch(stage.world).watch
+        vantage = Worker(client, task_queue=vantage_queue(stage.cluster_id), activities=[watch])
+        await running.enter_async_context(runbooks)
+        await running.enter_async_context(vantage)
+        yield Hours(stage, notes, environment)
