@@ -45,6 +45,8 @@ class Membership(Model):
     version: int = Field(default=0, ge=0)
     members: tuple[str, ...] = ()
     """node_ids"""
+    disks: tuple[tuple[str, str], ...] = ()
+    """node_id and `disk_id` of each member that was added later."""
 
     @property
     def majority(self) -> int:

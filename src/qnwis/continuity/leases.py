@@ -45,6 +45,8 @@ class GrantorRecord(Model):
     """What a grantor must not forget."""
 
     node_id: str
+    disk_id: str = ""
+    """Made anew whenever this record is begun: tells a node that forgot from the one that knew."""
     membership: Membership = Membership()
     epoch: int = 0
     """The highest it promised or granted."""

@@ -12,7 +12,8 @@ its majority can still grant. In short:
   every request for another version. The holder is granted its lease by the new majority before it can
   propose the next change.
 
-A node that lost its disk has forgotten what it granted: it is removed, and added again as a new member.
+A node that lost its disk has forgotten what it granted: it is removed, and added again with its new
+`disk_id`. So a late or repeated word of an earlier membership does not make it a member.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .lease_messages import LeaseTerms, Membership, Pending
-from .leases import Grantor, Holder, confirmed_until, lease_until
+from .leases import Grantor, GrantorRecord, Holder, confirmed_until, lease_until
 from .model import Model
 from .refusal import Refusal
 
@@ -47,16 +48,30 @@ class Adoption(Model):
     acceptors: tuple[str, ...]
 
 
+def with_member(old: Membership, node_id: str, disk_id: str) -> Membership:
+    """The next membership, with a node whose record was begun under this `disk_id`."""
+    members, disks = (*old.members, node_id), (*old.disks, (node_id, disk_id))
+    return Membership(version=old.version + 1, members=members, disks=disks)
+
+
+def without_member(old: Membership, node_id: str) -> Membership:
+    """The next membership, without this node."""
+    members = tuple(member for member in old.members if member != node_id)
+    disks = tuple(disk for disk in old.disks if disk[0] != node_id)
+    return Membership(version=old.version + 1, members=members, disks=disks)
+
+
 def membership_refusal(old: Membership, new: Membership) -> Refusal | None:
     """Why `new` cannot follow `old`."""
-    added, removed = sorted(set(new.members) - set(old.members)), sorted(set(old.members) - set(new.members))
-    if new.version == old.version + 1 and len(added) + len(removed) == 1 and _is_a_set(new) and new.members:
+    removals = [without_member(old, member) for member in old.members]
+    additions = [with_member(old, *disk) for disk in new.disks if disk[0] not in old.members]
+    if new in removals + additions and new.members:
         return None
     return Refusal(
         rule="not_one_change",
-        message=f"Membership {new.version} adds {added} to and removes {removed} from {old.version}.",
-        values={"version": new.version, "own_version": old.version, "added": [*added], "removed": [*removed]},
-        remedy=f"Propose version {old.version + 1} with one node added or one removed.",
+        message=f"Membership {new.version} of {new.members} does not follow {old.version} of {old.members}.",
+        values={"version": new.version, "own_version": old.version, "members": [*new.members]},
+        remedy=f"Propose version {old.version + 1} with one node added, by its disk_id, or one removed.",
     )
 
 
@@ -108,16 +123,18 @@ def agreed(old: Membership, proposal: Proposal, answers: Iterable[Accepted]) -> 
 
 
 def adopt(state: Grantor, adoption: Adoption) -> Grantor:
-    """Follow an agreed change, unless it is older than what this agent knows.
+    """Follow an agreed change, unless it is older than what this agent knows or means another disk.
 
     The caller writes it to disk before anything else is answered, and moves its holder side. What this agent
     granted, promised and is bound to stays as it is.
     """
-    if adoption.new.version <= state.record.membership.version:
+    record, new = state.record, adoption.new
+    agreed_by = set(adoption.acceptors) & set(adoption.old.members)
+    if new.version <= record.membership.version or len(agreed_by) < adoption.old.majority:
         return state
-    if len(set(adoption.acceptors) & set(adoption.old.members)) < adoption.old.majority:
+    if not _means_this_disk(record, new):
         return state
-    record = state.record.model_copy(update={"membership": adoption.new, "pending": None})
+    record = record.model_copy(update={"membership": new, "pending": None})
     return state.model_copy(update={"record": record})
 
 
@@ -148,5 +165,9 @@ def _not_its_holder(state: Grantor, proposal: Proposal) -> Refusal | None:
     )
 
 
-def _is_a_set(membership: Membership) -> bool:
-    return len(set(membership.members)) == len(membership.members)
+def _means_this_disk(record: GrantorRecord, new: Membership) -> bool:
+    """A member that forgot what it granted must not pass for the member it was."""
+    added = dict(new.disks).get(record.node_id)
+    if added is None:
+        return record.membership.version > 0
+    return added == record.disk_id

@@ -78,6 +78,8 @@ class World:
     changes: tuple[Membership, ...] = ()
     """Memberships that a holder may be asked to propose."""
     restarts: int = 0
+    losing: Mapping[str, int] = field(default_factory=dict)
+    """How often each node may lose its disk. The `disk_id` of its first is empty, of its second +."""
     releasing: frozenset[str] = frozenset()
     """Nodes that may release."""
     alike: tuple[str, ...] = ()
@@ -288,6 +290,10 @@ class _Search:
             holder, release = leases.release(node.holder, 0)
             if isinstance(release, Release):
                 yield from self.step(number, replace(node, holder=holder), [release], ("release", release))
+        if len(node.grantor.record.disk_id) < world.losing.get(name, 0):
+            blank = blank_agent(node.grantor.record)
+            holder = Holder(record=HolderRecord(node_id=name), membership=blank.record.membership)
+            yield from self.step(number, replace(node, grantor=blank, holder=holder), [], ("lose its disk",))
         for to, epoch, run_id in world.orders:
             if to == name:
                 sought = leases.seek(node.holder, epoch, run_id, world.terms)
@@ -501,6 +507,11 @@ class _Search:
                     _said(r) if isinstance(r, Model) else str(r) for r in rest
                 )
         raise AssertionError(action)
+
+
+def blank_agent(lost: GrantorRecord) -> Grantor:
+    """An agent that starts without its records, on a new disk."""
+    return Grantor(record=GrantorRecord(node_id=lost.node_id, disk_id=lost.disk_id + "+"))
 
 
 def _patient(promised: tuple[Grantor, Promised | Refusal]) -> tuple[Grantor, Promised | Refusal]:

@@ -178,8 +178,10 @@ class Leases(RuleBasedStateMachine):
     @rule(name=NODES, node=NODES, reached=SOME)
     def change_members(self, name: str, node: str, reached: set[str]) -> None:
         old = self.holders[name].membership
-        wanted = Membership(
-            version=old.version + 1, members=tuple(sorted(set(old.members) ^ {node}, key=NAMES.index))
+        wanted = (
+            membership.with_member(old, node, "")
+            if node not in old.members
+            else membership.without_member(old, node)
         )
         self.holders[name], proposal = membership.propose(self.holders[name], wanted, TERMS, self.now_s(name))
         if not isinstance(proposal, Proposal):

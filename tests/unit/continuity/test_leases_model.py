@@ -22,6 +22,7 @@ from qnwis.continuity.lease_messages import (
 )
 from qnwis.continuity.leases import Grantor, GrantorRecord, Holder
 from qnwis.continuity.refusal import Refusal
+from tests.unit.continuity import leases_model
 from tests.unit.continuity.leases_model import DRIFTING, World, explore
 
 SHORT = LeaseTerms(duration_s=1, renew_every_s=0.5, drift_margin=0, reserve_s=0)
@@ -29,8 +30,8 @@ SHORT = LeaseTerms(duration_s=1, renew_every_s=0.5, drift_margin=0, reserve_s=0)
 FIVE = Membership(version=1, members=("a", "b", "c", "d", "e"))
 
 
-def members(version: int, names: str) -> Membership:
-    return Membership(version=version, members=tuple(names))
+def members(version: int, names: str, **disks: str) -> Membership:
+    return Membership(version=version, members=tuple(names), disks=tuple(disks.items()))
 
 
 A_TO_B = World(asks={"a": 1, "b": 1}, orders=(("b", 2, "r"),))
@@ -52,6 +53,8 @@ C_IS_BEHIND = World(
     changes=(members(3, "a"),),
     terms=SHORT,
 )
+C_LOSES_ITS_DISK = replace(A_TO_B, losing={"c": 1})
+C_IS_ADDED_AGAIN = replace(C_IS_BEHIND, losing={"c": 2}, changes=(members(3, "abc", c="+"),))
 TWO_CHANGES_IN_TURN = World(
     renewed_ago={"b": 1}, asks={"b": 1}, orders=(("b", 2, "r"),), changes=(members(2, "bc"), members(3, "b"))
 )
@@ -65,6 +68,8 @@ WORLDS = {
     "the old primary's clock is slow": A_IS_SLOW,
     "two changes of membership at once": TWO_CHANGES_AT_ONCE,
     "a change of membership unheard of": C_IS_BEHIND,
+    "a disk is lost": C_LOSES_ITS_DISK,
+    "a removed node that lost its disk is added again": C_IS_ADDED_AGAIN,
     "five members": replace(A_TO_B, nodes=FIVE.members, membership=FIVE, alike=("c", "d", "e"), terms=SHORT),
 }
 LARGE_WORLDS = {
@@ -75,7 +80,7 @@ LARGE_WORLDS = {
     "all clocks are slow at times": replace(A_IS_SLOW, slow=frozenset("abc")),
     "rivals with a slow clock": replace(RIVALS, terms=DRIFTING, slow=frozenset("a")),
     "two changes of membership in turn": TWO_CHANGES_IN_TURN,
-    "a member is added": replace(A_TO_B, nodes=("a", "b", "c", "d"), changes=(members(2, "abcd"),)),
+    "a member is added": replace(A_TO_B, nodes=("a", "b", "c", "d"), changes=(members(2, "abcd", d=""),)),
     "five members, a release": replace(
         A_RELEASES, nodes=FIVE.members, membership=FIVE, alike=("c", "d", "e"), restarts=1
     ),
@@ -103,6 +108,11 @@ if os.environ.get("QNWIS_LEASES_MODEL") == "large":
 
 
 # --- the core without one of its guards ---
+
+
+def still_a_member(lost: GrantorRecord) -> Grantor:
+    record = GrantorRecord(node_id=lost.node_id, disk_id=lost.disk_id + "+", membership=lost.membership)
+    return Grantor(record=record)
 
 
 def nothing_to_refuse(*_: object) -> None:
@@ -186,6 +196,12 @@ MUTANTS = {
     "no wait for another holder's grant": Mutant(A_TO_B, leases, "_bound_to_another", nothing_to_refuse),
     "a restarted grantor forgets its grant": Mutant(
         replace(A_TO_B, restarts=1), leases, "restarted", forgets_its_grant
+    ),
+    "a member that lost its disk takes part": Mutant(
+        C_LOSES_ITS_DISK, leases_model, "blank_agent", still_a_member
+    ),
+    "a late word of a membership makes a blank agent a member": Mutant(
+        C_IS_ADDED_AGAIN, membership, "_means_this_disk", lambda record, new: True
     ),
     "released, and served on": Mutant(A_RELEASES, leases, "release", releases_and_serves_on),
     "released, and asked again under that epoch": Mutant(
