@@ -21,7 +21,7 @@ from .files import StateError
 from .guarding import Guarding
 from .journal import Journal
 from .keeper import Keeper
-from .lease import Leases
+from .lease import Leases, found_cluster
 from .logs import log, log_as
 from .orders import Orders
 from .postgres import Postgres
@@ -38,13 +38,19 @@ EXIT_CONFIG = 78
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m qnwis.agent", description="Run the agent of one node.")
     parser.add_argument("--config", type=Path, required=True, help="the agent's YAML file")
-    return run_from(parser.parse_args().config)
+    parser.add_argument("--new-cluster", action="store_true", help="make it a first member, and end")
+    arguments = parser.parse_args()
+    return run_from(arguments.config, new_cluster=arguments.new_cluster)
 
 
-def run_from(path: Path) -> int:
-    """Run the agent that the file configures; the exit status of its process."""
+def run_from(path: Path, *, new_cluster: bool = False) -> int:
+    """Run the agent that the file configures, or make it a first member; the exit status of its process."""
     try:
-        asyncio.run(run(load_config(path)))
+        config = load_config(path)
+        if new_cluster:
+            found_cluster(config)
+        else:
+            asyncio.run(run(config))
     except (ConfigError, StateError) as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG

@@ -32,6 +32,7 @@ ANSWER_WITHIN_S = 1.0
 ASK_AGAIN_S = 0.05
 """Between two asks while a lease is first sought: a former holder's grants are about to run out."""
 ACQUIRE_WITHIN_S = 10.0
+GRANTOR = "grantor.json"
 
 M = TypeVar("M", bound=Model)
 
@@ -43,11 +44,13 @@ class Leases:
         """Raises StateError for a damaged record: an agent that forgot its grants must not give any."""
         self._terms = config.lease
         self._peers = config.peers
-        self._grantor_file = config.state_dir / "grantor.json"
+        self._grantor_file = config.state_dir / GRANTOR
         self._holder_file = config.state_dir / "holder.json"
-        members = tuple(sorted([config.node_id, *(peer.node_id for peer in config.peers)]))
-        first = GrantorRecord(node_id=config.node_id, membership=Membership(version=1, members=members))
-        record = _read(self._grantor_file, GrantorRecord) or first
+        record = _read(self._grantor_file, GrantorRecord)
+        if record is None:
+            # A new agent or one that lost its disk: the two look alike, so neither grants anything.
+            record = GrantorRecord(node_id=config.node_id, disk_id=uuid.uuid4().hex)
+            write_durably(self._grantor_file, record.model_dump_json() + "\n")
         self._grantor = core.restarted(record, now())
         held = _read(self._holder_file, HolderRecord) or HolderRecord(node_id=config.node_id)
         self._holder = Holder(record=held, membership=record.membership)
@@ -106,6 +109,8 @@ class Leases:
     def obey(self, epoch: int, run_id: str) -> Refusal | None:
         """Promise an epoch that an order brings."""
         version = self.membership.version
+        if version == 0:
+            return _not_a_member(self._grantor.record.node_id)
         answer = self.promise(PromiseRequest(epoch=epoch, run_id=run_id, membership_version=version))
         return answer if isinstance(answer, Refusal) else None
 
@@ -136,6 +141,8 @@ class Leases:
     async def take_up(self) -> Refusal | None:
         """Have a lease without a run's order: the own epoch again, or a new one where nobody held since."""
         record = self._holder.record
+        if self.membership.version == 0:
+            return _not_a_member(record.node_id)
         if record.epoch > record.released_epoch and record.epoch >= self.epoch:
             refusal = await self._until_held(self._terms.duration_s)
             if refusal is None:
@@ -258,6 +265,35 @@ class Leases:
             return kind.model_validate_json(response.raise_for_status().content)
         except (httpx.HTTPError, ValidationError, TimeoutError):
             return None
+
+
+def found_cluster(config: AgentConfig) -> None:
+    """Make the agent a first member of a new cluster, before it is ever started.
+
+    Raises StateError where it has a record already: one that lost its memory must not be taken for a new one.
+    """
+    path = config.state_dir / GRANTOR
+    if path.exists():
+        raise StateError(
+            f"{path}: exists; only an agent that never ran can be a first member of a new cluster"
+        )
+    config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    members = tuple(sorted([config.node_id, *(peer.node_id for peer in config.peers)]))
+    record = GrantorRecord(
+        node_id=config.node_id,
+        disk_id=uuid.uuid4().hex,
+        membership=Membership(version=1, members=members),
+    )
+    write_durably(path, record.model_dump_json() + "\n")
+
+
+def _not_a_member(node_id: str) -> Refusal:
+    return Refusal(
+        rule="not_a_member",
+        message=f"{node_id} has no record of being a member: it is new, or lost what it granted",
+        values={"membership_version": 0},
+        remedy="In a new cluster run every agent once with --new-cluster; else restore its state_dir",
+    )
 
 
 def _another_holds(record: GrantorRecord, request: PromiseRequest) -> Refusal | None:

@@ -34,8 +34,13 @@ def worker(
         asyncio.run(run_worker(settings))
 
 
-def agent(config: Annotated[Path, typer.Option(help="The node's agent.yaml.")]) -> None:
+def agent(
+    config: Annotated[Path, typer.Option(help="The node's agent.yaml.")],
+    new_cluster: Annotated[
+        bool, typer.Option("--new-cluster", help="Make it a first member of a new cluster, once, and end.")
+    ] = False,
+) -> None:
     """Run the node agent beside this machine's database."""
     from qnwis.agent.__main__ import run_from  # the agent's process loads no more than it needs
 
-    raise typer.Exit(run_from(config))
+    raise typer.Exit(run_from(config, new_cluster=new_cluster))

@@ -26,6 +26,7 @@ import yaml
 from psycopg.conninfo import make_conninfo
 
 from qnwis.agent.config import Account, AgentConfig, LocalDatabase, Peer
+from qnwis.agent.lease import found_cluster
 from qnwis.config.registry import Registry
 from qnwis.continuity.heartbeat import HeartbeatConfig
 from qnwis.continuity.lease_messages import LeaseTerms
@@ -359,6 +360,7 @@ class Lab:
                 os.chown(machine.data_dir.parent, user.uid, user.gid)
             config = self._agent_config(machine, installation)
             machine.agent_config.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True)))
+            found_cluster(config)
         primary, *standbys = machines
         passwords = {
             role: self.folder.password(role).read_text().strip() for role in (SUPERUSER, REPLICATOR, APP)

@@ -21,7 +21,9 @@ import psycopg
 import yaml
 from psycopg.rows import TupleRow
 
+from qnwis.agent.config import load_config
 from qnwis.agent.files import Owner, as_user
+from qnwis.agent.lease import found_cluster
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.evidence import NodeEvent, NodeState
 from qnwis.continuity.topology import Database, Node, NodeRole
@@ -267,6 +269,7 @@ class TestCluster:
                 if owner is not None:
                     os.chown(member.data_dir / "standby.signal", owner.uid, owner.gid)
             member.config.write_text(yaml.safe_dump(self._config(member, pg_bin)))
+            found_cluster(load_config(member.config))
 
     async def start(self) -> None:
         await asyncio.gather(*(member.start_agent() for member in self.members.values()))

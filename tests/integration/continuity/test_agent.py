@@ -18,7 +18,10 @@ import httpx
 import psycopg
 import pytest
 
+from qnwis.agent.config import load_config
+from qnwis.agent.files import StateError
 from qnwis.agent.journal import Line, Mark
+from qnwis.agent.lease import found_cluster
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.lease_messages import PromiseRequest
 from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
@@ -401,6 +404,34 @@ async def test_a_promotion_waits_for_the_lease_of_a_primary_that_nobody_stopped(
         assert len(writable) <= 1
     assert (await promoting).changed
     assert not await scene.primary.serves()
+
+
+async def test_an_agent_that_lost_its_memory_takes_no_part(scene: Scene) -> None:
+    forgetful = scene.standby
+    await forgetful.stop_agent()
+    state_dir = forgetful.folder / "state"
+    kept = {path: path.read_bytes() for path in state_dir.glob("*.json")}
+    for path in kept:
+        path.unlink()
+    await forgetful.start_agent()
+    try:
+        await forgetful.until(streaming=True)  # its database may follow
+        assert await scene.refused(forgetful, scene.promote()) == "not_a_member"
+        # Its word is no vote: with one of two real members gone there is no majority left.
+        await scene.other.power_off()
+        await until_gone(scene.primary)
+        await scene.other.start_agent()
+        await scene.primary.until(writable=True)
+    finally:
+        await forgetful.stop_agent()
+        for path, content in kept.items():
+            path.write_bytes(content)
+        await forgetful.start_agent()
+
+
+async def test_only_an_agent_without_a_record_can_found_a_cluster(scene: Scene) -> None:
+    with pytest.raises(StateError, match="only an agent that never ran"):
+        found_cluster(load_config(scene.standby.config))
 
 
 async def until_gone(member: TestNode) -> None:
