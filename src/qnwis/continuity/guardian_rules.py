@@ -236,7 +236,7 @@ def _hourly_cap(policy: Policy, history: Sequence[PastRun], now: datetime) -> Ho
 
 
 def _backing_off(history: Sequence[PastRun], changed_at: datetime, now: datetime) -> Hold | None:
-    """An attempt that moved nothing blocks the next one only for a while, longer with each in the last hour."""
+    """An attempt that moved nothing blocks the next one for a while, longer with each in the last hour."""
     since = max([changed_at, now - HOUR, *(run.ended_at for run in history if run.moved)])
     attempts = sorted(
         (run for run in history if not run.moved and run.acknowledged is None and run.ended_at >= since),
