@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import psycopg
 
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import DemoteOrder, FollowOrder, PromoteOrder
 from qnwis.continuity.refusal import Refusal
 
-from .config import Peer
 from .database import Connection, DatabaseDownError, Facts
 from .guarding import Guarding
 from .lease import Leases

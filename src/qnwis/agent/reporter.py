@@ -90,6 +90,7 @@ class Reporter:
             database_up=facts is not None,
             upstream=None if upstream is None else upstream.node_id,
             epoch=self._leases.epoch,
+            member=self._leases.member,
         )
         if facts is None:
             return base

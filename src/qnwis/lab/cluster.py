@@ -25,11 +25,12 @@ import psycopg
 import yaml
 from psycopg.conninfo import make_conninfo
 
-from qnwis.agent.config import Account, AgentConfig, LocalDatabase, Peer
+from qnwis.agent.config import Account, AgentConfig, LocalDatabase
 from qnwis.agent.lease import found_cluster
 from qnwis.config.registry import Registry
 from qnwis.continuity.heartbeat import HeartbeatConfig
 from qnwis.continuity.lease_messages import LeaseTerms
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.model import Model
 from qnwis.continuity.policy import Policy, StepEstimates, Strategy
 from qnwis.continuity.topology import (
