@@ -25,6 +25,7 @@ from .lease import Leases, found_cluster
 from .logs import log, log_as
 from .orders import Orders
 from .postgres import Postgres
+from .priority import prefer
 from .reporter import Reporter
 from .server import make_app
 
@@ -60,6 +61,7 @@ def run_from(path: Path, *, new_cluster: bool = False) -> int:
 async def run(config: AgentConfig) -> None:
     """Wire the parts, serve until SIGTERM or SIGINT, then stop the database."""
     log_as(cluster=config.cluster_id, node=config.node_id)
+    prefer()
     config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     # Every process of a node works below the node's folder; a power switch finds them by that.
     os.chdir(config.state_dir)

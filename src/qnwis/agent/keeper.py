@@ -7,6 +7,7 @@ import asyncio
 from qnwis.continuity.refusal import Refusal
 
 from .config import AgentConfig
+from .guard import now
 from .journal import Journal
 from .lease import Leases
 from .logs import log
@@ -58,7 +59,8 @@ class Keeper:
     async def enforce(self) -> None:
         """End a writable database whose lease is over, as its guard does too. Runs until cancelled."""
         while True:
-            await asyncio.sleep(ENFORCE_EVERY_S)
+            left_s = (self._leases.serves_until or 0.0) - now()
+            await asyncio.sleep(left_s if 0 < left_s < ENFORCE_EVERY_S else ENFORCE_EVERY_S)
             if self._postgres.running and not self._postgres.standby and not self._leases.held:
                 log("lease_over")
                 await kill_processes_in(self._postgres.data_dir)

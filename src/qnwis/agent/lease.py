@@ -64,7 +64,8 @@ class Leases:
         """The newest refusal of an ask; why a lease that is sought is not there yet."""
         self.on_epoch: Callable[[], None] = lambda: None
         self.on_until: Callable[[float], None] = lambda until: None
-        """Called with each later end of the lease, in the guard's clock."""
+        """Called with each later `serves_until`."""
+        self._least_left_s = self._terms.held_s
 
     async def aclose(self) -> None:
         for task in self._asking:
@@ -88,8 +89,15 @@ class Leases:
     @property
     def held(self) -> bool:
         """Whether the own database may acknowledge writes now."""
-        until = core.lease_until(self._holder, self._terms)
+        until = self.serves_until
         return until is not None and now() < until
+
+    @property
+    def serves_until(self) -> float | None:
+        """When to begin to end the database, in the guard's clock: earlier than the lease's end by what that
+        takes. None without a lease."""
+        until = core.lease_until(self._holder, self._terms)
+        return None if until is None else until - self._terms.stop_margin_s
 
     # As a grantor
 
@@ -233,12 +241,20 @@ class Leases:
         if isinstance(answer, Refusal):
             self.last_refusal = answer
             return
-        before = core.lease_until(self._holder, self._terms)
+        before = self.serves_until
         self._keep_holder(core.answered(self._holder, answer, self._terms, now()))
-        until = core.lease_until(self._holder, self._terms)
+        until = self.serves_until
         if until is not None and until != before and now() < until:
+            self._note_what_was_left(before)
             self.on_until(until)
             self._heard.set()
+
+    def _note_what_was_left(self, until: float | None) -> None:
+        """Say how near a renewal ever came to being too late."""
+        left_s = 0.0 if until is None else until - now()
+        if self._renewing and 0 < left_s < self._least_left_s:
+            self._least_left_s = left_s
+            log("lease_renewed_with_least_left", left_s=round(left_s, 3))
 
     def _keep_holder(self, state: Holder) -> None:
         if state.record != self._holder.record:
