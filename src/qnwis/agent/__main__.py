@@ -81,7 +81,7 @@ async def run(config: AgentConfig) -> None:
     app = make_app(Checks(config, reporter), reporter, orders, journal, leases)
     if node is not None:
         node.postgres.on_change = reporter.database_changed
-        keeper = Keeper(config, node.postgres, leases, journal, orders.lock)
+        keeper = Keeper(config, node, journal, orders.lock)
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -105,7 +105,8 @@ async def run(config: AgentConfig) -> None:
         await runner.cleanup()
     if node is not None:
         await node.postgres.stop()
-        await node.release()
+        node.give_up()
+        await leases.told()
         await node.connection.close()
     await leases.aclose()
     log("agent_stopped")

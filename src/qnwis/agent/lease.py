@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import ValidationError
@@ -32,6 +32,9 @@ ANSWER_WITHIN_S = 1.0
 ASK_AGAIN_S = 0.05
 """Between two asks while a lease is first sought: a former holder's grants are about to run out."""
 ACQUIRE_WITHIN_S = 10.0
+TELL_WITHIN_S = 10.0
+"""For so long a release is told to peers that do not answer; they wait no longer for the lease's end."""
+TELL_AGAIN_S = 0.2
 GRANTOR = "grantor.json"
 
 M = TypeVar("M", bound=Model)
@@ -56,6 +59,7 @@ class Leases:
         self._holder = Holder(record=held, membership=record.membership)
         self._client = transport.client(timeout_s=ANSWER_WITHIN_S)
         self._asking: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._heard = asyncio.Event()
         self._renewing = False
         self._seen_epoch = 0
@@ -68,7 +72,7 @@ class Leases:
         self._least_left_s = self._terms.held_s
 
     async def aclose(self) -> None:
-        for task in self._asking:
+        for task in self._asking | self._telling:
             task.cancel()
         await self._client.aclose()
 
@@ -183,18 +187,35 @@ class Leases:
                 self._ask()
             await asyncio.sleep(self._terms.renew_every_s)
 
-    async def give_up(self, processes_left: int) -> None:
-        """Release what is held, once no process of the database is left, and let the peers know."""
+    def give_up(self, processes_left: int) -> bool:
+        """Release what is held, once no process of the database is left, and begin to tell the peers."""
         self._renewing = False
         holder, release = core.release(self._holder, processes_left)
         if isinstance(release, Refusal):
             log("lease_not_released", message=release.message)
-            return
-        # What this database wrote is another's to continue now: it takes nothing up again by itself.
-        record = holder.record.model_copy(update={"served_epoch": 0})
-        self._keep_holder(holder.model_copy(update={"record": record}))
+            return False
+        self._keep_holder(holder)
         self.released(release)
-        await self._peers_answer("release", release, Release)
+        for peer in self._peers:
+            self._spawn(self._telling, self._tell_released(peer, release))
+        return True
+
+    def take_nothing_up(self) -> None:
+        """From now on no lease is taken up without a run's order."""
+        record = self._holder.record.model_copy(update={"served_epoch": 0})
+        self._keep_holder(self._holder.model_copy(update={"record": record}))
+
+    async def told(self) -> None:
+        """Wait until every peer that can be reached knows of the release."""
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=ANSWER_WITHIN_S)
+
+    async def _tell_released(self, peer: Peer, release: Release) -> None:
+        deadline = now() + TELL_WITHIN_S
+        while now() < deadline:
+            if await self._post(peer, "release", release, Release) is not None:
+                return
+            await asyncio.sleep(TELL_AGAIN_S)
 
     async def _until_held(self, within_s: float) -> Refusal | None:
         self._renewing = False
@@ -228,9 +249,7 @@ class Leases:
             return
         self._hear(self.grant(asked))
         for peer in self._peers:
-            task = asyncio.ensure_future(self._ask_peer(peer, asked))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._spawn(self._asking, self._ask_peer(peer, asked))
 
     async def _ask_peer(self, peer: Peer, asked: Ask) -> None:
         answer = await self._post(peer, "ask", asked, Granted)
@@ -262,6 +281,11 @@ class Leases:
         self._holder = state
 
     # Speaking to peers
+
+    def _spawn(self, kept: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        kept.add(task)
+        task.add_done_callback(kept.discard)
 
     async def _peers_answer(self, path: str, body: Model, kind: type[M]) -> list[M | Refusal]:
         """What the peers say that answered."""
