@@ -27,6 +27,7 @@ from .members import Members
 from .orders import Orders
 from .peers import Peers
 from .postgres import Postgres
+from .priority import prefer
 from .reporter import Reporter
 from .server import make_app
 from .speaking import Speaker
@@ -63,6 +64,7 @@ def run_from(path: Path, *, new_cluster: bool = False) -> int:
 async def run(config: AgentConfig) -> None:
     """Wire the parts, serve until SIGTERM or SIGINT, then stop the database."""
     log_as(cluster=config.cluster_id, node=config.node_id)
+    prefer()
     config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     # Every process of a node works below the node's folder; a power switch finds them by that.
     os.chdir(config.state_dir)
@@ -87,7 +89,7 @@ async def run(config: AgentConfig) -> None:
     if node is not None:
         members.on_change = lambda: node.postgres.replicate_to(members.standbys)
         node.postgres.on_change = reporter.database_changed
-        keeper = Keeper(config, node.postgres, leases, journal, orders.lock)
+        keeper = Keeper(config, node, journal, orders.lock)
 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -112,7 +114,8 @@ async def run(config: AgentConfig) -> None:
         await runner.cleanup()
     if node is not None:
         await node.postgres.stop()
-        await node.release()
+        node.give_up()
+        await leases.told()
         await node.connection.close()
     leases.close()
     await speaker.aclose()

@@ -81,6 +81,11 @@ class AgentConfig(Model):
     replication: Replication = Replication()
     lease: LeaseTerms = LeaseTerms()
     """The same on every member."""
+    local_restart_s: float = Field(default=0, ge=0)
+    """For so long a database that ended by itself is restarted under the lease it has; then the lease is
+    released. 0 releases it at once: failover first."""
+    return_after_s: float = Field(default=5, ge=0)
+    """After that release, how long a run has to take over before the agent takes the lease up again."""
     min_disk_free_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
     """Deep check: less free space than this below `data_dir` is not ok."""
     backup_freshness: Hook | None = None

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,11 +26,14 @@ from .files import StateError, write_durably
 from .guard import now
 from .logs import log
 from .peers import Peers
-from .speaking import Speaker
+from .speaking import ANSWER_WITHIN_S, Speaker
 
 ASK_AGAIN_S = 0.05
 """Between two asks while a lease is first sought: a former holder's grants are about to run out."""
 ACQUIRE_WITHIN_S = 10.0
+TELL_WITHIN_S = 10.0
+"""For so long a release is told to peers that do not answer; they wait no longer for the lease's end."""
+TELL_AGAIN_S = 0.2
 GRANTOR = "grantor.json"
 
 M = TypeVar("M", bound=Model)
@@ -55,6 +58,7 @@ class Leases:
         held = _read(self._holder_file, HolderRecord) or HolderRecord(node_id=config.node_id)
         self._holder = Holder(record=held, membership=record.membership)
         self._asking: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._heard = asyncio.Event()
         self._renewing = False
         self._seen_epoch = 0
@@ -63,10 +67,11 @@ class Leases:
         """The newest refusal of an ask; why a lease that is sought is not there yet."""
         self.on_epoch: Callable[[], None] = lambda: None
         self.on_until: Callable[[float], None] = lambda until: None
-        """Called with each later end of the lease, in the guard's clock."""
+        """Called with each later `serves_until`."""
+        self._least_left_s = self._terms.held_s
 
     def close(self) -> None:
-        for task in self._asking:
+        for task in self._asking | self._telling:
             task.cancel()
 
     @property
@@ -90,8 +95,15 @@ class Leases:
     @property
     def held(self) -> bool:
         """Whether the own database may acknowledge writes now."""
-        until = core.lease_until(self._holder, self._terms)
+        until = self.serves_until
         return until is not None and now() < until
+
+    @property
+    def serves_until(self) -> float | None:
+        """When to begin to end the database, in the guard's clock: earlier than the lease's end by what that
+        takes. None without a lease."""
+        until = core.lease_until(self._holder, self._terms)
+        return None if until is None else until - self._terms.stop_margin_s
 
     # As a grantor
 
@@ -177,18 +189,35 @@ class Leases:
                 self._ask()
             await asyncio.sleep(self._terms.renew_every_s)
 
-    async def give_up(self, processes_left: int) -> None:
-        """Release what is held, once no process of the database is left, and let the peers know."""
+    def give_up(self, processes_left: int) -> bool:
+        """Release what is held, once no process of the database is left, and begin to tell the peers."""
         self._renewing = False
         holder, release = core.release(self._holder, processes_left)
         if isinstance(release, Refusal):
             log("lease_not_released", message=release.message)
-            return
-        # What this database wrote is another's to continue now: it takes nothing up again by itself.
-        record = holder.record.model_copy(update={"served_epoch": 0})
-        self._keep_holder(holder.model_copy(update={"record": record}))
+            return False
+        self._keep_holder(holder)
         self.released(release)
-        await self._speaker.tell_all(self._others, "lease/release", release, Release)
+        for peer in self._others:
+            self._spawn(self._telling, self._tell_released(peer, release))
+        return True
+
+    def take_nothing_up(self) -> None:
+        """From now on no lease is taken up without a run's order."""
+        record = self._holder.record.model_copy(update={"served_epoch": 0})
+        self._keep_holder(self._holder.model_copy(update={"record": record}))
+
+    async def told(self) -> None:
+        """Wait until every peer that can be reached knows of the release."""
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=ANSWER_WITHIN_S)
+
+    async def _tell_released(self, peer: Peer, release: Release) -> None:
+        deadline = now() + TELL_WITHIN_S
+        while now() < deadline:
+            if await self._speaker.tell(peer, "lease/release", release, Release) is not None:
+                return
+            await asyncio.sleep(TELL_AGAIN_S)
 
     async def _until_held(self, within_s: float) -> Refusal | None:
         self._renewing = False
@@ -222,9 +251,7 @@ class Leases:
             return
         self._hear(self.grant(asked))
         for peer in self._others:
-            task = asyncio.ensure_future(self._ask_peer(peer, asked))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._spawn(self._asking, self._ask_peer(peer, asked))
 
     async def _ask_peer(self, peer: Peer, asked: Ask) -> None:
         answer = await self._speaker.tell(peer, "lease/ask", asked, Granted)
@@ -235,17 +262,30 @@ class Leases:
         if isinstance(answer, Refusal):
             self.last_refusal = answer
             return
-        before = core.lease_until(self._holder, self._terms)
+        before = self.serves_until
         self._keep_holder(core.answered(self._holder, answer, self._terms, now()))
-        until = core.lease_until(self._holder, self._terms)
+        until = self.serves_until
         if until is not None and until != before and now() < until:
+            self._note_what_was_left(before)
             self.on_until(until)
             self._heard.set()
+
+    def _note_what_was_left(self, until: float | None) -> None:
+        """Say how near a renewal ever came to being too late."""
+        left_s = 0.0 if until is None else until - now()
+        if self._renewing and 0 < left_s < self._least_left_s:
+            self._least_left_s = left_s
+            log("lease_renewed_with_least_left", left_s=round(left_s, 3))
 
     def _keep_holder(self, state: Holder) -> None:
         if state.record != self._holder.record:
             write_durably(self._holder_file, state.record.model_dump_json() + "\n")
         self._holder = state
+
+    def _spawn(self, kept: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        kept.add(task)
+        task.add_done_callback(kept.discard)
 
     # As a member
 

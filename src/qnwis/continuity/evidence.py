@@ -27,6 +27,11 @@ class NodeState(Model):
     """True only if the database accepts writes now (up, not in recovery, not read-only)."""
     why_down: str | None = None
     """Why the database is not up, for a person."""
+    database_ended: bool = False
+    """The agent saw every process of its database end and released its lease; it does not start it again for
+    now."""
+    restarting: bool = False
+    """The agent starts its database (again), within a time of its own."""
     in_recovery: bool | None = None
     system_identifier: str | None = None
     timeline: int | None = None

@@ -166,6 +166,7 @@ class Lab:
     block: Block
     cluster: Cluster
     processes: Processes
+    lease: LeaseTerms = LEASE
 
     @classmethod
     async def create(
@@ -175,6 +176,7 @@ class Lab:
         asynchronous: bool = False,
         pg_bin: Path | None = None,
         cluster_id: str | None = None,
+        lease: LeaseTerms = LEASE,
     ) -> Self:
         """Make a lab and start it; returns when both standbys stream.
 
@@ -188,7 +190,7 @@ class Lab:
         with claimed_block(nodes=3) as block:
             cluster_id = cluster_id or f"lab-{block.number}"
             cluster = lab_cluster(folder, block, cluster_id=cluster_id, asynchronous=asynchronous)
-            lab = cls(folder, block, cluster, Processes(folder.processes, folder.logs))
+            lab = cls(folder, block, cluster, Processes(folder.processes, folder.logs), lease)
             try:
                 await lab._start(installation)
             except BaseException:
@@ -408,7 +410,7 @@ class Lab:
                 if n.node_id != node.node_id
             ),
             replication=self.cluster.replication,
-            lease=LEASE,
+            lease=self.lease,
         )
 
     async def _helpers_missing(self) -> str | None:
