@@ -86,6 +86,8 @@ TTL_S = 1
 LEASE = LeaseTerms(duration_s=2.5, renew_every_s=0.5)
 """So that it runs out before a killed node's third missed beat is acted on."""
 NAMESERVER, POWER_SWITCH, CLIENTS = "nameserver", "power-switch", "clients"
+VANTAGES = ("vantage-1", "vantage-2", "vantage-3")
+"""The first stands in the worker, each other in a process of its own and of that name."""
 
 
 class LabState(Model):
@@ -130,6 +132,7 @@ def lab_cluster(folder: Folder, block: Block, *, cluster_id: str, asynchronous: 
         ),
         replication=Replication(mode=mode, required_acks=1),
         heartbeat=HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3),
+        vantages=VANTAGES,
         dns=DnsService(
             zone=ZONE,
             name=SERVICE,
