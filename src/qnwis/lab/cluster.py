@@ -25,11 +25,12 @@ import psycopg
 import yaml
 from psycopg.conninfo import make_conninfo
 
-from qnwis.agent.config import Account, AgentConfig, LocalDatabase, Peer
+from qnwis.agent.config import Account, AgentConfig, LocalDatabase
 from qnwis.agent.lease import found_cluster
 from qnwis.config.registry import Registry
 from qnwis.continuity.heartbeat import HeartbeatConfig
 from qnwis.continuity.lease_messages import LeaseTerms
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.model import Model
 from qnwis.continuity.policy import Policy, StepEstimates, Strategy
 from qnwis.continuity.topology import (
@@ -168,6 +169,7 @@ class Lab:
     block: Block
     cluster: Cluster
     processes: Processes
+    lease: LeaseTerms = LEASE
 
     @classmethod
     async def create(
@@ -177,6 +179,7 @@ class Lab:
         asynchronous: bool = False,
         pg_bin: Path | None = None,
         cluster_id: str | None = None,
+        lease: LeaseTerms = LEASE,
     ) -> Self:
         """Make a lab and start it; returns when both standbys stream.
 
@@ -190,7 +193,7 @@ class Lab:
         with claimed_block(nodes=3) as block:
             cluster_id = cluster_id or f"lab-{block.number}"
             cluster = lab_cluster(folder, block, cluster_id=cluster_id, asynchronous=asynchronous)
-            lab = cls(folder, block, cluster, Processes(folder.processes, folder.logs))
+            lab = cls(folder, block, cluster, Processes(folder.processes, folder.logs), lease)
             try:
                 await lab._start(installation)
             except BaseException:
@@ -410,7 +413,7 @@ class Lab:
                 if n.node_id != node.node_id
             ),
             replication=self.cluster.replication,
-            lease=LEASE,
+            lease=self.lease,
         )
 
     async def _helpers_missing(self) -> str | None:
