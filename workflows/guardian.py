@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
 
 from . import options
-from .names import CLUSTER, KIND, failover_id, guardian_id, vantage_queue
-from .primary_failure import PrimaryFailure
+from .guarded_runs import GuardedRuns
+from .names import CLUSTER, KIND, guardian_id, vantage_queue
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import Field, ValidationError
 
     from activities.evidence import ClusterName, Evidence
     from activities.health import Health, NodeVote, WatchReport, WatchRequest
+    from activities.past_runs import RunsReport
     from activities.planning import AssessRequest, Planning
     from qnwis.config.registry import Registered
     from qnwis.continuity.evidence import current_primary
@@ -37,9 +37,8 @@ with workflow.unsafe.imports_passed_through():
         decide,
     )
     from qnwis.continuity.model import Identifier, Model
-    from qnwis.continuity.run import Assessment, Detection, FailoverRequest, RunKind, RunOutcome, RunResult
+    from qnwis.continuity.run import Assessment, Detection, FailoverRequest, RunOutcome, RunResult
     from qnwis.continuity.topology import NodeStatus
-    from qnwis.runbook import load_runbook
 
 HISTORY_KEPT = timedelta(hours=1)
 RETRY_FIRST = timedelta(seconds=2)
@@ -112,6 +111,7 @@ class Guardian:
         self.watching_since = state.watching_since or workflow.now()
         self.events_before_new = state.events_before_new
         self.watches: dict[str, asyncio.Task[WatchReport]] = {}
+        self.runs = GuardedRuns(self.cluster_id)
         self.woken = False
         self.retry_at: datetime | None = None
         self.retry_after = RETRY_FIRST
@@ -127,9 +127,14 @@ class Guardian:
             )
         workflow.upsert_search_attributes([CLUSTER.value_set(self.cluster_id), KIND.value_set("guardian")])
         await self._look_around()
+        await self.runs.watch(self._learn_of_runs)
         while not self._should_continue_as_new():
             self._watch()
-            await self._act(self._decide())
+            unfinished = self.runs.to_finish()
+            if unfinished is not None:
+                await self._see_through(unfinished)
+            else:
+                await self._act(self._decide())
             await self._next_event()
         await self._stop_watching()
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -189,6 +194,15 @@ class Guardian:
         if report.cluster_changed or self.primary_node_id is None:
             await self._look_around()
 
+    async def _learn_of_runs(self, report: RunsReport) -> None:
+        """Runs count whoever started them, and whoever was the guardian then."""
+        known = {run.run_id for run in self.history}
+        for run in reversed(report.recent):
+            self._remember(run)
+        if report.unfinished is not None or any(r.moved and r.run_id not in known for r in self.history):
+            await self._look_around()
+            self.woken = True
+
     # Deciding
 
     def _agreed(self) -> dict[str, NodeStatus]:
@@ -216,7 +230,7 @@ class Guardian:
         self.holding = None
         match decision:
             case Start():
-                await self._fail_over()
+                await self._see_through(self._request())
             case Propose():
                 await self._propose()
             case Hold(refusal=refusal, until=until):
@@ -225,18 +239,10 @@ class Guardian:
             case _:
                 self.proposal = None
 
-    async def _fail_over(self) -> None:
-        """Start the runbook under the cluster's lock and wait for it, watching meanwhile."""
+    async def _see_through(self, request: FailoverRequest) -> None:
+        """Have a run under the cluster's lock and wait for its end, watching meanwhile."""
         try:
-            run = await workflow.start_child_workflow(
-                PrimaryFailure.run,
-                self._request(),
-                id=failover_id(self.cluster_id),
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-                static_summary=f"Failover of {self.cluster_id}: {self.primary_node_id} failed",
-                static_details=load_runbook(RunKind.PRIMARY_FAILURE).text,
-            )
+            run = await self.runs.start(request)
         except WorkflowAlreadyStartedError:
             self._try_again_later("a run holds the cluster's lock")
             return
@@ -363,6 +369,7 @@ class Guardian:
         for watch in self.watches.values():
             watch.cancel()
         await asyncio.gather(*self.watches.values(), return_exceptions=True)
+        await self.runs.stop_watching()
 
     def _state(self) -> GuardianState:
         return GuardianState(

@@ -5,6 +5,8 @@ Text for people: `runbooks/primary_failure.md`. One run per cluster: the workflo
 
 from __future__ import annotations
 
+import asyncio
+
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
@@ -14,6 +16,7 @@ from .execution import Execution
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME, failover_id, guardian_id
 from .progress import Ended, Progress
 from .stopping import uninterrupted
+from .takeover import Takeover
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -27,7 +30,9 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.executor import Finish, Outcome, OutcomeStatus, RunEnd
     from qnwis.continuity.guardian_rules import PastRun
     from qnwis.continuity.plan import VerifyService
+    from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.run import (
+        AbortRequest,
         Assessment,
         FailoverRequest,
         RunArtefacts,
@@ -37,6 +42,7 @@ with workflow.unsafe.imports_passed_through():
         RunResult,
         StepStatus,
     )
+    from qnwis.continuity.takeover import joined
     from qnwis.continuity.verifier import VerificationReport
 
 
@@ -58,6 +64,7 @@ class PrimaryFailure:
         # Started without input it fails and says what is missing; a missing argument would retry for ever.
         self.request = request or FailoverRequest.model_validate({})
         self.stop: str | None = None
+        self.takeover = Takeover(self.request)
         self.progress = Progress(
             RunKind.PRIMARY_FAILURE, self.request.cluster_id, dry_run=self.request.dry_run
         )
@@ -98,7 +105,8 @@ class PrimaryFailure:
         return result.model_copy(update={"steps": self.progress.steps})
 
     async def _detect(self) -> None:
-        """Load what is registered, and read the world."""
+        """Load what is registered, read the world, and look for a run that was left unfinished."""
+        looking_back = None if self.request.dry_run else asyncio.create_task(self.takeover.look_back())
         name = ClusterName(cluster_id=self.request.cluster_id)
         self.registered = await workflow.execute_activity_method(
             Evidence.load_cluster, name, **options.read("registered topology and policy")
@@ -107,10 +115,17 @@ class PrimaryFailure:
         self.before = await workflow.execute_activity_method(
             Evidence.collect, self.registered.cluster, **options.read("ask every agent")
         )
+        if looking_back is not None:
+            _end_if_refused(await looking_back)
+        await self._taken_over()
         self._stop_here()
 
     async def _assess(self) -> None:
         """Decide: the plan and its epoch, or the rule that refuses."""
+        if await self._taken_over():
+            assert self.takeover.remains is not None
+            self.progress.note("assessment", f"taken over: the run was {self.takeover.remains.ended}")
+            return
         assert self.before is not None
         self.assessment = await workflow.execute_activity_method(
             Planning.assess,
@@ -135,6 +150,8 @@ class PrimaryFailure:
 
     async def _simulate(self) -> None:
         """Play the plan on paper first."""
+        if await self._taken_over():
+            return
         assert self.assessment.plan is not None and self.before is not None
         rehearsal = await workflow.execute_activity_method(
             Planning.rehearse,
@@ -147,21 +164,34 @@ class PrimaryFailure:
             **options.read("play the plan against the model"),
         )
         self.progress.note("simulation", rehearsal.summary)
-        if rehearsal.refusal is not None:
-            raise Ended(RunOutcome.REFUSED, str(rehearsal.refusal), refusal=rehearsal.refusal)
+        _end_if_refused(rehearsal.refusal)
         self._stop_here()
 
     async def _execute(self) -> None:
         """Drive the plan through the stepper: fence, promote, repoint, flip."""
-        assert self.assessment.plan is not None
-        self.execution = Execution(self.assessment.plan, self.registered, self.assessment.epoch)
-        if self.request.dry_run:
-            await self.execution.preview()
-            self._show_outcomes()
-            raise Ended(
-                RunOutcome.PREVIEWED, "every effect was previewed, none was made", step=StepStatus.DONE
+        end = None
+        while end is None:
+            await self._taken_over()
+            assert self.assessment.plan is not None
+            self.execution = Execution(
+                self.assessment.plan,
+                self.registered,
+                self.assessment.epoch,
+                self.takeover.run_id,
+                joined(self.execution.log if self.execution is not None else (), self.takeover.outcomes),
             )
-        end = await self.execution.drive(stop=lambda: self.stop, shown=self._show_outcomes)
+            self._show_outcomes()
+            if self.request.dry_run:
+                await self.execution.preview()
+                self._show_outcomes()
+                raise Ended(
+                    RunOutcome.PREVIEWED, "every effect was previewed, none was made", step=StepStatus.DONE
+                )
+            end = await self.execution.drive(
+                stop=lambda: self.stop or self.takeover.stop,
+                shown=self._show_outcomes,
+                forgot=lambda: self.takeover.forgot,
+            )
         if isinstance(end, Finish):
             raise Ended(_OUTCOMES[end.end], end.reason)
         self.verification_due = end
@@ -180,7 +210,7 @@ class PrimaryFailure:
                 before=self.before,
                 fencing=fence.fencing if fence is not None else None,
                 epoch=self.assessment.epoch,
-                elapsed_ms=(workflow.now() - workflow.info().start_time).total_seconds() * 1000,
+                elapsed_ms=(workflow.now() - self.takeover.started_at).total_seconds() * 1000,
             ),
             **options.effect("read the world again"),
         )
@@ -206,7 +236,10 @@ class PrimaryFailure:
         recorded = await workflow.execute_activity_method(
             Audit.record,
             RunArtefacts(
-                request=self.request, evidence_before=self.before, evidence_after=self.after, result=result
+                request=self.takeover.request,
+                evidence_before=self.before,
+                evidence_after=self.after,
+                result=result,
             ),
             **options.record(f"record: {result.outcome.value}"),
         )
@@ -223,7 +256,7 @@ class PrimaryFailure:
             outcome=self.ended.outcome,
             reason=self.ended.reason,
             cluster_id=self.request.cluster_id,
-            run_id=workflow.info().run_id,
+            run_id=self.takeover.run_id,
             dry_run=self.request.dry_run,
             epoch=self.assessment.epoch or None,
             old_primary=plan.primary_node_id if plan is not None else None,
@@ -236,7 +269,8 @@ class PrimaryFailure:
             verification=self.verification,
             steps=self.progress.steps,
             notes=self.assessment.notes,
-            started_at=workflow.info().start_time,
+            continues=self.takeover.continued,
+            started_at=self.takeover.started_at,
             ended_at=workflow.now(),
         )
 
@@ -252,16 +286,50 @@ class PrimaryFailure:
     def progress_view(self) -> RunProgress:
         return self.progress.view()
 
+    @workflow.update(description="Stop at the next safe place and undo what was begun: {by, reason}")
+    def abort(self, request: AbortRequest) -> str:
+        self._abort(request)
+        return "the run stops at the next safe place, and undoes what it has begun"
+
+    @abort.validator
+    def refuse_abort(self, request: AbortRequest) -> None:
+        refusal = self.execution.abort_refusal() if self.execution is not None else None
+        if refusal is not None:
+            raise ApplicationError(str(refusal), refusal, type=refusal.rule, non_retryable=True)
+
+    @workflow.signal(name="abort", description="The same as the update, without an answer: {by, reason}")
+    def abort_unanswered(self, request: AbortRequest) -> None:
+        refusal = self.execution.abort_refusal() if self.execution is not None else None
+        if refusal is None:
+            self._abort(request)
+        else:
+            self.progress.note("execution", f"abort by {request.by} refused: {refusal}")
+
+    def _abort(self, request: AbortRequest) -> None:
+        self.stop = self.stop or f"aborted by {request.by}: {request.reason}"
+
+    async def _taken_over(self) -> bool:
+        """Whether the run had begun before this execution. After a reset that is asked again."""
+        if self.takeover.forgot and not self.request.dry_run:
+            _end_if_refused(await self.takeover.look_back())
+        remains = self.takeover.remains
+        if remains is None:
+            return False
+        self.before, self.assessment = remains.before, remains.assessment
+        assert remains.assessment.plan is not None
+        self.progress.plan_digest = remains.assessment.plan.digest
+        return True
+
     def _show_outcomes(self) -> None:
         assert self.execution is not None
         self.progress.outcomes = self.execution.outcomes
         self.progress.refresh()
 
     def _cancelled(self) -> None:
-        self.stop = "cancelled by a person"
+        self.stop = self.stop or "cancelled by a person"
 
     def _stop_here(self) -> None:
-        if self.stop is not None:
+        if self.stop is not None and self.takeover.remains is None:
             raise Ended(RunOutcome.UNTOUCHED, self.stop)
 
 
@@ -271,6 +339,11 @@ _OUTCOMES = {
     RunEnd.COMPLETED: RunOutcome.COMPLETED,
     RunEnd.INCOMPLETE: RunOutcome.INCOMPLETE,
 }
+
+
+def _end_if_refused(refusal: Refusal | None) -> None:
+    if refusal is not None:
+        raise Ended(RunOutcome.REFUSED, str(refusal), refusal=refusal)
 
 
 def _refuse_another_id(expected: str) -> None:
