@@ -21,11 +21,12 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowUpdateFailedError
 from temporalio.client import Interceptor as ClientInterceptor
-from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor, Worker
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from activities.notification import Notifications
 from qnwis.continuity.run import AbortRequest, RunOutcome, RunResult
 from qnwis.providers.errors import Unreachable
+from qnwis.temporal import connect
 from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 
@@ -109,8 +110,10 @@ class Case:
 
     on: Stage
     hold: Hold
-    worker: Worker
     run: Run
+
+    def __post_init__(self) -> None:
+        self.serve()
 
     @property
     def client(self) -> Client:
@@ -128,8 +131,13 @@ class Case:
         self.hold.lost = True
         self.hold.go_on.set()
         await stopping
+        # As another process, it has a connection of its own.
+        self.on.client = await connect(self.client.service_client.config.target_host)
+        self.serve()
+
+    def serve(self) -> None:
         self.worker = self.on.workers()[0]
-        self._serving = asyncio.create_task(self.worker.run())
+        self.serving = asyncio.create_task(self.worker.run())
 
 
 @asynccontextmanager
@@ -142,15 +150,13 @@ async def held(
     hold.client = watched
     on = Stage.set(watched, home)
     prepare(on)
-    worker = on.workers()[0]
-    serving = asyncio.create_task(worker.run())
-    case = Case(on, hold, worker, await on.start(even_if_healthy=True))
+    case = Case(on, hold, await on.start(even_if_healthy=True))
     try:
         yield case
     finally:
         hold.go_on.set()
         await case.worker.shutdown()
-        await asyncio.gather(serving, return_exceptions=True)
+        await case.serving
 
 
 async def points(
@@ -185,11 +191,11 @@ async def terminated(case: Case) -> None:
 
 
 async def reset_to_the_start(case: Case) -> None:
-    await _reset(case, 0)
+    await reset(case.run, case.client, 0)
 
 
 async def reset_to_here(case: Case) -> None:
-    await _reset(case, -1)
+    await reset(case.run, case.client, -1)
 
 
 async def worker_killed(case: Case) -> None:
@@ -203,16 +209,17 @@ GOING_ON: tuple[Disturbance, ...] = (reset_to_the_start, reset_to_here, worker_k
 """The run is to go on."""
 
 
-async def _reset(case: Case, which: int) -> None:
-    described = await case.run.describe()
+async def reset(run: Run, client: Client, which: int) -> None:
+    """Set the workflow back to one of its tasks: 0 is the first, -1 the last."""
+    described = await run.describe()
     completed = [
         event.event_id
-        async for event in case.run.fetch_history_events()
+        async for event in run.fetch_history_events()
         if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
     ]
-    await case.client.workflow_service.reset_workflow_execution(
+    await client.workflow_service.reset_workflow_execution(
         ResetWorkflowExecutionRequest(
-            namespace=case.client.namespace,
+            namespace=client.namespace,
             workflow_execution=WorkflowExecution(workflow_id=described.id, run_id=described.run_id),
             reason="once more",
             workflow_task_finish_event_id=completed[which],
