@@ -22,7 +22,7 @@ from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.guardian_rules import PastRun
 from qnwis.continuity.model import Model
-from qnwis.continuity.run import Assessment, FailoverRequest, RunOutcome
+from qnwis.continuity.run import Assessment, FailoverRequest
 from qnwis.continuity.takeover import PastExecution, Remains, looked_back, unfinished
 
 from .dns import DnsRecords
@@ -35,6 +35,8 @@ from .promotion import Promotion
 LOOKED_BACK = 20
 """The newest executions of a lock that are read; one that is left unfinished is found long before."""
 POLL_S = 1.0
+RESULT = ("run_id", "kind", "outcome", "reason", "ended_at")
+"""What a guardian's rules need of a result."""
 RESETTER = "history-resetter"
 """Under this name Temporal itself terminates an execution that is reset while it goes on."""
 
@@ -97,15 +99,11 @@ class PastRuns:
                     break
                 await asyncio.sleep(POLL_S)
         past = await self._past(asked.workflow_id)
-        running = next((e for e in past if e.outcome is None and e.ended is None), None)
+        running = next((e for e in past if e.result is None and e.ended is None), None)
         return RunsReport(
             seen=seen,
             running=running and running.run_id,
-            recent=tuple(
-                PastRun(run_id=e.run_id, outcome=e.outcome, ended_at=e.ended_at)
-                for e in past
-                if e.outcome is not None and e.ended_at is not None and not e.request.dry_run
-            ),
+            recent=tuple(e.result for e in past if e.result is not None),
             unfinished=unfinished(past),
         )
 
@@ -215,7 +213,7 @@ class HistoryReader:
             case "workflow_execution_completed_event_attributes":
                 completed = event.workflow_execution_completed_event_attributes
                 result = await self._decode(completed.result, dict)
-                self._found["outcome"] = RunOutcome(result["outcome"])
+                self._found["result"] = PastRun(**{name: result[name] for name in RESULT})
             case "workflow_execution_terminated_event_attributes":
                 terminated = event.workflow_execution_terminated_event_attributes
                 why = terminated.reason
@@ -231,9 +229,6 @@ class HistoryReader:
                 self._found["ended"] = "ended by a timeout"
             case "workflow_execution_canceled_event_attributes":
                 self._found["ended"] = "ended by a cancel"
-            case _:
-                return
-        self._found["ended_at"] = event.event_time.ToDatetime(tzinfo=UTC)
 
     async def _decode(self, payloads: Payloads, kind: type[T]) -> T:
         value: T = (await self._converter.decode(payloads.payloads, [kind]))[0]

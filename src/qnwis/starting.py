@@ -12,7 +12,8 @@ from qnwis.continuity.run import DRY_RUN_MARK, AbortRequest, FailoverRequest, Ru
 from qnwis.continuity.takeover import UNFINISHED
 from qnwis.providers.errors import Refused
 from qnwis.runbook import load_runbook
-from workflows.guardian import Guardian, GuardianState
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianState
 from workflows.names import RUNBOOKS_QUEUE, failover_id, guardian_id
 from workflows.primary_failure import PrimaryFailure
 

@@ -16,6 +16,7 @@ from datetime import datetime
 
 from .evidence import ClusterEvidence
 from .executor import Outcome, OutcomeStatus, is_committed
+from .guardian_rules import PastRun
 from .model import Model
 from .refusal import Refusal
 from .run import Assessment, FailoverRequest, RunOutcome
@@ -35,9 +36,8 @@ class PastExecution(Model):
     started_at: datetime
     ended: str | None = None
     """How it ended without a result, for people; None while it goes on and when it has one."""
-    outcome: RunOutcome | None = None
-    """Of the result, when it has one."""
-    ended_at: datetime | None = None
+    result: PastRun | None = None
+    """When it has one."""
     before: ClusterEvidence | None = None
     assessment: Assessment = Assessment()
     outcomes: tuple[Outcome, ...] = ()
@@ -46,7 +46,7 @@ class PastExecution(Model):
     @property
     def finished(self) -> bool:
         """It brought the run to its end. A refused one was no part of what it was refused for."""
-        return self.outcome is not None and self.outcome is not RunOutcome.REFUSED
+        return self.result is not None and self.result.outcome is not RunOutcome.REFUSED
 
 
 class Remains(Model):
@@ -108,9 +108,7 @@ def unfinished(past: Sequence[PastExecution]) -> Remains | None:
     """The run that began something and has no end, if the newest that began anything is such a one."""
     newest_first = sorted(past, key=lambda execution: execution.started_at, reverse=True)
     for execution in newest_first:
-        if execution.outcome is RunOutcome.REFUSED:
-            continue
-        if execution.ended is None:
+        if execution.finished or (execution.result is None and execution.ended is None):
             return None  # it has an end, or goes on and looks back by itself
         if _has_an_end(execution.run_id, past):
             return None

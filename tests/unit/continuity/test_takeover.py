@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.guardian_rules import PastRun
 from qnwis.continuity.run import Assessment, FailoverRequest, RunOutcome
 from qnwis.continuity.takeover import (
     UNFINISHED,
@@ -44,7 +45,7 @@ def execution(
         request=REQUEST,
         started_at=NOON + timedelta(seconds=at),
         ended=None if outcome is not None else ended,
-        outcome=outcome,
+        result=outcome and PastRun(run_id=run_id or execution_id, outcome=outcome, ended_at=NOON),
         assessment=Assessment(plan=PLAN, epoch=3),
         outcomes=outcomes,
     )
