@@ -85,7 +85,7 @@ class GuardedRuns:
         report = await workflow.execute_activity_method(
             PastRuns.watch_runs,
             WatchRunsRequest(workflow_id=failover_id(self._cluster_id), seen=self._seen),
-            **options.watch("runs of this cluster", workflow.info().task_queue),
+            **options.watch_runs("runs of this cluster"),
         )
         self._seen = report.seen
         tries = self._tries[report.unfinished.run_id] if report.unfinished is not None else 0

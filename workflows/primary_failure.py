@@ -13,8 +13,10 @@ from temporalio.exceptions import ApplicationError
 from . import options
 from .announcements import Announcements
 from .execution import Execution
+from .lock import refuse_another_id
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME, failover_id, guardian_id
 from .progress import Ended, Progress
+from .results import result_of
 from .stopping import uninterrupted
 from .takeover import Takeover
 
@@ -72,7 +74,7 @@ class PrimaryFailure:
 
     @workflow.run
     async def run(self, request: FailoverRequest | None = None) -> RunResult:
-        _refuse_another_id(failover_id(self.request.cluster_id, dry_run=self.request.dry_run))
+        refuse_another_id(failover_id(self.request.cluster_id, dry_run=self.request.dry_run))
         workflow.upsert_search_attributes(
             [
                 CLUSTER.value_set(self.request.cluster_id),
@@ -232,7 +234,16 @@ class PrimaryFailure:
 
     async def _audit(self) -> RunResult:
         """Write the record before the run is reported done."""
-        result = self._result()
+        assert self.ended is not None
+        result = result_of(
+            self.request,
+            self.takeover,
+            self.assessment,
+            self.ended,
+            self.execution,
+            self.verification,
+            self.progress.steps,
+        )
         recorded = await workflow.execute_activity_method(
             Audit.record,
             RunArtefacts(
@@ -245,34 +256,6 @@ class PrimaryFailure:
         )
         self.progress.note("audit", recorded.audit_id)
         return result.model_copy(update={"audit_id": recorded.audit_id})
-
-    def _result(self) -> RunResult:
-        assert self.ended is not None
-        plan, execution = self.assessment.plan, self.execution
-        fence = execution.outcome_of("fence_primary") if execution is not None else None
-        moved = self.ended.outcome in {RunOutcome.COMPLETED, RunOutcome.INCOMPLETE}
-        return RunResult(
-            kind=RunKind.PRIMARY_FAILURE,
-            outcome=self.ended.outcome,
-            reason=self.ended.reason,
-            cluster_id=self.request.cluster_id,
-            run_id=self.takeover.run_id,
-            dry_run=self.request.dry_run,
-            epoch=self.assessment.epoch or None,
-            old_primary=plan.primary_node_id if plan is not None else None,
-            new_primary=plan.failover_target_id if plan is not None and moved else None,
-            plan=plan,
-            plan_digest=plan.digest if plan is not None else None,
-            refusal=self.ended.refusal,
-            outcomes=execution.outcomes if execution is not None else (),
-            fencing=fence.fencing if fence is not None else None,
-            verification=self.verification,
-            steps=self.progress.steps,
-            notes=self.assessment.notes,
-            continues=self.takeover.continued,
-            started_at=self.takeover.started_at,
-            ended_at=workflow.now(),
-        )
 
     async def _tell(self, result: RunResult) -> None:
         """Tell the filters in the UI, the people, and the guardian when it did not start this run itself."""
@@ -344,21 +327,3 @@ _OUTCOMES = {
 def _end_if_refused(refusal: Refusal | None) -> None:
     if refusal is not None:
         raise Ended(RunOutcome.REFUSED, str(refusal), refusal=refusal)
-
-
-def _refuse_another_id(expected: str) -> None:
-    """The workflow id is the lock; a run under any other id could race the one that holds it."""
-    info = workflow.info()
-    if info.workflow_id != expected:
-        raise ApplicationError(
-            f"workflow id is {info.workflow_id!r}; expected {expected!r}: the id is the cluster's lock",
-            type="wrong_workflow_id",
-            non_retryable=True,
-        )
-    # A child without a timeout is told of one of zero.
-    if info.run_timeout or info.execution_timeout:
-        raise ApplicationError(
-            "a run timeout is set; expected none, because it would end a run in the middle of its plan",
-            type="run_timeout_set",
-            non_retryable=True,
-        )

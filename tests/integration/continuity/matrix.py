@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +23,9 @@ from temporalio.client import Client, WorkflowUpdateFailedError
 from temporalio.client import Interceptor as ClientInterceptor
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from activities.fencing import Fencing
 from activities.notification import Notifications
-from qnwis.continuity.run import AbortRequest, RunOutcome, RunResult
+from qnwis.continuity.run import AbortRequest, RunOutcome, RunResult, StepStatus
 from qnwis.providers.errors import Unreachable
 from qnwis.temporal import connect
 from workflows.names import failover_id
@@ -41,7 +42,7 @@ class Point:
     activity: str
     action_id: str
     """Of the plan's action; empty for an activity that is no effect."""
-    step: str
+    step: str = ""
     """The runbook's."""
 
     def __str__(self) -> str:
@@ -49,7 +50,11 @@ class Point:
 
     @property
     def undoing(self) -> bool:
-        return self.activity == "unfence"
+        return self.activity == Fencing.unfence.__name__
+
+    def is_at(self, other: Point) -> bool:
+        """Whether it is the same place, in a run of whichever node: an action has one place in its plan."""
+        return (self.when, self.activity) == (other.when, other.activity)
 
 
 @dataclass
@@ -68,28 +73,29 @@ class Hold(ClientInterceptor, Interceptor):
         return _Held(next, self)
 
     async def pass_by(self, when: When, asked: ExecuteActivityInput) -> None:
-        name = activity.info().activity_type
-        if name == Notifications.notify.__name__:
+        if (point := self.point_of(when, asked)) is None:
             return
-        action = getattr(asked.args[0], "action", None)
-        action_id = "" if action is None else action.action_id
         if self.at is None:
-            self.passed.append(Point(when, name, action_id, await self._step()))
-        elif not self.reached.is_set() and (when, name, action_id) == (
-            self.at.when,
-            self.at.activity,
-            self.at.action_id,
-        ):
+            self.passed.append(replace(point, step=await self.step()))
+        elif not self.reached.is_set() and point.is_at(self.at):
             self.reached.set()
             await self.go_on.wait()
             if self.lost:
                 raise Unreachable("the worker died here")
 
-    async def _step(self) -> str:
+    def point_of(self, when: When, asked: ExecuteActivityInput) -> Point | None:
+        """Where the run stands, its step left out. What is told to people beside it is no point."""
+        name = activity.info().activity_type
+        if name == Notifications.notify.__name__:
+            return None
+        action = getattr(asked.args[0], "action", None)
+        return Point(when, name, "" if action is None else action.action_id)
+
+    async def step(self) -> str:
         assert self.client is not None
         run = self.client.get_workflow_handle_for(PrimaryFailure.run, activity.info().workflow_id or "")
         progress = await run.query(PrimaryFailure.progress_view)
-        return next(step.name for step in progress.steps if step.status == "running")
+        return next(step.name for step in progress.steps if step.status is StepStatus.RUNNING)
 
 
 class _Held(ActivityInboundInterceptor):
