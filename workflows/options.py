@@ -93,7 +93,7 @@ def watch(summary: str, task_queue: str) -> ActivityConfig:
 
 
 def watch_runs(summary: str) -> ActivityConfig:
-    """Watching the cluster's runs: as long as nothing changes, and whatever becomes of the worker that does."""
+    """Watching the cluster's runs: as long as nothing changes, whatever becomes of the worker that does."""
     return ActivityConfig(
         start_to_close_timeout=timedelta(days=365),
         heartbeat_timeout=timedelta(seconds=4),
