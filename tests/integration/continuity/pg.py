@@ -113,6 +113,15 @@ class TestNode:
             await asyncio.to_thread(self._agent.wait, WITHIN_S)
             self._agent = None
 
+    async def execute_anew(self) -> None:
+        """Have the agent execute itself anew; returns when it answers again, or said why it did not."""
+        before = len(self.logged("agent_started")), len(self.logged("agent_not_executed_anew"))
+        os.kill(self.agent_pid(), signal.SIGHUP)
+        async with asyncio.timeout(WITHIN_S):
+            while before == (len(self.logged("agent_started")), len(self.logged("agent_not_executed_anew"))):
+                await asyncio.sleep(0.02)
+        await self.state()
+
     async def power_off(self) -> None:
         """SIGKILL every process of the node at once, as a power switch does."""
         for pid in processes_in(self.folder):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import psycopg
 import pytest
 
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.lease_messages import Promised, PromiseRequest
 from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
-from qnwis.providers.errors import Refused
+from qnwis.providers.errors import Refused, Unreachable
 
 from .pg import TestCluster, TestNode
 
@@ -55,7 +58,7 @@ class Scene:
     async def promised(self, *members: TestNode) -> list[Promised]:
         """What these members answer to a run that asks for the promise of the scene's epoch."""
         request = PromiseRequest(epoch=self.epoch, run_id=f"run-{self.epoch}", membership_version=1)
-        return [await self.cluster.nodes.promise(m.node, request, timeout_s=5) for m in members]
+        return [await self.cluster.nodes.promise(m.node, request, timeout_s=1) for m in members]
 
     async def fail_over(self) -> None:
         """The standby is promoted, the other node follows it."""
@@ -109,3 +112,45 @@ async def until_kept_down(member: TestNode, rule: str) -> None:
         while f"[{rule}]" not in ((await member.state()).why_down or ""):
             await asyncio.sleep(0.02)
     assert not (await member.state()).database_up
+
+
+WRITE = "INSERT INTO rows VALUES ('pinned') RETURNING extract(epoch from clock_timestamp())::float8"
+
+
+class PinnedClient:
+    """Writes to one node, waits for no standby, and comes back when its connection breaks."""
+
+    def __init__(self, member: TestNode) -> None:
+        self._member = member
+        self.written: list[float] = []
+        """When the server did the writes that it acknowledged, in seconds of the wall clock."""
+        self.wrote = asyncio.Event()
+        self.backend = 0
+        self.connections = 0
+
+    async def run(self) -> None:
+        while True:
+            with contextlib.suppress(psycopg.Error, TimeoutError):
+                async with asyncio.timeout(1), self._member.connect() as connection:
+                    self.connections += 1
+                    self.backend = connection.info.backend_pid
+                    await connection.execute("SET synchronous_commit = local")
+                    while True:
+                        async with asyncio.timeout(1):
+                            cursor = await connection.execute(WRITE)
+                        ((at,),) = await cursor.fetchall()
+                        self.written.append(at)
+                        self.wrote.set()
+            await asyncio.sleep(0.002)
+
+
+@contextlib.asynccontextmanager
+async def writing_to(member: TestNode) -> AsyncIterator[PinnedClient]:
+    client = PinnedClient(member)
+    task = asyncio.ensure_future(client.run())
+    try:
+        yield client
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

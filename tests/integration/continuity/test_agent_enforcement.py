@@ -14,17 +14,14 @@ import signal
 from collections.abc import AsyncIterator
 from datetime import datetime
 
-import psycopg
 import pytest
 
 from qnwis.agent.guarding import COUNT
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 
-from .pg import TestCluster, TestNode, running_cluster
-from .scene import Scene, healed, until_gone
-
-WRITE = "INSERT INTO rows VALUES ('pinned') RETURNING extract(epoch from clock_timestamp())::float8"
+from .pg import TestCluster, running_cluster
+from .scene import PinnedClient, Scene, healed, until_gone, writing_to
 
 
 @pytest.fixture(scope="module")
@@ -36,43 +33,6 @@ async def shared_cluster() -> AsyncIterator[TestCluster]:
 @pytest.fixture
 async def scene(shared_cluster: TestCluster) -> Scene:
     return await healed(shared_cluster)
-
-
-class PinnedClient:
-    """Writes to one node, waits for no standby, and comes back when its connection breaks."""
-
-    def __init__(self, member: TestNode) -> None:
-        self._member = member
-        self.written: list[float] = []
-        """When the server did the writes that it acknowledged, in seconds of the wall clock."""
-        self.wrote = asyncio.Event()
-        self.backend = 0
-
-    async def run(self) -> None:
-        while True:
-            with contextlib.suppress(psycopg.Error, TimeoutError):
-                async with asyncio.timeout(1), self._member.connect() as connection:
-                    self.backend = connection.info.backend_pid
-                    await connection.execute("SET synchronous_commit = local")
-                    while True:
-                        async with asyncio.timeout(1):
-                            cursor = await connection.execute(WRITE)
-                        ((at,),) = await cursor.fetchall()
-                        self.written.append(at)
-                        self.wrote.set()
-            await asyncio.sleep(0.002)
-
-
-@contextlib.asynccontextmanager
-async def writing_to(member: TestNode) -> AsyncIterator[PinnedClient]:
-    client = PinnedClient(member)
-    task = asyncio.ensure_future(client.run())
-    try:
-        yield client
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 def pids(scene: Scene, client: PinnedClient, targets: str) -> list[int]:
@@ -103,14 +63,13 @@ TARGETS = (
 async def test_no_write_is_acknowledged_after_the_lease(
     scene: Scene, targets: str, number: signal.Signals
 ) -> None:
-    members = scene.cluster.members.values()
     before = len(scene.standby.logged("lease_held"))
     async with writing_to(scene.primary) as client:
         await client.wrote.wait()
         for pid in pids(scene, client, targets):
             os.kill(pid, number)
-        asking = [scene.promised(member) for member in members]
-        await asyncio.gather(*asking, return_exceptions=True)
+        asking = [scene.promised(member) for member in scene.cluster.members.values()]
+        await asyncio.gather(*asking, return_exceptions=True)  # a frozen one does not answer
         assert (await scene.order(scene.standby, scene.promote())).changed
         granted = scene.standby.logged("lease_held")[before:]
         # An old primary that goes on is given the time to be caught at it.
