@@ -129,15 +129,16 @@ class PinnedClient:
         self.connections = 0
 
     async def run(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
             with contextlib.suppress(psycopg.Error, TimeoutError):
-                async with asyncio.timeout(1), self._member.connect() as connection:
+                async with asyncio.timeout(1) as patience, self._member.connect() as connection:
                     self.connections += 1
                     self.backend = connection.info.backend_pid
                     await connection.execute("SET synchronous_commit = local")
                     while True:
-                        async with asyncio.timeout(1):
-                            cursor = await connection.execute(WRITE)
+                        patience.reschedule(clock() + 1)
+                        cursor = await connection.execute(WRITE)
                         ((at,),) = await cursor.fetchall()
                         self.written.append(at)
                         self.wrote.set()
