@@ -19,6 +19,7 @@ from workflows.primary_failure import PrimaryFailure
 
 from .cluster import Lab
 from .errors import LabError
+from .places import CONTROL
 from .processes import Started, last_lines, python_module
 from .temporal_server import Say, TemporalServer, obtain_server
 
@@ -89,7 +90,7 @@ def start_worker(lab: Lab, server: TemporalServer) -> Started:
         *("--config-dir", str(lab.folder.config), "--state-dir", str(lab.folder.audit)),
         *("--address", server.address),
     )
-    return lab.processes.start(WORKER, command, cwd=lab.folder.run)
+    return lab.processes.start(WORKER, command, cwd=lab.folder.run, place=lab.block.place(CONTROL))
 
 
 async def _until_all_healthy(lab: Lab, guardian: WorkflowHandle[Guardian, None], worker: Started) -> None:

@@ -10,8 +10,18 @@ from pathlib import Path
 
 from .errors import LabError
 from .layout import Folder
+from .places import HERE, Place
 from .processes import Processes, Started, python_module
 from .procfs import kill_inside, living_inside
+from .state import read_state
+
+
+def machine_of(folder: Folder, processes: Processes, node_id: str) -> NodeMachine:
+    """The node of a lab as that lab runs it."""
+    state = read_state(folder)
+    if state is None:
+        return NodeMachine(folder, processes, node_id)
+    return NodeMachine(folder, processes, node_id, state.block.place(node_id), state.agent_module)
 
 
 class PoweredOffError(LabError):
@@ -25,6 +35,9 @@ class NodeMachine:
     folder: Folder
     processes: Processes
     node_id: str
+    place: Place = HERE
+    agent_module: str = "qnwis.agent"
+    """The program that runs as its agent."""
 
     @property
     def home(self) -> Path:
@@ -43,6 +56,11 @@ class NodeMachine:
     def data_dir(self) -> Path:
         """PostgreSQL's. Its parent belongs to PostgreSQL's user too, for copies beside it."""
         return self.home / "postgres" / "data"
+
+    @property
+    def log_dir(self) -> Path:
+        """A folder for PostgreSQL's write-ahead log where that has a disk of its own; else empty."""
+        return self.home / "postgres" / "wal"
 
     @property
     def powered_off(self) -> bool:
@@ -92,8 +110,8 @@ class NodeMachine:
             return True
 
     def _start(self) -> Started:
-        command = python_module("qnwis.agent", "--config", str(self.agent_config))
-        return self.processes.start(self._name, command, cwd=self.home)
+        command = python_module(self.agent_module, "--config", str(self.agent_config))
+        return self.processes.start(self._name, command, cwd=self.home, place=self.place)
 
     @property
     def _name(self) -> str:

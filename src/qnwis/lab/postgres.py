@@ -215,5 +215,13 @@ def make_standby(
         settings.write(f"primary_conninfo = {_quoted(primary_conninfo)}\n")
 
 
+def move_log(installation: Installation, data_dir: Path, log_dir: Path) -> None:
+    """Have the write-ahead log of a database that does not run in `log_dir`, which is empty."""
+    log = data_dir / "pg_wal"
+    installation.run(["cp", "-a", f"{log}/.", str(log_dir)])
+    installation.run(["rm", "-r", str(log)])
+    installation.run(["ln", "-s", str(log_dir), str(log)])
+
+
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"

@@ -18,12 +18,13 @@ from qnwis.config.registry import Registry
 from qnwis.continuity.topology import NodeRole
 from qnwis.lab import postgres
 from qnwis.lab.acks import analyse
-from qnwis.lab.cluster import Lab, LabState
+from qnwis.lab.cluster import Lab
 from qnwis.lab.errors import LabError
-from qnwis.lab.layout import Folder
+from qnwis.lab.layout import Block, Folder
 from qnwis.lab.postgres import find_installation
 from qnwis.lab.processes import Processes, Started
 from qnwis.lab.procfs import living_inside
+from qnwis.lab.state import LabState
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.fencing import PowerHook
@@ -35,7 +36,9 @@ def a_killed_lab(folder: Folder) -> Started:
     """What a lab leaves behind whose owner was killed: its files, and a process that nobody stops."""
     folder.root.mkdir(mode=0o711)
     folder.nodes.mkdir()
-    state = LabState(block=1, cluster_id="old", owner_pid=4242, owner_identity="an earlier boot:1")
+    state = LabState(
+        block=Block.on_loopback(1), cluster_id="old", owner_pid=4242, owner_identity="an earlier boot:1"
+    )
     folder.state_file.write_text(state.model_dump_json())
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     return Processes(folder.processes, folder.logs).start("agent-old", sleep, cwd=folder.nodes)
