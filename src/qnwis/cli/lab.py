@@ -119,7 +119,7 @@ def clients(
     with _lab_errors():
         lab = Lab.open(directory)
         asyncio.run(lab.start_clients(count) if count else lab.stop_clients())
-    out.print(f"{count} clients write to {lab.folder.acks}", markup=False)
+    out.print(f"{count} clients write to {lab.folder.history}", markup=False)
 
 
 @app.command()

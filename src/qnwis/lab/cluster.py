@@ -15,6 +15,7 @@ import base64
 import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -32,6 +33,7 @@ from qnwis.transport import Transport
 from .acks import AckLog, Row, read_log
 from .disks import unmount_all
 from .errors import LabError
+from .history import History, read_history
 from .layout import (
     DATABASE_PORT,
     DNS_PORT,
@@ -47,7 +49,7 @@ from .layout import (
 )
 from .making import Making
 from .nodes import NodeMachine, machine_of
-from .places import CLIENTS, DNS, POWER
+from .places import CLIENTS, DNS, POWER, Place
 from .postgres import APP, APP_DATABASE, REPLICATOR, SUPERUSER, Installation, find_installation
 from .processes import Processes, Started, python_module
 from .procfs import identity, kill_inside
@@ -132,31 +134,64 @@ class Lab:
         await asyncio.to_thread(self.machine(node_id).start)
 
     async def start_clients(self, count: int = 4, *, pause_ms: float = 2.0) -> None:
-        """Start the writing clients; returns when each has had a write acknowledged."""
-        command = python_module(
-            "qnwis.lab.clients",
-            *("--name", SERVICE_NAME, "--port", str(DATABASE_PORT)),
+        """Start the clients of the service's name; returns when each has had a write acknowledged."""
+        self.folder.history.unlink(missing_ok=True)
+        started = self._start_writers(
+            CLIENTS,
+            *("--name", SERVICE_NAME, "--clients", str(count), "--pause-ms", str(pause_ms)),
             *("--nameserver", self.block.nameserver, "--nameserver-port", str(DNS_PORT)),
-            *("--user", APP, "--database", APP_DATABASE, "--password-file", str(self.folder.password(APP))),
-            *("--clients", str(count), "--pause-ms", str(pause_ms), "--log", str(self.folder.acks)),
+            nodes=self.data_nodes,
+            log=self.folder.history,
+            place=self.block.place(CLIENTS),
         )
-        self.folder.acks.unlink(missing_ok=True)
-        place = self.block.place(CLIENTS)
-        started = self.processes.start(CLIENTS, command, cwd=self.folder.run, place=place)
 
         async def writing() -> str | None:
             log = self.ack_log()
-            silent = set(range(count)) - {ack.client for ack in log.acks}
+            silent = {str(number) for number in range(count)} - {ack.client for ack in log.acks}
             return f"clients {sorted(silent)} have written nothing; {log.errors[:3]}" if silent else None
 
         await until_none(writing, "the clients", [started])
 
+    def start_pinned_clients(self, *, pause_ms: float = 50.0) -> None:
+        """On each node's own machine, start a client that writes to that node's database and no other."""
+        for node in self.data_nodes:
+            self._start_writers(
+                _pinned(node),
+                *("--pinned", "--pause-ms", str(pause_ms)),
+                nodes=[node],
+                log=self.folder.pinned_history(node.node_id),
+                place=self.block.place(node.node_id),
+            )
+
+    def _start_writers(
+        self, name: str, *arguments: str, nodes: Sequence[Node], log: Path, place: Place
+    ) -> Started:
+        command = python_module(
+            "qnwis.lab.clients",
+            *arguments,
+            *(f"--server={node.node_id}={node.hostname}" for node in nodes),
+            *("--port", str(DATABASE_PORT), "--user", APP, "--database", APP_DATABASE),
+            *("--password-file", str(self.folder.password(APP)), "--log", str(log)),
+        )
+        return self.processes.start(name, command, cwd=self.folder.run, place=place)
+
     async def stop_clients(self) -> None:
-        await asyncio.to_thread(self.processes.stop, [CLIENTS])
+        """Stop every client; of the pinned ones as well."""
+        names = [CLIENTS, *(_pinned(node) for node in self.data_nodes)]
+        await asyncio.to_thread(self.processes.stop, names)
+
+    def history(self) -> History:
+        """Every write that clients have attempted since they were started."""
+        pinned = [self.folder.pinned_history(node.node_id) for node in self.data_nodes]
+        return read_history(self.folder.history, *pinned)
+
+    @property
+    def data_nodes(self) -> list[Node]:
+        return [node for node in self.cluster.nodes if node.holds_data]
 
     def ack_log(self) -> AckLog:
         """What the clients have seen so far."""
-        return read_log(self.folder.acks)
+        return read_log(self.folder.history)
 
     async def rows(self, node_id: str) -> set[Row]:
         """The clients' rows in a node's database. Raises LabError."""
@@ -264,6 +299,11 @@ class Lab:
         except (Unreachable, OSError) as error:
             return str(error)
         return None
+
+
+def _pinned(node: Node) -> str:
+    """Name of the process of a node's pinned client."""
+    return f"pinned-{node.node_id}"
 
 
 def _clear(folder: Folder) -> None:

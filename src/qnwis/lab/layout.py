@@ -188,8 +188,13 @@ class Folder:
         return self.run / "audit"
 
     @property
-    def acks(self) -> Path:
-        return self.run / "acks.jsonl"
+    def history(self) -> Path:
+        """What the clients of the service's name wrote and were answered."""
+        return self.run / "history.jsonl"
+
+    def pinned_history(self, node_id: str) -> Path:
+        """The same of the client that is pinned to a node."""
+        return self.run / f"history-{node_id}.jsonl"
 
     @property
     def nodes(self) -> Path:

@@ -189,7 +189,7 @@ def make_primary(
         ),
         APP_DATABASE: (
             f"SET SESSION AUTHORIZATION {APP}",
-            "CREATE TABLE rows (client int, n bigint, at timestamptz NOT NULL DEFAULT now(), "
+            "CREATE TABLE rows (client text, n bigint, at timestamptz NOT NULL DEFAULT now(), "
             "PRIMARY KEY (client, n))",
         ),
     }
