@@ -234,7 +234,7 @@ class Lab:
 
     async def _start(self, shape: Shape, installation: Installation) -> None:
         await asyncio.to_thread(self._write_files, shape)
-        helpers = [self._start_nameserver(), self._start_power_switch()]
+        helpers = [self.start_nameserver(), self._start_power_switch()]
         making = Making(self.folder, self.block, self.cluster, shape, installation)
         await asyncio.to_thread(making.make, [self.machine(node.node_id) for node in self.cluster.nodes])
         agents = [self.machine(node.node_id).start() for node in self.cluster.nodes]
@@ -273,12 +273,13 @@ class Lab:
             data = model.model_dump(mode="json", exclude_none=True)
             (folder.config / f"{name}.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
 
-    def _start_nameserver(self) -> Started:
+    def start_nameserver(self) -> Started:
         command = python_module(
             "qnwis.lab.nameserver",
             *("--zone", ZONE, "--record", f"{SERVICE}={self.primary.hostname}", "--ttl", str(TTL_S)),
             *("--listen", self.block.nameserver, "--port", str(DNS_PORT)),
             *("--key-file", str(self.folder.tsig_key_file), "--journal", str(self.folder.dns_journal)),
+            *("--refusing", str(self.folder.dns_refusing)),
         )
         return self.processes.start(NAMESERVER, command, cwd=self.folder.run, place=self.block.place(DNS))
 

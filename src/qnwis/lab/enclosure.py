@@ -12,6 +12,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 
 from .errors import LabError
 
@@ -19,6 +21,7 @@ INSIDE_VARIABLE = "QNWIS_LAB_ENCLOSED"
 PROGRAMS = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
+    "setpriv": "util-linux",
     "mount": "mount",
     "ip": "iproute2",
     "tc": "iproute2",
@@ -26,7 +29,10 @@ PROGRAMS = {
 }
 """What is called, and the Debian package that brings it."""
 
-_UNSHARE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+_UNSHARE = (
+    *("setpriv", "--pdeathsig", "KILL"),  # whoever asked for the enclosure is gone: so is the enclosure
+    *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+)
 _INIT = ("sh", "-c", '"$@"; exit "$?"', "init")
 """The first process inside: it lets go of orphans, which the command itself would not."""
 
@@ -55,11 +61,21 @@ def check_possible() -> None:
         raise LabError(f"no network of its own for the lab: {reason}")
 
 
-def run_enclosed(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
-    """Run a command in an enclosure; its exit status. `env` is added to this process's. Raises LabError."""
+def run_enclosed(
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path | None = None
+) -> int:
+    """Run a command in an enclosure; its exit status.
+
+    `env` is added to this process's environment; the output goes to `log`, where one is given. Raises
+    LabError.
+    """
     check_possible()
     inside = {**os.environ, **(env or {}), INSIDE_VARIABLE: "1"}
-    return subprocess.run([*_UNSHARE, *_INIT, *command], env=inside).returncode
+    with nullcontext() if log is None else log.open("ab") as output:
+        done = subprocess.run(
+            [*_UNSHARE, *_INIT, *command], env=inside, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    return done.returncode
 
 
 def is_inside() -> bool:

@@ -179,6 +179,11 @@ class Folder:
         return self.run / "dns.jsonl"
 
     @property
+    def dns_refusing(self) -> Path:
+        """While this file is there, the DNS server refuses updates."""
+        return self.run / "dns-refuses-updates"
+
+    @property
     def power_journal(self) -> Path:
         return self.run / "power.jsonl"
 

@@ -13,6 +13,7 @@ from .layout import Folder
 from .places import HERE, Place
 from .processes import Processes, Started, python_module
 from .procfs import kill_inside, living_inside
+from .shape import Disk
 from .state import read_state
 
 
@@ -62,9 +63,18 @@ class NodeMachine:
         """A folder for PostgreSQL's write-ahead log where that has a disk of its own; else empty."""
         return self.home / "postgres" / "wal"
 
+    def disk(self, name: Disk) -> Path:
+        """The folder that is the disk of that name where the lab's shape made it a small one."""
+        return {"agent": self.state_dir, "wal": self.log_dir}[name]
+
     @property
     def powered_off(self) -> bool:
         return self._marker.exists()
+
+    @property
+    def agent(self) -> Started | None:
+        """The agent last started, running or not."""
+        return self.processes.find(self._name)
 
     @property
     def running(self) -> bool:
@@ -103,8 +113,7 @@ class NodeMachine:
         with self._power():
             was_off = self.powered_off
             self._marker.unlink(missing_ok=True)
-            found = self.processes.find(self._name)
-            if found is not None and found.alive:
+            if self.agent is not None and self.agent.alive:
                 return was_off
             self._start()
             return True

@@ -33,22 +33,18 @@ LEASE = LeaseTerms(duration_s=2.5, renew_every_s=0.5)
 Disk = Literal["agent", "wal"]
 """A node's disk: of the agent's records, or of the database's write-ahead log."""
 
-_STANDS = (
-    ("region-1", "site-a"),
-    ("region-1", "site-b"),
-    ("region-2", "site-c"),
-    ("region-2", "site-d"),
-    ("region-3", "site-e"),
-)
-"""Where the data nodes stand, in their order. Witnesses stand in the third region."""
+MOST_NODES = 9
+"""Of each kind."""
 
 
 class Shape(Model):
     """What may differ between labs."""
 
-    data_nodes: int = Field(default=3, ge=2, le=len(_STANDS))
-    witnesses: int = Field(default=0, ge=0, le=2)
+    data_nodes: int = Field(default=3, ge=1, le=MOST_NODES)
+    witnesses: int = Field(default=0, ge=0, le=MOST_NODES)
     asynchronous: bool = False
+    required_acks: int = 1
+    """Synchronous: standbys that confirm a commit."""
     policy: Mapping[str, JsonValue] = {}
     """Fields of the policy that differ from the lab's."""
     small_disks: tuple[tuple[Identifier, Disk], ...] = ()
@@ -66,7 +62,7 @@ THREE_NODES = Shape()
 
 
 def lab_cluster(shape: Shape, folder: Folder, block: Block, *, cluster_id: str) -> Cluster:
-    """The lab's topology."""
+    """The lab's topology: two data nodes in the first region, the others in the second, witnesses apart."""
     nodes = tuple(_data_node(index, block) for index in range(shape.data_nodes))
     witnesses = tuple(
         _witness(index, block.node(shape.data_nodes + index)) for index in range(shape.witnesses)
@@ -77,7 +73,7 @@ def lab_cluster(shape: Shape, folder: Folder, block: Block, *, cluster_id: str) 
         name="Lab cluster",
         regions=tuple(sorted({node.region for node in (*nodes, *witnesses)})),
         nodes=(*nodes, *witnesses),
-        replication=Replication(mode=mode, required_acks=1),
+        replication=Replication(mode=mode, required_acks=shape.required_acks),
         heartbeat=HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3),
         dns=DnsService(
             zone=ZONE,
@@ -90,19 +86,22 @@ def lab_cluster(shape: Shape, folder: Folder, block: Block, *, cluster_id: str) 
 
 
 def _data_node(index: int, block: Block) -> Node:
-    region, site = _STANDS[index]
     address = block.node(index)
     return Node(
         node_id=f"node-{index + 1}",
         hostname=address,
         role=NodeRole.PRIMARY if index == 0 else NodeRole.SECONDARY,
-        region=region,
-        site=site,
+        region="region-1" if index < 2 else "region-2",
+        site=_site(index),
         status=NodeStatus.HEALTHY,
         priority=100 - 10 * index,
         endpoint=f"http://{address}:{AGENT_PORT}",
         database=Database(host=address, port=DATABASE_PORT),
     )
+
+
+def _site(index: int) -> str:
+    return f"site-{'abcdefghi'[index]}"
 
 
 def _witness(index: int, address: str) -> Node:
@@ -125,8 +124,8 @@ def lab_policy(shape: Shape) -> Policy:
         "name": "Lab policy",
         "strategy": Strategy.AUTOMATIC,
         "max_failover_time_s": 60,
-        "region_priority": ("region-1", "region-2", "region-3"),
-        "site_priority": tuple(site for _, site in _STANDS),
+        "region_priority": ("region-1", "region-2"),
+        "site_priority": tuple(_site(index) for index in range(shape.data_nodes)),
         "min_healthy_nodes": min(2, shape.members - 1),
         "cooldown_s": 30,
         "startup_grace_s": 2,
