@@ -28,6 +28,14 @@ class PlayedRun(Model):
     """Of the refusal, where there was one."""
 
 
+class Thaw(Model):
+    """A whole machine (database, agent and guard) went on after it had been frozen."""
+
+    node_id: str
+    at_s: float
+    """By the history's clock."""
+
+
 class Facts(Model):
     """Of one played story."""
 
@@ -45,5 +53,6 @@ class Facts(Model):
     """The effect id of every change of state in the journals of agents and DNS, once for each change."""
     runs: tuple[PlayedRun, ...] = ()
     """In the order in which they ended."""
+    thawed: tuple[Thaw, ...] = ()
     held_by: tuple[str, ...] = ()
     """Rules by which the guardian held a failover back or left it to people, in the order of time."""
