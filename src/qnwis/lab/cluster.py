@@ -234,11 +234,15 @@ class Lab:
 
     async def _start(self, shape: Shape, installation: Installation) -> None:
         await asyncio.to_thread(self._write_files, shape)
-        helpers = [self.start_nameserver(), self._start_power_switch()]
+        helpers = [self.start_nameserver(), *([self._start_power_switch()] if shape.power_switch else [])]
         making = Making(self.folder, self.block, self.cluster, shape, installation)
         await asyncio.to_thread(making.make, [self.machine(node.node_id) for node in self.cluster.nodes])
         agents = [self.machine(node.node_id).start() for node in self.cluster.nodes]
-        await until_none(self._helpers_missing, "the DNS server and the power switch", helpers)
+        await until_none(
+            lambda: self._helpers_missing(power_switch=shape.power_switch),
+            "the DNS server and the power switch",
+            helpers,
+        )
         transport = Transport()
         nodes = HttpNodes(transport)
         try:
@@ -291,12 +295,13 @@ class Lab:
         )
         return self.processes.start(POWER_SWITCH, command, cwd=self.folder.run, place=self.block.place(POWER))
 
-    async def _helpers_missing(self) -> str | None:
+    async def _helpers_missing(self, *, power_switch: bool) -> str | None:
         assert self.cluster.dns is not None
         try:
             await Rfc2136Dns(timeout_s=0.2).read(self.cluster.dns)
-            _, writer = await asyncio.open_connection(self.block.power_switch, POWER_PORT)
-            writer.close()
+            if power_switch:
+                _, writer = await asyncio.open_connection(self.block.power_switch, POWER_PORT)
+                writer.close()
         except (Unreachable, OSError) as error:
             return str(error)
         return None

@@ -49,6 +49,8 @@ class Shape(Model):
     """Fields of the policy that differ from the lab's."""
     small_disks: tuple[tuple[Identifier, Disk], ...] = ()
     """Disks so small that they can be filled; only root can make them."""
+    power_switch: bool = True
+    """Leases fence without one; a lab that has none starts sooner."""
     agent_module: str = "qnwis.agent"
     """The program that runs as each node's agent."""
 

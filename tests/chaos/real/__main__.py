@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import time
 from pathlib import Path
 
 from tests.chaos.history import write_history
@@ -20,9 +21,12 @@ def main() -> None:
     parser.add_argument("--agent", default="qnwis.agent", help="module that runs as each node's agent")
     options = parser.parse_args()
     story = load_story(options.out / STORY)
-    played = asyncio.run(
-        play(story, options.lab, lambda line: print(line, flush=True), agent_module=options.agent)
-    )
+    began_s = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - began_s:6.2f} s  {line}", flush=True)
+
+    played = asyncio.run(play(story, options.lab, say, agent_module=options.agent))
     write_history(options.out / HISTORY, played.history)
     (options.out / FACTS).write_text(played.facts.model_dump_json(indent=2))
 

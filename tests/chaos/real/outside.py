@@ -24,8 +24,12 @@ CACHE = default_directory().with_name(default_directory().name + "-cache")
 STORY, HISTORY, FACTS, LOG, LAB = "story.yaml", "history.jsonl", "facts.json", "play.log", "lab"
 
 
-def play_stories(stories: Mapping[str, Story], *, agent_module: str = "qnwis.agent") -> Iterator[Result]:
-    """Play each story on real processes, by its slug. What was played stays where a result has violations.
+def play_stories(
+    stories: Mapping[str, Story], *, agent_module: str = "qnwis.agent", keep: bool = False
+) -> Iterator[Result]:
+    """Play each story on real processes, by its slug.
+
+    What was played stays on disk where a result has violations, or with `keep`.
 
     Raises LabError when a lab cannot be enclosed here, or a story cannot be played to its end.
     """
@@ -37,7 +41,7 @@ def play_stories(stories: Mapping[str, Story], *, agent_module: str = "qnwis.age
             result = _played(
                 folder, slug, story, agent_module, {CLI_VARIABLE: str(cli), ADDRESS_VARIABLE: ""}
             )
-            if not result.ok:
+            if keep or not result.ok:
                 print(f"  {slug}: {folder / slug} has its history and its lab's files", file=sys.stderr)
             else:
                 shutil.rmtree(folder / slug)

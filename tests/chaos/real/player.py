@@ -45,6 +45,7 @@ async def play(story: Story, root: Path, say: Say, *, agent_module: str = "qnwis
         holds = asyncio.ensure_future(collect_holds(stage, held_by))
         try:
             await _perform(stage, story, began_s, say)
+            say("the story is over")
             runs = await _runs(stage, say)
         finally:
             holds.cancel()
@@ -59,6 +60,7 @@ async def play(story: Story, root: Path, say: Say, *, agent_module: str = "qnwis
         facts = facts_of(
             story, stage.lab, history, runs=runs, held_by=held_by, serves=serves, writable=writable, rows=rows
         )
+        say("what happened is read")
         return Played(history, facts)
 
 
@@ -81,12 +83,12 @@ async def _perform(stage: Stage, story: Story, began_s: float, say: Say) -> None
 
 
 async def _done(stage: Stage, operation: Operation, began_s: float, say: Say) -> None:
-    what = f"{operation.verb} {operation.what}"
-    say(f"{time.monotonic() - began_s:6.2f} s {what}")
+    what = f"at {time.monotonic() - began_s:.2f} s: {operation.verb} {operation.what}"
+    say(what)
     try:
         await do(stage, operation)
     except PEOPLE_HEAR as error:
-        say(f"{time.monotonic() - began_s:6.2f} s {what}: {error}")
+        say(f"{what}: {error}")
 
 
 async def _runs(stage: Stage, say: Say) -> list[RunResult]:

@@ -55,6 +55,7 @@ def shape_of(story: Story, *, agent_module: str = "qnwis.agent") -> Shape:
         required_acks=cluster.required_acks,
         policy=cluster.policy.model_dump(mode="json", exclude_none=True),
         small_disks=tuple(disks),
+        power_switch=False,
         agent_module=agent_module,
     )
 
@@ -75,7 +76,9 @@ async def staged(
 
     try:
         lab = await Lab.create(root, shape=shape_of(story, agent_module=agent_module), ground=ground)
+        say("the lab runs")
         control = await ControlPlane.start(lab, say)
+        say("the guardian sees every node healthy")
         lab.start_pinned_clients(pause_ms=PINNED_PAUSE_MS)
         await lab.start_clients(CLIENTS, pause_ms=CLIENT_PAUSE_MS)
         yield Stage(network, lab, control)

@@ -20,6 +20,7 @@ from qnwis.lab import postgres
 from qnwis.lab.acks import analyse
 from qnwis.lab.cluster import Lab
 from qnwis.lab.errors import LabError
+from qnwis.lab.faults import Part, freeze, processes_of, thaw
 from qnwis.lab.layout import Block, Folder
 from qnwis.lab.postgres import find_installation
 from qnwis.lab.processes import Processes, Started
@@ -124,6 +125,27 @@ async def test_a_frozen_database_is_noticed_and_given_up(lab: Lab) -> None:
     assert len(set(written)) == len(written)
     assert not set(written) & set(log.unknown)
     assert analyse(log, await lab.rows("node-1")).lost == ()
+
+
+async def test_a_part_of_a_node_is_frozen_and_thawed_and_the_rest_goes_on(lab: Lab) -> None:
+    primary, standby = lab.machine("node-1"), lab.machine("node-3")
+    (postmaster,) = processes_of(primary, Part.POSTMASTER)
+    (agent,) = processes_of(primary, Part.AGENT)
+    guards, database = set(processes_of(primary, Part.GUARD)), set(processes_of(primary, Part.DATABASE))
+    assert guards and postmaster in database and agent not in guards | database
+    assert {agent} | guards | database <= set(processes_of(primary, Part.ALL))
+    assert processes_of(primary, Part.RECEIVER) == []
+
+    await lab.start_clients(1)
+    assert freeze(standby, Part.RECEIVER) == 1
+    acked = len(lab.ack_log().acks)
+    await until(lambda: len(lab.ack_log().acks) > acked + 50)
+    await lab.stop_clients()
+    newest = lab.ack_log().acks[-1]
+    assert (newest.client, newest.n) not in await lab.rows("node-3")
+    thaw(standby, Part.RECEIVER)
+    await streams(lab, "node-3")
+    assert (newest.client, newest.n) in await lab.rows("node-3")
 
 
 async def test_a_row_that_vanished_is_found(lab: Lab) -> None:
