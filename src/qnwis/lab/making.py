@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import yaml
 from psycopg.conninfo import make_conninfo
 
-from qnwis.agent.config import Account, AgentConfig, LocalDatabase, Peer
+from qnwis.agent.config import Account, AgentConfig, LocalDatabase
 from qnwis.agent.lease import found_cluster
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.topology import Cluster, Node, NodeRole
 
 from .disks import mount_small
@@ -25,7 +26,7 @@ from .postgres import (
     make_standby,
     move_log,
 )
-from .shape import LEASE, Shape
+from .shape import Shape
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Making:
                 if n.node_id != node.node_id
             ),
             replication=self.cluster.replication,
-            lease=LEASE,
+            lease=self.shape.lease,
         )
 
     def _local_database(self, node: Node, machine: NodeMachine) -> LocalDatabase | None:

@@ -45,6 +45,7 @@ class Shape(Model):
     asynchronous: bool = False
     required_acks: int = 1
     """Synchronous: standbys that confirm a commit."""
+    lease: LeaseTerms = LEASE
     policy: Mapping[str, JsonValue] = {}
     """Fields of the policy that differ from the lab's."""
     small_disks: tuple[tuple[Identifier, Disk], ...] = ()

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from qnwis.continuity.evidence import NodeEvent, NodeState, StandbyConnection
-from qnwis.continuity.lease_messages import LastGrant, Promised, PromiseRequest, Withdrawal
+from qnwis.continuity.lease_messages import LastGrant, Membership, Promised, PromiseRequest, Withdrawal
+from qnwis.continuity.membership import MembershipView
 from qnwis.continuity.orders import AnyOrder, FollowOrder, PromoteOrder, Receipt
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster, DnsService, FencingHook, Node, NodeRole
@@ -179,6 +180,11 @@ class World:
             granted=granted,
             remaining_s=0,
         )
+
+    async def membership(self, node: Node, *, timeout_s: float) -> MembershipView:
+        self._answering(node)
+        membership = Membership(version=1, members=tuple(sorted(self.machines)))
+        return MembershipView(node_id=node.node_id, disk_id=node.node_id, membership=membership)
 
     async def withdraw(self, node: Node, withdrawal: Withdrawal, *, timeout_s: float) -> None:
         machine = self._answering(node)
