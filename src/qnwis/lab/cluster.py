@@ -18,7 +18,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, LiteralString, Self
 
 import psycopg
 import yaml
@@ -193,23 +193,33 @@ class Lab:
         """What the clients have seen so far."""
         return read_log(self.folder.history)
 
+    async def begin_log_file(self, node_id: str) -> None:
+        """Have the node's database, a primary, begin the next file of its write-ahead log, as it would after
+        more writes. Raises LabError."""
+        await self._ask(node_id, SUPERUSER, "postgres", "SELECT pg_switch_wal()")
+
     async def rows(self, node_id: str) -> set[Row]:
         """The clients' rows in a node's database. Raises LabError."""
-        database = self.cluster.node(node_id).database
-        assert database is not None
+        found = await self._ask(node_id, APP, APP_DATABASE, "SELECT client, n FROM rows")
+        return {(str(client), int(n)) for client, n in found}
+
+    async def _ask(self, node_id: str, user: str, database: str, query: LiteralString) -> list[Any]:
+        """The rows of a query to a node's database. Raises LabError."""
+        listens = self.cluster.node(node_id).database
+        assert listens is not None
         try:
             async with await psycopg.AsyncConnection.connect(
-                host=database.host,
-                port=database.port,
-                user=APP,
-                password=self.folder.password(APP).read_text().strip(),
-                dbname=APP_DATABASE,
+                host=listens.host,
+                port=listens.port,
+                user=user,
+                password=self.folder.password(user).read_text().strip(),
+                dbname=database,
                 connect_timeout=5,
             ) as connection:
-                cursor = await connection.execute("SELECT client, n FROM rows")
-                return {(client, n) for client, n in await cursor.fetchall()}
+                cursor = await connection.execute(query)
+                return await cursor.fetchall()
         except psycopg.Error as error:
-            raise LabError(f"the rows on {node_id} cannot be read: {str(error).strip()}") from error
+            raise LabError(f"{node_id} does not answer `{query}`: {str(error).strip()}") from error
 
     def keep(self) -> None:
         """Leave the lab running when this process ends: from now on only `stop` ends it."""

@@ -10,15 +10,15 @@ from pathlib import Path
 from .errors import LabError
 from .postgres import OsUser
 
-SMALL_BYTES = 128 * 1024 * 1024
-"""Room for a lab's log of some minutes, and filled at once."""
+SMALL_MB = 64
+"""Room for a lab's log of some minutes, and filled in no time."""
 _FILLER = "filler"
 
 
 def mount_small(folder: Path, owner: OsUser | None) -> None:
     """Mount a small file system on an empty folder. Raises LabError."""
     whose = "" if owner is None else f",uid={owner.uid},gid={owner.gid}"
-    options = f"size={SMALL_BYTES},mode={folder.stat().st_mode & 0o777:o}{whose}"
+    options = f"size={SMALL_MB}m,mode={folder.stat().st_mode & 0o777:o}{whose}"
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", options, "qnwis-lab", str(folder)], capture_output=True, text=True
     )
@@ -30,15 +30,17 @@ def fill(folder: Path) -> None:
     """Leave not a byte free on the folder's file system. Raises LabError for a folder on no small disk."""
     if not folder.is_mount():
         raise LabError(f"{folder} is no small disk; the lab's shape has to name it in `small_disks`")
-    chunk = bytes(1024 * 1024)
-    with (folder / _FILLER).open("ab", buffering=0) as filler:
-        while chunk:
+    with (folder / _FILLER).open("ab") as filler:
+        size = os.statvfs(folder).f_bfree * os.statvfs(folder).f_bsize
+        while size:
             try:
-                filler.write(chunk)
+                os.posix_fallocate(filler.fileno(), filler.tell(), size)
+                filler.seek(0, os.SEEK_END)
+                size = os.statvfs(folder).f_bfree * os.statvfs(folder).f_bsize
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
-                chunk = chunk[: len(chunk) // 2]
+                size //= 2  # somebody else has taken some meanwhile
 
 
 def free(folder: Path) -> None:

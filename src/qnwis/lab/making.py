@@ -28,6 +28,9 @@ from .postgres import (
 )
 from .shape import Shape
 
+_SEGMENT_MB, _SMALL_SEGMENT_MB = 16, 1
+"""Of the write-ahead log: PostgreSQL's own default, and what fits a small disk many times."""
+
 
 @dataclass(frozen=True)
 class Making:
@@ -48,7 +51,13 @@ class Making:
         primary = next(node for node in holders if node.role is NodeRole.PRIMARY)
         passwords = {role: self._password(role) for role in (SUPERUSER, REPLICATOR, APP)}
         source = of[primary.node_id].data_dir
-        make_primary(self.installation, source, passwords=passwords, network=self.block.network)
+        make_primary(
+            self.installation,
+            source,
+            passwords=passwords,
+            network=self.block.network,
+            segment_mb=_SMALL_SEGMENT_MB if self.shape.small_disks else _SEGMENT_MB,
+        )
         for standby in holders:
             if standby is not primary:
                 make_standby(

@@ -151,19 +151,24 @@ def _copy_of_wheel(programs: Path, cache: Path) -> Path:
 
 
 def make_primary(
-    installation: Installation, data_dir: Path, *, passwords: dict[str, str], network: IPv4Network
+    installation: Installation,
+    data_dir: Path,
+    *,
+    passwords: dict[str, str],
+    network: IPv4Network,
+    segment_mb: int,
 ) -> None:
     """A data directory with the lab's roles, database and table.
 
     `data_dir` exists, empty, and belongs to PostgreSQL's user. `passwords` are those of the roles. Only the
-    machine itself and the lab's own network may connect.
+    machine itself and the lab's own network may connect. The write-ahead log has files of `segment_mb`.
     """
     programs = installation.bin
     installation.run(
         [
             str(programs / "initdb"),
             *("--pgdata", str(data_dir), "--username", SUPERUSER, "--no-sync"),
-            *("--data-checksums", "--encoding", "UTF8", "--locale", "C"),
+            *("--wal-segsize", str(segment_mb), "--data-checksums", "--encoding", "UTF8", "--locale", "C"),
             # Of pg_hba.conf, which is replaced before anything listens.
             *("--auth", "trust"),
         ]

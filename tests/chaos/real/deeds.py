@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,6 +17,7 @@ from qnwis.lab import disks, faults
 from qnwis.lab.clocks import set_clock
 from qnwis.lab.cluster import NAMESERVER
 from qnwis.lab.control_plane import WORKER, start_worker
+from qnwis.lab.errors import LabError
 from qnwis.lab.network import How
 from qnwis.lab.places import CLIENTS
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
@@ -29,10 +31,13 @@ from tests.chaos.parties import expand
 from tests.chaos.story import ClockJump, Cut, Disk, Execute, Link, Operation, Place, Slow, Word
 from workflows.guardian import Guardian, PauseRequest, ResumeRequest
 
+from .reading import serving
 from .stage import Stage, host
 
 PEOPLE_HEAR = (Refused, RPCError, TimeoutError, Unreachable)
 """What a person who asks is answered when it cannot be done; that may be part of the story."""
+LOG_FILES_AHEAD = 4
+"""More than a database of the lab has made ahead of its need."""
 REJOIN_WITHIN_S = 30.0
 POLL_S = 0.2
 
@@ -141,6 +146,18 @@ async def _fast(stage: Stage, link: Link) -> None:
 async def _fill(stage: Stage, disk: Disk) -> None:
     machine = stage.lab.machine(disk.party)
     await asyncio.to_thread(disks.fill, machine.disk(disk.disk))
+    if disk.disk == "wal":
+        await _use_up_log_files(stage)
+
+
+async def _use_up_log_files(stage: Stage) -> None:
+    """Have the primary need another log file: at a lab's pace it writes for minutes in those it has."""
+    state = await serving(stage.lab)
+    if state is None:
+        return
+    with contextlib.suppress(LabError):  # that it ends in the middle is what full disks do
+        for _ in range(LOG_FILES_AHEAD):
+            await stage.lab.begin_log_file(state.node_id)
 
 
 async def _free(stage: Stage, disk: Disk) -> None:
