@@ -36,8 +36,8 @@ from .stage import Stage, host
 
 PEOPLE_HEAR = (Refused, RPCError, TimeoutError, Unreachable)
 """What a person who asks is answered when it cannot be done; that may be part of the story."""
-LOG_FILES_AHEAD = 4
-"""More than a database of the lab has made ahead of its need."""
+LOG_FILES_AHEAD = 40
+"""More than a database of the lab has ahead of its need."""
 REJOIN_WITHIN_S = 30.0
 POLL_S = 0.2
 
