@@ -20,7 +20,7 @@ from tests.chaos.parties import VANTAGES
 from tests.chaos.story import Operation, Story
 
 from .deeds import PEOPLE_HEAR, SLOW_VERBS, do, start_temporal
-from .reading import collect_holds, ended_runs, facts_of, rows_of, serving
+from .reading import ended_runs, facts_of, rows_of, serving, watch_guardian
 from .stage import Stage, staged
 
 OPEN_RUN_MAY_TAKE_S = 20.0
@@ -42,15 +42,15 @@ async def play(story: Story, root: Path, say: Say, *, agent_module: str = "qnwis
         say("the story begins")
         began_s = time.monotonic()
         held_by: list[str] = []
-        holds = asyncio.ensure_future(collect_holds(stage, held_by))
+        watching = asyncio.ensure_future(watch_guardian(stage, held_by, say))
         try:
             await _perform(stage, story, began_s, say)
             say("the story is over")
             runs = await _runs(stage, say)
         finally:
-            holds.cancel()
+            watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await holds
+                await watching
         writable = await _takes_writes(stage)
         await stage.lab.stop_clients()
         state = await serving(stage.lab)

@@ -18,6 +18,7 @@ from qnwis.continuity.orders import PromoteOrder
 from qnwis.continuity.run import RunResult
 from qnwis.lab.cluster import Lab
 from qnwis.lab.errors import LabError
+from qnwis.lab.temporal_server import Say
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
@@ -97,16 +98,23 @@ async def ended_runs(stage: Stage) -> tuple[list[RunResult], bool]:
     return results, still_open
 
 
-async def collect_holds(stage: Stage, held_by: list[str]) -> None:
-    """Note each rule by which the guardian holds a failover back, while it does. Runs until cancelled."""
+async def watch_guardian(stage: Stage, held_by: list[str], say: Say) -> None:
+    """Note each rule by which the guardian holds a failover back, while it does, and tell what it sees. Runs
+    until cancelled."""
+    said = ""
     while True:
         try:
             view = await stage.control.guardian.query(Guardian.view, rpc_timeout=QUERY_WITHIN)
         except RPCError:
             view = None  # nobody answers just now
-        for rule in [] if view is None else _rules(view.holding):
-            if held_by[-1:] != [rule]:
-                held_by.append(rule)
+        if view is not None:
+            for rule in _rules(view.holding):
+                if held_by[-1:] != [rule]:
+                    held_by.append(rule)
+            statuses = ", ".join(f"{node} {status}" for node, status in sorted(view.statuses.items()))
+            says = f"guardian: primary {view.primary_node_id}; {statuses}; holding: {view.holding}"
+            if says != said:
+                say(said := says)
         await asyncio.sleep(0.5)
 
 
