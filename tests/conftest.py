@@ -10,6 +10,11 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import settings
+
+# No test asserts a time: a busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

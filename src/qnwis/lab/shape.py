@@ -30,6 +30,9 @@ TTL_S = 1
 LEASE = LeaseTerms(duration_s=2.5, renew_every_s=0.5)
 """So that it runs out before a killed node's third missed beat is acted on."""
 
+VANTAGES = ("vantage-1", "vantage-2", "vantage-3")
+"""The first stands in the worker, each other in a process of its own and of that name."""
+
 Disk = Literal["agent", "wal"]
 """A node's disk: of the agent's records, or of the database's write-ahead log."""
 
@@ -78,6 +81,7 @@ def lab_cluster(shape: Shape, folder: Folder, block: Block, *, cluster_id: str) 
         nodes=(*nodes, *witnesses),
         replication=Replication(mode=mode, required_acks=shape.required_acks),
         heartbeat=HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3),
+        vantages=VANTAGES,
         dns=DnsService(
             zone=ZONE,
             name=SERVICE,

@@ -16,7 +16,7 @@ from qnwis.continuity.run import FailoverRequest
 from qnwis.lab import disks, faults
 from qnwis.lab.clocks import set_clock
 from qnwis.lab.cluster import NAMESERVER
-from qnwis.lab.control_plane import WORKER, start_worker
+from qnwis.lab.control_plane import WORKER, start_vantage, start_worker
 from qnwis.lab.errors import LabError
 from qnwis.lab.network import How
 from qnwis.lab.places import CLIENTS
@@ -29,7 +29,8 @@ from qnwis.starting import start_failover
 from qnwis.transport import Transport
 from tests.chaos.parties import expand
 from tests.chaos.story import ClockJump, Cut, Disk, Execute, Link, Operation, Place, Slow, Word
-from workflows.guardian import Guardian, PauseRequest, ResumeRequest
+from workflows.guardian import Guardian
+from workflows.guardian_state import PauseRequest, ResumeRequest
 
 from .reading import serving
 from .stage import Stage, host
@@ -83,10 +84,12 @@ async def _start(stage: Stage, place: Place) -> None:
             await lab.start_node(party)
         elif party == TEMPORAL:
             await start_temporal(stage)
+        elif party == WORKER:
+            await asyncio.to_thread(start_worker, lab, control.server)
         elif party == NAMESERVER:
             await asyncio.to_thread(lab.start_nameserver)
         else:
-            await asyncio.to_thread(start_worker, lab, control.server)
+            await asyncio.to_thread(start_vantage, lab, control.server, party)
 
 
 async def start_temporal(stage: Stage) -> None:

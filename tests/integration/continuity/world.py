@@ -84,6 +84,14 @@ class World:
         self.machines[node_id].on = True
         self.machines[node_id].died = asyncio.Event()
 
+    def come_back(self, node_id: str) -> None:
+        """The node joins again as a standby of the primary."""
+        (primary,) = self.writable()
+        machine = self.machines[node_id]
+        machine.primary, machine.upstream = False, primary
+        machine.timeline = self.machines[primary].timeline
+        self.revive(node_id)
+
     def cut_off(self, node_id: str) -> None:
         """A partition between the control plane and one node; the nodes still hear each other."""
         self.machines[node_id].reachable = False
