@@ -17,6 +17,8 @@ from .temporal import WORKER, Activity, Temporal
 from .vantage import Votes
 
 RETRY_FIRST_S, RETRY_LONGEST_S = 2.0, 300.0
+WATCHED_BEFORE_S = 2.0
+"""So long before the story it began to watch: the lab's grace is just over."""
 
 
 class Guardian:
@@ -28,7 +30,7 @@ class Guardian:
         self._primary: str | None = None
         self._history: list[PastRun] = []
         self._pause: Pause | None = None
-        self._watching_since = moment(place.now())
+        self._watching_since = moment(-WATCHED_BEFORE_S)
         self._retry_at_s: float | None = None
         self._retry_after_s = RETRY_FIRST_S
         self._locked = False

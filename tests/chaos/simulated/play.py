@@ -8,7 +8,7 @@ from tests.chaos.story import Story
 
 from .world import Mistakes, World
 
-BEFORE_S = 2.5
+BEFORE_S = 1.0
 """Simulated time for the cluster to come up before the story begins."""
 SERVES_WITHIN_S = 1.5
 """At the end, a write through the name was acknowledged within this."""
