@@ -4,12 +4,13 @@
 #   make check   ruff, mypy --strict, import-linter
 #   make histories  record again what the replay test replays
 #   make bench   speed of planning, verification and simulation
+#   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check histories bench clean install-system lock wheel
+.PHONY: demo test check histories bench soak clean install-system lock wheel
 
 demo: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo $(ARGS)
@@ -28,6 +29,9 @@ histories: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m pytest tests/bench -m bench --benchmark-only $(ARGS)
+
+soak: $(STAMP)
+	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),60) $(ARGS)
 
 wheel: $(STAMP)
 	$(BIN)/python -m pip -q wheel --no-deps -w dist .

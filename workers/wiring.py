@@ -55,7 +55,16 @@ class Providers:
     notifier: Notifier
 
 
+def workers_of(client: Client, settings: WorkerSettings) -> Sequence[Worker]:
+    """The workers of a process with these settings."""
+    if settings.vantages_only:
+        return vantage_workers(client, settings, Registry(settings.config_dir), HttpNodes(Transport()))
+    return workers_for(client, settings, providers_for(settings))
+
+
 def providers_for(settings: WorkerSettings) -> Providers:
+    """Of a worker that runs runbooks."""
+    assert settings.state_dir is not None, "the settings demand it"
     transport = Transport()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     return Providers(
@@ -110,8 +119,15 @@ def workers_for(client: Client, settings: WorkerSettings, p: Providers) -> Seque
         max_heartbeat_throttle_interval=timedelta(seconds=1),
         default_heartbeat_throttle_interval=timedelta(seconds=1),
     )
-    watch = Health(p.registry, p.nodes).watch
-    vantages = [
+    return [runbooks, *vantage_workers(client, settings, p.registry, p.nodes)]
+
+
+def vantage_workers(
+    client: Client, settings: WorkerSettings, registry: Registry, nodes: Nodes
+) -> Sequence[Worker]:
+    """One for each vantage that this process stands at."""
+    watch = Health(registry, nodes).watch
+    return [
         Worker(
             client,
             task_queue=vantage_queue(vantage),
@@ -121,7 +137,6 @@ def workers_for(client: Client, settings: WorkerSettings, p: Providers) -> Seque
         )
         for vantage in settings.vantages
     ]
-    return [runbooks, *vantages]
 
 
 def sandbox() -> SandboxedWorkflowRunner:

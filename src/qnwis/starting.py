@@ -10,7 +10,8 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunKind, RunResult
 from qnwis.providers.errors import Refused
 from qnwis.runbook import load_runbook
-from workflows.guardian import Guardian, GuardianState
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianState
 from workflows.names import RUNBOOKS_QUEUE, failover_id, guardian_id
 from workflows.primary_failure import PrimaryFailure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -19,6 +20,13 @@ T = TypeVar("T")
 
 QUERY_TIMEOUT_S = 1.0
 """A database that takes longer to answer the agent is not up."""
+
+
+GREETING_HOLDS_S = 0.5
+"""For so long a new connection that was answered stands for others."""
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+"""What any client may say first. The postmaster's new child answers it, with or without TLS, and before it
+counts connections."""
 
 
 class DatabaseDownError(Exception):
@@ -48,6 +56,8 @@ class Facts(Model):
     """Connections open to clients that are not superusers."""
 
 
+# A standby that was restarted knows where its log ends only once it has replayed all of it and waits for
+# more: until then its position is too low, and another might be taken for the most advanced.
 # A standby without a receiver says the newest timeline it has log of: its last restart point may be older.
 _FACTS = """
 SELECT r.in_recovery,
@@ -59,7 +69,9 @@ SELECT r.in_recovery,
                 FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'))
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline,
        CASE WHEN NOT r.in_recovery THEN (pg_current_wal_lsn() - '0/0')::bigint END AS write_lsn,
-       CASE WHEN r.in_recovery
+       CASE WHEN r.in_recovery AND (pg_last_wal_receive_lsn() IS NOT NULL OR EXISTS (
+              SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
+                 AND wait_event IN ('RecoveryRetrieveRetryInterval', 'RecoveryWalStream')))
             THEN (greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0')::bigint
             END AS receive_lsn,
        CASE WHEN r.in_recovery THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END AS replay_lsn,
@@ -89,13 +101,20 @@ class Connection:
         self._password = account.password()
         self._connection: psycopg.AsyncConnection[DictRow] | None = None
         self._one_at_a_time = asyncio.Lock()
+        self._greeted_at = float("-inf")
 
     async def facts(self) -> Facts:
-        """Everything the agent reports, in one question. Raises DatabaseDownError."""
+        """Everything the agent reports, in one question, if new connections are answered too: a backend does
+        not need its postmaster to go on. Raises DatabaseDownError."""
         try:
-            return Facts.model_validate(await self.row(_FACTS))
+            facts = Facts.model_validate(await self.row(_FACTS))
         except psycopg.Error as error:  # for example a role that may not read the statistics
             raise DatabaseDownError(f"the database does not say how it is: {error}") from error
+        clock = asyncio.get_running_loop().time
+        if clock() - self._greeted_at > GREETING_HOLDS_S:
+            await greet(self._database)
+            self._greeted_at = clock()
+        return facts
 
     async def row(self, query: str, *, timeout_s: float = QUERY_TIMEOUT_S) -> DictRow:
         """The first row of a query; empty for a command without rows.
@@ -153,6 +172,24 @@ class Connection:
         if self._connection is not None:
             await self._connection.close()
             self._connection = None
+
+
+async def greet(database: Database) -> None:
+    """See that a new connection is answered. Raises DatabaseDownError."""
+    try:
+        async with asyncio.timeout(QUERY_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(database.host, database.port)
+            try:
+                writer.write(SSL_REQUEST)
+                answer = await reader.read(1)
+            finally:
+                writer.close()
+    except TimeoutError:
+        raise DatabaseDownError(f"no new connection is answered within {QUERY_TIMEOUT_S:g} s") from None
+    except OSError as error:
+        raise DatabaseDownError(f"no new connection can be made: {error}") from error
+    if not answer:
+        raise DatabaseDownError("a new connection was closed without an answer")
 
 
 async def _first_row(connection: psycopg.AsyncConnection[DictRow], query: str) -> DictRow:

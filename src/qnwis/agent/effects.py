@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import psycopg
 
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import DemoteOrder, FollowOrder, PromoteOrder
 from qnwis.continuity.refusal import Refusal
 
-from .config import Peer
 from .database import Connection, DatabaseDownError, Facts
 from .guarding import Guarding
 from .lease import Leases
@@ -55,10 +55,18 @@ class Node:
     leases: Leases
     guarding: Guarding
 
-    async def release(self) -> None:
-        """Give the lease up, after the database was stopped."""
-        self.guarding.over()
-        await self.leases.give_up(len(processes_in(self.postgres.data_dir)))
+    async def hand_over(self) -> None:
+        """Give the lease up, after the database was stopped: what it wrote is another's to continue."""
+        if self.give_up():
+            self.leases.take_nothing_up()
+        await self.leases.told()
+
+    def give_up(self) -> bool:
+        """Give the lease up, after the database ended. False while processes of it are left."""
+        left = len(processes_in(self.postgres.data_dir))
+        if not left:
+            self.guarding.over()
+        return self.leases.give_up(left)
 
     async def facts(self) -> Facts | None:
         """What the database says of itself; None while it does not answer."""
@@ -142,7 +150,7 @@ async def demote(node: Node, order: DemoteOrder) -> Decision:
         postgres.keep_standby()
         postgres.set_upstream(None)
         await postgres.stop()
-        await node.release()
+        await node.hand_over()
         return f"{node.node_id}: every process of the database is gone; it comes back only as a standby"
 
     return effect

@@ -19,9 +19,10 @@ class Events:
     def latest(self) -> NodeEvent:
         return self._latest
 
-    def publish(self, event: NodeEvent) -> None:
-        """Tell every watcher, if anything is different from the latest."""
-        if event != self._latest:
+    def publish(self, event: NodeEvent, *, again: bool = False) -> None:
+        """Tell every watcher, if anything is different from the latest. `again`: even if nothing is, because
+        they should look."""
+        if again or event != self._latest:
             self._latest = event
             for queue in self._watchers:
                 queue.put_nowait(event)

@@ -1,51 +1,86 @@
-"""The agent's side of the guard: start it, tell it of each renewal, and of the end of its duty."""
+"""The agent's side of the guards: start them, tell them of each renewal, and of the end of their duty."""
 
 from __future__ import annotations
 
 import contextlib
-import subprocess
+import fcntl
+import os
+import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from .logs import log
 
+COUNT = 2
+"""Guards of a database: one that is stopped together with the agent leaves another."""
+PIPE_BYTES = 4096
+"""Of a guard's standard input: one that reads no more is found out when that is full, and replaced."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One guard process, a child."""
+
+    pid: int
+    pipe: int
+    """Write end of its standard input."""
+
+    def tell(self, until: float) -> bool:
+        """False when it is gone, or has not read for long; that one is not waited for."""
+        try:
+            os.write(self.pipe, f"{until}\n".encode())
+        except (BrokenPipeError, BlockingIOError):
+            self.end()
+            return False
+        return True
+
+    def end(self) -> None:
+        """End it without an end to the database; a frozen one too."""
+        os.kill(self.pid, signal.SIGKILL)  # not yet waited for, so the pid is still its own
+        os.waitpid(self.pid, 0)
+        os.close(self.pipe)
+
 
 class Guarding:
-    """The guard process of one database, alive while that may be writable."""
+    """The guard processes of one database, alive while that may be writable."""
 
     def __init__(self, data_dir: Path, log_file: Path) -> None:
         self._data_dir = data_dir
         self._log_file = log_file
-        self._process: subprocess.Popen[bytes] | None = None
+        self._guards: list[Guard] = []
 
     def tell(self, until: float) -> None:
-        """The lease lasts until then. A guard that is gone is started again."""
-        if self._process is None or self._process.poll() is not None:
-            self._start(until)
-            return
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it ends just now; the next renewal starts another
-            self._process.stdin.write(f"{until}\n".encode())
+        """The database must have begun to end by then. Guards that are gone are replaced."""
+        self._guards = [guard for guard in self._guards if guard.tell(until)]
+        while len(self._guards) < COUNT:
+            self._guards.append(self._started(until))
 
     def over(self) -> None:
-        """The database is no longer a writable one; the guard ends without touching it."""
-        if self._process is not None and self._process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self._process.stdin.write(b"over\n")
-            self._process.stdin.close()
-            self._process.wait()
-        self._process = None
+        """The database is no longer a writable one; the guards end without touching it."""
+        for guard in self._guards:
+            guard.end()
+        self._guards = []
 
-    def _start(self, until: float) -> None:
+    def _started(self, until: float) -> Guard:
+        theirs, ours = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(ours, False)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         with self._log_file.open("ab") as output:
-            self._process = subprocess.Popen(
+            # A session of its own: out of reach of a terminal's Ctrl-C. It works in the agent's folder, so
+            # it is not among the database's processes.
+            pid = os.posix_spawn(
+                sys.executable,
                 [sys.executable, "-m", "qnwis.agent.guard", str(self._data_dir), str(until)],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                bufsize=0,
-                # Not among the database's processes, and out of reach of a terminal's Ctrl-C.
-                cwd=self._log_file.parent,
-                start_new_session=True,
+                os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs, 0),
+                    (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+                    (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
+                ],
+                setsid=True,
             )
-        log("guard_started", pid=self._process.pid)
+        os.close(theirs)
+        log("guard_started", pid=pid)
+        return Guard(pid, ours)

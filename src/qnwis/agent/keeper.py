@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from qnwis.continuity.refusal import Refusal
 
 from .config import AgentConfig
+from .effects import Node
+from .guard import now
 from .journal import Journal
-from .lease import Leases
 from .logs import log
 from .postgres import Postgres
 from .processes import ProcessesRemainError, kill_processes_in
@@ -18,61 +20,127 @@ LONGEST_PAUSE_S = 5.0
 """Between two attempts; each pause is twice the one before."""
 ENFORCE_EVERY_S = 0.1
 STEADY_AFTER_S = 10.0
-"""A database that ran for this long had a good start: the pauses begin anew."""
+"""A database that ran for this long had a good start: pauses begin anew, and it may be restarted at once."""
+STARTING_S = 10.0
+"""For so long a start is reported as one; how much longer it may take is for whoever watches to judge."""
+LOOK_S = 0.02
 
 
 class Keeper:
-    """Starts the database when the agent starts and after each crash; never while an order is carried out."""
+    """Starts the database when the agent starts; restarts it or lets it down for a while when it ended by
+    itself. Never while an order is carried out."""
 
-    def __init__(
-        self,
-        config: AgentConfig,
-        postgres: Postgres,
-        leases: Leases,
-        journal: Journal,
-        order_lock: asyncio.Lock,
-    ) -> None:
+    def __init__(self, config: AgentConfig, node: Node, journal: Journal, order_lock: asyncio.Lock) -> None:
         self._config = config
-        self._postgres = postgres
-        self._leases = leases
+        self._node = node
+        self._postgres = node.postgres
+        self._leases = node.leases
         self._journal = journal
         self._order_lock = order_lock
+        self._restart_within_s: float | None = None
+        """How long the present start may take, where it is a restart under the lease; None for others."""
+        node.postgres.on_end = self._on_end
 
     async def run(self) -> None:
         """Runs until cancelled."""
-        clock = asyncio.get_running_loop().time
         pause_s = FIRST_PAUSE_S
         while True:
-            began = clock()
-            if self._postgres.running:
-                await self._postgres.wait_ended()
-                log("database_ended")
-            if clock() - began > STEADY_AFTER_S:
-                pause_s = FIRST_PAUSE_S
+            least_pause_s = 0.0
             async with self._order_lock:
-                if not self._postgres.running:
+                if self._postgres.ended_by_itself:
+                    least_pause_s = await self._after_end()
+                elif not self._postgres.running:
                     await self._try_start()
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            began = now()
+            if self._postgres.running:
+                await self._until_ended()
+            else:
+                await self._wait_started(max(pause_s, least_pause_s))
+            pause_s = FIRST_PAUSE_S if now() - began > STEADY_AFTER_S else min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def enforce(self) -> None:
         """End a writable database whose lease is over, as its guard does too. Runs until cancelled."""
         while True:
-            await asyncio.sleep(ENFORCE_EVERY_S)
+            left_s = (self._leases.serves_until or 0.0) - now()
+            await asyncio.sleep(left_s if 0 < left_s < ENFORCE_EVERY_S else ENFORCE_EVERY_S)
             if self._postgres.running and not self._postgres.standby and not self._leases.held:
                 log("lease_over")
                 await kill_processes_in(self._postgres.data_dir)
                 await self._postgres.wait_ended()
 
+    def _on_end(self) -> None:
+        """The database ended by itself: decide at once, so that whoever looks now hears it."""
+        steady = now() - self._postgres.started_at > STEADY_AFTER_S
+        may_run = self._postgres.standby or self._leases.held
+        self._postgres.restarting = self._config.local_restart_s > 0 and steady and may_run
+        log("database_ended", restarting=self._postgres.restarting)
+
+    async def _after_end(self) -> float:
+        """Restart it, or release its lease and let it down. For how long it is let down, 0 if it is not."""
+        postgres = self._postgres
+        if postgres.restarting:
+            await self._try_start()
+            if postgres.running:
+                self._restart_within_s = self._config.local_restart_s
+                return 0.0
+        try:
+            await kill_processes_in(postgres.data_dir)
+        except ProcessesRemainError as error:
+            self._keep_down(_start_failed(postgres, error))
+            return 0.0
+        if not postgres.standby and not self._node.give_up():
+            return 0.0
+        self._keep_down(_let_down(self._config.node_id, self._config.return_after_s))
+        postgres.ended_by_itself, postgres.let_down = False, True
+        postgres.on_change()
+        return self._config.return_after_s
+
+    async def _until_ended(self) -> None:
+        if self._postgres.restarting:
+            await self._until_up()
+        self._restart_within_s = None
+        await self._postgres.wait_ended()
+
+    async def _until_up(self) -> None:
+        """Wait until the database answers, or has taken too long; a restart that did is ended."""
+        within_s = self._restart_within_s or STARTING_S
+        while self._postgres.running and now() - self._postgres.started_at < within_s:
+            if await self._node.facts() is not None:
+                break
+            await asyncio.sleep(LOOK_S)
+        else:
+            if self._restart_within_s is not None:
+                await self._end_restart(self._postgres.started_at)
+        self._postgres.restarting = False
+
+    async def _end_restart(self, started_at: float) -> None:
+        async with self._order_lock:
+            if self._postgres.running and self._postgres.started_at == started_at:
+                log("restart_too_slow", within_s=self._restart_within_s)
+                await kill_processes_in(self._postgres.data_dir)
+                await self._postgres.wait_ended()
+
+    async def _wait_started(self, within_s: float) -> None:
+        """Wait for somebody else to start it, an order."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._postgres.started.wait(), within_s)
+
     async def _try_start(self) -> None:
+        if self._postgres.running:
+            return
         refusal = await self._refuse_start()
         if refusal is None:
+            self._postgres.restarting = True
             try:
                 await self._postgres.start()
                 log("database_started", standby=self._postgres.standby)
                 return
             except (OSError, ProcessesRemainError) as error:
                 refusal = _start_failed(self._postgres, error)
+        self._postgres.restarting = False
+        self._keep_down(refusal)
+
+    def _keep_down(self, refusal: Refusal) -> None:
         if refusal != self._postgres.not_started:
             log("database_not_started", rule=refusal.rule, message=refusal.message, remedy=refusal.remedy)
         self._postgres.not_started = refusal
@@ -105,6 +173,16 @@ class Keeper:
                 remedy="Order a rejoin or a follow",
             )
         return None
+
+
+def _let_down(node_id: str, for_s: float) -> Refusal:
+    return Refusal(
+        rule="database_ended",
+        message=f"The database of {node_id} ended by itself and its lease is released; for {for_s:g} s it is"
+        " left down, so that a run may take over",
+        values={"return_after_s": for_s},
+        remedy="Wait, or order a failover; see postgres.log for why it ended",
+    )
 
 
 def _start_failed(postgres: Postgres, error: Exception) -> Refusal:

@@ -7,31 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import httpx
 from pydantic import ValidationError
 
 from qnwis.continuity import leases as core
 from qnwis.continuity.lease_messages import Ask, Granted, Membership, Promised, PromiseRequest, Release
 from qnwis.continuity.leases import Grantor, GrantorRecord, Holder, HolderRecord
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.model import Model
 from qnwis.continuity.promises import reacquire
 from qnwis.continuity.refusal import Refusal
-from qnwis.transport import Transport
 
-from .config import AgentConfig, Peer
+from .config import AgentConfig
 from .files import StateError, write_durably
 from .guard import now
 from .logs import log
+from .peers import Peers
+from .speaking import ANSWER_WITHIN_S, Speaker
 
-ANSWER_WITHIN_S = 1.0
-"""A peer that takes longer is asked again anyway."""
 ASK_AGAIN_S = 0.05
 """Between two asks while a lease is first sought: a former holder's grants are about to run out."""
 ACQUIRE_WITHIN_S = 10.0
+TELL_WITHIN_S = 10.0
+"""For so long a release is told to peers that do not answer; they wait no longer for the lease's end."""
+TELL_AGAIN_S = 0.2
 GRANTOR = "grantor.json"
 
 M = TypeVar("M", bound=Model)
@@ -40,10 +42,11 @@ M = TypeVar("M", bound=Model)
 class Leases:
     """Grants and promises of this agent, and the lease that it holds or seeks."""
 
-    def __init__(self, config: AgentConfig, transport: Transport) -> None:
+    def __init__(self, config: AgentConfig, peers: Peers, speaker: Speaker) -> None:
         """Raises StateError for a damaged record: an agent that forgot its grants must not give any."""
         self._terms = config.lease
-        self._peers = config.peers
+        self._peers = peers
+        self._speaker = speaker
         self._grantor_file = config.state_dir / GRANTOR
         self._holder_file = config.state_dir / "holder.json"
         record = _read(self._grantor_file, GrantorRecord)
@@ -54,8 +57,8 @@ class Leases:
         self._grantor = core.restarted(record, now())
         held = _read(self._holder_file, HolderRecord) or HolderRecord(node_id=config.node_id)
         self._holder = Holder(record=held, membership=record.membership)
-        self._client = transport.client(timeout_s=ANSWER_WITHIN_S)
         self._asking: set[asyncio.Task[None]] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self._heard = asyncio.Event()
         self._renewing = False
         self._seen_epoch = 0
@@ -64,12 +67,12 @@ class Leases:
         """The newest refusal of an ask; why a lease that is sought is not there yet."""
         self.on_epoch: Callable[[], None] = lambda: None
         self.on_until: Callable[[float], None] = lambda until: None
-        """Called with each later end of the lease, in the guard's clock."""
+        """Called with each later `serves_until`."""
+        self._least_left_s = self._terms.held_s
 
-    async def aclose(self) -> None:
-        for task in self._asking:
+    def close(self) -> None:
+        for task in self._asking | self._telling:
             task.cancel()
-        await self._client.aclose()
 
     @property
     def epoch(self) -> int:
@@ -81,6 +84,10 @@ class Leases:
         return self._grantor.record.membership
 
     @property
+    def member(self) -> bool:
+        return self._outside() is None
+
+    @property
     def sought(self) -> int:
         """The epoch that the own database serves under, or would."""
         return self._holder.record.epoch
@@ -88,8 +95,15 @@ class Leases:
     @property
     def held(self) -> bool:
         """Whether the own database may acknowledge writes now."""
-        until = core.lease_until(self._holder, self._terms)
+        until = self.serves_until
         return until is not None and now() < until
+
+    @property
+    def serves_until(self) -> float | None:
+        """When to begin to end the database, in the guard's clock: earlier than the lease's end by what that
+        takes. None without a lease."""
+        until = core.lease_until(self._holder, self._terms)
+        return None if until is None else until - self._terms.stop_margin_s
 
     # As a grantor
 
@@ -108,9 +122,9 @@ class Leases:
 
     def obey(self, epoch: int, run_id: str) -> Refusal | None:
         """Promise an epoch that an order brings."""
+        if (refusal := self._outside()) is not None:
+            return refusal
         version = self.membership.version
-        if version == 0:
-            return _not_a_member(self._grantor.record.node_id)
         answer = self.promise(PromiseRequest(epoch=epoch, run_id=run_id, membership_version=version))
         return answer if isinstance(answer, Refusal) else None
 
@@ -141,8 +155,8 @@ class Leases:
     async def take_up(self) -> Refusal | None:
         """Have a lease without a run's order: the own epoch again, or a new one where nobody held since."""
         record = self._holder.record
-        if self.membership.version == 0:
-            return _not_a_member(record.node_id)
+        if (refusal := self._outside()) is not None:
+            return refusal
         if record.epoch > record.released_epoch and record.epoch >= self.epoch:
             refusal = await self._until_held(self._terms.duration_s)
             if refusal is None:
@@ -154,7 +168,7 @@ class Leases:
             membership_version=self.membership.version,
             former_holder=record.node_id,
         )
-        answers = await self._peers_answer("promise", request, Promised)
+        answers = await self._speaker.tell_all(self._others, "lease/promise", request, Promised)
         promised = [answer for answer in answers if isinstance(answer, Promised)]
         if len(promised) + 1 >= self.membership.majority:
             # Last: an own promise that comes to nothing would set this node apart from the cluster's epoch.
@@ -175,18 +189,35 @@ class Leases:
                 self._ask()
             await asyncio.sleep(self._terms.renew_every_s)
 
-    async def give_up(self, processes_left: int) -> None:
-        """Release what is held, once no process of the database is left, and let the peers know."""
+    def give_up(self, processes_left: int) -> bool:
+        """Release what is held, once no process of the database is left, and begin to tell the peers."""
         self._renewing = False
         holder, release = core.release(self._holder, processes_left)
         if isinstance(release, Refusal):
             log("lease_not_released", message=release.message)
-            return
-        # What this database wrote is another's to continue now: it takes nothing up again by itself.
-        record = holder.record.model_copy(update={"served_epoch": 0})
-        self._keep_holder(holder.model_copy(update={"record": record}))
+            return False
+        self._keep_holder(holder)
         self.released(release)
-        await self._peers_answer("release", release, Release)
+        for peer in self._others:
+            self._spawn(self._telling, self._tell_released(peer, release))
+        return True
+
+    def take_nothing_up(self) -> None:
+        """From now on no lease is taken up without a run's order."""
+        record = self._holder.record.model_copy(update={"served_epoch": 0})
+        self._keep_holder(self._holder.model_copy(update={"record": record}))
+
+    async def told(self) -> None:
+        """Wait until every peer that can be reached knows of the release."""
+        if self._telling:
+            await asyncio.wait(self._telling, timeout=ANSWER_WITHIN_S)
+
+    async def _tell_released(self, peer: Peer, release: Release) -> None:
+        deadline = now() + TELL_WITHIN_S
+        while now() < deadline:
+            if await self._speaker.tell(peer, "lease/release", release, Release) is not None:
+                return
+            await asyncio.sleep(TELL_AGAIN_S)
 
     async def _until_held(self, within_s: float) -> Refusal | None:
         self._renewing = False
@@ -219,13 +250,11 @@ class Leases:
             self.last_refusal = asked
             return
         self._hear(self.grant(asked))
-        for peer in self._peers:
-            task = asyncio.ensure_future(self._ask_peer(peer, asked))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+        for peer in self._others:
+            self._spawn(self._asking, self._ask_peer(peer, asked))
 
     async def _ask_peer(self, peer: Peer, asked: Ask) -> None:
-        answer = await self._post(peer, "ask", asked, Granted)
+        answer = await self._speaker.tell(peer, "lease/ask", asked, Granted)
         if answer is not None:
             self._hear(answer)
 
@@ -233,38 +262,72 @@ class Leases:
         if isinstance(answer, Refusal):
             self.last_refusal = answer
             return
-        before = core.lease_until(self._holder, self._terms)
+        before = self.serves_until
         self._keep_holder(core.answered(self._holder, answer, self._terms, now()))
-        until = core.lease_until(self._holder, self._terms)
+        until = self.serves_until
         if until is not None and until != before and now() < until:
+            self._note_what_was_left(before)
             self.on_until(until)
             self._heard.set()
+
+    def _note_what_was_left(self, until: float | None) -> None:
+        """Say how near a renewal ever came to being too late."""
+        left_s = 0.0 if until is None else until - now()
+        if self._renewing and 0 < left_s < self._least_left_s:
+            self._least_left_s = left_s
+            log("lease_renewed_with_least_left", left_s=round(left_s, 3))
 
     def _keep_holder(self, state: Holder) -> None:
         if state.record != self._holder.record:
             write_durably(self._holder_file, state.record.model_dump_json() + "\n")
         self._holder = state
 
-    # Speaking to peers
+    def _spawn(self, kept: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        kept.add(task)
+        task.add_done_callback(kept.discard)
 
-    async def _peers_answer(self, path: str, body: Model, kind: type[M]) -> list[M | Refusal]:
-        """What the peers say that answered."""
-        posts = [self._post(peer, path, body, kind) for peer in self._peers]
-        return [answer for answer in await asyncio.gather(*posts) if answer is not None]
+    # As a member
 
-    async def _post(self, peer: Peer, path: str, body: Model, kind: type[M]) -> M | Refusal | None:
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                response = await self._client.post(
-                    f"{peer.agent_url}/lease/{path}",
-                    content=body.model_dump_json(),
-                    headers={"content-type": "application/json"},
-                )
-            if response.status_code == httpx.codes.CONFLICT:
-                return Refusal.model_validate_json(response.content)
-            return kind.model_validate_json(response.raise_for_status().content)
-        except (httpx.HTTPError, ValidationError, TimeoutError):
+    @property
+    def view(self) -> tuple[Grantor, Holder]:
+        """For changes of membership: both sides as they are."""
+        return self._grantor, self._holder
+
+    def keep(self, grantor: Grantor, holder: Holder) -> None:
+        """Take both sides from a change of membership, on disk before anything is answered."""
+        self._keep_grantor(grantor)
+        self._keep_holder(holder)
+
+    async def confirmed(self, within_s: float) -> bool:
+        """Wait until a majority of the present membership has granted; whether it came in time."""
+        deadline = now() + within_s
+        while (until := core.confirmed_until(self._holder, self._terms)) is None or now() >= until:
+            if now() > deadline:
+                return False
+            self._ask()
+            await asyncio.sleep(ASK_AGAIN_S)
+        return True
+
+    def _outside(self) -> Refusal | None:
+        """Why this agent takes no part."""
+        node_id, membership = self._grantor.record.node_id, self.membership
+        if node_id in membership.members:
             return None
+        known = "its record of it is blank, so it is new or lost what it granted"
+        if membership.version:
+            known = f"of membership {membership.version} are {', '.join(membership.members)}"
+        return Refusal(
+            rule="not_a_member",
+            message=f"{node_id} is no member of the cluster: {known}",
+            values={"membership_version": membership.version, "members": [*membership.members]},
+            remedy=f"Add it (`qnwis-continuity member add {node_id}`); run every agent of a new cluster once"
+            " with --new-cluster",
+        )
+
+    @property
+    def _others(self) -> tuple[Peer, ...]:
+        return self._peers.among(self.membership.members)
 
 
 def found_cluster(config: AgentConfig) -> None:
@@ -285,15 +348,6 @@ def found_cluster(config: AgentConfig) -> None:
         membership=Membership(version=1, members=members),
     )
     write_durably(path, record.model_dump_json() + "\n")
-
-
-def _not_a_member(node_id: str) -> Refusal:
-    return Refusal(
-        rule="not_a_member",
-        message=f"{node_id} has no record of being a member: it is new, or lost what it granted",
-        values={"membership_version": 0},
-        remedy="In a new cluster run every agent once with --new-cluster; else restore its state_dir",
-    )
 
 
 def _another_holds(record: GrantorRecord, request: PromiseRequest) -> Refusal | None:

@@ -6,14 +6,17 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.refusal import Refusal
 
 from . import settings
-from .config import AgentConfig, LocalDatabase, Peer
+from .config import AgentConfig, LocalDatabase
 from .files import Owner, as_user, remove_durably, write_durably
+from .guard import now
+from .peers import Peers
 from .processes import Watched, kill_processes_in, processes_in
 
 FAST_STOP_S = 20.0
@@ -24,16 +27,32 @@ IMMEDIATE_STOP_S = 5.0
 class Postgres:
     """One data directory and at most one postmaster, the agent's child or an adopted one."""
 
-    def __init__(self, config: AgentConfig, database: LocalDatabase) -> None:
+    def __init__(self, config: AgentConfig, database: LocalDatabase, peers: Peers) -> None:
         self.config = config
         self.database = database
+        self.peers = peers
+        self.standbys: tuple[str, ...] = ()
+        """node_ids of the other members that hold data: whose confirmations a commit may count."""
         self.owner = Owner.named(database.os_user)
         self.data_dir = database.data_dir
         self.on_change: Callable[[], None] = lambda: None
-        """Called at each start and end of the postmaster."""
+        """Called at each start and end of the postmaster, and when it is let down."""
+        self.on_end: Callable[[], None] = lambda: None
+        """Called before that when the postmaster ended by itself, not stopped by the agent."""
         self._postmaster: Watched | None = None
+        self._stopping = False
+        self.started_at = 0.0
+        """When the postmaster was started or adopted, in the guard's clock."""
+        self.started = asyncio.Event()
+        """Set while the postmaster lives."""
+        self.ended_by_itself = False
+        """The agent did not stop it, and nothing was done about it yet."""
         self.not_started: Refusal | None = None
         """Why it is kept down, said by who keeps it; None once it is started."""
+        self.let_down = False
+        """It ended by itself and gave its lease up, and is not started for now; said by who keeps it."""
+        self.restarting = False
+        """It is being started (again), and that is not taking too long; said by who keeps it."""
         self._passfile = self._write_passfile()
 
     # Processes
@@ -41,7 +60,7 @@ class Postgres:
     @property
     def running(self) -> bool:
         """Whether the postmaster lives; it may still be starting."""
-        return self._postmaster is not None
+        return self.started.is_set()
 
     async def wait_ended(self) -> None:
         """Returns when no postmaster lives."""
@@ -81,6 +100,7 @@ class Postgres:
 
     async def stop(self) -> None:
         """End every process of the database and see that none is left. Raises ProcessesRemainError."""
+        self._stopping, self.ended_by_itself = True, False
         if (postmaster := self._postmaster) is not None:
             for number, patience_s in ((signal.SIGINT, FAST_STOP_S), (signal.SIGQUIT, IMMEDIATE_STOP_S)):
                 postmaster.send(number)
@@ -93,6 +113,12 @@ class Postgres:
         if postmaster is not None:
             await postmaster.ended.wait()
 
+    def replicate_to(self, standbys: Iterable[str]) -> None:
+        """Count the confirmations of these standbys, from now on."""
+        self.standbys = tuple(standbys)
+        if self.initialised and self.set_settings({}):
+            self.reload()
+
     def reload(self) -> None:
         """Let the running database read its settings again."""
         if self._postmaster is not None:
@@ -100,11 +126,18 @@ class Postgres:
 
     def _hold(self, postmaster: Watched) -> None:
         self._postmaster = postmaster
-        self.not_started = None
+        self._stopping, self.ended_by_itself = False, False
+        self.started_at = now()
+        self.started.set()
+        self.not_started, self.let_down = None, False
         self.on_change()
 
     def _on_end(self) -> None:
         self._postmaster = None
+        self.started.clear()
+        if not self._stopping:
+            self.ended_by_itself = True
+            self.on_end()
         self.on_change()
 
     # The data directory
@@ -124,7 +157,7 @@ class Postgres:
         if not self.standby:
             return None
         conninfo = settings.read_settings(self._auto_conf()).get(settings.UPSTREAM, "")
-        return settings.upstream_of(self.config, conninfo)
+        return settings.upstream_of(self.peers.all, conninfo)
 
     def set_upstream(self, upstream: Peer | None) -> bool:
         """Follow `upstream` from the next reload or start on; None cuts off. Whether anything changed."""
@@ -137,7 +170,7 @@ class Postgres:
     def set_settings(self, changes: Mapping[str, str | None]) -> bool:
         """Write the agent's own settings and `changes`. Whether that changed anything."""
         before = self._auto_conf()
-        owned = settings.owned_settings(self.config, self.database)
+        owned = settings.owned_settings(self.config, self.database, self.standbys)
         after = settings.merge_settings(before, {**owned, **changes})
         if settings.read_settings(before) == settings.read_settings(after):
             return False

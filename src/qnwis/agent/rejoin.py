@@ -12,10 +12,10 @@ import re
 import shutil
 from pathlib import Path
 
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.refusal import Refusal
 
-from .config import Peer
 from .database import Connection, DatabaseDownError, Facts
 from .effects import AlreadySo, Decision, EffectError, Node
 from .files import as_user, sync_directory
@@ -50,7 +50,7 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
     async def effect() -> str:
         node.postgres.keep_standby()
         await node.postgres.stop()
-        await node.release()
+        await node.hand_over()
         how = "was rewound"
         if interrupted or not node.postgres.initialised or not await _rewind(node.postgres, upstream):
             kept = await _copy(node.postgres, upstream, order.effect_id)

@@ -16,6 +16,9 @@ from .lease import Leases
 LOOK_EVERY_S = 0.5
 """How often a change that nobody ordered (a restart, a promotion by hand) is looked for."""
 LOOK_WHILE_STARTING_S = 0.05
+SILENT_PATIENCE_S = 0.2
+"""A database that gave no answer the last time gets so long to give one before it is said again. Who asks has
+little patience, and needs to hear it from the agent."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +38,32 @@ class Reporter:
         self._leases = leases
         self._node = node
         self.events = Events(self._event(database_up=False, writable=False))
+        self._silent: str | None = None
+        """Why the database, which runs, gave no answer the last time."""
+        self._looking: asyncio.Task[Report] | None = None
 
     async def look(self) -> Report:
         """The node as it is now. Never raises; answers in bounded time."""
+        if self._silent is None:
+            return await self._look_and_tell()
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look_and_tell())
+        done, _ = await asyncio.wait({self._looking}, timeout=SILENT_PATIENCE_S)
+        return self._looking.result() if done else self._down(self._silent)
+
+    async def _look_and_tell(self) -> Report:
         report = await self._look()
         state = report.state
+        runs = self._node is not None and self._node.postgres.running
+        self._silent = state.why_down if runs and not state.database_up else None
         self.events.publish(self._event(database_up=state.database_up, writable=state.writable))
         return report
 
     def database_changed(self) -> None:
-        """The postmaster started or ended: watchers hear of an end before anybody can ask."""
+        """The database started, ended or is let down: watchers hear of it before anybody can ask."""
         if self._node is None or not self._node.postgres.running:
-            self.events.publish(self._event(database_up=False, writable=False))
+            self._silent = None
+            self.events.publish(self._event(database_up=False, writable=False), again=True)
 
     def epoch_changed(self) -> None:
         latest = self.events.latest
@@ -79,17 +96,21 @@ class Reporter:
             return self._down("the database has just ended")
         return Report(self._state(facts), facts)
 
-    def _down(self, why: str, *, database_up: bool = False) -> Report:
+    def _down(self, why: str | None, *, database_up: bool = False) -> Report:
         return Report(self._state().model_copy(update={"why_down": why, "database_up": database_up}), None)
 
     def _state(self, facts: Facts | None = None) -> NodeState:
-        upstream = self._node.postgres.upstream if self._node is not None else None
+        postgres = self._node.postgres if self._node is not None else None
+        upstream = postgres.upstream if postgres is not None else None
         base = NodeState(
             node_id=self._config.node_id,
             role=self._config.role,
             database_up=facts is not None,
+            database_ended=postgres is not None and postgres.let_down,
+            restarting=postgres is not None and postgres.restarting,
             upstream=None if upstream is None else upstream.node_id,
             epoch=self._leases.epoch,
+            member=self._leases.member,
         )
         if facts is None:
             return base

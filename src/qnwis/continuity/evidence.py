@@ -27,13 +27,18 @@ class NodeState(Model):
     """True only if the database accepts writes now (up, not in recovery, not read-only)."""
     why_down: str | None = None
     """Why the database is not up, for a person."""
+    database_ended: bool = False
+    """The agent saw every process of its database end and released its lease; it does not start it again for
+    now."""
+    restarting: bool = False
+    """The agent starts its database (again), within a time of its own."""
     in_recovery: bool | None = None
     system_identifier: str | None = None
     timeline: int | None = None
     write_lsn: int | None = None
     """Primary: end of the written log."""
     receive_lsn: int | None = None
-    """Standby: end of the log received and flushed."""
+    """Standby: end of the log received and flushed; None while a restarted one still reads its own log."""
     replay_lsn: int | None = None
     upstream: str | None = None
     """Standby: node_id that its primary_conninfo points to."""
@@ -44,6 +49,8 @@ class NodeState(Model):
     standbys: tuple[StandbyConnection, ...] = ()
     epoch: int = 0
     """Highest epoch this agent has obeyed or promised; on its disk."""
+    member: bool = True
+    """Whether the agent takes part in leases; one that is new or lost its disk has to be added first."""
 
 
 class NodeEvent(Model):

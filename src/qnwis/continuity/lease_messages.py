@@ -23,6 +23,9 @@ class LeaseTerms(Model):
     """How often a holder asks."""
     drift_margin: float = Field(default=0.01, ge=0, lt=1)
     """Share of the duration by which the holder's clock may lag behind a grantor's while a lease lasts."""
+    stop_margin_s: float = Field(default=0.1, ge=0)
+    """So long before its lease ends a holder begins to end its database: what that takes, and by how much it
+    can be late. Measured by `tests/bench/stopping.py`."""
     reserve_s: float = Field(default=10.0, ge=0)
     """How long a promise to a run keeps the former holder from taking the lease up again by itself: the time
     in which a run promotes, withdraws or promises again. Not a matter of safety."""
@@ -34,8 +37,11 @@ class LeaseTerms(Model):
 
     @model_validator(mode="after")
     def _renews_in_time(self) -> Self:
-        if self.renew_every_s >= self.held_s:
-            raise ValueError(f"expected renew_every_s ({self.renew_every_s}) below the {self.held_s} s held")
+        if self.renew_every_s >= self.held_s - self.stop_margin_s:
+            raise ValueError(
+                f"expected renew_every_s ({self.renew_every_s}) below the {self.held_s} s held less"
+                f" stop_margin_s ({self.stop_margin_s})"
+            )
         return self
 
 

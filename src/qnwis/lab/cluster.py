@@ -25,11 +25,12 @@ import psycopg
 import yaml
 from psycopg.conninfo import make_conninfo
 
-from qnwis.agent.config import Account, AgentConfig, LocalDatabase, Peer
+from qnwis.agent.config import Account, AgentConfig, LocalDatabase
 from qnwis.agent.lease import found_cluster
 from qnwis.config.registry import Registry
 from qnwis.continuity.heartbeat import HeartbeatConfig
 from qnwis.continuity.lease_messages import LeaseTerms
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.model import Model
 from qnwis.continuity.policy import Policy, StepEstimates, Strategy
 from qnwis.continuity.topology import (
@@ -85,6 +86,8 @@ TTL_S = 1
 LEASE = LeaseTerms(duration_s=2.5, renew_every_s=0.5)
 """So that it runs out before a killed node's third missed beat is acted on."""
 NAMESERVER, POWER_SWITCH, CLIENTS = "nameserver", "power-switch", "clients"
+VANTAGES = ("vantage-1", "vantage-2", "vantage-3")
+"""The first stands in the worker, each other in a process of its own and of that name."""
 
 
 class LabState(Model):
@@ -129,6 +132,7 @@ def lab_cluster(folder: Folder, block: Block, *, cluster_id: str, asynchronous: 
         ),
         replication=Replication(mode=mode, required_acks=1),
         heartbeat=HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3),
+        vantages=VANTAGES,
         dns=DnsService(
             zone=ZONE,
             name=SERVICE,
@@ -165,6 +169,7 @@ class Lab:
     block: Block
     cluster: Cluster
     processes: Processes
+    lease: LeaseTerms = LEASE
 
     @classmethod
     async def create(
@@ -174,6 +179,7 @@ class Lab:
         asynchronous: bool = False,
         pg_bin: Path | None = None,
         cluster_id: str | None = None,
+        lease: LeaseTerms = LEASE,
     ) -> Self:
         """Make a lab and start it; returns when both standbys stream.
 
@@ -187,7 +193,7 @@ class Lab:
         with claimed_block(nodes=3) as block:
             cluster_id = cluster_id or f"lab-{block.number}"
             cluster = lab_cluster(folder, block, cluster_id=cluster_id, asynchronous=asynchronous)
-            lab = cls(folder, block, cluster, Processes(folder.processes, folder.logs))
+            lab = cls(folder, block, cluster, Processes(folder.processes, folder.logs), lease)
             try:
                 await lab._start(installation)
             except BaseException:
@@ -407,7 +413,7 @@ class Lab:
                 if n.node_id != node.node_id
             ),
             replication=self.cluster.replication,
-            lease=LEASE,
+            lease=self.lease,
         )
 
     async def _helpers_missing(self) -> str | None:

@@ -22,7 +22,8 @@ from qnwis.providers.notifier import LogNotifier, Notifier
 from qnwis.temporal import connect
 from workers.settings import WorkerSettings
 from workers.wiring import Providers, workers_for
-from workflows.guardian import Guardian, GuardianState
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianState
 from workflows.names import SEARCH_ATTRIBUTES, failover_id, guardian_id
 from workflows.primary_failure import PrimaryFailure
 
@@ -81,15 +82,17 @@ class Stage:
         *,
         cluster: dict[str, object] | None = None,
         notifier: Notifier | None = None,
+        vantages: int = 1,
         **policy: object,
     ) -> Stage:
         """Register a cluster of three nodes; `cluster` and policy fields differ from the default."""
         cluster_id = f"c{uuid.uuid4().hex[:8]}"
-        world = World.of(three_nodes(cluster_id, vantages=[cluster_id], **(cluster or {})))
+        places = [f"{cluster_id}-{number}" for number in range(1, vantages + 1)]
+        world = World.of(three_nodes(cluster_id, vantages=places, **(cluster or {})))
         settings = WorkerSettings(
             config_dir=write_registry(home / "config", world.cluster, **policy),
             state_dir=home,
-            vantages=(cluster_id,),
+            vantages=tuple(places),
             task_queue=f"runbooks-{cluster_id}",
         )
         providers = Providers(
@@ -126,9 +129,9 @@ class Stage:
             task_queue=self.settings.task_queue,
         )
 
-    def workers(self) -> list[Worker]:
+    def workers(self, settings: WorkerSettings | None = None) -> list[Worker]:
         """A further set of workers, as a new process would bring."""
-        return list(workers_for(self.client, self.settings, self.providers))
+        return list(workers_for(self.client, settings or self.settings, self.providers))
 
 
 Run = WorkflowHandle[PrimaryFailure, RunResult]

@@ -21,7 +21,8 @@ from typing import Any
 from temporalio.client import WorkflowHandle, WorkflowHistory
 
 from qnwis.temporal import connect
-from workflows.guardian import Guardian, PauseRequest, ResumeRequest
+from workflows.guardian import Guardian
+from workflows.guardian_state import AcknowledgeRequest, PauseRequest, ResumeRequest
 
 from .conftest import Stage, dev_server
 
@@ -80,6 +81,26 @@ async def guardian_paused(on: Stage) -> WorkflowHandle[Any, Any]:
     return guardian
 
 
+async def guardian_partition_suspected(on: Stage) -> WorkflowHandle[Any, Any]:
+    guardian = await on.start_guardian()
+    await _until_healthy(on, guardian)
+    on.world.cut_off("node-1")
+    while (await guardian.query(Guardian.view)).holding is None:
+        await asyncio.sleep(0.05)
+    on.world.machines["node-1"].reachable = True
+    on.world.revive("node-1")
+    await _until_healthy(on, guardian)
+    return guardian
+
+
+async def guardian_acknowledged(on: Stage) -> WorkflowHandle[Any, Any]:
+    guardian = await guardian_failed_over(on)
+    (past,) = (await guardian.query(Guardian.view)).history
+    looked = AcknowledgeRequest(run_id=past.run_id, by="operator", reason="looked at")
+    await guardian.execute_update(Guardian.acknowledge, looked)
+    return guardian
+
+
 async def guardian_continued_as_new(on: Stage) -> WorkflowHandle[Any, Any]:
     guardian = await on.start_guardian(events_before_new=40)
     first = on.client.get_workflow_handle(guardian.id, run_id=guardian.first_execution_run_id)
@@ -97,6 +118,8 @@ SCENES: dict[str, Scene] = {
         primary_failure_dry_run,
         guardian_failed_over,
         guardian_paused,
+        guardian_partition_suspected,
+        guardian_acknowledged,
         guardian_continued_as_new,
     )
 }

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from qnwis.continuity.evidence import NodeEvent, NodeState, StandbyConnection
-from qnwis.continuity.lease_messages import LastGrant, Promised, PromiseRequest, Withdrawal
+from qnwis.continuity.lease_messages import LastGrant, Membership, Promised, PromiseRequest, Withdrawal
+from qnwis.continuity.membership import MembershipView
 from qnwis.continuity.orders import AnyOrder, FollowOrder, PromoteOrder, Receipt
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster, DnsService, FencingHook, Node, NodeRole
@@ -82,6 +83,14 @@ class World:
     def revive(self, node_id: str) -> None:
         self.machines[node_id].on = True
         self.machines[node_id].died = asyncio.Event()
+
+    def come_back(self, node_id: str) -> None:
+        """The node joins again as a standby of the primary."""
+        (primary,) = self.writable()
+        machine = self.machines[node_id]
+        machine.primary, machine.upstream = False, primary
+        machine.timeline = self.machines[primary].timeline
+        self.revive(node_id)
 
     def cut_off(self, node_id: str) -> None:
         """A partition between the control plane and one node; the nodes still hear each other."""
@@ -179,6 +188,11 @@ class World:
             granted=granted,
             remaining_s=0,
         )
+
+    async def membership(self, node: Node, *, timeout_s: float) -> MembershipView:
+        self._answering(node)
+        membership = Membership(version=1, members=tuple(sorted(self.machines)))
+        return MembershipView(node_id=node.node_id, disk_id=node.node_id, membership=membership)
 
     async def withdraw(self, node: Node, withdrawal: Withdrawal, *, timeout_s: float) -> None:
         machine = self._answering(node)

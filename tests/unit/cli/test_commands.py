@@ -68,6 +68,25 @@ def test_a_bad_file_is_named_with_line_field_value_and_what_was_expected(
         assert part in done.output
 
 
+def test_validate_says_what_the_cluster_survives() -> None:
+    done = call("validate", "--cluster", str(CLUSTER))
+    assert done.exit_code == 0
+    lines = {line.split("  ")[0]: line for line in done.output.splitlines()}
+    assert "fails over" in lines["node-1"] and "goes on" in lines["node-2"]
+    assert "stops" in lines["region region-1"]
+    assert "in a third region" in done.output
+
+
+def test_a_cluster_of_two_nodes_is_an_error_that_proposes_a_witness(tmp_path: Path) -> None:
+    text = CLUSTER.read_text()
+    two = tmp_path / "cluster.yaml"
+    two.write_text(text[: text.rindex("  - node_id: node-3")])
+    done = call("validate", "--cluster", str(two))
+    assert done.exit_code == 2
+    assert f"{two}: nodes: found 2 nodes; expected at least 3 nodes" in done.output
+    assert "add a witness" in done.output
+
+
 def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
     done = call("plan", "--cluster", str(tmp_path / "no.yaml"), "--policy", str(POLICY))
     assert done.exit_code == 2
