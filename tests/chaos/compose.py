@@ -20,6 +20,8 @@ SHORTEST_S, LONGEST_S = 0.05, 7.0
 REST_S = (3.0, 7.0)
 """After the last operation."""
 TAKEN_BACK = 0.7
+SOMEBODY_ACTS = 0.25
+"""Share of the stories in which a person orders a failover after all that."""
 REJOINS = 0.6
 
 
@@ -43,6 +45,8 @@ class _Composer:
         self._nodes = (*self._data, *witnesses(cluster["witnesses"]))
         for _ in range(rng.choice((1, 2, 2, 3))):
             rng.choices(_FAULTS, _WEIGHTS)[0](self, rng.uniform(FIRST_S, LAST_S))
+        if rng.random() < SOMEBODY_ACTS:
+            self.add(max(o["at_s"] for o in self._operations) + rng.uniform(0, 4), "execute", {"by": "anna"})
         operations = sorted(self._operations, key=lambda operation: operation["at_s"])
         return Story.model_validate(
             {

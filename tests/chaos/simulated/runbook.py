@@ -224,14 +224,16 @@ class Run:
             )
             for node in place.nodes.values()
         ]
-        yield from calls
-        return True
+        heard = []
+        for call in calls:
+            heard.append((yield call))
+        return any(heard)
 
     def _promote(self, plan: Plan, action: PromoteTarget, may_be_ordered: bool) -> Flow:
         place = self._place
         evidence: ClusterEvidence = yield from collect(place, WORKER)
         target = evidence.of(action.node_id).state
-        begun = target is not None and target.epoch >= self._epoch
+        begun = target is not None and target.epoch >= self._epoch and target.in_recovery is False
         if place.checks_target and not begun:
             refusal = promotion_refusal(plan, place.cluster, place.policy, evidence)
             if refusal is not None and may_be_ordered:
