@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from qnwis.continuity.evidence import NodeState
 from qnwis.continuity.orders import AnyOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
@@ -22,7 +23,16 @@ ENFORCE_EVERY_S = 0.1
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_AFTER_S = 0.1, 5.0, 10.0
 PROMOTE_WITHIN_S = 30.0
 STOP_S, REWIND_S = (0.05, 0.3), (0.2, 1.0)
+STARTING_S = 10.0
+RETURN_AFTER_S = 5.0
 QUERY_TIMEOUT_S = 1.0
+SILENT_KNOWN_S = 1.4
+"""A database that hangs for so long is known to: then the agent says so without delay."""
+SILENT_PATIENCE_S = 0.2
+
+
+def _leases_of(node: Node, peer: str) -> AgentLeases:
+    return node.peers[peer].agent.leases
 
 
 def moment(now_s: float) -> datetime:
@@ -41,17 +51,18 @@ class Agent:
             node.clock.now,
             node.terms,
             node.network,
-            {
-                peer: lambda peer=peer: node.peers[peer].agent.leases
-                for peer in node.peers
-                if peer != node.node_id
-            },
+            {peer: partial(_leases_of, node, peer) for peer in node.peers if peer != node.node_id},
         )
         self.leases.on_until = self._lease_lasts
         self._busy = False
         """An order is carried out, or the keeper starts the database."""
-        self._database_ended = Future()
+        self._changed = Future()
+        """The database started or ended."""
         self._enforcing = False
+        self._stopping = False
+        self.ended_by_itself = False
+        self.let_down = False
+        self.restarting = False
 
     def run(self) -> None:
         process = self._node.agent_process
@@ -65,20 +76,22 @@ class Agent:
     def state(self) -> NodeState | Flow:
         """A flow where the database lets it wait longer than anybody waits for the agent."""
         database = self._node.database
-        if database is not None and database.alive and database.backends.frozen:
-            return self._state_of_a_hung_database()
+        if database is not None and database.hung_since_s is not None:
+            return self._state_of_a_hung_database(database.hung_since_s)
         return self._state()
 
-    def _state_of_a_hung_database(self) -> Flow:
-        yield QUERY_TIMEOUT_S
+    def _state_of_a_hung_database(self, since_s: float) -> Flow:
+        known = self._kernel.now_s - since_s > SILENT_KNOWN_S
+        yield SILENT_PATIENCE_S if known else QUERY_TIMEOUT_S
         return self._state()
 
     def _state(self) -> NodeState:
         node, database = self._node, self._node.database
-        known = {"node_id": node.node_id, "role": node.role, "epoch": self.leases.epoch}
+        known: dict[str, Any] = {"node_id": node.node_id, "role": node.role, "epoch": self.leases.epoch}
         if database is None:
             return NodeState(database_up=False, **known)
-        if not database.answers:
+        known |= {"database_ended": self.let_down, "restarting": self.restarting}
+        if not database.answers or database.hung_since_s is not None:
             return NodeState(database_up=False, upstream=database.upstream, **known)
         position, standby = database.position, database.in_recovery
         return NodeState(
@@ -100,28 +113,66 @@ class Agent:
 
     def database_changed(self) -> None:
         database = self._node.database
-        if database is not None and not database.alive:
-            self._database_ended.resolve()
+        assert database is not None
+        if database.alive:
+            self.let_down = self.ended_by_itself = False
+        elif not self._stopping:
+            self.ended_by_itself = True
+        self._changed.resolve()
 
     def _keep(self) -> Flow:
+        """Has the database running whenever it may; one that ended by itself is let down for a while."""
         database = self._node.database
         assert database is not None
         pause_s = FIRST_PAUSE_S
         while True:
-            began_s = self._kernel.now_s
-            if database.alive:
-                self._database_ended = Future()
-                yield self._database_ended
-            if self._kernel.now_s - began_s > STEADY_AFTER_S:
-                pause_s = FIRST_PAUSE_S
             while self._busy:
                 yield 0.02
             self._busy = True
-            if not database.alive and (yield from self._may_start()):
+            down_s = 0.0
+            if self.ended_by_itself:
+                down_s = self._after_end()
+            elif not database.alive and (yield from self._may_start()):
+                self.restarting = True
                 database.start()
             self._busy = False
-            yield pause_s
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            began_s = self._kernel.now_s
+            if database.alive:
+                yield from self._until_ended()
+            else:
+                yield self._change_within(max(pause_s, down_s))
+            steady = self._kernel.now_s - began_s > STEADY_AFTER_S
+            pause_s = FIRST_PAUSE_S if steady else min(2 * pause_s, LONGEST_PAUSE_S)
+
+    def _after_end(self) -> float:
+        """Release the lease of a database that ended by itself. For how long it is let down."""
+        database = self._node.database
+        assert database is not None
+        if not database.standby:
+            self._node.guard.over()
+            if not self.leases.give_up():
+                return 0.0
+        self.ended_by_itself, self.let_down = False, True
+        self._node.on_event(self._node)
+        return RETURN_AFTER_S
+
+    def _until_ended(self) -> Flow:
+        database = self._node.database
+        assert database is not None
+        began_s = self._kernel.now_s
+        while self.restarting and database.alive and self._kernel.now_s - began_s < STARTING_S:
+            if database.answers:
+                break
+            yield 0.05
+        self.restarting = False
+        while database.alive:
+            self._changed = Future()
+            yield self._changed
+
+    def _change_within(self, within_s: float) -> Future:
+        self._changed = changed = Future()
+        self._node.agent_process.after(within_s, changed.resolve)
+        return changed
 
     def _may_start(self) -> Flow:
         database, disk = self._node.database, self._node.disk
@@ -139,7 +190,7 @@ class Agent:
             self._watch_the_lease()
 
     def _watch_the_lease(self) -> None:
-        rest_s = self._node.clock.true_s(self.leases.until) - self._kernel.now_s
+        rest_s = self._node.clock.true_s(self.leases.serves_until) - self._kernel.now_s
         late_s = self._kernel.rng.uniform(0, ENFORCE_EVERY_S)
         self._node.agent_process.after(max(0.0, rest_s) + late_s, self._enforce)
 
@@ -263,12 +314,15 @@ class Agent:
         assert database is not None and upstream is not None
         node.disk.unfinished_rejoin = order.effect_id
         database.standby = True
+        self._stopping, self.ended_by_itself = True, False
         yield self._kernel.rng.uniform(*STOP_S)
         database.kill()
         node.guard.over()
-        yield from self.leases.give_up(0)
+        if self.leases.give_up():
+            self.leases.take_nothing_up()
         yield self._kernel.rng.uniform(*REWIND_S)
         reached = yield node.network.call(node.node_id, upstream.backends, lambda: upstream.answers, 2.0)
+        self._stopping = False
         if not reached:
             return True
         database.rewind_to(upstream)

@@ -6,6 +6,7 @@ Every decision is the one of `qnwis.continuity.leases` and `promises`; here is o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from qnwis.continuity import leases as core
@@ -29,6 +30,7 @@ from .network import Network
 ANSWER_WITHIN_S = 1.0
 ASK_AGAIN_S = 0.1
 ACQUIRE_WITHIN_S = 10.0
+TELL_AGAIN_S, TELL_TIMES = 0.5, 8
 
 
 class AgentLeases:
@@ -75,14 +77,14 @@ class AgentLeases:
         return self._holder.record.epoch
 
     @property
-    def until(self) -> float:
-        """When the lease ends, by the node's clock; in the past without one."""
+    def serves_until(self) -> float:
+        """When to begin to end the database, by the node's clock; in the past without a lease."""
         until = core.lease_until(self._holder, self._terms)
-        return float("-inf") if until is None else until
+        return float("-inf") if until is None else until - self._terms.stop_margin_s
 
     @property
     def held(self) -> bool:
-        return self._now() < self.until
+        return self._now() < self.serves_until
 
     # As a grantor. None: the record could not be written, so nothing is answered.
 
@@ -160,16 +162,29 @@ class AgentLeases:
                 self._ask()
             yield self._terms.renew_every_s
 
-    def give_up(self, processes_left: int) -> Flow:
+    def give_up(self) -> bool:
+        """Release what is held, once the database has ended, and begin to tell the peers."""
         self._renewing = False
-        holder, release = core.release(self._holder, processes_left)
-        if isinstance(release, Refusal):
-            return
-        record = holder.record.model_copy(update={"served_epoch": 0})
-        if not self._keep_holder(holder.model_copy(update={"record": record})):
-            return
-        self.released(release)
-        yield from self._peers_answer(lambda peer: peer.released(release))
+        holder, release = core.release(self._holder, 0)
+        assert isinstance(release, Release)
+        if not self._keep_holder(holder) or not self.released(release):
+            return False
+        for peer in self._peers.values():
+            self._process.spawn(self._tell_released(peer, release))
+        return True
+
+    def take_nothing_up(self) -> None:
+        record = self._holder.record.model_copy(update={"served_epoch": 0})
+        self._keep_holder(self._holder.model_copy(update={"record": record}))
+
+    def _tell_released(self, peer: Callable[[], AgentLeases], release: Release) -> Flow:
+        for _ in range(TELL_TIMES):
+            told = yield self._network.call(
+                self._process.party, peer().process, lambda: peer().released(release), ANSWER_WITHIN_S
+            )
+            if told:
+                return
+            yield TELL_AGAIN_S
 
     def _until_held(self, within_s: float) -> Flow:
         self._renewing = False
@@ -213,10 +228,10 @@ class AgentLeases:
         if answer is None or isinstance(answer, Refusal):
             self.last_refusal = answer
             return
-        before = self.until
+        before = self.serves_until
         self._keep_holder(core.answered(self._holder, answer, self._terms, self._now()))
-        if self.until != before and self.held:
-            self.on_until(self.until)
+        if self.serves_until != before and self.held:
+            self.on_until(self.serves_until)
             self._heard.resolve()
 
     def _keep_holder(self, state: Holder) -> bool:
@@ -231,13 +246,17 @@ class AgentLeases:
         """What the peers say that answer in time."""
         own = self._process.party
         calls = [
-            self._network.call(own, peer().process, lambda peer=peer: ask(peer()), ANSWER_WITHIN_S)
+            self._network.call(own, peer().process, partial(_asked, ask, peer), ANSWER_WITHIN_S)
             for peer in self._peers.values()
         ]
         answers = []
         for call in calls:
             answers.append((yield call))
         return [answer for answer in answers if answer is not None]
+
+
+def _asked(ask: Callable[[AgentLeases], Any], peer: Callable[[], AgentLeases]) -> Any:
+    return ask(peer())
 
 
 DISK_FULL = Refusal(

@@ -12,9 +12,11 @@ from .nameserver import TTL_S, Nameserver
 from .network import Network
 
 PARTY = "clients"
-NAMED = 2
-PAUSE_S = 0.15
-PINNED_PAUSE_S = 0.2
+NAMED_PAUSES_S = (0.15, 0.4)
+"""One client each, about so long between two of its writes."""
+PINNED_PAUSE_S = 0.4
+AGAIN_S = 0.15
+"""After a write that came to nothing."""
 NO_ANSWER_S = 1.0
 RESOLVED_WITHIN_S = 0.5
 
@@ -39,12 +41,12 @@ class Clients:
 
     def start(self) -> None:
         self.process.start()
-        for number in range(NAMED):
-            self.process.spawn(self._write_by_name(f"name-{number + 1}"))
+        for number, pause_s in enumerate(NAMED_PAUSES_S, start=1):
+            self.process.spawn(self._write_by_name(f"name-{number}", pause_s))
         for node_id in self._databases:
             self.process.spawn(self._write_pinned(f"pinned-{node_id}", node_id))
 
-    def _write_by_name(self, client: str) -> Flow:
+    def _write_by_name(self, client: str, pause_s: float) -> Flow:
         connection: tuple[str, int] | None = None
         while True:
             address = connection[0] if connection else (yield from self._resolve())
@@ -54,7 +56,7 @@ class Clients:
                 self._note(Kind.FAILED, client)
             else:
                 connection = yield from self._write(client, address, connection, pinned=False)
-            yield PAUSE_S
+            yield self._about(pause_s if connection else AGAIN_S)
 
     def _write_pinned(self, client: str, node_id: str) -> Flow:
         """Attempts on a database that takes no writes would tell nothing, and are left out."""
@@ -62,7 +64,7 @@ class Clients:
         while True:
             if self._databases[node_id].writable:
                 connection = yield from self._write(client, node_id, connection, pinned=True)
-            yield PINNED_PAUSE_S
+            yield self._about(PINNED_PAUSE_S)
 
     def _resolve(self) -> Flow:
         now_s = self._kernel.now_s
@@ -109,6 +111,9 @@ class Clients:
             )
         )
         return (node_id, life) if acknowledged else None
+
+    def _about(self, pause_s: float) -> float:
+        return pause_s * self._kernel.rng.uniform(0.5, 1.5)
 
     def _note(self, kind: Kind, client: str, *, pinned: bool = False, server: str | None = None) -> None:
         self.events.append(Event(self._kernel.now_s, kind, client, self._n, pinned, server))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.chaos.facts import Promotion, Write
 from tests.chaos.history import Kind
@@ -69,6 +70,8 @@ class Database:
         """Recovery is over, or a standby answers."""
         self.in_recovery = True
         self.postmaster_frozen = False
+        self.hung_since_s: float | None = None
+        """When it stopped to answer whoever asks anew."""
         self.stream: Stream | None = None
         self.streams: dict[str, Stream] = {}
         self.last_message_s = 0.0
@@ -100,6 +103,7 @@ class Database:
     def start(self) -> None:
         self.kill()
         self.backends.start()
+        self.on_change()
         self.backends.after(self._kernel.rng.uniform(*RECOVERY_S), self._recovered)
 
     def kill(self) -> None:
@@ -108,7 +112,7 @@ class Database:
             return
         self.backends.kill()
         self.receiver.kill()
-        self.ready, self.postmaster_frozen = False, False
+        self.ready, self.postmaster_frozen, self.hung_since_s = False, False, None
         waiting, self._waiting = self._waiting, []
         for _, _, answer in waiting:
             answer(Kind.UNKNOWN, 0, 0)
@@ -120,10 +124,21 @@ class Database:
     def freeze(self) -> None:
         self.backends.freeze()
         self.receiver.freeze()
+        self._hangs()
+
+    def freeze_postmaster(self) -> None:
+        """Backends that are there go on."""
+        self.postmaster_frozen = self.alive
+        self._hangs()
 
     def thaw(self, lag_s: float = 0.0) -> None:
         self.backends.thaw(lag_s)
         self.receiver.thaw(lag_s)
+        self.postmaster_frozen, self.hung_since_s = False, None
+
+    def _hangs(self) -> None:
+        if self.alive and self.hung_since_s is None:
+            self.hung_since_s = self._kernel.now_s
 
     def _recovered(self) -> None:
         if self.wal_full and not self.standby:
@@ -148,7 +163,7 @@ class Database:
     # Writing
 
     def accepts_connections(self) -> bool:
-        return self.answers and not self.postmaster_frozen
+        return self.answers and self.hung_since_s is None
 
     def write(self, row: Write, local: bool, answer: Answer) -> None:
         """In the process of a backend."""
@@ -236,7 +251,7 @@ class Database:
             self._shared.network.send(
                 self.node_id,
                 upstream.node_id,
-                lambda stream=stream, upstream=upstream: upstream.backends.do(upstream._pinged, stream),
+                partial(upstream.backends.do, upstream._pinged, stream),
             )
 
     def _connect(self) -> Flow:

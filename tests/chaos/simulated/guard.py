@@ -1,4 +1,7 @@
-"""The guard beside a writable database: it ends it when its lease is over, or when its agent is gone."""
+"""The guards beside a writable database: they end it when its lease is over, or when its agent is gone.
+
+The real ones are two; here they share every fate, as the stories strike both.
+"""
 
 from __future__ import annotations
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
+from qnwis.continuity.detection import judge, needs_evidence
 from qnwis.continuity.evidence import ClusterEvidence, current_primary
-from qnwis.continuity.guardian_rules import Hold, PastRun, Pause, Propose, Start, agreed_status, decide
+from qnwis.continuity.guardian_rules import (
+    RETRY_FIRST,
+    RETRY_LONGEST,
+    Hold,
+    PastRun,
+    Pause,
+    Propose,
+    Start,
+    decide,
+    remembered,
+)
 from qnwis.continuity.heartbeat import NodeStatus
-from qnwis.continuity.run import Detection, FailoverRequest, RunOutcome
+from qnwis.continuity.run import Detection, FailoverRequest
 from tests.chaos.facts import PlayedRun
 
 from .agent import BEGIN, moment
@@ -16,7 +25,8 @@ from .runbook import Place, Run, collect
 from .temporal import WORKER, Activity, Temporal
 from .vantage import Votes
 
-RETRY_FIRST_S, RETRY_LONGEST_S = 2.0, 300.0
+WATCHED_BEFORE_S = 2.0
+"""So long before the story it began to watch: the lab's grace is just over."""
 
 
 class Guardian:
@@ -26,14 +36,16 @@ class Guardian:
         self._votes: dict[str, Votes] = {}
         self._woken = Future()
         self._primary: str | None = None
-        self._history: list[PastRun] = []
+        self._history: tuple[PastRun, ...] = ()
         self._pause: Pause | None = None
-        self._watching_since = moment(place.now())
+        self._watching_since = moment(-WATCHED_BEFORE_S)
         self._retry_at_s: float | None = None
-        self._retry_after_s = RETRY_FIRST_S
+        self._retry_after = RETRY_FIRST
+        self._changed_at = self._watching_since
         self._locked = False
         """A run holds the cluster's lock."""
         self._runs = 0
+        self._again = False
         self.ended: list[PlayedRun] = []
         self.held_by: list[str] = []
 
@@ -41,16 +53,24 @@ class Guardian:
 
     def take(self, vantage: str, votes: Votes) -> None:
         self._votes[vantage] = votes
-        self._retry_at_s, self._retry_after_s = None, RETRY_FIRST_S
-        self._woken.resolve()
+        self._votes_changed()
+
+    def lost(self, vantage: str) -> None:
+        """It was not heard from for too long, and abstains."""
+        self._votes.pop(vantage, None)
+        self._votes_changed()
+
+    def _votes_changed(self) -> None:
+        self._changed_at, self._retry_after = moment(self._place.now()), RETRY_FIRST
+        self._wake()
 
     def pause(self, by: str, reason: str) -> None:
         self._pause = Pause(by=by, reason=reason, since=moment(self._place.now()))
-        self._woken.resolve()
+        self._wake()
 
     def resume(self) -> None:
         self._pause = None
-        self._woken.resolve()
+        self._wake()
 
     def execute(self, by: str, reason: str, *, even_if_healthy: bool) -> None:
         """A person's failover; the lock refuses a second run."""
@@ -61,14 +81,21 @@ class Guardian:
                 reason=reason,
                 even_if_healthy=even_if_healthy,
             )
-            self._begin(request).then(lambda ended: self._temporal.begin(self._heard_of(ended)))
+            self._begin(request).then(self._tell)
+
+    def _wake(self) -> None:
+        self._again = True
+        self._woken.resolve()
 
     # Living
 
     def flow(self) -> Flow:
         yield from self._look_around()
         while True:
+            self._again = False
             yield from self._act()
+            if self._again:
+                continue
             self._woken = woken = Future()
             if self._retry_at_s is not None:
                 rest_s = max(0.0, self._retry_at_s - self._place.now())
@@ -81,24 +108,34 @@ class Guardian:
         self._primary = current_primary(self._place.cluster, evidence)
 
     def _act(self) -> Flow:
-        cluster, votes = self._place.cluster, self._votes
-        said = {v: {n: w.detector.status for n, w in votes[v].items()} for v in votes}
+        cluster = self._place.cluster
+        votes = {v: {n: w.detector.status for n, w in nodes.items()} for v, nodes in self._votes.items()}
         if self._primary is None:
             yield from self._look_around()
+        evidence: ClusterEvidence | None = None
+        if needs_evidence(cluster, votes):
+            evidence = yield Activity(lambda number: collect(self._place, WORKER))
+            assert evidence is not None
+            if any(node.state is not None and node.state.writable for node in evidence.nodes):
+                self._primary = current_primary(cluster, evidence)
         decision = decide(
             policy=self._place.policy,
-            primary_node_id=self._primary,
-            statuses=agreed_status(said, len(cluster.vantages)),
+            primary=judge(cluster, votes, evidence).get(self._primary or ""),
             history=self._history,
             pause=self._pause,
             watching_since=self._watching_since,
+            changed_at=self._changed_at,
             now=moment(self._place.now()),
         )
+        self._retry_at_s = None
         match decision:
             case Start():
                 yield from self._fail_over()
             case Propose():
                 self._held("strategy_manual")
+            case Hold(refusal=refusal, look_again=True):
+                self._held(refusal.rule)
+                self._try_again_later()
             case Hold(refusal=refusal, until=until):
                 self._held(refusal.rule)
                 self._retry_at_s = None if until is None else (until - BEGIN).total_seconds() + 0.001
@@ -114,14 +151,16 @@ class Guardian:
         ended: PlayedRun = yield self._begin(self._request())
         yield from self._look_around()
         self._remember(ended)
-        if ended.outcome is not RunOutcome.COMPLETED:
-            self._try_again_later()
+        self._again = True  # what it came to decides on the next attempt
+
+    def _tell(self, ended: PlayedRun) -> None:
+        self._temporal.begin(self._heard_of(ended))
 
     def _heard_of(self, ended: PlayedRun) -> Flow:
         """Of a run that it did not start."""
         self._remember(ended)
         yield from self._look_around()
-        self._woken.resolve()
+        self._wake()
 
     def _begin(self, request: FailoverRequest) -> Future:
         self._runs += 1
@@ -138,8 +177,8 @@ class Guardian:
     def _request(self) -> FailoverRequest:
         assert self._primary is not None
         votes = {v: nodes[self._primary] for v, nodes in self._votes.items() if self._primary in nodes}
-        failed = {v: w for v, w in votes.items() if w.detector.status is NodeStatus.FAILED}
-        misses = [w.first_miss_s for w in failed.values() if w.first_miss_s is not None]
+        failed = {v: vote for v, vote in votes.items() if vote.detector.status is NodeStatus.FAILED}
+        misses = [vote.missing_since_s for vote in failed.values() if vote.missing_since_s is not None]
         return FailoverRequest(
             cluster_id=self._place.cluster.cluster_id,
             initiated_by=f"guardian-{self._place.cluster.cluster_id}",
@@ -148,17 +187,17 @@ class Guardian:
             detection=Detection(
                 node_id=self._primary,
                 vantages=tuple(sorted(failed)),
-                misses=max(w.detector.consecutive_misses for w in failed.values()),
+                misses=max(vote.detector.consecutive_misses for vote in failed.values()),
                 first_miss_at=moment(min(misses)) if misses else None,
                 detected_at=moment(self._place.now()),
             ),
         )
 
     def _try_again_later(self) -> None:
-        self._retry_at_s = self._place.now() + self._retry_after_s
-        self._retry_after_s = min(self._retry_after_s * 2, RETRY_LONGEST_S)
+        self._retry_at_s = self._place.now() + self._retry_after.total_seconds()
+        self._retry_after = min(self._retry_after * 2, RETRY_LONGEST)
 
     def _remember(self, run: PlayedRun) -> None:
-        ended = PastRun(run_id=run.run_id, outcome=run.outcome, ended_at=moment(self._place.now()))
-        self._history = [r for r in self._history if r.ended_at >= ended.ended_at - timedelta(hours=1)]
-        self._history.append(ended)
+        now = moment(self._place.now())
+        ended = PastRun(run_id=run.run_id, outcome=run.outcome, ended_at=now)
+        self._history = remembered([*self._history, ended], self._place.policy, now)

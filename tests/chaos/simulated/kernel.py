@@ -59,7 +59,7 @@ class Future:
 
 
 class Process:
-    """A process of a machine: while frozen, what it would do waits; what a killed one would do never happens."""
+    """Of a machine. While it is frozen, what it would do waits; what a killed one would do never happens."""
 
     def __init__(self, kernel: Kernel, party: str) -> None:
         self.kernel = kernel

@@ -11,7 +11,7 @@ from typing import Any
 
 from .kernel import Future, Kernel, Process
 
-DELAY_S = (0.0003, 0.002)
+SHORTEST_S, SPREAD_S = 0.0003, 0.0017
 STALL_S = (0.05, 0.5)
 STALLED = 0.005
 """Share of the messages that take long."""
@@ -107,7 +107,8 @@ class Network:
 
     def _delay_s(self, pair: tuple[str, str], size: int) -> float:
         rng = self._kernel.rng
-        delay_s = rng.uniform(*DELAY_S) if rng.random() > STALLED else rng.uniform(*STALL_S)
+        chance = rng.random()
+        delay_s = rng.uniform(*STALL_S) if chance < STALLED else SHORTEST_S + chance * SPREAD_S
         if pair not in self._kbit_s:
             return delay_s
         begins_s = max(self._kernel.now_s, self._busy_until_s.get(pair, 0.0))

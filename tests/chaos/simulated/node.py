@@ -79,7 +79,7 @@ class Node:
         if part in (Part.DATABASE, Part.ALL):
             database.freeze()
         if part is Part.POSTMASTER:
-            database.postmaster_frozen = database.alive
+            database.freeze_postmaster()
         if part is Part.RECEIVER:
             database.receiver.freeze()
 
@@ -95,10 +95,8 @@ class Node:
             return
         if part in (Part.GUARD, Part.ALL):
             self.guard.process.thaw(lag_s())
-        if part in (Part.DATABASE, Part.ALL):
+        if part in (Part.DATABASE, Part.POSTMASTER, Part.ALL):
             database.thaw(lag_s())
-        if part in (Part.POSTMASTER, Part.ALL):
-            database.postmaster_frozen = False
         if part is Part.RECEIVER:
             database.receiver.thaw()
 

@@ -8,7 +8,7 @@ from tests.chaos.story import Story
 
 from .world import Mistakes, World
 
-BEFORE_S = 2.5
+BEFORE_S = 1.0
 """Simulated time for the cluster to come up before the story begins."""
 SERVES_WITHIN_S = 1.5
 """At the end, a write through the name was acknowledged within this."""
@@ -28,7 +28,7 @@ def play(story: Story, seed: int, mistakes: Mistakes | None = None) -> tuple[His
 def _facts(world: World) -> Facts:
     databases = world.shared.databases
     writable = [node_id for node_id in world.shared.served if databases[node_id].writable]
-    at_end = writable[-1] if writable else (world.shared.served or [None])[-1]
+    at_end = next(reversed(writable or world.shared.served), None)
     since_s = world.story.ends_at_s - SERVES_WITHIN_S
     served = any(
         e.at_s >= since_s and e.kind is Kind.ACKNOWLEDGED and not e.pinned for e in world.clients.events

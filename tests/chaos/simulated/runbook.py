@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from qnwis.continuity.assessment import assess
 from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, NodeState
@@ -86,7 +87,7 @@ def collect(place: Place, party: str) -> Flow:
     """What every agent says now, asked from that party."""
     taken_at = moment(place.now())
     calls = [
-        place.network.call(party, node.agent_process, lambda node=node: node.agent.state(), STATE_TIMEOUT_S)
+        place.network.call(party, node.agent_process, partial(_state, node), STATE_TIMEOUT_S)
         for node in place.nodes.values()
     ]
     seen = []
@@ -184,7 +185,7 @@ class Run:
             place.network.call(
                 WORKER,
                 node.agent_process,
-                lambda node=node: node.agent.leases.promise(asked),
+                partial(_promise, node, asked),
                 ANSWER_WITHIN_S,
             )
             for node in place.nodes.values()
@@ -218,20 +219,21 @@ class Run:
             place.network.call(
                 WORKER,
                 node.agent_process,
-                lambda node=node: node.agent.leases.withdrawn(self._epoch, self.run_id),
+                partial(_withdrawn, node, self._epoch, self.run_id),
                 ANSWER_WITHIN_S,
             )
             for node in place.nodes.values()
         ]
+        heard = []
         for call in calls:
-            yield call
-        return True
+            heard.append((yield call))
+        return any(heard)
 
     def _promote(self, plan: Plan, action: PromoteTarget, may_be_ordered: bool) -> Flow:
         place = self._place
         evidence: ClusterEvidence = yield from collect(place, WORKER)
         target = evidence.of(action.node_id).state
-        begun = target is not None and target.epoch >= self._epoch
+        begun = target is not None and target.epoch >= self._epoch and target.in_recovery is False
         if place.checks_target and not begun:
             refusal = promotion_refusal(plan, place.cluster, place.policy, evidence)
             if refusal is not None and may_be_ordered:
@@ -316,3 +318,18 @@ def _outcome(action: Action, answer: Receipt | Refusal | None) -> Outcome | Unre
     if isinstance(answer, Refusal):
         return _ended(action, OutcomeStatus.FAILED, answer.message)
     return _ended(action, OutcomeStatus.SUCCEEDED)
+
+
+# What agents are asked; which life of an agent answers is known when the question arrives.
+
+
+def _state(node: Node) -> object:
+    return node.agent.state()
+
+
+def _promise(node: Node, asked: PromiseRequest) -> object:
+    return node.agent.leases.promise(asked)
+
+
+def _withdrawn(node: Node, epoch: int, run_id: str) -> object:
+    return node.agent.leases.withdrawn(epoch, run_id)

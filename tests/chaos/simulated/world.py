@@ -38,7 +38,8 @@ from .runbook import collect
 from .temporal import Temporal
 from .vantage import Vantage
 
-TERMS = LeaseTerms(duration_s=3.0, renew_every_s=1.0)
+TERMS = LeaseTerms(duration_s=2.5, renew_every_s=0.75)
+"""As in the lab, but renewed less often, which takes longer to be played."""
 LOG_BEGINS = 1000
 OPERATOR = "operator"
 """Where people sit: no story cuts them off."""
@@ -84,9 +85,9 @@ class World:
                 network,
                 name,
                 self.nodes,
-                self.cluster.heartbeat,
+                self.cluster,
                 self.temporal,
-                self.guardian.take,
+                self.guardian,
             )
             for name in VANTAGES
         }
@@ -168,10 +169,12 @@ class World:
             else:
                 getattr(node, verb)(place.part)
             return
+        if party == "worker":
+            self._to_process(verb, "vantage-1", place)  # stands in the worker
         process = self._process(party)
         match verb:
             case "start" if party in self.vantages and not process.alive:
-                self.vantages[party].start()
+                process.start()
             case "start" if party == "clients" and not process.alive:
                 self.clients.start()
             case "start" if not process.alive:
