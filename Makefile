@@ -2,6 +2,7 @@
 #   make demo    kill a primary, watch the failover; exits 0 only if it was verified
 #   make test    unit and integration tests on real processes
 #   make check   ruff, mypy --strict, import-linter
+#   make matrix  SIGKILL of worker and Temporal server at every point of a failover; MATRIX=promote,flip for some
 #   make histories  record again what the replay test replays
 #   make bench   speed of planning, verification and simulation
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check histories bench soak clean install-system lock wheel
+.PHONY: demo test check matrix histories bench soak clean install-system lock wheel
 
 demo: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo $(ARGS)
@@ -23,6 +24,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+matrix: $(STAMP)
+	@MATRIX='$(MATRIX)' $(BIN)/python -m pytest tests/integration/continuity/test_matrix_on_real_parts.py -m matrix -s $(ARGS)
 
 histories: $(STAMP)
 	@$(BIN)/python -m tests.integration.continuity.record_histories $(ARGS)

@@ -56,6 +56,16 @@ class Guarding:
         while len(self._guards) < COUNT:
             self._guards.append(self._started(until))
 
+    def hand_on(self) -> tuple[tuple[int, int], ...]:
+        """Pid and pipe of each guard."""
+        return tuple((guard.pid, guard.pipe) for guard in self._guards)
+
+    def go_on(self, guards: tuple[tuple[int, int], ...]) -> None:
+        """Take over the guards that an earlier program of this process started."""
+        self._guards = [Guard(pid, pipe) for pid, pipe in guards]
+        for guard in self._guards:
+            os.set_inheritable(guard.pipe, False)
+
     def over(self) -> None:
         """The database is no longer a writable one; the guards end without touching it."""
         for guard in self._guards:
