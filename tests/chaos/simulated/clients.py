@@ -15,7 +15,7 @@ PARTY = "clients"
 NAMED_PAUSES_S = (0.15, 0.4)
 """One client each, about so long between two of its writes."""
 PINNED_PAUSE_S = 0.4
-AGAIN_S = 0.15
+AGAIN_S = 0.3
 """After a write that came to nothing."""
 NO_ANSWER_S = 1.0
 RESOLVED_WITHIN_S = 0.5
