@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,6 +16,7 @@ from .play import play
 from .world import Mistakes
 
 AT_ONCE = 100
+COLLECTED_EVERY = 20
 
 
 @dataclass
@@ -53,7 +55,10 @@ def play_index(seed: int, index: int, mistakes: Mistakes | None = None) -> Resul
 def _played(chunk: tuple[int, Sequence[int]]) -> Tally:
     seed, indices = chunk
     tally = Tally()
+    gc.disable()  # a played world is one tangle of cycles; to look for it at every turn takes a tenth
     for index in indices:
+        if index % COLLECTED_EVERY == 0:
+            gc.collect()
         result = play_index(seed, index)
         tally.outcomes[result.outcome.partition(" (run")[0]] += 1
         if not result.ok:
