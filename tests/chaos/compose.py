@@ -6,6 +6,7 @@ their database runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -28,6 +29,17 @@ REJOINS = 0.6
 def compose(seed: int, index: int) -> Story:
     """The story of that index among those of the seed."""
     return _Composer(Random(f"{seed}/{index}"), f"Composed, SEED={seed} index {index}").story()
+
+
+def slug_of(seed: int, index: int) -> str:
+    """By this name the story is played again."""
+    return f"composed-{seed}-{index}"
+
+
+def seed_and_index(slug: str) -> tuple[int, int] | None:
+    """What `slug_of` made the name from; None for another name."""
+    found = re.fullmatch(r"composed-(\d+)-(\d+)", slug)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 class _Composer:
@@ -94,14 +106,17 @@ class _Composer:
     def kill_part(self, at_s: float) -> None:
         node, part = self.a_node(), self.rng.choice(("database", "database", "agent", "guard", "receiver"))
         if part == "guard" and not self._may_strike(node):
-            return self.kill_machine(at_s)
+            self.kill_machine(at_s)
+            return
         self.add(at_s, "kill", {"party": node, "part": part})
         if part == "agent" and (back_s := self.again(at_s)) is not None:
             self.add(back_s, "start", node)
 
     def freeze(self, at_s: float) -> None:
         node = self.a_node()
-        part = self.rng.choice(("all", "all", "agent", "agent", "guard", "database", "postmaster", "receiver"))
+        part = self.rng.choice(
+            ("all", "all", "agent", "agent", "guard", "database", "postmaster", "receiver")
+        )
         if part in ("agent", "guard") and not self._may_strike(node):
             part = "all"
         self.add(at_s, "freeze", {"party": node, "part": part})

@@ -12,10 +12,10 @@ from .nameserver import TTL_S, Nameserver
 from .network import Network
 
 PARTY = "clients"
-NAMED_PAUSES_S = (0.15, 0.4)
+NAMED_PAUSES_S = (0.2, 0.6)
 """One client each, about so long between two of its writes."""
 PINNED_PAUSE_S = 0.4
-AGAIN_S = 0.15
+AGAIN_S = 0.3
 """After a write that came to nothing."""
 NO_ANSWER_S = 1.0
 RESOLVED_WITHIN_S = 0.5

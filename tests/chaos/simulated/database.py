@@ -178,10 +178,14 @@ class Database:
         lsn = self.position.lsn + self._kernel.rng.randint(*ROW_BYTES)
         self.position = Position(branch, lsn)
         self._shared.rows.add(row, branch, lsn)
-        if local or not self._shared.required_acks:
+        if local:
+            # It travels with the next write or ping: nobody waits for it, and it saves events.
             answer(Kind.ACKNOWLEDGED, branch.timeline, lsn)
-        else:
+            return
+        if self._shared.required_acks:
             self._waiting.append((lsn, branch, answer))
+        else:
+            answer(Kind.ACKNOWLEDGED, branch.timeline, lsn)
         self._push_all()
 
     def _confirmed(self, stream: Stream, position: Position) -> None:

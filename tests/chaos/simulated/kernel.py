@@ -5,8 +5,8 @@ A flow that waits is a generator: it yields seconds to sleep, or a `Future` whos
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Generator
+from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
@@ -23,13 +23,13 @@ class Kernel:
         self._count = 0
 
     def after(self, delay_s: float, do: Callable[..., None], *arguments: Any) -> None:
-        self._count += 1
-        heapq.heappush(self._queue, (self.now_s + delay_s, self._count, do, arguments))
+        self._count = count = self._count + 1
+        heappush(self._queue, (self.now_s + delay_s, count, do, arguments))
 
     def run(self, until_s: float) -> None:
         queue = self._queue
         while queue and queue[0][0] <= until_s:
-            self.now_s, _, do, arguments = heapq.heappop(queue)
+            self.now_s, _, do, arguments = heappop(queue)
             do(*arguments)
         self.now_s = until_s
 
@@ -118,6 +118,9 @@ class Process:
             ended.resolve(stop.value)
             return
         if isinstance(wanted, Future):
+            if wanted.done:
+                self._step(flow, wanted.value, ended)
+                return
             life = self.life
             wanted.then(lambda value: self._due(life, self._step, (flow, value, ended)))
         else:

@@ -18,6 +18,8 @@ def play(story: Story, seed: int, mistakes: Mistakes | None = None) -> tuple[His
     """What the clients saw, and what else is known. The same story and seed give the same."""
     world = World(story, seed, -BEFORE_S, mistakes or Mistakes())
     world.start()
+    world.kernel.run(0.0)
+    world.clients.start()
     for operation in story.operations:
         world.kernel.run(operation.at_s)
         world.do(operation)

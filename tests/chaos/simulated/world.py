@@ -38,7 +38,7 @@ from .runbook import collect
 from .temporal import Temporal
 from .vantage import Vantage
 
-TERMS = LeaseTerms(duration_s=2.5, renew_every_s=0.75)
+TERMS = LeaseTerms(duration_s=2.5, renew_every_s=0.9)
 """As in the lab, but renewed less often, which takes longer to be played."""
 LOG_BEGINS = 1000
 OPERATOR = "operator"
@@ -116,7 +116,7 @@ class World:
                 made.guard.end_all = lambda: None  # type: ignore[method-assign]
 
     def start(self) -> None:
-        """Every part, as at the beginning of a story."""
+        """Every part but the clients."""
         for node in self.nodes.values():
             node.start()
             if node.database is not None and node.database.standby:
@@ -126,7 +126,6 @@ class World:
         for vantage in self.vantages.values():
             vantage.start()
         self.temporal.begin(self.guardian.flow())
-        self.clients.start()
 
     def _agent_tells(self, node: Node) -> None:
         for vantage in self.vantages.values():
