@@ -39,7 +39,7 @@ class Machine:
     leased: bool = True
     """Of the primary: whether its lease lasts, so that it takes writes."""
     promised: tuple[int, str] = (0, "")
-    """Epoch and run."""
+    """Epoch and run; the epoch that the agent reports is never below it."""
     timeline: int = 1
     lsn: int = 0x3000060
     epoch: int = 0
@@ -113,8 +113,9 @@ class World:
 
     async def state(self, node: Node, *, timeout_s: float) -> NodeState:
         machine = self._answering(node)
+        epoch = max(machine.epoch, machine.promised[0])
         if node.role is NodeRole.WITNESS:
-            return NodeState(node_id=node.node_id, role=node.role, database_up=False, epoch=machine.epoch)
+            return NodeState(node_id=node.node_id, role=node.role, database_up=False, epoch=epoch)
         upstream = self.machines.get(machine.upstream or "")
         streaming = upstream is not None and upstream.on and upstream.primary and upstream.leased
         followers = [m for m in self.machines.values() if m.on and m.upstream == node.node_id]
@@ -137,7 +138,7 @@ class World:
                 for m in followers
                 if machine.primary
             ),
-            epoch=machine.epoch,
+            epoch=epoch,
         )
 
     async def order(self, node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:
