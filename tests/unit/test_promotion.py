@@ -1,4 +1,4 @@
-"""The last gate before the point of no return: the target is compared again once the old primary is fenced."""
+"""The last gate before the point of no return: the target is compared again after the fence."""
 
 from __future__ import annotations
 
