@@ -4,6 +4,7 @@
 #   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones
 #   make check   ruff, mypy --strict, import-linter
+#   make matrix  SIGKILL of worker and Temporal server at every point of a failover; MATRIX=promote,flip for some
 #   make histories  record again what the replay test replays
 #   make bench   speed of planning, verification and simulation
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
@@ -14,7 +15,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
-.PHONY: demo test check chaos chaos-simulated histories bench soak clean install-system lock wheel
+.PHONY: demo test check matrix chaos chaos-simulated histories bench soak clean install-system lock wheel
 
 demo: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo $(ARGS)
@@ -27,6 +28,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+matrix: $(STAMP)
+	@MATRIX='$(MATRIX)' $(BIN)/python -m pytest tests/integration/continuity/test_matrix_on_real_parts.py -m matrix -s $(ARGS)
 
 chaos: $(STAMP)
 	@$(CHAOS) $(if $(RUNS),--runs $(RUNS))

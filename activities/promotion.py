@@ -145,9 +145,9 @@ class Promotion:
 
 
 def _has_begun(request: PromoteRequest, evidence: ClusterEvidence) -> bool:
-    """Whether an earlier attempt promoted the target: then there is no way back, and no question left.
+    """Whether an earlier attempt has promoted the target: then there is no way back, and no question left.
 
-    Its epoch alone does not say so: it promised that when the old primary was fenced.
+    Its epoch alone tells nothing: it promised that when the old primary was fenced.
     """
     state = evidence.of(request.action.node_id).state
-    return state is not None and state.epoch >= request.epoch and state.in_recovery is False
+    return state is not None and state.database_up and not state.in_recovery and state.epoch >= request.epoch

@@ -19,6 +19,7 @@ from activities.evidence import Evidence
 from activities.fencing import Fencing
 from activities.health import Health
 from activities.notification import Notifications
+from activities.past_runs import PastRuns
 from activities.planning import Planning
 from activities.promotion import Promotion
 from activities.verification import Verification
@@ -79,8 +80,9 @@ def providers_for(settings: WorkerSettings) -> Providers:
     )
 
 
-def runbook_activities(p: Providers) -> list[Callable[..., Any]]:
+def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]:
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
+    past_runs = PastRuns(client)
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     return [
         evidence.load_cluster,
@@ -96,6 +98,8 @@ def runbook_activities(p: Providers) -> list[Callable[..., Any]]:
         promotion.preview_repoint,
         dns.flip,
         dns.preview_flip,
+        past_runs.look_back,
+        past_runs.watch_runs,
         Verification(p.nodes, p.dns).verify,
         Audit(p.audit).record,
         Notifications(p.notifier).notify,
@@ -108,7 +112,7 @@ def workers_for(client: Client, settings: WorkerSettings, p: Providers) -> Seque
         client,
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
-        activities=runbook_activities(p),
+        activities=runbook_activities(client, p),
         activity_executor=ThreadPoolExecutor(4, thread_name_prefix="activity"),
         workflow_runner=sandbox(),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),

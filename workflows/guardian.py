@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
 
 from . import options
+from .guarded_runs import GuardedRuns
 from .guardian_state import AcknowledgeRequest, GuardianState, GuardianView, PauseRequest, ResumeRequest
-from .names import CLUSTER, KIND, failover_id, guardian_id
-from .primary_failure import PrimaryFailure
+from .names import CLUSTER, KIND, guardian_id
 from .watching import Watches
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.evidence import ClusterName, Evidence
+    from activities.past_runs import RunsReport
     from activities.planning import AssessRequest, Planning
     from qnwis.config.registry import Registered
     from qnwis.continuity.detection import Verdict, judge, needs_evidence
@@ -42,9 +42,8 @@ with workflow.unsafe.imports_passed_through():
         remembered,
     )
     from qnwis.continuity.refusal import Refusal
-    from qnwis.continuity.run import Assessment, Detection, FailoverRequest, RunKind
+    from qnwis.continuity.run import Assessment, Detection, FailoverRequest
     from qnwis.continuity.topology import NodeStatus
-    from qnwis.runbook import load_runbook
 
 
 @workflow.defn(failure_exception_types=[ValidationError])
@@ -70,6 +69,7 @@ class Guardian:
         self.watching_since = state.watching_since or workflow.now()
         self.changed_at = state.changed_at or self.watching_since
         self.events_before_new = state.events_before_new
+        self.runs = GuardedRuns(self.cluster_id)
         self.woken = False
         self.retry_at: datetime | None = None
         self.retry_after = RETRY_FIRST
@@ -85,12 +85,18 @@ class Guardian:
             )
         workflow.upsert_search_attributes([CLUSTER.value_set(self.cluster_id), KIND.value_set("guardian")])
         await self._look_around()
+        await self.runs.watch(self._learn_of_runs)
         while not self._should_continue_as_new():
             self.watches.keep_going(self.registered.cluster)
             await self._judge()
-            await self._act(self._decide())
+            unfinished = self.runs.to_finish()
+            if unfinished is not None:
+                await self._see_through(unfinished)
+            else:
+                await self._act(self._decide())
             await self._next_event()
         await self.watches.stop()
+        await self.runs.stop_watching()
         await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.continue_as_new(self._state())
 
@@ -128,6 +134,16 @@ class Guardian:
         if any(report.cluster_changed for report in reports) or (reports and self.primary_node_id is None):
             await self._look_around()
 
+    async def _learn_of_runs(self, report: RunsReport) -> None:
+        """Runs count whoever started them, and whoever was the guardian then."""
+        known = {run.run_id for run in self.history}
+        unknown = [run for run in report.recent if run.run_id not in known]
+        for run in unknown:
+            self._remember(run)
+        if any(run.moved for run in unknown):
+            await self._look_around()
+        self.woken = self.woken or bool(unknown) or report.unfinished is not None
+
     def _something_happened(self) -> bool:
         return self.woken or self.watches.something_happened
 
@@ -162,7 +178,7 @@ class Guardian:
         self.holding, self.retry_at = None, None
         match decision:
             case Start():
-                await self._fail_over()
+                await self._see_through(self._request())
             case Propose():
                 await self._propose()
             case Hold(refusal=refusal, look_again=True):
@@ -173,18 +189,10 @@ class Guardian:
             case _:
                 self.proposal = None
 
-    async def _fail_over(self) -> None:
-        """Start the runbook under the cluster's lock and wait for it, watching meanwhile."""
+    async def _see_through(self, request: FailoverRequest) -> None:
+        """Have a run under the cluster's lock and wait for its end, watching meanwhile."""
         try:
-            run = await workflow.start_child_workflow(
-                PrimaryFailure.run,
-                self._request(),
-                id=failover_id(self.cluster_id),
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-                static_summary=f"Failover of {self.cluster_id}: {self.primary_node_id} failed",
-                static_details=load_runbook(RunKind.PRIMARY_FAILURE).text,
-            )
+            run = await self.runs.start(request)
         except WorkflowAlreadyStartedError:
             self._try_again_later("a run holds the cluster's lock")
             return

@@ -90,3 +90,14 @@ def watch(summary: str, task_queue: str) -> ActivityConfig:
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
         summary=summary,
     )
+
+
+def watch_runs(summary: str) -> ActivityConfig:
+    """Watching the cluster's runs: as long as nothing changes, whatever becomes of the worker that does."""
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(days=365),
+        heartbeat_timeout=timedelta(seconds=4),
+        retry_policy=_retry(200, 5),
+        cancellation_type=ActivityCancellationType.TRY_CANCEL,
+        summary=summary,
+    )

@@ -280,11 +280,12 @@ def primaries_at_most(history: History) -> int:
     """
     spans: dict[Term, tuple[float, float]] = {}
     for write in acknowledged(history):
-        begin, end = spans.get(write.term, (write.at_s, write.at_s))
+        begin, end = spans.get(write.term, (write.at_s, write.invoked_s))
         spans[write.term] = (begin, max(end, write.invoked_s))
-    most = 0
-    for term, (begin, _) in spans.items():
-        others = {t.server for t, (b, e) in spans.items() if t.server != term.server and b <= begin < e}
+    certain = {term: (begin, end) for term, (begin, end) in spans.items() if begin < end}
+    most = min(1, len(spans))
+    for term, (begin, _) in certain.items():
+        others = {t.server for t, (b, e) in certain.items() if t.server != term.server and b <= begin < e}
         most = max(most, 1 + len(others))
     return most
 

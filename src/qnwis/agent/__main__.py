@@ -1,4 +1,7 @@
-"""`python -m qnwis.agent --config agent.yaml`: run a node agent until SIGTERM."""
+"""`python -m qnwis.agent --config agent.yaml`: run a node agent until SIGTERM.
+
+On SIGHUP it executes itself anew, with the program and the file that are on disk then.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -18,6 +22,7 @@ from .config import AgentConfig, ConfigError, load_config
 from .database import Connection
 from .effects import Node
 from .files import StateError
+from .going_on import HandedOn, accept_signals, go_on_at
 from .guarding import Guarding
 from .journal import Journal
 from .keeper import Keeper
@@ -43,26 +48,30 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m qnwis.agent", description="Run the agent of one node.")
     parser.add_argument("--config", type=Path, required=True, help="the agent's YAML file")
     parser.add_argument("--new-cluster", action="store_true", help="make it a first member, and end")
+    parser.add_argument("--check", action="store_true", help="read the file, and end")
     arguments = parser.parse_args()
-    return run_from(arguments.config, new_cluster=arguments.new_cluster)
+    return run_from(arguments.config, new_cluster=arguments.new_cluster, check=arguments.check)
 
 
-def run_from(path: Path, *, new_cluster: bool = False) -> int:
-    """Run the agent that the file configures, or make it a first member; the exit status of its process."""
+def run_from(path: Path, *, new_cluster: bool = False, check: bool = False) -> int:
+    """Run the agent that the file configures, or make it a first member, or only check the file; the exit
+    status of its process."""
+    path = path.absolute()
     try:
         config = load_config(path)
         if new_cluster:
             found_cluster(config)
-        else:
-            asyncio.run(run(config))
+        elif not check:
+            asyncio.run(run(config, path))
     except (ConfigError, StateError) as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
     return 0
 
 
-async def run(config: AgentConfig) -> None:
-    """Wire the parts, serve until SIGTERM or SIGINT, then stop the database."""
+async def run(config: AgentConfig, path: Path) -> None:
+    """Wire the parts, serve until SIGTERM or SIGINT, then stop the database. `path`: the file of `config`."""
+    handed_on, started_in = HandedOn.taken(), Path.cwd()
     log_as(cluster=config.cluster_id, node=config.node_id)
     prefer()
     config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -91,16 +100,23 @@ async def run(config: AgentConfig) -> None:
         node.postgres.on_change = reporter.database_changed
         keeper = Keeper(config, node, journal, orders.lock)
 
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if handed_on is not None:
+        leases.go_on(handed_on.lease_until_s)
+        if node is not None:
+            node.guarding.go_on(handed_on.guards)
+
+    stop, again = asyncio.Event(), asyncio.Event()
+    for number, event in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, again)):
+        asyncio.get_running_loop().add_signal_handler(number, event.set)
+    accept_signals()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_WITHIN_S)
     await runner.setup()
     try:
         adopted = node is not None and node.postgres.adopt()
         await _listen(runner, config)
-        log("agent_started", epoch=leases.epoch, adopted=adopted)
-        running = [reporter.keep_looking(), leases.renew(), members.keep_together()]
+        log("agent_started", epoch=leases.epoch, adopted=adopted, goes_on=handed_on is not None)
+        going_on = go_on_at(again, path, started_in, orders.lock, partial(_hand_on, leases, node))
+        running = [reporter.keep_looking(), leases.renew(), members.keep_together(), going_on]
         if keeper is not None:
             running += [keeper.run(), keeper.enforce()]
         work = [asyncio.ensure_future(one) for one in running]
@@ -120,6 +136,12 @@ async def run(config: AgentConfig) -> None:
     leases.close()
     await speaker.aclose()
     log("agent_stopped")
+
+
+async def _hand_on(leases: Leases, node: Node | None) -> HandedOn:
+    until_s = await leases.hand_on()
+    guards = () if node is None else node.guarding.hand_on()
+    return HandedOn(pid=os.getpid(), lease_until_s=until_s, guards=guards)
 
 
 async def _listen(runner: web.AppRunner, config: AgentConfig) -> None:

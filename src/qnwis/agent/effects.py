@@ -1,4 +1,4 @@
-"""What orders do to the database: promote, follow, demote. (`rejoin` has a file of its own.)
+"""What orders do to the database: promote and demote. (`follow` and `rejoin` have files of their own.)
 
 Each looks first and then answers one of three: a Refusal, AlreadySo, or the effect to carry out. The caller
 writes the intent down in between, so an effect never begins without a trace.
@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from qnwis.continuity.membership import Peer
-from qnwis.continuity.orders import DemoteOrder, FollowOrder, PromoteOrder
+from qnwis.continuity.orders import DemoteOrder, PromoteOrder
 from qnwis.continuity.refusal import Refusal
 
 from .database import Connection, DatabaseDownError, Facts
@@ -109,31 +108,6 @@ async def promote(node: Node, order: PromoteOrder) -> Decision:
             await asyncio.sleep(POLL_S)
         after = await node.connection.facts()
         return f"{node.node_id} is the primary on timeline {after.timeline} at LSN {after.write_lsn}"
-
-    return effect
-
-
-async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
-    """Replicate from `upstream`, without a restart of the database."""
-    facts = await node.facts()
-    if not node.postgres.standby or (facts is not None and not facts.in_recovery):
-        return Refusal(
-            rule="is_primary",
-            message=f"{node.node_id} cannot follow {upstream.node_id}: it is a primary",
-            values={"node_id": node.node_id, "upstream": upstream.node_id},
-            remedy="Order a rejoin, which rewinds it to the upstream's history",
-        )
-    now = node.postgres.upstream
-    if now is not None and now.node_id == upstream.node_id and node.postgres.running:
-        return AlreadySo(f"{node.node_id} follows {upstream.node_id} already")
-
-    async def effect() -> str:
-        node.postgres.set_upstream(upstream)
-        if node.postgres.running:
-            node.postgres.reload()
-        else:
-            await node.postgres.start()
-        return f"{node.node_id} follows {upstream.node_id}, before that {now.node_id if now else 'nobody'}"
 
     return effect
 

@@ -20,7 +20,7 @@ LONGEST_PAUSE_S = 5.0
 """Between two attempts; each pause is twice the one before."""
 ENFORCE_EVERY_S = 0.1
 STEADY_AFTER_S = 10.0
-"""A database that ran for this long had a good start: pauses begin anew, and it may be restarted at once."""
+"""A database that ran for this long had a good start: pauses begin anew, and one more restart is worth it."""
 STARTING_S = 10.0
 """For so long a start is reported as one; how much longer it may take is for whoever watches to judge."""
 LOOK_S = 0.02
@@ -39,6 +39,7 @@ class Keeper:
         self._order_lock = order_lock
         self._restart_within_s: float | None = None
         """How long the present start may take, where it is a restart under the lease; None for others."""
+        self._restarted_at = float("-inf")
         node.postgres.on_end = self._on_end
 
     async def run(self) -> None:
@@ -70,15 +71,16 @@ class Keeper:
 
     def _on_end(self) -> None:
         """The database ended by itself: decide at once, so that whoever looks now hears it."""
-        steady = now() - self._postgres.started_at > STEADY_AFTER_S
+        again = now() - self._restarted_at < STEADY_AFTER_S
         may_run = self._postgres.standby or self._leases.held
-        self._postgres.restarting = self._config.local_restart_s > 0 and steady and may_run
+        self._postgres.restarting = self._config.local_restart_s > 0 and may_run and not again
         log("database_ended", restarting=self._postgres.restarting)
 
     async def _after_end(self) -> float:
         """Restart it, or release its lease and let it down. For how long it is let down, 0 if it is not."""
         postgres = self._postgres
         if postgres.restarting:
+            self._restarted_at = now()
             await self._try_start()
             if postgres.running:
                 self._restart_within_s = self._config.local_restart_s

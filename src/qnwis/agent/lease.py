@@ -6,6 +6,7 @@ What may be granted is decided in `qnwis.continuity.leases`; here are the disk, 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -181,6 +182,20 @@ class Leases:
             return others[0] if others and holder.rule == "promises_missing" else holder
         self._keep_holder(holder)
         return await self._until_held(ACQUIRE_WITHIN_S)
+
+    async def hand_on(self) -> float | None:
+        """Until when the lease lasts that is renewed here, after one more renewal; None without one."""
+        if not self._renewing:
+            return None
+        self._heard.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._heard.wait(), self._terms.duration_s)
+        return core.lease_until(self._holder, self._terms)
+
+    def go_on(self, until_s: float | None) -> None:
+        """Have the lease that an earlier program of this process had, and renew it."""
+        self._holder = self._holder.model_copy(update={"kept_until_s": until_s})
+        self._renewing = until_s is not None
 
     async def renew(self) -> None:
         """Renew for as long as the lease is wanted. Runs until cancelled."""

@@ -10,7 +10,8 @@ from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteO
 from qnwis.continuity.refusal import Refusal
 
 from .config import AgentConfig
-from .effects import AlreadySo, Decision, EffectError, Node, demote, follow, promote
+from .effects import AlreadySo, Decision, EffectError, Node, demote, promote
+from .follow import follow
 from .journal import Journal, Line, Mark
 from .lease import Leases
 from .logs import log

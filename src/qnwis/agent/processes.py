@@ -65,6 +65,7 @@ class Watched:
         self.ended = asyncio.Event()
         self._on_end = on_end
         self._child = child
+        self._pid = pid
         self._fd = os.pidfd_open(pid)
         asyncio.get_running_loop().add_reader(self._fd, self._ended)
 
@@ -83,5 +84,8 @@ class Watched:
         self.forget()
         if self._child is not None:
             self._child.wait()
+        else:
+            with contextlib.suppress(ChildProcessError):  # a child only of a process that went on
+                os.waitpid(self._pid, os.WNOHANG)
         self.ended.set()
         self._on_end()

@@ -44,12 +44,13 @@ class Reporter:
 
     async def look(self) -> Report:
         """The node as it is now. Never raises; answers in bounded time."""
-        if self._silent is None:
+        silent, looking = self._silent, self._looking
+        if silent is None:
             return await self._look_and_tell()
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.ensure_future(self._look_and_tell())
-        done, _ = await asyncio.wait({self._looking}, timeout=SILENT_PATIENCE_S)
-        return self._looking.result() if done else self._down(self._silent)
+        if looking is None or looking.done():
+            self._looking = looking = asyncio.ensure_future(self._look_and_tell())
+        done, _ = await asyncio.wait({looking}, timeout=SILENT_PATIENCE_S)
+        return looking.result() if done else self._down(silent)
 
     async def _look_and_tell(self) -> Report:
         report = await self._look()
@@ -96,7 +97,7 @@ class Reporter:
             return self._down("the database has just ended")
         return Report(self._state(facts), facts)
 
-    def _down(self, why: str | None, *, database_up: bool = False) -> Report:
+    def _down(self, why: str, *, database_up: bool = False) -> Report:
         return Report(self._state().model_copy(update={"why_down": why, "database_up": database_up}), None)
 
     def _state(self, facts: Facts | None = None) -> NodeState:

@@ -18,9 +18,11 @@ from workflows.guardian_state import GuardianView
 from workflows.names import SEARCH_ATTRIBUTES, failover_id
 from workflows.primary_failure import PrimaryFailure
 
-from .cluster import VANTAGES, Lab
+from .cluster import Lab
 from .errors import LabError
+from .places import CONTROL
 from .processes import Started, last_lines, python_module
+from .shape import VANTAGES
 from .temporal_server import Say, TemporalServer, obtain_server
 
 WORKER = "worker"
@@ -90,7 +92,7 @@ def start_worker(lab: Lab, server: TemporalServer) -> Started:
         *("--config-dir", str(lab.folder.config), "--state-dir", str(lab.folder.audit)),
         *("--vantage", VANTAGES[0], "--address", server.address),
     )
-    return lab.processes.start(WORKER, command, cwd=lab.folder.run)
+    return lab.processes.start(WORKER, command, cwd=lab.folder.run, place=lab.block.place(CONTROL))
 
 
 def start_vantage(lab: Lab, server: TemporalServer, name: str) -> Started:
@@ -101,7 +103,7 @@ def start_vantage(lab: Lab, server: TemporalServer, name: str) -> Started:
         *("--config-dir", str(lab.folder.config), "--address", server.address),
         *("--vantage", name, "--vantages-only"),
     )
-    return lab.processes.start(name, command, cwd=lab.folder.run)
+    return lab.processes.start(name, command, cwd=lab.folder.run, place=lab.block.place(name))
 
 
 async def _until_all_healthy(

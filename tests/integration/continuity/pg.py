@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import pwd
 import shutil
@@ -23,9 +24,10 @@ from psycopg.rows import TupleRow
 
 from qnwis.agent.config import load_config
 from qnwis.agent.files import Owner, as_user
-from qnwis.agent.lease import found_cluster
+from qnwis.agent.lease import GRANTOR, found_cluster
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.evidence import NodeEvent, NodeState
+from qnwis.continuity.leases import GrantorRecord
 from qnwis.continuity.topology import Database, Node, NodeRole
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
@@ -111,6 +113,15 @@ class TestNode:
             await asyncio.to_thread(self._agent.wait, WITHIN_S)
             self._agent = None
 
+    async def execute_anew(self) -> None:
+        """Have the agent execute itself anew; returns when it answers again, or said why it did not."""
+        before = len(self.logged("agent_started")), len(self.logged("agent_not_executed_anew"))
+        os.kill(self.agent_pid(), signal.SIGHUP)
+        async with asyncio.timeout(WITHIN_S):
+            while before == (len(self.logged("agent_started")), len(self.logged("agent_not_executed_anew"))):
+                await asyncio.sleep(0.02)
+        await self.state()
+
     async def power_off(self) -> None:
         """SIGKILL every process of the node at once, as a power switch does."""
         for pid in processes_in(self.folder):
@@ -148,11 +159,29 @@ class TestNode:
         assert self._agent is not None
         return self._agent.pid
 
-    def guard_pid(self) -> int:
-        """The guard process of this node's agent."""
-        children = Path(f"/proc/{self.agent_pid()}/task/{self.agent_pid()}/children").read_text().split()
-        (guard,) = (c for c in children if b"qnwis.agent.guard" in Path(f"/proc/{c}/cmdline").read_bytes())
-        return int(guard)
+    def guard_pids(self) -> list[int]:
+        """The guard processes of this node's agent; they outlive it for a moment."""
+        found = []
+        for pid in processes_in(self.folder / "state"):
+            with contextlib.suppress(OSError):
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if b"qnwis.agent.guard" in command and str(self.data_dir).encode() in command:
+                    found.append(pid)
+        return found
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """What the agent has logged under that name so far, oldest first."""
+        lines = (self.folder / "agent.log").read_text().splitlines()
+        found = [json.loads(line) for line in lines if line.startswith("{")]
+        return [line for line in found if line["event"] == event]
+
+    def configure(self, **changes: object) -> None:
+        """Change the agent's file; it is read at the agent's next start."""
+        self.config.write_text(yaml.safe_dump({**yaml.safe_load(self.config.read_text()), **changes}))
+
+    def grants(self) -> GrantorRecord:
+        """What the agent has on its disk about its promises and its grant."""
+        return GrantorRecord.model_validate_json((self.folder / "state" / GRANTOR).read_text())
 
     async def serves(self) -> bool:
         """Whether the database takes a write now."""

@@ -20,11 +20,16 @@ from typing import Any
 
 from temporalio.client import WorkflowHandle, WorkflowHistory
 
+from qnwis.continuity.run import AbortRequest
+from qnwis.providers.errors import Unreachable
 from qnwis.temporal import connect
 from workflows.guardian import Guardian
 from workflows.guardian_state import AcknowledgeRequest, PauseRequest, ResumeRequest
+from workflows.names import failover_id
+from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Stage, dev_server
+from .matrix import reset
 
 HISTORIES = Path(__file__).parents[2] / "histories"
 WORKER = "worker@lab"
@@ -50,6 +55,30 @@ async def primary_failure_rolled_back(on: Stage) -> WorkflowHandle[Any, Any]:
 
 async def primary_failure_refused(on: Stage) -> WorkflowHandle[Any, Any]:
     return await _ended(on)
+
+
+async def primary_failure_finished(on: Stage) -> WorkflowHandle[Any, Any]:
+    """What finishes a run that was terminated past the point of no return."""
+    on.world.kill("node-1")
+    run = await _at(on, "promote")
+    await run.terminate("enough")
+    return await _ended(on, continues="unfinished")
+
+
+async def primary_failure_reset(on: Stage) -> WorkflowHandle[Any, Any]:
+    on.world.kill("node-1")
+    await reset(await _at(on, "promote"), on.client, -1)
+    run = on.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(on.cluster_id))
+    await run.result()
+    return run
+
+
+async def primary_failure_aborted(on: Stage) -> WorkflowHandle[Any, Any]:
+    on.world.kill("node-1")
+    run = await _at(on, "power_off")
+    await run.execute_update(PrimaryFailure.abort, AbortRequest(by="operator", reason="wrong cluster"))
+    await run.result()
+    return run
 
 
 async def primary_failure_dry_run(on: Stage) -> WorkflowHandle[Any, Any]:
@@ -116,6 +145,9 @@ SCENES: dict[str, Scene] = {
         primary_failure_rolled_back,
         primary_failure_refused,
         primary_failure_dry_run,
+        primary_failure_finished,
+        primary_failure_reset,
+        primary_failure_aborted,
         guardian_failed_over,
         guardian_paused,
         guardian_partition_suspected,
@@ -128,6 +160,16 @@ SCENES: dict[str, Scene] = {
 async def _ended(on: Stage, **request: object) -> WorkflowHandle[Any, Any]:
     run = await on.start(initiated_by="operator", reason="recorded for replay", **request)
     await run.result()
+    return run
+
+
+async def _at(on: Stage, effect: str) -> WorkflowHandle[Any, Any]:
+    """A run that has asked for this effect, and is told that it did not come about, once."""
+    asked = asyncio.Event()
+    on.world.before_effect = lambda kind: asked.set() if kind == effect else None
+    on.world.fail_next(effect, Unreachable("lost"), Unreachable("lost"), Unreachable("lost"))
+    run = await on.start(initiated_by="operator", reason="recorded for replay")
+    await asked.wait()
     return run
 
 
@@ -163,7 +205,8 @@ async def record(names: list[str]) -> None:
     HISTORIES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as home:
         async with dev_server(Path(home) / "temporal") as server:
-            client = await connect(server.address)
+            client = await connect(server.found.address)
+            client.service_client.config.identity = WORKER  # who terminated a run stands in its record
             for name in names:
                 async with AsyncExitStack() as running, asyncio.timeout(60):
                     on = Stage.set(client, Path(home) / name)

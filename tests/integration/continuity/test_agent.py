@@ -6,16 +6,13 @@ All tests share one synchronous cluster; each starts from a healed one, whoever 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import httpx
-import psycopg
 import pytest
 
 from qnwis.agent.config import load_config
@@ -23,56 +20,12 @@ from qnwis.agent.files import StateError
 from qnwis.agent.journal import Line, Mark
 from qnwis.agent.lease import found_cluster
 from qnwis.agent.processes import processes_in
-from qnwis.continuity.lease_messages import PromiseRequest
-from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
-from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 
 from .pg import TestCluster, TestNode, running_cluster
-
-
-@dataclass
-class Scene:
-    """A healthy cluster with the roles of the moment."""
-
-    cluster: TestCluster
-    primary: TestNode
-    standby: TestNode
-    other: TestNode
-    epoch: int
-    """An epoch that no node has obeyed yet."""
-
-    async def order(self, member: TestNode, order: AnyOrder) -> Receipt:
-        return await self.cluster.nodes.order(member.node, order, timeout_s=40)
-
-    async def refused(self, member: TestNode, order: AnyOrder) -> str:
-        """The rule by which the order is refused."""
-        with pytest.raises(Refused) as caught:
-            await self.order(member, order)
-        return caught.value.refusal.rule
-
-    def promote(self, effect: str = "promote", *, epoch: int | None = None) -> PromoteOrder:
-        return PromoteOrder(**self._head(effect, epoch))
-
-    def demote(self, effect: str = "demote") -> DemoteOrder:
-        return DemoteOrder(**self._head(effect, None))
-
-    def follow(self, upstream: TestNode, effect: str = "follow", *, epoch: int | None = None) -> FollowOrder:
-        return FollowOrder(upstream=upstream.node_id, **self._head(effect, epoch))
-
-    def rejoin(self, upstream: TestNode, effect: str = "rejoin") -> RejoinOrder:
-        return RejoinOrder(upstream=upstream.node_id, **self._head(effect, None))
-
-    def _head(self, effect: str, epoch: int | None) -> dict[str, object]:
-        run_id = f"run-{self.epoch}"
-        return {"effect_id": f"{run_id}:{effect}", "run_id": run_id, "epoch": epoch or self.epoch}
-
-    async def fail_over(self) -> None:
-        """The standby is promoted, the other node follows it."""
-        await self.order(self.standby, self.promote())
-        await self.order(self.other, self.follow(self.standby))
-        await self.other.until(streaming=True, upstream=self.standby.node_id)
+from .scene import Scene, healed, rows, until_gone, until_kept_down
 
 
 @pytest.fixture(scope="module")
@@ -83,28 +36,7 @@ async def shared_cluster() -> AsyncIterator[TestCluster]:
 
 @pytest.fixture
 async def scene(shared_cluster: TestCluster) -> Scene:
-    cluster = shared_cluster
-    for member in cluster.members.values():
-        if not member.agent_runs:
-            await member.start_agent()
-    states = {member.node_id: await member.state() for member in cluster.members.values()}
-    newest = max(state.epoch for state in states.values())
-    holder = max(states.values(), key=lambda state: (state.writable, state.epoch)).node_id
-    primary = cluster[holder]
-    await primary.until(writable=True)
-    for member in cluster.members.values():
-        if member is not primary:
-            heal = f"heal-{newest}-{member.node_id}-{datetime.now(UTC).timestamp()}"
-            order = RejoinOrder(effect_id=heal, run_id="heal", epoch=newest or 1, upstream=holder)
-            await cluster.nodes.order(member.node, order, timeout_s=40)
-            await member.until(streaming=True, upstream=holder)
-    standby, other = (member for member in cluster.members.values() if member is not primary)
-    await primary.sql("CREATE TABLE IF NOT EXISTS rows (name text)")
-    return Scene(cluster, primary, standby, other, newest + 2)
-
-
-async def rows(member: TestNode) -> set[str]:
-    return {name for (name,) in await member.sql("SELECT name FROM rows")}
+    return await healed(shared_cluster)
 
 
 async def test_a_promotion_happens_once(scene: Scene) -> None:
@@ -142,6 +74,40 @@ async def test_the_promoted_node_is_synchronous_and_the_other_follows_without_a_
     assert lsn is not None
     state = await scene.other.state()
     assert state.receive_lsn is not None and state.receive_lsn >= lsn - 1024
+
+
+async def test_a_follower_that_does_not_replay_what_it_is_sent_is_restarted(scene: Scene) -> None:
+    # Stands for one that reads its own log again and again: it streams, and gets nowhere.
+    await scene.other.sql("SELECT pg_wal_replay_pause()")
+    await scene.primary.power_off()
+    await scene.order(scene.standby, scene.promote())
+
+    followed = await scene.order(scene.other, scene.follow(scene.standby))
+
+    assert "until it was restarted" in followed.detail
+    await scene.other.until(streaming=True, upstream=scene.standby.node_id)
+    await scene.standby.sql("INSERT INTO rows VALUES ('after the restart')")
+    await until_rows(scene.other, "after the restart")
+
+
+async def test_a_follower_that_no_restart_helps_is_said_not_to_stream(scene: Scene) -> None:
+    await scene.primary.power_off()
+    await scene.order(scene.standby, scene.promote())
+    async with scene.standby.connect() as connection:
+        await connection.execute("SET synchronous_commit = local")
+        await connection.execute("ALTER ROLE replicator NOLOGIN")
+        followed = await scene.order(scene.other, scene.follow(scene.standby))
+        assert "does not stream, nor after a restart" in followed.detail
+        await connection.execute("ALTER ROLE replicator LOGIN")
+    await scene.other.until(streaming=True, upstream=scene.standby.node_id)
+
+
+async def test_an_upstream_that_does_not_answer_is_no_reason_for_a_restart(scene: Scene) -> None:
+    postmaster = scene.other.postmaster_pid()
+    await scene.standby.power_off()
+    followed = await scene.order(scene.other, scene.follow(scene.standby))
+    assert "does not answer" in followed.detail
+    assert scene.other.postmaster_pid() == postmaster
 
 
 async def test_an_older_epoch_is_refused_even_by_an_agent_that_was_killed(scene: Scene) -> None:
@@ -222,18 +188,6 @@ async def test_a_demoted_primary_stays_down_until_it_has_an_upstream(scene: Scen
     await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
 
 
-async def test_a_crash_of_the_database_is_pushed_and_the_database_started_again(scene: Scene) -> None:
-    await scene.primary.sql("INSERT INTO rows VALUES ('before the crash')")
-    async with asyncio.timeout(30), scene.primary.watching() as events:
-        os.kill(scene.primary.postmaster_pid(), signal.SIGKILL)
-        down = await anext(events)
-        assert (down.database_up, down.writable) == (False, False)
-        up = await anext(events)
-        while not up.writable:
-            up = await anext(events)
-    assert "before the crash" in await rows(scene.primary)
-
-
 async def test_an_old_primary_stays_down_when_another_held_the_lease_since(scene: Scene) -> None:
     await scene.primary.power_off()
     await scene.fail_over()
@@ -292,41 +246,6 @@ async def test_an_agent_that_is_told_to_stop_stops_its_database_first(scene: Sce
         await scene.other.state()
 
 
-async def test_a_frozen_database_is_not_up(scene: Scene) -> None:
-    frozen = processes_in(scene.other.data_dir)
-    for pid in frozen:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        state = await scene.other.state()
-    finally:
-        for pid in frozen:
-            os.kill(pid, signal.SIGCONT)
-    assert not state.database_up and state.why_down is not None
-    await scene.other.until(database_up=True, streaming=True)
-
-
-async def test_exhausted_connections_are_not_ready_but_up(scene: Scene) -> None:
-    async with contextlib.AsyncExitStack() as taken:
-        with pytest.raises(psycopg.OperationalError, match=r"too many clients|remaining connection slots"):
-            while True:
-                await taken.enter_async_context(scene.other.connect())
-        probe = await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)
-        assert (probe.ok, probe.error_type) == (False, "http_503")
-        assert (await scene.other.state()).database_up
-
-        # An agent that finds not even a reserved connection still knows that the database is up.
-        await scene.other.stop_agent(signal.SIGKILL)
-        with contextlib.suppress(psycopg.OperationalError):
-            while True:
-                await taken.enter_async_context(scene.other.connect())
-        await scene.other.start_agent()
-        state = await scene.other.state()
-        assert (state.database_up, state.in_recovery) == (True, None)
-        assert not (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)).ok
-    await scene.other.until(streaming=True)
-    assert (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)).ok
-
-
 async def test_orders_that_do_not_fit_are_refused_and_change_nothing(scene: Scene) -> None:
     assert await scene.refused(scene.primary, scene.follow(scene.standby)) == "is_primary"
     assert await scene.refused(scene.primary, scene.rejoin(scene.standby)) == "upstream_not_primary"
@@ -375,61 +294,11 @@ async def journal(scene: Scene, member: TestNode) -> list[Line]:
     return [Line.model_validate(line) for line in (await ask(member, "/journal")).json()]
 
 
-async def until_kept_down(member: TestNode, rule: str) -> None:
-    async with asyncio.timeout(30):
-        while f"[{rule}]" not in ((await member.state()).why_down or ""):
-            await asyncio.sleep(0.02)
-    assert not (await member.state()).database_up
-
-
 async def until_rows(member: TestNode, name: str) -> None:
     """Returns when the row has been replayed there."""
     async with asyncio.timeout(30):
         while name not in await rows(member):
             await asyncio.sleep(0.02)
-
-
-async def test_a_frozen_agent_does_not_keep_its_database_writable(scene: Scene) -> None:
-    agent = scene.primary.agent_pid()
-    os.kill(agent, signal.SIGSTOP)
-    try:
-        await until_gone(scene.primary)
-    finally:
-        os.kill(agent, signal.SIGCONT)
-    await scene.primary.until(writable=True)
-
-
-async def test_a_database_ends_with_its_agent(scene: Scene) -> None:
-    await scene.primary.stop_agent(signal.SIGKILL)
-    await until_gone(scene.primary)
-    await scene.primary.start_agent()
-    await scene.primary.until(writable=True)
-
-
-async def test_a_primary_that_loses_its_majority_stops_though_its_guard_is_frozen(scene: Scene) -> None:
-    guard = scene.primary.guard_pid()
-    os.kill(guard, signal.SIGSTOP)
-    for peer in (scene.standby, scene.other):
-        await peer.stop_agent(signal.SIGKILL)
-    await until_gone(scene.primary)
-    os.kill(guard, signal.SIGKILL)
-
-    await scene.other.start_agent()
-    await scene.primary.until(writable=True)
-    await scene.standby.start_agent()
-
-
-async def test_a_promotion_waits_for_the_lease_of_a_primary_that_nobody_stopped(scene: Scene) -> None:
-    """A run that lies: it has its promises, and orders the promotion at once, while the primary serves."""
-    request = PromiseRequest(epoch=scene.epoch, run_id=f"run-{scene.epoch}", membership_version=1)
-    for member in scene.cluster.members.values():
-        await scene.cluster.nodes.promise(member.node, request, timeout_s=5)
-    promoting = asyncio.ensure_future(scene.order(scene.standby, scene.promote()))
-    while not promoting.done():
-        writable = [m.node_id for m in scene.cluster.members.values() if await m.serves()]
-        assert len(writable) <= 1
-    assert (await promoting).changed
-    assert not await scene.primary.serves()
 
 
 async def test_an_agent_that_lost_its_memory_takes_no_part(scene: Scene) -> None:
@@ -458,10 +327,3 @@ async def test_an_agent_that_lost_its_memory_takes_no_part(scene: Scene) -> None
 async def test_only_an_agent_without_a_record_can_found_a_cluster(scene: Scene) -> None:
     with pytest.raises(StateError, match="only an agent that never ran"):
         found_cluster(load_config(scene.standby.config))
-
-
-async def until_gone(member: TestNode) -> None:
-    """Returns when no process of the database is left."""
-    async with asyncio.timeout(30):
-        while processes_in(member.data_dir):
-            await asyncio.sleep(0.01)

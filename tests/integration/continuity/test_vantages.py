@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from temporalio import activity
 from temporalio.client import Client, WorkflowHandle
 from temporalio.worker import Worker
 
+from activities.health import Health, WatchReport, WatchRequest
 from qnwis.continuity.detection import Finding
 from qnwis.continuity.topology import Node
 from qnwis.providers.nodes import Probe
 from workers.wiring import vantage_workers
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianView
+from workflows.names import vantage_queue
+from workflows.options import VANTAGE_SILENT
 
 from .conftest import Stage
 from .test_guardian import all_healthy, until
@@ -38,6 +43,16 @@ class Place:
         return await self._world.probe(node, path, timeout_s=timeout_s)
 
 
+class Freezing(Health):
+    """A vantage that reports once, and freezes in the watch that follows: nothing ends, nothing is heard."""
+
+    @activity.defn
+    async def watch(self, request: WatchRequest) -> WatchReport:
+        if request.votes is not None:
+            await asyncio.Event().wait()
+        return await super().watch(request)
+
+
 class Vantages:
     """A guardian over three vantages, each with a worker of its own."""
 
@@ -52,6 +67,12 @@ class Vantages:
         settings = self._stage.settings.model_copy(update={"vantages": (vantage,), "vantages_only": True})
         registry, place = self._stage.providers.registry, self.places[vantage]
         (self._workers[vantage],) = vantage_workers(self._stage.client, settings, registry, place)  # type: ignore[arg-type]
+        await self._workers[vantage].__aenter__()
+
+    async def start_freezing(self, vantage: str) -> None:
+        watch = Freezing(self._stage.providers.registry, self.world).watch
+        queue = vantage_queue(vantage)
+        self._workers[vantage] = Worker(self._stage.client, task_queue=queue, activities=[watch])
         await self._workers[vantage].__aenter__()
 
     async def stop(self, vantage: str) -> None:
@@ -155,3 +176,17 @@ async def test_a_vantage_that_comes_back_has_forgotten_its_old_word(three: Three
     detector = view.statements[third].votes["node-2"].detector
     assert (detector.status, detector.beats) in {("unknown", 1), ("unknown", 2), ("failed", 3)}
     assert view.verdicts["node-2"].status != "failed"
+
+
+async def test_a_vantage_that_freezes_abstains_and_its_old_word_counts_no_more(three: Three) -> None:
+    on = await three()
+    *_, third = on.places
+    await on.stop(third)
+    await on.until(lambda v: third in v.abstaining)
+
+    await on.start_freezing(third)
+    await on.until(lambda v: third in v.statements)
+    view = await on.until(lambda v: third in v.abstaining)
+
+    assert view.abstaining[third] == f"not heard from for {VANTAGE_SILENT.total_seconds():g} s"
+    assert third not in view.statements and all_healthy(view)

@@ -76,6 +76,9 @@ LARGE_WORLDS = {
     "rival runs, a restart, releases": replace(RIVAL_RUNS, restarts=1, releasing=frozenset("ab")),
     "rival targets, two restarts, a release": replace(RIVALS, restarts=2, releasing=frozenset("a")),
     "rival targets that ask twice": replace(RIVALS, asks={"a": 2, "b": 2, "c": 2}),
+    "the old primary releases and comes back by itself": replace(
+        A_RETURNS, releasing=frozenset("a"), promises=((2, "r"),), terms=SHORT
+    ),
     "the old primary comes back, a restart": replace(A_RETURNS, promises=((2, "r"),), restarts=1),
     "all clocks are slow at times": replace(A_IS_SLOW, slow=frozenset("abc")),
     "rivals with a slow clock": replace(RIVALS, terms=DRIFTING, slow=frozenset("a")),

@@ -1,0 +1,157 @@
+"""A healthy cluster of real agents, with the roles of the moment and the orders that tests give."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+
+from qnwis.agent.processes import processes_in
+from qnwis.continuity.lease_messages import Promised, PromiseRequest
+from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
+from qnwis.providers.errors import Refused, Unreachable
+
+from .pg import TestCluster, TestNode
+
+
+@dataclass
+class Scene:
+    """A healthy cluster with the roles of the moment."""
+
+    cluster: TestCluster
+    primary: TestNode
+    standby: TestNode
+    other: TestNode
+    epoch: int
+    """An epoch that no node has obeyed yet."""
+
+    async def order(self, member: TestNode, order: AnyOrder) -> Receipt:
+        return await self.cluster.nodes.order(member.node, order, timeout_s=40)
+
+    async def refused(self, member: TestNode, order: AnyOrder) -> str:
+        """The rule by which the order is refused."""
+        with pytest.raises(Refused) as caught:
+            await self.order(member, order)
+        return caught.value.refusal.rule
+
+    def promote(self, effect: str = "promote", *, epoch: int | None = None) -> PromoteOrder:
+        return PromoteOrder(**self._head(effect, epoch))
+
+    def demote(self, effect: str = "demote") -> DemoteOrder:
+        return DemoteOrder(**self._head(effect, None))
+
+    def follow(self, upstream: TestNode, effect: str = "follow", *, epoch: int | None = None) -> FollowOrder:
+        return FollowOrder(upstream=upstream.node_id, **self._head(effect, epoch))
+
+    def rejoin(self, upstream: TestNode, effect: str = "rejoin") -> RejoinOrder:
+        return RejoinOrder(upstream=upstream.node_id, **self._head(effect, None))
+
+    def _head(self, effect: str, epoch: int | None) -> dict[str, object]:
+        run_id = f"run-{self.epoch}"
+        return {"effect_id": f"{run_id}:{effect}", "run_id": run_id, "epoch": epoch or self.epoch}
+
+    async def promised(self, *members: TestNode) -> list[Promised]:
+        """What these members answer to a run that asks for the promise of the scene's epoch."""
+        request = PromiseRequest(epoch=self.epoch, run_id=f"run-{self.epoch}", membership_version=1)
+        return [await self.cluster.nodes.promise(m.node, request, timeout_s=1) for m in members]
+
+    async def fail_over(self) -> None:
+        """The standby is promoted, the other node follows it."""
+        await self.order(self.standby, self.promote())
+        await self.order(self.other, self.follow(self.standby))
+        await self.other.until(streaming=True, upstream=self.standby.node_id)
+
+
+async def healed(cluster: TestCluster) -> Scene:
+    """Every agent runs, one node is the primary, and the others stream from it."""
+    for member in cluster.members.values():
+        if not member.agent_runs:
+            await member.start_agent()
+    async with asyncio.timeout(60):  # for one that comes back by itself, unless a run was promised the epoch
+        while True:
+            states = [await member.state() for member in cluster.members.values()]
+            writable = [state.node_id for state in states if state.writable]
+            if writable:
+                break
+            await asyncio.sleep(0.1)
+    newest = max(state.epoch for state in states)
+    (holder,) = writable
+    primary = cluster[holder]
+    for member in cluster.members.values():
+        if member is not primary:
+            heal = f"heal-{newest}-{member.node_id}-{datetime.now(UTC).timestamp()}"
+            order = RejoinOrder(effect_id=heal, run_id="heal", epoch=newest or 1, upstream=holder)
+            try:
+                await cluster.nodes.order(member.node, order, timeout_s=40)
+            except Unreachable as error:
+                raise AssertionError(f"{error}\n{member.logs()}") from error
+            await member.until(streaming=True, upstream=holder)
+    standby, other = (member for member in cluster.members.values() if member is not primary)
+    await primary.sql("CREATE TABLE IF NOT EXISTS rows (name text)")
+    return Scene(cluster, primary, standby, other, newest + 2)
+
+
+async def rows(member: TestNode) -> set[str]:
+    return {name for (name,) in await member.sql("SELECT name FROM rows")}
+
+
+async def until_gone(member: TestNode) -> None:
+    """Returns when no process of the database is left."""
+    async with asyncio.timeout(30):
+        while processes_in(member.data_dir):
+            await asyncio.sleep(0.01)
+
+
+async def until_kept_down(member: TestNode, rule: str) -> None:
+    async with asyncio.timeout(30):
+        while f"[{rule}]" not in ((await member.state()).why_down or ""):
+            await asyncio.sleep(0.02)
+    assert not (await member.state()).database_up
+
+
+WRITE = "INSERT INTO rows VALUES ('pinned') RETURNING extract(epoch from clock_timestamp())::float8"
+
+
+class PinnedClient:
+    """Writes to one node, waits for no standby, and comes back when its connection breaks."""
+
+    def __init__(self, member: TestNode) -> None:
+        self._member = member
+        self.written: list[float] = []
+        """When the server did the writes that it acknowledged, in seconds of the wall clock."""
+        self.wrote = asyncio.Event()
+        self.backend = 0
+        self.connections = 0
+
+    async def run(self) -> None:
+        clock = asyncio.get_running_loop().time
+        while True:
+            with contextlib.suppress(psycopg.Error, TimeoutError):
+                async with asyncio.timeout(1) as patience, self._member.connect() as connection:
+                    self.connections += 1
+                    self.backend = connection.info.backend_pid
+                    await connection.execute("SET synchronous_commit = local")
+                    while True:
+                        patience.reschedule(clock() + 1)
+                        cursor = await connection.execute(WRITE)
+                        ((at,),) = await cursor.fetchall()
+                        self.written.append(at)
+                        self.wrote.set()
+            await asyncio.sleep(0.002)
+
+
+@contextlib.asynccontextmanager
+async def writing_to(member: TestNode) -> AsyncIterator[PinnedClient]:
+    client = PinnedClient(member)
+    task = asyncio.ensure_future(client.run())
+    try:
+        yield client
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
