@@ -15,10 +15,10 @@ from .parties import data_nodes, witnesses
 from .story import Story
 
 Fields = dict[str, Any]
-FIRST_S, LAST_S = 0.3, 8.0
-SHORTEST_S, LONGEST_S = 0.05, 7.0
+FIRST_S, LAST_S = 0.3, 6.0
+SHORTEST_S, LONGEST_S = 0.05, 6.0
 """How long a fault lasts that is taken back; with the shortest, between two steps of whatever goes on."""
-REST_S = (3.0, 7.0)
+REST_S = (2.5, 6.0)
 """After the last operation."""
 TAKEN_BACK = 0.7
 SOMEBODY_ACTS = 0.25
