@@ -278,15 +278,19 @@ def primaries_at_most(history: History) -> int:
     A node wrote at some instant between each write's invocation and acknowledgement, so it was a primary
     from its first acknowledgement of a term, or before, to the last invocation of a write of that term.
     """
+    writes = acknowledged(history)
     spans: dict[Term, tuple[float, float]] = {}
-    for write in acknowledged(history):
-        begin, end = spans.get(write.term, (write.at_s, write.at_s))
+    for write in writes:
+        begin, end = spans.get(write.term, (write.at_s, write.invoked_s))
         spans[write.term] = (begin, max(end, write.invoked_s))
-    most = 0
-    for term, (begin, _) in spans.items():
-        others = {t.server for t, (b, e) in spans.items() if t.server != term.server and b <= begin < e}
-        most = max(most, 1 + len(others))
-    return most
+
+    def certain_at(begin_s: float, end_s: float) -> set[str]:
+        """Who was a primary all the time from one moment to the other."""
+        return {term.server for term, (b, e) in spans.items() if b < e and b <= begin_s and end_s <= e}
+
+    at_most = [{write.term.server} | certain_at(write.invoked_s, write.at_s) for write in writes]
+    at_most += [certain_at(begin, begin) for begin, end in spans.values() if begin < end]
+    return max(map(len, at_most), default=0)
 
 
 def write_gap_s(history: History) -> float:
