@@ -12,9 +12,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from qnwis.continuity.topology import ReplicationMode
+from qnwis.lab.history import Event, History, Kind
 
 from .facts import Facts
-from .history import Event, History, Kind
 from .story import MustHold, RunExpected
 
 UNCHANGED = "unchanged"
@@ -275,16 +275,23 @@ def _newest_lsn_before(timeline: int, history: History) -> int:
 def primaries_at_most(history: History) -> int:
     """How many nodes certainly could acknowledge writes at one instant, at the worst instant.
 
-    A node wrote at some instant between each write's invocation and acknowledgement, so it was a primary
-    from its first acknowledgement of a term, or before, to the last invocation of a write of that term.
+    A node wrote at some instant between each write's invocation and acknowledgement. So in each term it
+    certainly was a primary from the first acknowledgement to the last invocation, if that came later.
     """
-    spans: dict[Term, tuple[float, float]] = {}
-    for write in acknowledged(history):
-        begin, end = spans.get(write.term, (write.at_s, write.at_s))
-        spans[write.term] = (begin, max(end, write.invoked_s))
+    writes = acknowledged(history)
+    first: dict[Term, float] = {}
+    last: dict[Term, float] = {}
+    for write in writes:
+        first.setdefault(write.term, write.at_s)
+        last[write.term] = max(last.get(write.term, write.invoked_s), write.invoked_s)
+    certain = {term: (at_s, last[term]) for term, at_s in first.items() if at_s <= last[term]}
+    wrote = {(write.term, write.invoked_s, write.at_s) for write in writes}
+    wrote |= {(term, begin, begin) for term, (begin, _) in certain.items()}
     most = 0
-    for term, (begin, _) in spans.items():
-        others = {t.server for t, (b, e) in spans.items() if t.server != term.server and b <= begin < e}
+    for term, begin, end in wrote:
+        others = {
+            t.server for t, (b, e) in certain.items() if t.server != term.server and b <= begin <= end <= e
+        }
         most = max(most, 1 + len(others))
     return most
 
