@@ -279,21 +279,18 @@ def primaries_at_most(history: History) -> int:
     certainly was a primary from the first acknowledgement to the last invocation, if that came later.
     """
     writes = acknowledged(history)
-    first: dict[Term, float] = {}
-    last: dict[Term, float] = {}
+    spans: dict[Term, tuple[float, float]] = {}
     for write in writes:
-        first.setdefault(write.term, write.at_s)
-        last[write.term] = max(last.get(write.term, write.invoked_s), write.invoked_s)
-    certain = {term: (at_s, last[term]) for term, at_s in first.items() if at_s <= last[term]}
-    wrote = {(write.term, write.invoked_s, write.at_s) for write in writes}
-    wrote |= {(term, begin, begin) for term, (begin, _) in certain.items()}
-    most = 0
-    for term, begin, end in wrote:
-        others = {
-            t.server for t, (b, e) in certain.items() if t.server != term.server and b <= begin <= end <= e
-        }
-        most = max(most, 1 + len(others))
-    return most
+        begin, end = spans.get(write.term, (write.at_s, write.invoked_s))
+        spans[write.term] = (begin, max(end, write.invoked_s))
+
+    def certain_at(begin_s: float, end_s: float) -> set[str]:
+        """Who was a primary all the time from one moment to the other."""
+        return {term.server for term, (b, e) in spans.items() if b < e and b <= begin_s and end_s <= e}
+
+    at_most = [{write.term.server} | certain_at(write.invoked_s, write.at_s) for write in writes]
+    at_most += [certain_at(begin, begin) for begin, end in spans.values() if begin < end]
+    return max(map(len, at_most), default=0)
 
 
 def write_gap_s(history: History) -> float:

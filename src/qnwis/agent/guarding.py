@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from .logs import log
@@ -78,19 +79,23 @@ class Guarding:
         with contextlib.suppress(OSError):
             fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         with self._log_file.open("ab") as output:
-            # A session of its own: out of reach of a terminal's Ctrl-C. It works in the agent's folder, so
-            # it is not among the database's processes.
-            pid = os.posix_spawn(
-                sys.executable,
-                [sys.executable, "-m", "qnwis.agent.guard", str(self._data_dir), str(until)],
-                os.environ,
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, theirs, 0),
-                    (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
-                    (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
-                ],
-                setsid=True,
-            )
+            files = [
+                (os.POSIX_SPAWN_DUP2, theirs, 0),
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
+            ]
+            pid = self._spawned(str(until), files)
         os.close(theirs)
         log("guard_started", pid=pid)
         return Guard(pid, ours)
+
+    def _spawned(self, until: str, files: list[tuple[int, int, int]]) -> int:
+        """Its pid. On a busy machine it has to be quick to start, too."""
+        command = [sys.executable, "-m", "qnwis.agent.guard", str(self._data_dir), until]
+        # A session of its own: out of reach of a terminal's Ctrl-C. It works in the agent's folder, so it is
+        # not among the database's processes.
+        spawn = partial(os.posix_spawn, sys.executable, command, os.environ, file_actions=files, setsid=True)
+        try:
+            return spawn(scheduler=(os.SCHED_FIFO, os.sched_param(1)))
+        except PermissionError:
+            return spawn()

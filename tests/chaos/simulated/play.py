@@ -41,7 +41,7 @@ def _facts(world: World) -> Facts:
         max_lag_bytes=world.policy.max_lag_bytes,
         first_primary="node-1",
         primary_at_end=at_end,
-        writable_at_end=served,
+        writable_at_end=served and bool(writable),
         promotions=tuple(world.shared.promotions),
         rows=world.shared.rows.of(databases[at_end].position) if writable and at_end else None,
         effects=(*effects, *world.nameserver.changes),

@@ -76,6 +76,40 @@ async def test_the_promoted_node_is_synchronous_and_the_other_follows_without_a_
     assert state.receive_lsn is not None and state.receive_lsn >= lsn - 1024
 
 
+async def test_a_follower_that_does_not_replay_what_it_is_sent_is_restarted(scene: Scene) -> None:
+    # Stands for one that reads its own log again and again: it streams, and gets nowhere.
+    await scene.other.sql("SELECT pg_wal_replay_pause()")
+    await scene.primary.power_off()
+    await scene.order(scene.standby, scene.promote())
+
+    followed = await scene.order(scene.other, scene.follow(scene.standby))
+
+    assert "until it was restarted" in followed.detail
+    await scene.other.until(streaming=True, upstream=scene.standby.node_id)
+    await scene.standby.sql("INSERT INTO rows VALUES ('after the restart')")
+    await until_rows(scene.other, "after the restart")
+
+
+async def test_a_follower_that_no_restart_helps_is_said_not_to_stream(scene: Scene) -> None:
+    await scene.primary.power_off()
+    await scene.order(scene.standby, scene.promote())
+    async with scene.standby.connect() as connection:
+        await connection.execute("SET synchronous_commit = local")
+        await connection.execute("ALTER ROLE replicator NOLOGIN")
+        followed = await scene.order(scene.other, scene.follow(scene.standby))
+        assert "does not stream, nor after a restart" in followed.detail
+        await connection.execute("ALTER ROLE replicator LOGIN")
+    await scene.other.until(streaming=True, upstream=scene.standby.node_id)
+
+
+async def test_an_upstream_that_does_not_answer_is_no_reason_for_a_restart(scene: Scene) -> None:
+    postmaster = scene.other.postmaster_pid()
+    await scene.standby.power_off()
+    followed = await scene.order(scene.other, scene.follow(scene.standby))
+    assert "does not answer" in followed.detail
+    assert scene.other.postmaster_pid() == postmaster
+
+
 async def test_an_older_epoch_is_refused_even_by_an_agent_that_was_killed(scene: Scene) -> None:
     await scene.order(scene.standby, scene.follow(scene.primary))
     postmaster = scene.standby.postmaster_pid()
