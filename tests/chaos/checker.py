@@ -12,9 +12,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from qnwis.continuity.topology import ReplicationMode
+from qnwis.lab.history import Event, History, Kind
 
 from .facts import Facts
-from .history import Event, History, Kind
 from .story import MustHold, RunExpected
 
 UNCHANGED = "unchanged"
@@ -275,8 +275,8 @@ def _newest_lsn_before(timeline: int, history: History) -> int:
 def primaries_at_most(history: History) -> int:
     """How many nodes certainly could acknowledge writes at one instant, at the worst instant.
 
-    A node wrote at some instant between each write's invocation and acknowledgement, so it was a primary
-    from its first acknowledgement of a term, or before, to the last invocation of a write of that term.
+    A node wrote at some instant between each write's invocation and acknowledgement. So in each term it
+    certainly was a primary from the first acknowledgement to the last invocation, if that came later.
     """
     writes = acknowledged(history)
     spans: dict[Term, tuple[float, float]] = {}

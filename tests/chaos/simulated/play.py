@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from qnwis.lab.history import History, Kind, by_time
 from tests.chaos.facts import Facts, Thaw
-from tests.chaos.history import History, Kind, by_time
 from tests.chaos.story import Story
 
 from .world import Mistakes, World
