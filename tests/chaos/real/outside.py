@@ -12,11 +12,11 @@ from pathlib import Path
 
 from qnwis.lab.enclosure import check_possible, run_enclosed
 from qnwis.lab.errors import LabError
+from qnwis.lab.history import read_history
 from qnwis.lab.layout import default_directory
 from qnwis.lab.processes import last_lines
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE, CLI_VARIABLE, obtain_cli
 from tests.chaos.facts import Facts
-from tests.chaos.history import read_history
 from tests.chaos.report import Result, judge
 from tests.chaos.story import Story, story_text
 
