@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from qnwis.lab.history import History
+
 from .checker import check
 from .facts import Facts
-from .history import History
 from .simulated.play import play
 from .story import Story, all_stories
 
