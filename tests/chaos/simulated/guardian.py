@@ -19,9 +19,10 @@ from qnwis.continuity.heartbeat import NodeStatus
 from qnwis.continuity.run import Detection, FailoverRequest
 from tests.chaos.facts import PlayedRun
 
-from .agent import BEGIN, moment
 from .kernel import Flow, Future
-from .runbook import Place, Run, collect
+from .machine import BEGIN, moment
+from .reach import Place, collect
+from .runbook import Run
 from .temporal import WORKER, Activity, Temporal
 from .vantage import Votes
 
