@@ -115,6 +115,9 @@ async def watch_guardian(stage: Stage, held_by: list[str], say: Say) -> None:
                     held_by.append(rule)
             statuses = ", ".join(f"{node} {status}" for node, status in sorted(view.statuses.items()))
             says = f"guardian: primary {view.primary_node_id}; {statuses}; holding: {view.holding}"
+            says += "".join(
+                f"; {vantage} abstains: {why}" for vantage, why in sorted(view.abstaining.items())
+            )
             if says != said:
                 say(said := says)
         await asyncio.sleep(0.5)

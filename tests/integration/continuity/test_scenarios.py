@@ -67,6 +67,19 @@ def test_links_are_cut_refused_and_slowed_as_told() -> None:
     assert run_enclosed([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(inside)]) == 0
 
 
+def test_an_enclosure_that_takes_too_long_is_ended() -> None:
+    with pytest.raises(LabError, match=r"sleep 60\.78: not done within 0\.5 s"):
+        run_enclosed(["sleep", "60.78"], timeout_s=0.5)
+    assert "60.78" not in subprocess.run(["ps", "axo", "args"], capture_output=True, text=True).stdout
+
+
+def test_a_story_that_cannot_be_played_is_a_violation() -> None:
+    """And does not keep the others from being played."""
+    result = played(WITHOUT_A_GUARD, agent_module="tests.chaos.real.nothing")
+    assert [violation.invariant for violation in result.violations] == ["played"]
+    assert "No module named tests.chaos.real.nothing" in row(result)
+
+
 def test_nothing_of_an_enclosure_is_left(tmp_path: Path) -> None:
     """Neither interfaces nor names, mounts nor processes, however the command in it ended."""
     script = tmp_path / "script.py"
