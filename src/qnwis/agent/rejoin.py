@@ -128,7 +128,7 @@ async def _is_standby(postgres: Postgres) -> bool:
 
 
 async def _comes_back(node: Node, upstream: Peer, theirs: Facts) -> bool:
-    """Start the standby as it is, and see whether it replays what the upstream has; else it is stopped again."""
+    """Start the standby as it is: whether it replays what the upstream has. Else it is stopped again."""
     assert theirs.write_lsn is not None, "the caller has checked that the upstream is a primary"
     node.postgres.set_upstream(upstream)
     await node.postgres.start()
