@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client
 
-from qnwis.continuity.run import RunKind, RunOutcome
+from qnwis.continuity.run import RunKind, RunOutcome, RunResult
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
 from qnwis.runbook import load_runbook
 from qnwis.temporal import connect
@@ -40,10 +40,23 @@ def refused_promotion(on: Stage) -> None:
     on.world.before_effect = rival
 
 
-async def test_the_points_are_all_steps_of_the_text_and_all_actions_of_the_plan(
-    client: Client, tmp_path: Path
-) -> None:
-    found, result = await points(client, tmp_path, undisturbed)
+Passed = tuple[list[Point], RunResult]
+
+
+@pytest.fixture(scope="module")
+async def passed(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Passed:
+    """By a run that nothing disturbs."""
+    return await points(client, tmp_path_factory.mktemp("passed"), undisturbed)
+
+
+@pytest.fixture(scope="module")
+async def rolled_back(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Passed:
+    """By a run that undoes what it has begun."""
+    return await points(client, tmp_path_factory.mktemp("rolled-back"), refused_promotion)
+
+
+def test_the_points_are_all_steps_of_the_text_and_all_actions_of_the_plan(passed: Passed) -> None:
+    found, result = passed
 
     assert result.plan is not None
     steps = [step.name for step in load_runbook(RunKind.PRIMARY_FAILURE).steps]
@@ -58,9 +71,9 @@ async def test_the_points_are_all_steps_of_the_text_and_all_actions_of_the_plan(
 
 @pytest.mark.parametrize("disturbance", [*STOPPING, *GOING_ON], ids=lambda d: d.__name__)
 async def test_wherever_a_run_is_disturbed_it_ends_in_a_stated_place(
-    client: Client, tmp_path: Path, disturbance: Disturbance
+    client: Client, tmp_path: Path, passed: Passed, disturbance: Disturbance
 ) -> None:
-    found, _ = await points(client, tmp_path / "undisturbed", undisturbed)
+    found, _ = passed
     wanted = {point: expected(found, point, disturbance) for point in found}
     ends = await hit_all(client, tmp_path, list(wanted), disturbance)
     assert {str(p): ends[p] for p in found if ends[p] != wanted[p]} == {}
@@ -68,9 +81,9 @@ async def test_wherever_a_run_is_disturbed_it_ends_in_a_stated_place(
 
 @pytest.mark.parametrize("disturbance", [*STOPPING, *GOING_ON], ids=lambda d: d.__name__)
 async def test_a_rollback_is_disturbed_and_still_gives_the_primary_back(
-    client: Client, tmp_path: Path, disturbance: Disturbance
+    client: Client, tmp_path: Path, rolled_back: Passed, disturbance: Disturbance
 ) -> None:
-    found, result = await points(client, tmp_path / "undisturbed", refused_promotion)
+    found, result = rolled_back
     assert result.outcome is RunOutcome.ROLLED_BACK
     undoing = [point for point in found if point.undoing]
     ends = await hit_all(client, tmp_path, undoing, disturbance, refused_promotion)
@@ -79,12 +92,12 @@ async def test_a_rollback_is_disturbed_and_still_gives_the_primary_back(
 
 
 async def test_a_killed_server_interrupts_runs_at_every_point_and_ends_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, passed: Passed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(ADDRESS_VARIABLE, raising=False)
     async with dev_server(tmp_path / "temporal") as server, AsyncExitStack() as running:
         client = await connect(server.found.address)
-        found, _ = await points(client, tmp_path / "undisturbed", undisturbed)
+        found, _ = passed
         cases = [
             await running.enter_async_context(held(client, tmp_path / str(number), point, undisturbed))
             for number, point in enumerate(found)

@@ -21,9 +21,9 @@ from rich.table import Table
 
 from qnwis.continuity.run import RunResult
 from qnwis.lab.acks import AckLog, analyse
-from qnwis.lab.cluster import VANTAGES
 from qnwis.lab.control_plane import WORKER, ControlPlane
 from qnwis.lab.processes import python_module
+from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.providers.nodes import HttpNodes
