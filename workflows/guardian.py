@@ -256,8 +256,7 @@ class Guardian:
         self.retry_after = min(self.retry_after * 2, RETRY_LONGEST)
 
     def _remember(self, run: PastRun) -> None:
-        others = [past for past in self.history if past.run_id != run.run_id]
-        self.history = remembered([*others, run], self.registered.policy, workflow.now())
+        self.history = remembered(self.history, run, self.registered.policy, workflow.now())
 
     # Being spoken to
 

@@ -6,9 +6,9 @@ from enum import StrEnum
 
 
 class Part(StrEnum):
-    ALL = "all"  # the machine: the agent, its guards and the database
-    AGENT = "agent"
-    GUARD = "guard"  # every guard of the database
     DATABASE = "database"  # the postmaster and every other process of it
     POSTMASTER = "postmaster"
     RECEIVER = "receiver"  # of the write-ahead log, on a standby
+    AGENT = "agent"
+    GUARD = "guard"  # every guard of the database
+    ALL = "all"  # the machine: the agent, its guards and the database

@@ -208,16 +208,17 @@ async def _execute(stage: Stage, word: Execute) -> None:
 
 
 async def _rejoin(stage: Stage, node_id: str) -> None:
-    """A person's rejoin: to the primary that takes writes, once there is one."""
+    """A person's rejoin, tried until there is a primary that takes writes and the node's agent answers."""
     cluster = stage.lab.cluster
+    by = f"person-{uuid.uuid4().hex[:12]}"
     async with asyncio.timeout(REJOIN_WITHIN_S), HttpNodes(Transport()) as nodes:
         while True:
-            evidence = await collect_evidence(nodes, cluster)
-            order = rejoin_order(cluster, evidence, node_id, by=f"person-{uuid.uuid4().hex[:12]}")
+            order = rejoin_order(cluster, await collect_evidence(nodes, cluster), node_id, by=by)
             if isinstance(order, RejoinOrder):
-                break
+                with contextlib.suppress(Unreachable):
+                    await nodes.order(cluster.node(node_id), order, timeout_s=REJOIN_WITHIN_S)
+                    return
             await asyncio.sleep(POLL_S)
-        await nodes.order(cluster.node(node_id), order, timeout_s=REJOIN_WITHIN_S)
 
 
 _DEEDS: dict[str, Callable[[Stage, Any], Awaitable[None]]] = {

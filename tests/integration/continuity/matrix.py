@@ -197,11 +197,11 @@ async def terminated(case: Case) -> None:
 
 
 async def reset_to_the_start(case: Case) -> None:
-    await reset(case.run, case.client, 0)
+    await reset(case.run, case.client, (await tasks(case.run))[0])
 
 
 async def reset_to_here(case: Case) -> None:
-    await reset(case.run, case.client, -1)
+    await reset(case.run, case.client, (await tasks(case.run))[-1])
 
 
 async def worker_killed(case: Case) -> None:
@@ -215,23 +215,33 @@ GOING_ON: tuple[Disturbance, ...] = (reset_to_the_start, reset_to_here, worker_k
 """The run is to go on."""
 
 
-async def reset(run: Run, client: Client, which: int) -> None:
-    """Set the workflow back to one of its tasks: 0 is the first, -1 the last."""
+async def reset(run: Run, client: Client, task: int) -> None:
+    """Set the workflow back to what it knew when this task was done (the id of its event)."""
     described = await run.describe()
-    completed = [
-        event.event_id
-        async for event in run.fetch_history_events()
-        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
-    ]
     await client.workflow_service.reset_workflow_execution(
         ResetWorkflowExecutionRequest(
             namespace=client.namespace,
             workflow_execution=WorkflowExecution(workflow_id=described.id, run_id=described.run_id),
             reason="once more",
-            workflow_task_finish_event_id=completed[which],
+            workflow_task_finish_event_id=task,
             request_id=uuid.uuid4().hex,
         )
     )
+
+
+async def tasks(run: Run) -> list[int]:
+    """The events of the workflow's tasks, from the first to the last."""
+    completed = EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED
+    return [e.event_id async for e in run.fetch_history_events() if e.event_type == completed]
+
+
+async def task_that_asks(run: Run, effect: str) -> int:
+    """The event of the task in which the workflow asked for this activity first."""
+    async for event in run.fetch_history_events():
+        scheduled = event.activity_task_scheduled_event_attributes
+        if scheduled.activity_type.name == effect:
+            return scheduled.workflow_task_completed_event_id
+    raise AssertionError(f"never asked for {effect}")
 
 
 async def _until_in_history(run: Run, kind: int) -> None:

@@ -26,11 +26,12 @@ from qnwis.continuity.evidence import NodeState
 from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.run import RunResult
 from qnwis.continuity.topology import NodeStatus
-from qnwis.lab.cluster import NAMESERVER, VANTAGES, Lab
+from qnwis.lab.cluster import NAMESERVER, Lab
 from qnwis.lab.control_plane import WORKER, ControlPlane, start_vantage, start_worker
 from qnwis.lab.layout import Folder, default_directory, prepare_directory
 from qnwis.lab.processes import import_path, python_module
 from qnwis.lab.procfs import kill_inside, living_inside
+from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.lab.temporal_server import start_server
 from qnwis.providers.errors import Unreachable

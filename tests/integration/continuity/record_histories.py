@@ -29,7 +29,7 @@ from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Stage, dev_server
-from .matrix import reset
+from .matrix import reset, tasks
 
 HISTORIES = Path(__file__).parents[2] / "histories"
 WORKER = "worker@lab"
@@ -67,7 +67,8 @@ async def primary_failure_finished(on: Stage) -> WorkflowHandle[Any, Any]:
 
 async def primary_failure_reset(on: Stage) -> WorkflowHandle[Any, Any]:
     on.world.kill("node-1")
-    await reset(await _at(on, "promote"), on.client, -1)
+    run = await _at(on, "promote")
+    await reset(run, on.client, (await tasks(run))[-1])
     run = on.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(on.cluster_id))
     await run.result()
     return run

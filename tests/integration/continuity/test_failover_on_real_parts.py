@@ -20,8 +20,9 @@ from qnwis.continuity.detection import Finding
 from qnwis.continuity.orders import FencingEvidenceType, RejoinOrder
 from qnwis.continuity.run import DRY_RUN_MARK, RunResult
 from qnwis.lab.acks import analyse
-from qnwis.lab.cluster import VANTAGES, Lab
+from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import WORKER, ControlPlane, start_worker
+from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.providers.audit_store import SqliteAuditStore

@@ -21,7 +21,7 @@ from workflows.primary_failure import PrimaryFailure
 from workflows.takeover import LINGER
 
 from .conftest import Run, Setting, Stage
-from .matrix import reset
+from .matrix import reset, task_that_asks, tasks
 from .real import command
 from .test_guardian import all_healthy, until
 
@@ -254,7 +254,7 @@ async def test_a_guardian_hears_of_its_run_though_it_was_reset(stage: Setting) -
     on.world.kill("node-1")
     async with halted(on, "promote") as go_on:
         run = await this_execution(on)
-        await reset(run, on.client, 0)
+        await reset(run, on.client, (await tasks(run))[0])
         go_on()
     view = await until(guardian, lambda v: v.last_result is not None)
     assert view.last_result is not None and view.last_result.verified
@@ -266,8 +266,30 @@ async def test_a_finished_run_that_is_reset_does_nothing_a_second_time(stage: Se
     on = await stage()
     run = await on.start(even_if_healthy=True)
     first = await run.result()
-    await reset(await this_execution(on), on.client, -1)
+    await reset(run, on.client, (await tasks(run))[-1])
     second = await current(on).result()
 
     assert second.verified and (second.run_id, second.audit_id) == (first.run_id, first.audit_id)
     assert [effect for effect, _ in on.world.journal] == ["power_off", "promote", "follow", "dns"]
+
+
+async def test_what_a_run_has_undone_stays_undone_though_it_is_reset_to_before_that(stage: Setting) -> None:
+    """Its fence is worth nothing any more, whatever the history up to there says."""
+    on = await stage()
+    asked: list[str] = []
+
+    def rival(effect: str) -> None:
+        asked.append(effect)
+        if effect == "promote":
+            on.world.machines["node-2"].epoch = 9
+
+    on.world.before_effect = rival
+    run = await on.start(even_if_healthy=True)
+    assert (await run.result()).outcome is RunOutcome.ROLLED_BACK
+    asked.clear()
+
+    await reset(run, on.client, await task_that_asks(run, "promote"))
+    again = await current(on).result()
+
+    assert again.outcome is RunOutcome.ROLLED_BACK and on.world.writable() == ["node-1"]
+    assert asked == []

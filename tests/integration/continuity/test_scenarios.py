@@ -56,7 +56,7 @@ def test_the_story_goes_as_it_says(slug: str) -> None:
 
 
 def test_without_a_guard_the_checker_finds_two_primaries() -> None:
-    """So that a story without a violation means something; with guards its like, agent-frozen, has none."""
+    """So that a story without a violation means something; with its guards this one has none."""
     found = played(WITHOUT_A_GUARD, agent_module="tests.chaos.real.unguarded")
     assert "one_primary" in {violation.invariant for violation in found.violations}, row(found)
     assert found.primaries_at_most == 2
