@@ -203,4 +203,4 @@ class Guardian:
     def _remember(self, run: PlayedRun) -> None:
         now = moment(self._place.now())
         ended = PastRun(run_id=run.run_id, outcome=run.outcome, ended_at=now)
-        self._history = remembered([*self._history, ended], self._place.policy, now)
+        self._history = remembered(self._history, ended, self._place.policy, now)
