@@ -18,10 +18,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.refusal import Refusal
 
+from .config import Peer
 from .database import Connection, DatabaseDownError, Facts
 from .effects import AlreadySo, Decision, EffectError, Node
 from .files import as_user, sync_directory
@@ -64,11 +64,8 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
         if standby and not interrupted and await _comes_back(node, upstream, theirs):
             return f"{node.node_id} was a standby and streams from {upstream.node_id}"
         how = "was rewound"
-        if (
-            interrupted
-            or not node.postgres.initialised
-            or not await _rewind(node.postgres, upstream, standby)
-        ):
+        anew = interrupted or not node.postgres.initialised
+        if anew or not await _rewind(node.postgres, upstream, standby=standby):
             kept = await _copy(node.postgres, upstream, order.effect_id)
             how = f"was copied anew (old data: {kept})"
         # Either way the upstream's files came along, settings included, and it is no standby.
@@ -128,7 +125,7 @@ async def _is_standby(postgres: Postgres) -> bool:
 
 
 async def _comes_back(node: Node, upstream: Peer, theirs: Facts) -> bool:
-    """Start the standby as it is: whether it replays what the upstream has. Else it is stopped again."""
+    """Start the standby as it is, and see whether it replays what the upstream has; else stop it again."""
     assert theirs.write_lsn is not None, "the caller has checked that the upstream is a primary"
     node.postgres.set_upstream(upstream)
     await node.postgres.start()
@@ -138,7 +135,7 @@ async def _comes_back(node: Node, upstream: Peer, theirs: Facts) -> bool:
     return False
 
 
-async def _rewind(postgres: Postgres, upstream: Peer, standby: bool) -> bool:
+async def _rewind(postgres: Postgres, upstream: Peer, *, standby: bool) -> bool:
     """Bring the data directory to the upstream's history. False when pg_rewind could not."""
     assert upstream.database is not None
     source = Connection(upstream.database, postgres.database.superuser)

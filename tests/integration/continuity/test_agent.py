@@ -105,7 +105,9 @@ async def test_a_follower_that_no_restart_helps_is_said_not_to_stream(scene: Sce
 async def test_an_upstream_that_does_not_answer_is_no_reason_for_a_restart(scene: Scene) -> None:
     postmaster = scene.other.postmaster_pid()
     await scene.standby.power_off()
-    followed = await scene.order(scene.other, scene.follow(scene.standby))
+    # Under an epoch above it the primary would lose its majority.
+    epoch = (await scene.other.state()).epoch
+    followed = await scene.order(scene.other, scene.follow(scene.standby, epoch=epoch))
     assert "does not answer" in followed.detail
     assert scene.other.postmaster_pid() == postmaster
 
@@ -156,6 +158,38 @@ async def test_a_rejoin_that_cannot_rewind_copies_and_keeps_the_old_data(scene: 
     assert receipt.changed and "copied anew" in receipt.detail
     await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
     assert list(scene.primary.folder.glob(f"data.before-rejoin-run-{scene.epoch}_rejoin/PG_VERSION"))
+
+
+async def test_a_crashed_standby_is_never_left_to_recover_by_itself(scene: Scene) -> None:
+    """Its own checkpoint would take the place of what the primary writes there, on the same timeline."""
+    await scene.standby.power_off()
+    await scene.primary.sql("INSERT INTO rows VALUES ('while it was away')")
+    await scene.standby.start_agent()
+
+    receipt = await scene.order(scene.standby, scene.rejoin(scene.primary))
+
+    assert receipt.changed and "was a standby" in receipt.detail
+    await until_rows(scene.standby, "while it was away")
+    log = (scene.standby.folder / "state" / "postgres.log").read_text()
+    assert "incorrect prev-link" not in log
+
+
+async def test_a_standby_that_had_more_than_the_promoted_one_is_rewound(scene: Scene) -> None:
+    name = scene.standby.node_id
+    for (sender,) in await scene.primary.sql(
+        f"SELECT pid FROM pg_stat_replication WHERE application_name = '{name}'"
+    ):
+        os.kill(sender, signal.SIGSTOP)
+    await scene.primary.sql("INSERT INTO rows VALUES ('only on the other standby')")
+    await scene.primary.power_off()
+    await scene.order(scene.standby, scene.promote())
+
+    receipt = await scene.order(scene.other, scene.rejoin(scene.standby))
+
+    assert receipt.changed and "rewound" in receipt.detail
+    await scene.standby.sql("INSERT INTO rows VALUES ('on the new primary')")
+    await until_rows(scene.other, "on the new primary")
+    assert "only on the other standby" not in await rows(scene.other)
 
 
 async def test_an_interrupted_rejoin_keeps_the_database_down_until_it_is_done(scene: Scene) -> None:
