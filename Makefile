@@ -1,7 +1,7 @@
 # Everything a newcomer needs; the environment is made in .venv on first use.
 #   make demo    kill a primary, watch the failover; exits 0 only if it was verified
 #   make test    unit and integration tests on real processes
-#   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one
+#   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one (LASTS=600: for so long)
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones
 #   make check   ruff, mypy --strict, import-linter
 #   make matrix  SIGKILL of worker and Temporal server at every point of a failover; MATRIX=promote,flip for some
@@ -13,7 +13,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
 .PHONY: demo test check matrix chaos chaos-simulated histories bench soak clean install-system lock wheel
 

@@ -213,11 +213,12 @@ class Guardian:
         failed = {v: detector for v, detector in votes.items() if detector.status is NodeStatus.FAILED}
         worst = max(failed.values(), key=lambda detector: detector.consecutive_misses)
         misses = worst.consecutive_misses
+        times = "1 miss" if misses == 1 else f"{misses} misses in a row"
         seen_from = ", ".join(sorted(failed))
         return FailoverRequest(
             cluster_id=self.cluster_id,
             initiated_by=guardian_id(self.cluster_id),
-            reason=f"{self.primary_node_id} failed: {misses} misses in a row from {seen_from}"
+            reason=f"{self.primary_node_id} failed: {times} from {seen_from}"
             f" ({worst.last_error or 'it answers again'})",
             automatic=True,
             detection=Detection(
@@ -255,15 +256,14 @@ class Guardian:
         self.retry_after = min(self.retry_after * 2, RETRY_LONGEST)
 
     def _remember(self, run: PastRun) -> None:
-        others = [past for past in self.history if past.run_id != run.run_id]
-        self.history = remembered([*others, run], self.registered.policy, workflow.now())
+        self.history = remembered(self.history, run, self.registered.policy, workflow.now())
 
     # Being spoken to
 
     @workflow.signal(description="A run that this guardian did not start has ended")
     async def run_ended(self, run: PastRun) -> None:
+        await self._look_around()  # the rules to remember it by may not be loaded yet
         self._remember(run)
-        await self._look_around()
         self.woken = True
 
     @workflow.signal(description="Switch automatic failover off: {by, reason}")

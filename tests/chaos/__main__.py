@@ -27,7 +27,7 @@ USAGE, VIOLATED, CANNOT = 2, 1, 4
 def main() -> int:
     options = _options()
     try:
-        stories = _chosen(options.only)
+        stories = _chosen(options.only, options.lasts)
     except (ConfigError, ValueError) as error:
         print(error, file=sys.stderr)
         return USAGE
@@ -47,6 +47,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Play fault stories.")
     parser.add_argument("--simulated", action="store_true", help="in simulated time instead of on processes")
     parser.add_argument("--only", metavar="SLUG", help="one story; composed-SEED-INDEX for a composed one")
+    parser.add_argument("--lasts", type=float, metavar="SECONDS", help="of the one story, instead of its own")
     parser.add_argument("--seed", type=int, help="of the composed stories; random by default, and printed")
     parser.add_argument("--runs", type=int, default=0, help="how many composed stories besides")
     parser.add_argument("--processes", type=int, default=2, help="for composed stories in simulated time")
@@ -54,16 +55,20 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _chosen(only: str | None) -> dict[str, Story]:
+def _chosen(only: str | None, lasts_s: float | None) -> dict[str, Story]:
     """Raises ValueError for a slug that there is not, ConfigError for a file that is no story."""
     if only is None:
         return all_stories()
     if (named := seed_and_index(only)) is not None:
-        return {only: compose(*named)}
+        return {only: _lasting(compose(*named), lasts_s)}
     stories = all_stories()
     if only not in stories:
         raise ValueError(f"no story {only!r}; expected one of {', '.join(stories)}, or composed-SEED-INDEX")
-    return {only: stories[only]}
+    return {only: _lasting(stories[only], lasts_s)}
+
+
+def _lasting(story: Story, lasts_s: float | None) -> Story:
+    return story if lasts_s is None else Story.model_validate({**story.model_dump(), "ends_at_s": lasts_s})
 
 
 def _composed(seed: int, runs: int) -> dict[str, Story]:

@@ -12,9 +12,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from qnwis.continuity.topology import ReplicationMode
+from qnwis.lab.history import Event, History, Kind
 
 from .facts import Facts
-from .history import Event, History, Kind
 from .story import MustHold, RunExpected
 
 UNCHANGED = "unchanged"
@@ -275,18 +275,22 @@ def _newest_lsn_before(timeline: int, history: History) -> int:
 def primaries_at_most(history: History) -> int:
     """How many nodes certainly could acknowledge writes at one instant, at the worst instant.
 
-    A node wrote at some instant between each write's invocation and acknowledgement, so it was a primary
-    from its first acknowledgement of a term, or before, to the last invocation of a write of that term.
+    A node wrote at some instant between each write's invocation and acknowledgement. So in each term it
+    certainly was a primary from the first acknowledgement to the last invocation, if that came later.
     """
+    writes = acknowledged(history)
     spans: dict[Term, tuple[float, float]] = {}
-    for write in acknowledged(history):
-        begin, end = spans.get(write.term, (write.at_s, write.at_s))
+    for write in writes:
+        begin, end = spans.get(write.term, (write.at_s, write.invoked_s))
         spans[write.term] = (begin, max(end, write.invoked_s))
-    most = 0
-    for term, (begin, _) in spans.items():
-        others = {t.server for t, (b, e) in spans.items() if t.server != term.server and b <= begin < e}
-        most = max(most, 1 + len(others))
-    return most
+
+    def certain_at(begin_s: float, end_s: float) -> set[str]:
+        """Who was a primary all the time from one moment to the other."""
+        return {term.server for term, (b, e) in spans.items() if b < e and b <= begin_s and end_s <= e}
+
+    at_most = [{write.term.server} | certain_at(write.invoked_s, write.at_s) for write in writes]
+    at_most += [certain_at(begin, begin) for begin, end in spans.values() if begin < end]
+    return max(map(len, at_most), default=0)
 
 
 def write_gap_s(history: History) -> float:

@@ -1,7 +1,7 @@
 """Random stories: one to three faults at any moment, some of them taken back, the same for the same seed.
 
-Left out is only what no promise covers: an agent and its guards that stand still at the same time while
-their database runs.
+Left out is only what no promise covers: an agent and its guards that are frozen or gone at the same time
+while their database runs.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .parties import data_nodes, witnesses
 from .story import Story
 
 Fields = dict[str, Any]
-FIRST_S, LAST_S = 0.3, 8.0
-SHORTEST_S, LONGEST_S = 0.05, 7.0
+FIRST_S, LAST_S = 0.3, 6.0
+SHORTEST_S, LONGEST_S = 0.05, 6.0
 """How long a fault lasts that is taken back; with the shortest, between two steps of whatever goes on."""
-REST_S = (3.0, 7.0)
+REST_S = (2.5, 6.0)
 """After the last operation."""
 TAKEN_BACK = 0.7
 SOMEBODY_ACTS = 0.25
@@ -47,8 +47,8 @@ class _Composer:
         self.rng = rng
         self._name = name
         self._operations: list[Fields] = []
-        self._watchers_struck: set[str] = set()
-        """Nodes of which the agent or the guards were struck alone."""
+        self._struck: set[str] = set()
+        """Nodes of which a part that keeps another in check, or is kept, was struck apart from the rest."""
 
     def story(self) -> Story:
         rng = self.rng
@@ -105,7 +105,7 @@ class _Composer:
 
     def kill_part(self, at_s: float) -> None:
         node, part = self.a_node(), self.rng.choice(("database", "database", "agent", "guard", "receiver"))
-        if part == "guard" and not self._may_strike(node):
+        if part in ("agent", "guard") and not self._may_strike(node):
             self.kill_machine(at_s)
             return
         self.add(at_s, "kill", {"party": node, "part": part})
@@ -117,17 +117,18 @@ class _Composer:
         part = self.rng.choice(
             ("all", "all", "agent", "agent", "guard", "database", "postmaster", "receiver")
         )
-        if part in ("agent", "guard") and not self._may_strike(node):
-            part = "all"
+        if not self._may_strike(node):
+            self.kill_machine(at_s)
+            return
         self.add(at_s, "freeze", {"party": node, "part": part})
         if (back_s := self.again(at_s)) is not None:
             self.add(back_s, "thaw", {"party": node, "part": part})
 
     def _may_strike(self, node: str) -> bool:
-        """Whether the agent or the guards of this node may be struck alone; not one after the other."""
-        if node in self._watchers_struck:
+        """Once for each node: of a machine that is frozen whole, no part may go on without its guards."""
+        if node in self._struck:
             return False
-        self._watchers_struck.add(node)
+        self._struck.add(node)
         return True
 
     def cut(self, at_s: float) -> None:

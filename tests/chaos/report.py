@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from qnwis.continuity.topology import ReplicationMode
+from qnwis.lab.history import History
 
 from .checker import (
     Violation,
@@ -17,7 +18,6 @@ from .checker import (
     write_gap_s,
 )
 from .facts import Facts
-from .history import History
 from .story import Story
 
 HEADINGS = ("story", "outcome", "write gap", "loss", "primaries at most")

@@ -18,6 +18,7 @@ from qnwis.config.yaml_source import read_yaml
 from qnwis.continuity.model import Model
 from qnwis.continuity.policy import Strategy
 from qnwis.continuity.topology import ReplicationMode
+from qnwis.lab.parts import Part as Part
 
 from .parties import NodeName, Party, data_nodes, expand, witnesses
 
@@ -29,17 +30,6 @@ def _as_list(value: Any) -> Any:
 
 
 Parties = Annotated[tuple[Party, ...], BeforeValidator(_as_list), Field(min_length=1)]
-
-
-class Part(StrEnum):
-    """Of a node. Without a part, the whole machine is meant."""
-
-    DATABASE = "database"  # the postmaster and every backend
-    POSTMASTER = "postmaster"
-    RECEIVER = "receiver"  # a standby's WAL receiver
-    AGENT = "agent"
-    GUARD = "guard"
-    ALL = "all"
 
 
 class Place(Model):

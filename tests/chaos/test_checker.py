@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from qnwis.continuity.run import RunOutcome
 from qnwis.continuity.topology import ReplicationMode
+from qnwis.lab.history import Event, History, Kind, by_time, from_line, read_history, to_line, write_history
 
 from .checker import (
     Violation,
@@ -22,7 +23,6 @@ from .checker import (
     write_gap_s,
 )
 from .facts import Facts, PlayedRun, Promotion
-from .history import Event, History, Kind, by_time, from_line, read_history, to_line, write_history
 from .story import MustHold
 
 WriteOf = tuple[float, float, str, str, int, int]

@@ -1,8 +1,7 @@
 """Follow: a standby replicates from another upstream, without a restart of the database where that suffices.
 
-A standby that received the beginning of a record which the new upstream's history does not have can read that
-again and again ("record with incorrect prev-link") instead of what the upstream sends. A restart makes it
-forget what it read.
+A standby that received the beginning of a record which the new upstream's history does not have may read that
+again and again instead of what the upstream sends. A restart makes it forget what it read.
 """
 
 from __future__ import annotations
@@ -49,12 +48,12 @@ async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
         if theirs is None:
             return f"{before}; {upstream.node_id} does not answer"
         wanted = theirs if facts is None or facts.replay_lsn is None else min(theirs, facts.replay_lsn + 1)
-        if await _replays(node, wanted, STREAMS_WITHIN_S):
+        if await replays(node, wanted, STREAMS_WITHIN_S):
             return before
         log("follow_restarts", upstream=upstream.node_id)
         await node.postgres.stop()
         await node.postgres.start()
-        if await _replays(node, wanted, RESTARTED_WITHIN_S):
+        if await replays(node, wanted, RESTARTED_WITHIN_S):
             return f"{before}; it did not stream until it was restarted"
         return f"{before}; it does not stream, nor after a restart: order a rejoin, and see postgres.log"
 
@@ -73,12 +72,12 @@ async def _written(node: Node, upstream: Peer) -> int | None:
         await source.close()
 
 
-async def _replays(node: Node, wanted: int, within_s: float) -> bool:
+async def replays(node: Node, wanted: int, within_s: float) -> bool:
     """Whether it streams and has replayed up to there in time. To stream alone proves nothing: one that reads
     its own log again and again begins to stream each time."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + within_s
-    while clock() < deadline:
+    while node.postgres.running and clock() < deadline:
         if _has_replayed(await node.facts(), wanted):
             return True
         await asyncio.sleep(POLL_S)

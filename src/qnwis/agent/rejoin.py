@@ -1,7 +1,12 @@
 """Rejoin: an old primary, or a standby with another history, comes back as a standby of the new primary.
 
-pg_rewind keeps what both histories share and copies the rest. Where it cannot (the log it needs is gone, or
-an earlier rewind was interrupted), the node takes a fresh copy, and the old data stay beside it.
+A standby is started as one, which is all that most need. Else pg_rewind keeps what both histories share and
+copies the rest. Where it cannot (the log it needs is gone, or an earlier rewind was interrupted), the node
+takes a fresh copy, and the old data stay beside it.
+
+pg_rewind lets a database that crashed recover by itself, which ends with a checkpoint in its log. A primary's
+comes after the point where the histories part, and is rewound. A standby's would take the place of what the
+upstream wrote there, on the same timeline: a standby that crashed is never left to that.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ import asyncio
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from qnwis.continuity.membership import Peer
@@ -19,11 +25,14 @@ from qnwis.continuity.refusal import Refusal
 from .database import Connection, DatabaseDownError, Facts
 from .effects import AlreadySo, Decision, EffectError, Node
 from .files import as_user, sync_directory
+from .follow import replays
 from .logs import log
 from .postgres import Postgres
 from .processes import kill_processes_in
 
 STREAMING_WITHIN_S = 60.0
+COMES_BACK_WITHIN_S = 5.0
+"""A standby that needs longer is looked at by pg_rewind, and started again if that finds nothing to do."""
 COPY_WITHIN_S = 6 * 3600.0
 CHECKPOINT_WITHIN_S = 120.0
 POLL_S = 0.02
@@ -51,8 +60,15 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
         node.postgres.keep_standby()
         await node.postgres.stop()
         await node.hand_over()
+        standby = node.postgres.initialised and await _is_standby(node.postgres)
+        if standby and not interrupted and await _comes_back(node, upstream, theirs):
+            return f"{node.node_id} was a standby and streams from {upstream.node_id}"
         how = "was rewound"
-        if interrupted or not node.postgres.initialised or not await _rewind(node.postgres, upstream):
+        if (
+            interrupted
+            or not node.postgres.initialised
+            or not await _rewind(node.postgres, upstream, standby)
+        ):
             kept = await _copy(node.postgres, upstream, order.effect_id)
             how = f"was copied anew (old data: {kept})"
         # Either way the upstream's files came along, settings included, and it is no standby.
@@ -101,7 +117,28 @@ def _unreachable(node: Node, upstream: Peer, error: DatabaseDownError) -> Refusa
     )
 
 
-async def _rewind(postgres: Postgres, upstream: Peer) -> bool:
+async def _is_standby(postgres: Postgres) -> bool:
+    """Whether the database last ran as a standby; a primary that was demoted has the mark of one, too."""
+    arguments = ("-D", str(postgres.data_dir))
+    status, output = await _run(postgres, "pg_controldata", arguments, working_in=postgres.data_dir)
+    state = re.search(r"^Database cluster state: +(.+)$", output, re.MULTILINE)
+    if status != 0 or state is None:
+        raise EffectError(f"pg_controldata ended with status {status}: {output[-500:]}")
+    return state[1] in ("in archive recovery", "shut down in recovery")
+
+
+async def _comes_back(node: Node, upstream: Peer, theirs: Facts) -> bool:
+    """Start the standby as it is: whether it replays what the upstream has. Else it is stopped again."""
+    assert theirs.write_lsn is not None, "the caller has checked that the upstream is a primary"
+    node.postgres.set_upstream(upstream)
+    await node.postgres.start()
+    if await replays(node, theirs.write_lsn, COMES_BACK_WITHIN_S):
+        return True
+    await node.postgres.stop()
+    return False
+
+
+async def _rewind(postgres: Postgres, upstream: Peer, standby: bool) -> bool:
     """Bring the data directory to the upstream's history. False when pg_rewind could not."""
     assert upstream.database is not None
     source = Connection(upstream.database, postgres.database.superuser)
@@ -110,9 +147,11 @@ async def _rewind(postgres: Postgres, upstream: Peer) -> bool:
         await source.row("CHECKPOINT", timeout_s=CHECKPOINT_WITHIN_S)
     finally:
         await source.close()
-    postgres.allow_recovery()
+    if not standby:
+        postgres.allow_recovery()
     conninfo = postgres.conninfo_of(upstream, postgres.database.superuser.user, dbname="postgres")
-    arguments = ("--target-pgdata", str(postgres.data_dir), "--source-server", conninfo)
+    arguments = ["--target-pgdata", str(postgres.data_dir), "--source-server", conninfo]
+    arguments += ["--no-ensure-shutdown"] if standby else []
     status, output = await _run(postgres, "pg_rewind", arguments, working_in=postgres.data_dir)
     log("pg_rewind", status=status, output=output[-2000:])
     return status == 0
@@ -170,7 +209,7 @@ async def _wait_streaming(node: Node) -> int:
 
 
 async def _run(
-    postgres: Postgres, name: str, arguments: tuple[str, ...], *, working_in: Path
+    postgres: Postgres, name: str, arguments: Sequence[str], *, working_in: Path
 ) -> tuple[int, str]:
     """Run one of PostgreSQL's programs: exit status and output.
 

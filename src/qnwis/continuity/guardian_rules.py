@@ -129,10 +129,19 @@ def decide(
     return Propose() if policy.strategy is Strategy.MANUAL else Start()
 
 
-def remembered(history: Sequence[PastRun], policy: Policy, now: datetime) -> tuple[PastRun, ...]:
-    """The runs that some rule may still count."""
+def remembered(
+    history: Sequence[PastRun], run: PastRun, policy: Policy, now: datetime
+) -> tuple[PastRun, ...]:
+    """The history with this run, without those that no rule counts any more.
+
+    A run that is heard of again stays acknowledged.
+    """
+    before = next((past for past in history if past.run_id == run.run_id), run)
+    if before.acknowledged is not None:
+        run = run.model_copy(update={"acknowledged": before.acknowledged})
     oldest = now - max(HOUR, timedelta(seconds=policy.cooldown_s))
-    return tuple(run for run in history if run.ended_at >= oldest)
+    others = (past for past in history if past.run_id != run.run_id)
+    return tuple(past for past in (*others, run) if past.ended_at >= oldest)
 
 
 def acknowledge(

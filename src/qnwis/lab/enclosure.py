@@ -62,19 +62,31 @@ def check_possible() -> None:
 
 
 def run_enclosed(
-    command: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path | None = None
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    timeout_s: float | None = None,
 ) -> int:
     """Run a command in an enclosure; its exit status.
 
     `env` is added to this process's environment; the output goes to `log`, where one is given. Raises
-    LabError.
+    LabError, also when it takes longer than `timeout_s`; then everything in the enclosure is killed.
     """
     check_possible()
     inside = {**os.environ, **(env or {}), INSIDE_VARIABLE: "1"}
     with nullcontext() if log is None else log.open("ab") as output:
-        done = subprocess.run(
-            [*_UNSHARE, *_INIT, *command], env=inside, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+        try:
+            done = subprocess.run(
+                [*_UNSHARE, *_INIT, *command],
+                env=inside,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                timeout=timeout_s,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise LabError(f"{' '.join(command)}: not done within {timeout_s:g} s") from error
     return done.returncode
 
 

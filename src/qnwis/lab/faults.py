@@ -8,26 +8,15 @@ from __future__ import annotations
 
 import signal
 import time
-from enum import StrEnum
 from pathlib import Path
 
 from .cluster import Lab
 from .errors import LabError
 from .nodes import NodeMachine
+from .parts import Part
 from .procfs import is_stopped, living_inside, signal_process, wait_gone
 
 _STOPPED_WITHIN_S = 2.0
-
-
-class Part(StrEnum):
-    """Of a node."""
-
-    ALL = "all"  # the agent, its guard and the database
-    AGENT = "agent"
-    GUARD = "guard"
-    DATABASE = "database"  # every process of it
-    POSTMASTER = "postmaster"
-    RECEIVER = "receiver"  # of the write-ahead log, on a standby
 
 
 def processes_of(machine: NodeMachine, part: Part) -> list[int]:

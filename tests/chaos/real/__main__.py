@@ -7,7 +7,7 @@ import asyncio
 import time
 from pathlib import Path
 
-from tests.chaos.history import write_history
+from qnwis.lab.history import write_history
 from tests.chaos.story import load_story
 
 from .outside import FACTS, HISTORY, STORY

@@ -10,8 +10,8 @@ from typing import Any
 
 from temporalio.service import RPCError
 
-from qnwis.continuity.evidence import current_primary
 from qnwis.continuity.orders import RejoinOrder
+from qnwis.continuity.rejoining import rejoin_order
 from qnwis.continuity.run import FailoverRequest
 from qnwis.lab import disks, faults
 from qnwis.lab.clocks import set_clock
@@ -19,6 +19,7 @@ from qnwis.lab.cluster import NAMESERVER
 from qnwis.lab.control_plane import WORKER, start_vantage, start_worker
 from qnwis.lab.errors import LabError
 from qnwis.lab.network import How
+from qnwis.lab.parts import Part
 from qnwis.lab.places import CLIENTS
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.lab.temporal_server import obtain_cli, start_server
@@ -70,8 +71,7 @@ def _each(stage: Stage, place: Place) -> list[str]:
 async def _kill(stage: Stage, place: Place) -> None:
     for party in _each(stage, place):
         if _is_node(party):
-            part = faults.Part(place.part.value)
-            await asyncio.to_thread(faults.kill_part, stage.lab.machine(party), part)
+            await asyncio.to_thread(faults.kill_part, stage.lab.machine(party), place.part)
         else:
             await asyncio.to_thread(stage.lab.processes.kill, party)
 
@@ -100,11 +100,17 @@ async def start_temporal(stage: Stage) -> None:
     await start_server(lab.processes, cli, block=lab.block, database=database)
 
 
+def frozen_whole(stage: Stage, operation: Operation) -> list[str]:
+    """The nodes of which the operation freezes or thaws everything: database, agent and guards together."""
+    place = operation.what
+    whole = isinstance(place, Place) and place.part is Part.ALL
+    return [party for party in _each(stage, place) if _is_node(party)] if whole else []
+
+
 async def _freeze(stage: Stage, place: Place) -> None:
     for party in _each(stage, place):
         if _is_node(party):
-            part = faults.Part(place.part.value)
-            await asyncio.to_thread(faults.freeze, stage.lab.machine(party), part)
+            await asyncio.to_thread(faults.freeze, stage.lab.machine(party), place.part)
         else:
             faults.freeze_process(stage.lab, party)
 
@@ -112,8 +118,7 @@ async def _freeze(stage: Stage, place: Place) -> None:
 async def _thaw(stage: Stage, place: Place) -> None:
     for party in _each(stage, place):
         if _is_node(party):
-            part = faults.Part(place.part.value)
-            await asyncio.to_thread(faults.thaw, stage.lab.machine(party), part)
+            await asyncio.to_thread(faults.thaw, stage.lab.machine(party), place.part)
         else:
             faults.thaw_process(stage.lab, party)
 
@@ -203,24 +208,17 @@ async def _execute(stage: Stage, word: Execute) -> None:
 
 
 async def _rejoin(stage: Stage, node_id: str) -> None:
-    """A person's rejoin: to the primary that takes writes, once there is one."""
+    """A person's rejoin, tried until there is a primary that takes writes and the node's agent answers."""
     cluster = stage.lab.cluster
+    by = f"person-{uuid.uuid4().hex[:12]}"
     async with asyncio.timeout(REJOIN_WITHIN_S), HttpNodes(Transport()) as nodes:
         while True:
-            evidence = await collect_evidence(nodes, cluster)
-            primary = current_primary(cluster, evidence)
-            state = None if primary is None else evidence.of(primary).state
-            if primary not in (None, node_id) and state is not None and state.writable:
-                break
+            order = rejoin_order(cluster, await collect_evidence(nodes, cluster), node_id, by=by)
+            if isinstance(order, RejoinOrder):
+                with contextlib.suppress(Unreachable):
+                    await nodes.order(cluster.node(node_id), order, timeout_s=REJOIN_WITHIN_S)
+                    return
             await asyncio.sleep(POLL_S)
-        unique = uuid.uuid4().hex[:12]
-        order = RejoinOrder(
-            effect_id=f"rejoin-{node_id}-{unique}",
-            run_id=f"person-{unique}",
-            epoch=state.epoch,
-            upstream=state.node_id,
-        )
-        await nodes.order(cluster.node(node_id), order, timeout_s=REJOIN_WITHIN_S)
 
 
 _DEEDS: dict[str, Callable[[Stage, Any], Awaitable[None]]] = {

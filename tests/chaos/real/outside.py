@@ -12,15 +12,18 @@ from pathlib import Path
 
 from qnwis.lab.enclosure import check_possible, run_enclosed
 from qnwis.lab.errors import LabError
+from qnwis.lab.history import read_history
 from qnwis.lab.layout import default_directory
 from qnwis.lab.processes import last_lines
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE, CLI_VARIABLE, obtain_cli
+from tests.chaos.checker import Violation
 from tests.chaos.facts import Facts
-from tests.chaos.history import read_history
 from tests.chaos.report import Result, judge
 from tests.chaos.story import Story, story_text
 
 CACHE = default_directory().with_name(default_directory().name + "-cache")
+BESIDES_TAKES_S = 180.0
+"""At most, to start the lab, to wait for a run that is open at the end, and to read what happened."""
 STORY, HISTORY, FACTS, LOG, LAB = "story.yaml", "history.jsonl", "facts.json", "play.log", "lab"
 
 
@@ -29,18 +32,19 @@ def play_stories(
 ) -> Iterator[Result]:
     """Play each story on real processes, by its slug.
 
-    What was played stays on disk where a result has violations, or with `keep`.
-
-    Raises LabError when a lab cannot be enclosed here, or a story cannot be played to its end.
+    What was played stays on disk where a result has violations, or with `keep`. A story that cannot be
+    played to its end is a violation, and the others go on. Raises LabError when nothing can be played here.
     """
     check_possible()
     # Inside there is no network to fetch it by, and no server of somebody else's to be reached.
     cli = asyncio.run(obtain_cli(CACHE, lambda line: None))
+    env = {CLI_VARIABLE: str(cli), ADDRESS_VARIABLE: ""}
     with _folder() as folder:
         for slug, story in stories.items():
-            result = _played(
-                folder, slug, story, agent_module, {CLI_VARIABLE: str(cli), ADDRESS_VARIABLE: ""}
-            )
+            try:
+                result = _played(folder, slug, story, agent_module, env)
+            except LabError as error:
+                result = _not_played(slug, error)
             if keep or not result.ok:
                 print(f"  {slug}: {folder / slug} has its history and its lab's files", file=sys.stderr)
             else:
@@ -54,14 +58,32 @@ def _played(folder: Path, slug: str, story: Story, agent_module: str, env: Mappi
     out.mkdir()
     (out / STORY).write_text(story_text(story))
     command = [sys.executable, "-m", "tests.chaos.real", "--out", str(out), "--lab", str(folder / LAB)]
-    status = run_enclosed([*command, "--agent", agent_module], env=env, log=out / LOG)
-    if (folder / LAB).exists():
-        (folder / LAB).rename(out / LAB)
+    try:
+        status = run_enclosed(
+            [*command, "--agent", agent_module],
+            env=env,
+            log=out / LOG,
+            timeout_s=story.ends_at_s + BESIDES_TAKES_S,
+        )
+    finally:
+        if (folder / LAB).exists():
+            (folder / LAB).rename(out / LAB)
     if status != 0:
-        raise LabError(f"{slug}: exit status {status}; {out / LOG} ends:\n{last_lines(out / LOG, 20)}")
+        raise LabError(f"exit status {status}; {out / LOG} ends:\n{last_lines(out / LOG, 20)}")
     history = read_history(out / HISTORY)
     facts = Facts.model_validate_json((out / FACTS).read_text())
     return judge(slug, story, history, facts)
+
+
+def _not_played(slug: str, error: LabError) -> Result:
+    return Result(
+        name=slug,
+        outcome="not played",
+        write_gap_s=0.0,
+        loss="?",
+        primaries_at_most=0,
+        violations=(Violation("played", str(error)),),
+    )
 
 
 @contextmanager

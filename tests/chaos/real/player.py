@@ -12,14 +12,14 @@ from temporalio.service import RPCError
 
 from qnwis.continuity.run import RunResult
 from qnwis.lab.control_plane import WORKER
+from qnwis.lab.history import History, Kind, by_time
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.lab.temporal_server import Say
-from tests.chaos.facts import Facts
-from tests.chaos.history import History, Kind, by_time
+from tests.chaos.facts import Facts, Thaw
 from tests.chaos.parties import VANTAGES
 from tests.chaos.story import Operation, Story
 
-from .deeds import PEOPLE_HEAR, SLOW_VERBS, do, start_temporal
+from .deeds import PEOPLE_HEAR, SLOW_VERBS, do, frozen_whole, start_temporal
 from .reading import ended_runs, facts_of, rows_of, serving, watch_guardian
 from .stage import Stage, staged
 
@@ -44,7 +44,7 @@ async def play(story: Story, root: Path, say: Say, *, agent_module: str = "qnwis
         held_by: list[str] = []
         watching = asyncio.ensure_future(watch_guardian(stage, held_by, say))
         try:
-            await _perform(stage, story, began_s, say)
+            thawed = await _perform(stage, story, began_s, say)
             say("the story is over")
             runs = await _runs(stage, say)
         finally:
@@ -58,17 +58,34 @@ async def play(story: Story, root: Path, say: Say, *, agent_module: str = "qnwis
         rows = None if serves is None else await rows_of(stage.lab, serves)
         history = by_time(replace(e, at_s=e.at_s - began_s) for e in stage.lab.history())
         facts = facts_of(
-            story, stage.lab, history, runs=runs, held_by=held_by, serves=serves, writable=writable, rows=rows
+            story,
+            stage.lab,
+            history,
+            runs=runs,
+            held_by=held_by,
+            thawed=thawed,
+            serves=serves,
+            writable=writable,
+            rows=rows,
         )
         say("what happened is read")
         return Played(history, facts)
 
 
-async def _perform(stage: Stage, story: Story, began_s: float, say: Say) -> None:
-    """Every operation at its time, until the story's end."""
+async def _perform(stage: Stage, story: Story, began_s: float, say: Say) -> list[Thaw]:
+    """Every operation at its time, until the story's end; which machines went on after they were frozen."""
     pending = []
+    frozen: set[str] = set()
+    thawed: list[Thaw] = []
     for operation in story.operations:
         await asyncio.sleep(max(0.0, began_s + operation.at_s - time.monotonic()))
+        if operation.verb == "freeze":
+            frozen.update(frozen_whole(stage, operation))
+        elif operation.verb == "thaw":
+            at_s = time.monotonic() - began_s
+            again = frozen.intersection(frozen_whole(stage, operation))
+            thawed += [Thaw(node_id=node_id, at_s=at_s) for node_id in sorted(again)]
+            frozen -= again
         deed = asyncio.ensure_future(_done(stage, operation, began_s, say))
         if operation.verb in SLOW_VERBS:
             pending.append(deed)
@@ -80,6 +97,7 @@ async def _perform(stage: Stage, story: Story, began_s: float, say: Say) -> None
     for ended in await asyncio.gather(*pending, return_exceptions=True):
         if isinstance(ended, Exception):
             raise ended
+    return thawed
 
 
 async def _done(stage: Stage, operation: Operation, began_s: float, say: Say) -> None:

@@ -18,12 +18,12 @@ from qnwis.continuity.orders import PromoteOrder
 from qnwis.continuity.run import RunResult
 from qnwis.lab.cluster import Lab
 from qnwis.lab.errors import LabError
+from qnwis.lab.history import History, Kind
 from qnwis.lab.temporal_server import Say
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
-from tests.chaos.facts import Facts, PlayedRun, Promotion
-from tests.chaos.history import History, Kind
+from tests.chaos.facts import Facts, PlayedRun, Promotion, Thaw
 from tests.chaos.story import Story
 from workflows.guardian import Guardian
 from workflows.names import failover_id
@@ -46,6 +46,7 @@ def facts_of(
     *,
     runs: Iterable[RunResult],
     held_by: Iterable[str],
+    thawed: Iterable[Thaw],
     serves: str | None,
     writable: bool,
     rows: frozenset[tuple[str, int]] | None,
@@ -73,6 +74,7 @@ def facts_of(
             for run in runs
         ),
         held_by=tuple(held_by),
+        thawed=tuple(thawed),
     )
 
 
@@ -113,6 +115,9 @@ async def watch_guardian(stage: Stage, held_by: list[str], say: Say) -> None:
                     held_by.append(rule)
             statuses = ", ".join(f"{node} {status}" for node, status in sorted(view.statuses.items()))
             says = f"guardian: primary {view.primary_node_id}; {statuses}; holding: {view.holding}"
+            says += "".join(
+                f"; {vantage} abstains: {why}" for vantage, why in sorted(view.abstaining.items())
+            )
             if says != said:
                 say(said := says)
         await asyncio.sleep(0.5)

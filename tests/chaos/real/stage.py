@@ -88,4 +88,4 @@ async def staged(
 
 
 def _clock_file(root: Path, party: str) -> Path:
-    return root.with_name(f"{root.name}-clock-{party}")
+    return root / f"clock-{party}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tests.chaos.history import Event, Kind
+from qnwis.lab.history import Event, Kind
 
 from .database import Database
 from .kernel import Flow, Future, Kernel, Process

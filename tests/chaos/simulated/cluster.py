@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from qnwis.continuity.heartbeat import HeartbeatConfig
 from qnwis.continuity.policy import Policy, StepEstimates, Strategy
 from qnwis.continuity.topology import (
@@ -18,6 +20,7 @@ from tests.chaos.story import StoryCluster
 REGIONS = ("region-1", "region-2", "region-3")
 
 
+@cache
 def topology(story: StoryCluster) -> Cluster:
     return Cluster(
         cluster_id="chaos",
@@ -48,6 +51,7 @@ def _role(node_id: str) -> NodeRole:
     return NodeRole.PRIMARY if node_id == "node-1" else NodeRole.SECONDARY
 
 
+@cache
 def policy(story: StoryCluster) -> Policy:
     lab = Policy(
         policy_id="chaos-policy",

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
+from qnwis.lab.history import Kind
 from tests.chaos.facts import Promotion, Write
-from tests.chaos.history import Kind
 
 from .kernel import Flow, Future, Kernel, Process
 from .log import Branch, Position, Rows

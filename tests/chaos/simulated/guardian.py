@@ -19,9 +19,10 @@ from qnwis.continuity.heartbeat import NodeStatus
 from qnwis.continuity.run import Detection, FailoverRequest
 from tests.chaos.facts import PlayedRun
 
-from .agent import BEGIN, moment
 from .kernel import Flow, Future
-from .runbook import Place, Run, collect
+from .machine import BEGIN, moment
+from .reach import Place, collect
+from .runbook import Run
 from .temporal import WORKER, Activity, Temporal
 from .vantage import Votes
 
@@ -34,6 +35,7 @@ class Guardian:
         self._place = place
         self._temporal = temporal
         self._votes: dict[str, Votes] = {}
+        self._seen: dict[str, Votes] = {}
         self._woken = Future()
         self._primary: str | None = None
         self._history: tuple[PastRun, ...] = ()
@@ -109,7 +111,8 @@ class Guardian:
 
     def _act(self) -> Flow:
         cluster = self._place.cluster
-        votes = {v: {n: w.detector.status for n, w in nodes.items()} for v, nodes in self._votes.items()}
+        self._seen = dict(self._votes)  # what comes meanwhile is taken in before the next decision
+        votes = {v: {n: w.detector.status for n, w in nodes.items()} for v, nodes in self._seen.items()}
         if self._primary is None:
             yield from self._look_around()
         evidence: ClusterEvidence | None = None
@@ -176,7 +179,7 @@ class Guardian:
 
     def _request(self) -> FailoverRequest:
         assert self._primary is not None
-        votes = {v: nodes[self._primary] for v, nodes in self._votes.items() if self._primary in nodes}
+        votes = {v: nodes[self._primary] for v, nodes in self._seen.items() if self._primary in nodes}
         failed = {v: vote for v, vote in votes.items() if vote.detector.status is NodeStatus.FAILED}
         misses = [vote.missing_since_s for vote in failed.values() if vote.missing_since_s is not None]
         return FailoverRequest(
@@ -200,4 +203,4 @@ class Guardian:
     def _remember(self, run: PlayedRun) -> None:
         now = moment(self._place.now())
         ended = PastRun(run_id=run.run_id, outcome=run.outcome, ended_at=now)
-        self._history = remembered([*self._history, ended], self._place.policy, now)
+        self._history = remembered(self._history, ended, self._place.policy, now)

@@ -127,8 +127,12 @@ class Process:
             self.after(wanted, self._step, flow, None, ended)
 
     def _due(self, life: int, what: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-        if life == self.life:
-            self.do(what, *arguments)
+        if life != self.life:
+            return
+        if self.frozen:
+            self._waiting.append((what, arguments))
+        elif self.alive:
+            what(*arguments)
 
     def _go_on(self, life: int) -> None:
         if life != self.life or not self.frozen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 from qnwis.continuity.leases import GrantorRecord, HolderRecord
 from qnwis.continuity.orders import Receipt
@@ -11,6 +12,14 @@ from .kernel import Kernel
 
 DRIFT = 0.002
 """A clock is faster or slower by up to this share, well within the leases' margin of 0.01."""
+
+
+BEGIN = datetime(2000, 1, 1, tzinfo=UTC)
+"""Simulated time 0; any fixed moment would do."""
+
+
+def moment(now_s: float) -> datetime:
+    return BEGIN + timedelta(seconds=now_s)
 
 
 class Clock:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from qnwis.lab.history import History, Kind, by_time
 from tests.chaos.facts import Facts, Thaw
-from tests.chaos.history import History, Kind, by_time
 from tests.chaos.story import Story
 
 from .world import Mistakes, World
@@ -41,7 +41,7 @@ def _facts(world: World) -> Facts:
         max_lag_bytes=world.policy.max_lag_bytes,
         first_primary="node-1",
         primary_at_end=at_end,
-        writable_at_end=served,
+        writable_at_end=served and bool(writable),
         promotions=tuple(world.shared.promotions),
         rows=world.shared.rows.of(databases[at_end].position) if writable and at_end else None,
         effects=(*effects, *world.nameserver.changes),

@@ -5,12 +5,10 @@ Assessment, rehearsal, stepper, gates and verifier are the real ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from qnwis.continuity.assessment import assess
-from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, NodeState
+from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.executor import Do, Finish, Outcome, OutcomeStatus, RunEnd, Undo, advance
 from qnwis.continuity.lease_messages import Membership, Promised, PromiseRequest
 from qnwis.continuity.orders import (
@@ -30,22 +28,19 @@ from qnwis.continuity.plan import (
     RepointStandbys,
     VerifyService,
 )
-from qnwis.continuity.policy import Policy
 from qnwis.continuity.promises import promotion_gate
 from qnwis.continuity.promotion import promotion_refusal
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import FailoverRequest, RunOutcome
 from qnwis.continuity.simulate import rehearse
-from qnwis.continuity.topology import Cluster, NodeStatus
 from qnwis.continuity.verifier import verify
-from qnwis.providers.evidence import STATE_TIMEOUT_S, status_of
 from tests.chaos.facts import PlayedRun
 
-from .agent import moment
-from .kernel import Flow, Kernel, Process
-from .nameserver import Nameserver, Swap
-from .network import Network
+from .kernel import Flow
+from .machine import moment
+from .nameserver import Swap
 from .node import Node
+from .reach import Place, collect
 from .temporal import WORKER, Activity, Unreachable
 
 ANSWER_WITHIN_S = 0.8
@@ -61,50 +56,6 @@ _ENDS = {
     RunEnd.COMPLETED: RunOutcome.COMPLETED,
     RunEnd.INCOMPLETE: RunOutcome.INCOMPLETE,
 }
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a run can reach, and what it is told of it."""
-
-    kernel: Kernel
-    network: Network
-    nodes: Mapping[str, Node]
-    nameserver: Nameserver
-    worker: Process
-    cluster: Cluster
-    policy: Policy
-    fences: bool = True
-    """False: the mistake of taking the old primary for fenced without asking anybody."""
-    checks_target: bool = True
-    """False: the mistake of promoting whoever was chosen, whatever its log lacks by then."""
-
-    def now(self) -> float:
-        return self.kernel.now_s
-
-
-def collect(place: Place, party: str) -> Flow:
-    """What every agent says now, asked from that party."""
-    taken_at = moment(place.now())
-    calls = [
-        place.network.call(party, node.agent_process, partial(_state, node), STATE_TIMEOUT_S)
-        for node in place.nodes.values()
-    ]
-    seen = []
-    for node, call in zip(place.cluster.nodes, calls, strict=True):
-        state = yield call
-        known = isinstance(state, NodeState)
-        seen.append(
-            NodeEvidence(
-                node_id=node.node_id,
-                status=status_of(node, state) if known else NodeStatus.UNKNOWN,
-                source=f"agent {node.node_id}",
-                observed_at=moment(place.now()),
-                state=state if known else None,
-                error=None if known else "no answer",
-            )
-        )
-    return ClusterEvidence(cluster_id=place.cluster.cluster_id, nodes=tuple(seen), taken_at=taken_at)
 
 
 class Run:
@@ -169,7 +120,7 @@ class Run:
         """Returns Receipt, Refusal, or None."""
         node = self._place.nodes[node_id]
         answer = yield self._place.network.call(
-            WORKER, node.agent_process, lambda: node.agent.obey(order), timeout_s
+            WORKER, node.agent_process, lambda: node.agent.orders.obey(order), timeout_s
         )
         return answer
 
@@ -321,10 +272,6 @@ def _outcome(action: Action, answer: Receipt | Refusal | None) -> Outcome | Unre
 
 
 # What agents are asked; which life of an agent answers is known when the question arrives.
-
-
-def _state(node: Node) -> object:
-    return node.agent.state()
 
 
 def _promise(node: Node, asked: PromiseRequest) -> object:

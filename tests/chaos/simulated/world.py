@@ -33,8 +33,8 @@ from .machine import Disk as StateDisk
 from .nameserver import Nameserver
 from .network import Network
 from .node import Node
-from .runbook import Place as Reach
-from .runbook import collect
+from .reach import Place as Reach
+from .reach import collect
 from .temporal import Temporal
 from .vantage import Vantage
 
@@ -222,4 +222,4 @@ class World:
         node = self.nodes[node_id]
         name = node.disk.unused(f"rejoin-{node_id}")
         order = RejoinOrder(effect_id=name, run_id=name, epoch=state.epoch, upstream=primary)
-        yield self.network.call(OPERATOR, node.agent_process, lambda: node.agent.obey(order), 60.0)
+        yield self.network.call(OPERATOR, node.agent_process, lambda: node.agent.orders.obey(order), 60.0)

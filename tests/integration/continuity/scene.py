@@ -31,7 +31,7 @@ class Scene:
     """An epoch that no node has obeyed yet."""
 
     async def order(self, member: TestNode, order: AnyOrder) -> Receipt:
-        return await self.cluster.nodes.order(member.node, order, timeout_s=40)
+        return await ordered(self.cluster, member, order)
 
     async def refused(self, member: TestNode, order: AnyOrder) -> str:
         """The rule by which the order is refused."""
@@ -67,6 +67,13 @@ class Scene:
         await self.other.until(streaming=True, upstream=self.standby.node_id)
 
 
+async def ordered(cluster: TestCluster, member: TestNode, order: AnyOrder) -> Receipt:
+    try:
+        return await cluster.nodes.order(member.node, order, timeout_s=40)
+    except Unreachable as error:
+        raise AssertionError(f"{error}\n{member.logs()}") from error
+
+
 async def healed(cluster: TestCluster) -> Scene:
     """Every agent runs, one node is the primary, and the others stream from it."""
     for member in cluster.members.values():
@@ -86,10 +93,7 @@ async def healed(cluster: TestCluster) -> Scene:
         if member is not primary:
             heal = f"heal-{newest}-{member.node_id}-{datetime.now(UTC).timestamp()}"
             order = RejoinOrder(effect_id=heal, run_id="heal", epoch=newest or 1, upstream=holder)
-            try:
-                await cluster.nodes.order(member.node, order, timeout_s=40)
-            except Unreachable as error:
-                raise AssertionError(f"{error}\n{member.logs()}") from error
+            await ordered(cluster, member, order)
             await member.until(streaming=True, upstream=holder)
     standby, other = (member for member in cluster.members.values() if member is not primary)
     await primary.sql("CREATE TABLE IF NOT EXISTS rows (name text)")

@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from qnwis.agent.processes import processes_in
+from qnwis.continuity.detection import Finding
 from qnwis.continuity.orders import FencingEvidenceType, RejoinOrder
 from qnwis.continuity.run import DRY_RUN_MARK, RunResult
 from qnwis.lab.acks import analyse
 from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import WORKER, ControlPlane, start_worker
+from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.providers.audit_store import SqliteAuditStore
@@ -36,6 +38,7 @@ from .real import (
     command,
     healed,
     lab_directory,
+    latest_run_id,
     left_behind,
     restart_temporal,
     running_lab,
@@ -174,6 +177,41 @@ async def test_a_killed_primary_is_replaced_and_comes_back_as_a_standby(scene: S
     assert analyse(log, await lab.rows(scene.primary)).lost == ()
 
 
+async def test_a_database_that_crashes_under_a_living_agent_is_failed_over_on_the_agents_word(
+    scene: Scene,
+) -> None:
+    """The agent saw it end and released its lease: nobody counts misses, and nobody waits for the lease."""
+    os.kill(postmaster(scene, scene.primary), signal.SIGKILL)
+
+    result = await result_of(await scene.next_run())
+
+    assert result.verified and result.old_primary == scene.primary
+    assert result.fencing is not None and result.fencing.type is FencingEvidenceType.RELEASED
+    store = SqliteAuditStore(
+        scene.lab.folder.audit / "audit.sqlite", scene.lab.folder.audit / "audit-signing-key.pem"
+    )
+    record = await store.get(result.audit_id or "")
+    assert record is not None and "its agent says that the database has ended" in record.reason
+    assert ": 1 miss from " in record.reason
+
+
+async def test_a_vantage_that_froze_abstains_and_says_nothing_false_when_it_thaws(scene: Scene) -> None:
+    frozen = scene.lab.processes.find(VANTAGES[2])
+    assert frozen is not None
+    os.kill(frozen.pid, signal.SIGSTOP)
+    try:
+        view = await scene.until_guardian(lambda view: VANTAGES[2] in view.abstaining)
+        assert {verdict.finding for verdict in view.verdicts.values()} == {Finding.HEALTHY}
+    finally:
+        os.kill(frozen.pid, signal.SIGCONT)
+
+    view = await scene.until_guardian(lambda view: VANTAGES[2] in view.statements)
+
+    assert {vote.detector.consecutive_misses for vote in view.statements[VANTAGES[2]].votes.values()} == {0}
+    assert {verdict.finding for verdict in view.verdicts.values()} == {Finding.HEALTHY}
+    assert await latest_run_id(scene.control) == scene.last_run_id, "nothing was started"
+
+
 @pytest.mark.parametrize("place", ["promote", "flip"])
 async def test_a_killed_worker_leaves_the_run_to_the_next_one(scene: Scene, place: str) -> None:
     with scene.stalled(place):
@@ -255,6 +293,10 @@ async def live_plan(scene: Scene, qnwis: Command, folder: Path) -> Path:
     assert planned.code == 0, planned
     assert f"{scene.primary} → {scene.target}" in planned.out
     return plan
+
+
+def postmaster(scene: Scene, node_id: str) -> int:
+    return int((scene.lab.machine(node_id).data_dir / "postmaster.pid").read_text().splitlines()[0])
 
 
 async def result_of(run: Run) -> RunResult:

@@ -20,8 +20,9 @@ from qnwis.lab import postgres
 from qnwis.lab.acks import analyse
 from qnwis.lab.cluster import Lab
 from qnwis.lab.errors import LabError
-from qnwis.lab.faults import Part, freeze, processes_of, thaw
+from qnwis.lab.faults import freeze, processes_of, thaw
 from qnwis.lab.layout import Block, Folder
+from qnwis.lab.parts import Part
 from qnwis.lab.postgres import find_installation
 from qnwis.lab.processes import Processes, Started
 from qnwis.lab.procfs import living_inside

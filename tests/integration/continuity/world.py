@@ -39,7 +39,7 @@ class Machine:
     leased: bool = True
     """Of the primary: whether its lease lasts, so that it takes writes."""
     promised: tuple[int, str] = (0, "")
-    """Epoch and run."""
+    """Epoch and run; the epoch that the agent reports is never below it."""
     reserved: bool = False
     """Whether that run may still promote, so that the former holder waits."""
     timeline: int = 1
@@ -124,8 +124,9 @@ class World:
 
     async def state(self, node: Node, *, timeout_s: float) -> NodeState:
         machine = self._answering(node)
+        epoch = max(machine.epoch, machine.promised[0])
         if node.role is NodeRole.WITNESS:
-            return NodeState(node_id=node.node_id, role=node.role, database_up=False, epoch=machine.epoch)
+            return NodeState(node_id=node.node_id, role=node.role, database_up=False, epoch=epoch)
         upstream = self.machines.get(machine.upstream or "")
         streaming = upstream is not None and upstream.on and upstream.primary and upstream.leased
         followers = [m for m in self.machines.values() if m.on and m.upstream == node.node_id]
@@ -148,7 +149,7 @@ class World:
                 for m in followers
                 if machine.primary
             ),
-            epoch=machine.epoch,
+            epoch=epoch,
         )
 
     async def order(self, node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:

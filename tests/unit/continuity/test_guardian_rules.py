@@ -266,6 +266,13 @@ def test_what_is_forgotten_changes_no_decision(
     history: list[PastRun], cooldown_s: float, cap: int, changed_s: float
 ) -> None:
     rules = {"cooldown_s": cooldown_s, "max_failovers_per_hour": cap}
-    kept = remembered(history, policy(**rules), NOON)
-    before, after = (decided(*runs, changed_s=changed_s, **rules) for runs in (history, kept))
+    newest = ran(RunOutcome.REFUSED, 0, run_id="newest")
+    kept = remembered(history, newest, policy(**rules), NOON)
+    before, after = (decided(*runs, changed_s=changed_s, **rules) for runs in ((*history, newest), kept))
     assert before == after
+
+
+def test_a_run_that_is_heard_of_again_stays_acknowledged_and_counts_once() -> None:
+    run = ran(RunOutcome.COMPLETED, 10)
+    kept = remembered([run.model_copy(update={"acknowledged": ANN})], run, policy(), NOON)
+    assert [past.acknowledged for past in kept] == [ANN]
