@@ -22,6 +22,7 @@ from rich.table import Table
 from qnwis.continuity.run import RunResult
 from qnwis.lab.acks import AckLog, analyse
 from qnwis.lab.control_plane import WORKER, ControlPlane
+from qnwis.lab.places import CONTROL
 from qnwis.lab.processes import python_module
 from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
@@ -72,7 +73,7 @@ class HeldWorkers:
         )
         module = "tests.integration.continuity.held_worker"
         command = python_module(module, settings.model_dump_json(), str(self.folder))
-        lab.processes.start(WORKER, command, cwd=lab.folder.run)
+        lab.processes.start(WORKER, command, cwd=lab.folder.run, place=lab.block.place(CONTROL))
 
     def hold_at(self, point: Point) -> None:
         for name in ("reached", "go_on"):
@@ -170,11 +171,8 @@ def end_of(result: RunResult) -> str:
 
 
 async def until_all_write(scene: Scene, new: str) -> None:
-    address = scene.lab.cluster.node(new).hostname
-
     def writes() -> bool:
-        acks = scene.lab.ack_log().acks
-        return {ack.client for ack in acks if ack.server == address} == set(range(CLIENTS))
+        return len({ack.client for ack in scene.lab.ack_log().acks if ack.server == new}) == CLIENTS
 
     await until(writes)
 
