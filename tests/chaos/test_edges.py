@@ -34,6 +34,17 @@ def test_a_machine_that_thaws_may_acknowledge_until_its_guard_runs_and_no_longer
     assert seen == {"one_primary"}
 
 
+def test_a_machine_that_thaws_while_a_run_promotes_may_have_a_write_confirmed_and_lost() -> None:
+    """By a standby that waits for it still, before its guards run again and before the run repoints that
+    standby. A standby that stopped to receive with its promise would close this."""
+    seen = set[str]()
+    for thaws_at_s in (7.02, 7.04, 7.06, 7.08, 7.1, 7.18, 7.2, 7.22):
+        frozen = [{"at_s": 1, "freeze": "node-1"}, {"at_s": thaws_at_s, "thaw": "node-1"}]
+        for seed in range(4):
+            seen |= violated(*played(seed, frozen))
+    assert seen == {"nothing_lost"}
+
+
 def test_with_agent_and_guards_frozen_nothing_ends_the_database() -> None:
     history, facts = played(
         1,
