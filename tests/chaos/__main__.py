@@ -50,7 +50,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--lasts", type=float, metavar="SECONDS", help="of the one story, instead of its own")
     parser.add_argument("--seed", type=int, help="of the composed stories; random by default, and printed")
     parser.add_argument("--runs", type=int, default=0, help="how many composed stories besides")
-    parser.add_argument("--processes", type=int, default=2, help="for composed stories in simulated time")
+    parser.add_argument("--processes", type=int, default=2, help="stories that are played at once")
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write the stories there, play none")
     return parser.parse_args()
 
@@ -87,7 +87,8 @@ def _really_play(stories: dict[str, Story], seed: int, options: argparse.Namespa
 
     if options.runs:
         print(f"{options.runs} composed stories, SEED={seed}")
-    results = _shown(play_really({**stories, **_composed(seed, options.runs)}))
+    everything = {**stories, **_composed(seed, options.runs)}
+    results = _shown(play_really(everything, at_once=options.processes))
     print(summary(results))
     return all(result.ok for result in results)
 

@@ -7,8 +7,10 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 from qnwis.lab.enclosure import check_possible, run_enclosed
 from qnwis.lab.errors import LabError
@@ -28,9 +30,13 @@ STORY, HISTORY, FACTS, LOG, LAB = "story.yaml", "history.jsonl", "facts.json", "
 
 
 def play_stories(
-    stories: Mapping[str, Story], *, agent_module: str = "qnwis.agent", keep: bool = False
+    stories: Mapping[str, Story],
+    *,
+    agent_module: str = "qnwis.agent",
+    keep: bool = False,
+    at_once: int = 1,
 ) -> Iterator[Result]:
-    """Play each story on real processes, by its slug.
+    """Play each story on real processes, by its slug; several `at_once`, each in an enclosure of its own.
 
     What was played stays on disk where a result has violations, or with `keep`. A story that cannot be
     played to its end is a violation, and the others go on. Raises LabError when nothing can be played here.
@@ -39,25 +45,35 @@ def play_stories(
     # Inside there is no network to fetch it by, and no server of somebody else's to be reached.
     cli = asyncio.run(obtain_cli(CACHE, lambda line: None))
     env = {CLI_VARIABLE: str(cli), ADDRESS_VARIABLE: ""}
-    with _folder() as folder:
-        for slug, story in stories.items():
+    with _folder() as folder, ThreadPoolExecutor(at_once) as threads:
+        labs = SimpleQueue[Path]()
+        for number in range(at_once):
+            labs.put(folder / f"{LAB}-{number}")
+
+        def play(slug: str, story: Story) -> Result:
+            lab = labs.get()
             try:
-                result = _played(folder, slug, story, agent_module, env)
+                return _played(folder / slug, lab, story, agent_module, env)
             except LabError as error:
-                result = _not_played(slug, error)
+                return _not_played(slug, error)
+            finally:
+                labs.put(lab)
+
+        for playing in as_completed([threads.submit(play, *named) for named in stories.items()]):
+            result = playing.result()
             if keep or not result.ok:
-                print(f"  {slug}: {folder / slug} has its history and its lab's files", file=sys.stderr)
+                place = folder / result.name
+                print(f"  {result.name}: {place} has its history and its lab's files", file=sys.stderr)
             else:
-                shutil.rmtree(folder / slug)
+                shutil.rmtree(folder / result.name)
             yield result
 
 
-def _played(folder: Path, slug: str, story: Story, agent_module: str, env: Mapping[str, str]) -> Result:
-    """One story. Its lab is made where the last one's was, beside the programs that both use."""
-    out = folder / slug
+def _played(out: Path, lab: Path, story: Story, agent_module: str, env: Mapping[str, str]) -> Result:
+    """One story. Its lab is made where an earlier one's was, beside the programs that both use."""
     out.mkdir()
     (out / STORY).write_text(story_text(story))
-    command = [sys.executable, "-m", "tests.chaos.real", "--out", str(out), "--lab", str(folder / LAB)]
+    command = [sys.executable, "-m", "tests.chaos.real", "--out", str(out), "--lab", str(lab)]
     try:
         status = run_enclosed(
             [*command, "--agent", agent_module],
@@ -66,13 +82,13 @@ def _played(folder: Path, slug: str, story: Story, agent_module: str, env: Mappi
             timeout_s=story.ends_at_s + BESIDES_TAKES_S,
         )
     finally:
-        if (folder / LAB).exists():
-            (folder / LAB).rename(out / LAB)
+        if lab.exists():
+            lab.rename(out / LAB)
     if status != 0:
         raise LabError(f"exit status {status}; {out / LOG} ends:\n{last_lines(out / LOG, 20)}")
     history = read_history(out / HISTORY)
     facts = Facts.model_validate_json((out / FACTS).read_text())
-    return judge(slug, story, history, facts)
+    return judge(out.name, story, history, facts)
 
 
 def _not_played(slug: str, error: LabError) -> Result:
@@ -94,6 +110,6 @@ def _folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        left = [path for path in folder.iterdir() if path.name != f"{LAB}-cache"]
+        left = [path for path in folder.iterdir() if not path.name.endswith("-cache")]
         if not left:
             shutil.rmtree(folder)
