@@ -33,6 +33,7 @@ from .orders import Orders
 from .peers import Peers
 from .postgres import Postgres
 from .priority import prefer
+from .receiving import Receiving
 from .reporter import Reporter
 from .server import make_app
 from .speaking import Speaker
@@ -82,7 +83,7 @@ async def run(config: AgentConfig, path: Path) -> None:
     leases, journal = Leases(config, peers, speaker), Journal(state_dir / "journal.jsonl")
     members = Members(config, leases, peers, speaker)
 
-    node = keeper = None
+    node = keeper = receiving = None
     if config.database is not None:
         connection = Connection(config.database, config.database.superuser)
         postgres = Postgres(config, config.database, peers)
@@ -90,11 +91,12 @@ async def run(config: AgentConfig, path: Path) -> None:
         guarding = Guarding(postgres.data_dir, state_dir / "guard.log")
         leases.on_until = guarding.tell
         node = Node(config.node_id, postgres, connection, leases, guarding)
-    reporter = Reporter(config, leases, node)
+        receiving = Receiving(postgres, connection, state_dir, config.lease.reserve_s)
+    reporter = Reporter(config, leases, node, receiving)
     leases.on_epoch = reporter.epoch_changed
-    orders = Orders(config, peers, leases, journal, node)
+    orders = Orders(config, peers, leases, journal, node, receiving)
     checks = Checks(config, reporter, node.postgres if node is not None else None)
-    app = make_app(checks, reporter, orders, journal, leases, members)
+    app = make_app(checks, reporter, orders, journal, leases, members, receiving)
     if node is not None:
         members.on_change = lambda: node.postgres.replicate_to(members.standbys)
         node.postgres.on_change = reporter.database_changed

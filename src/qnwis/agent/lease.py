@@ -129,8 +129,10 @@ class Leases:
         answer = self.promise(PromiseRequest(epoch=epoch, run_id=run_id, membership_version=version))
         return answer if isinstance(answer, Refusal) else None
 
-    def withdrawn(self, epoch: int, run_id: str) -> None:
+    def withdrawn(self, epoch: int, run_id: str) -> bool:
+        """Whether it is the promise that this agent gave last."""
         self._keep_grantor(core.withdrawn(self._grantor, epoch, run_id))
+        return (self._grantor.record.epoch, self._grantor.record.run_id) == (epoch, run_id)
 
     def released(self, release: Release) -> None:
         self._keep_grantor(core.released(self._grantor, release))

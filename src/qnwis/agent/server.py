@@ -35,6 +35,7 @@ from .journal import Journal, Line
 from .lease import Leases
 from .members import Adopted, Members, Proposed
 from .orders import Orders
+from .receiving import Receiving
 from .reporter import Reporter
 
 M = TypeVar("M", bound=Model)
@@ -55,8 +56,9 @@ def make_app(
     journal: Journal,
     leases: Leases,
     members: Members,
+    receiving: Receiving | None,
 ) -> web.Application:
-    """The web application over the parts given."""
+    """The web application over the parts given; `receiving` is None for a witness."""
 
     async def live(_: web.Request) -> web.Response:
         return _json(checks.live())
@@ -85,8 +87,15 @@ def make_app(
     async def lines(_: web.Request) -> web.Response:
         return web.Response(body=_LINES.dump_json(journal.lines), content_type="application/json")
 
+    async def promise(asked: PromiseRequest) -> Model:
+        answer = leases.promise(asked)
+        if receiving is None or isinstance(answer, Refusal) or asked.former_holder is not None:
+            return answer
+        return await receiving.hold() or answer
+
     def withdraw(withdrawal: Withdrawal) -> Model:
-        leases.withdrawn(withdrawal.epoch, withdrawal.run_id)
+        if leases.withdrawn(withdrawal.epoch, withdrawal.run_id) and receiving is not None:
+            receiving.go_on()
         return withdrawal
 
     def release(release: Release) -> Model:
@@ -115,7 +124,7 @@ def make_app(
             web.post("/orders", order),
             web.get("/journal", lines),
             web.post("/lease/ask", _lease(Ask, leases.grant)),
-            web.post("/lease/promise", _lease(PromiseRequest, leases.promise)),
+            web.post("/lease/promise", _lease(PromiseRequest, promise)),
             web.post("/lease/withdraw", _lease(Withdrawal, withdraw)),
             web.post("/lease/release", _lease(Release, release)),
             web.get("/membership", membership),
@@ -135,13 +144,17 @@ def _health(check: Callable[[], Awaitable[Health]]) -> Callable[[web.Request], A
     return handler
 
 
-def _lease(kind: type[M], answer: Callable[[M], Model]) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _lease(
+    kind: type[M], answer: Callable[[M], Model | Awaitable[Model]]
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handler(request: web.Request) -> web.Response:
         try:
             asked = kind.model_validate_json(await request.read())
         except ValidationError as error:
             return _json(_unreadable(error, f"Send JSON of {kind.__name__}"), status=422)
         answered = answer(asked)
+        if not isinstance(answered, Model):
+            answered = await answered
         return _json(answered, status=409 if isinstance(answered, Refusal) else 200)
 
     return handler

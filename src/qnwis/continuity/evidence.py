@@ -41,7 +41,7 @@ class NodeState(Model):
     """Standby: end of the log received and flushed; None while a restarted one still reads its own log."""
     replay_lsn: int | None = None
     upstream: str | None = None
-    """Standby: node_id that its primary_conninfo points to."""
+    """Standby: node_id that it follows, or followed until it promised an epoch to a run."""
     streaming: bool = False
     """Standby: its WAL receiver is streaming from the upstream now."""
     last_message_age_s: float | None = None

@@ -20,6 +20,7 @@ from qnwis.agent.files import StateError
 from qnwis.agent.journal import Line, Mark
 from qnwis.agent.lease import found_cluster
 from qnwis.agent.processes import processes_in
+from qnwis.continuity.lease_messages import Withdrawal
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
@@ -267,6 +268,37 @@ async def test_a_restarted_standby_says_its_position_only_once_it_has_read_all_o
     assert known >= lsn
     await scene.primary.start_agent()
     await scene.primary.until(writable=True)
+
+
+async def test_a_standby_that_promised_a_run_receives_no_more_until_the_run_gives_up(scene: Scene) -> None:
+    await scene.promised(scene.standby, scene.other)
+
+    for standby in (scene.standby, scene.other):
+        state = await standby.state()
+        assert (state.streaming, state.upstream) == (False, scene.primary.node_id)
+        assert state.receive_lsn is not None, "what it has stays known"
+    # No standby confirms it, so it is not acknowledged; the primary's lease has not ended yet.
+    before = {s.node_id: (await s.state()).receive_lsn for s in (scene.standby, scene.other)}
+    writing = asyncio.ensure_future(scene.primary.sql("INSERT INTO rows VALUES ('confirmed by nobody')"))
+    await asyncio.wait([writing], timeout=0.3)
+    assert not writing.done()
+    assert before == {s.node_id: (await s.state()).receive_lsn for s in (scene.standby, scene.other)}
+
+    withdrawal = Withdrawal(epoch=scene.epoch, run_id=f"run-{scene.epoch}")
+    for member in scene.cluster.members.values():
+        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=5)
+    for standby in (scene.standby, scene.other):
+        await standby.until(streaming=True, upstream=scene.primary.node_id)
+    await scene.primary.until(writable=True)
+    await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_a_standby_that_is_held_goes_on_after_a_while_though_its_agent_was_killed(scene: Scene) -> None:
+    await scene.promised(scene.other)
+    await scene.other.stop_agent(signal.SIGKILL)
+    await scene.other.start_agent()
+    assert not (await scene.other.state()).streaming, "a restart does not let it go"
+    await scene.other.until(streaming=True, upstream=scene.primary.node_id)
 
 
 async def test_an_agent_that_is_told_to_stop_stops_its_database_first(scene: Scene) -> None:

@@ -1,0 +1,100 @@
+"""Receiving: a standby that promised an epoch to a run receives no more, until it is told whom to follow.
+
+A position that it says afterwards stays true, and nothing that the former primary may still write is
+confirmed here: a machine that froze whole and thaws in the middle of a run gets no acknowledgement any more.
+A run that gives up lets it go on, and so does the end of the reservation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from qnwis.continuity.membership import Peer
+from qnwis.continuity.refusal import Refusal
+
+from .database import Connection, DatabaseDownError
+from .files import remove_durably, write_durably
+from .logs import log
+from .postgres import Postgres
+
+STOPPED_WITHIN_S = 0.5
+POLL_S = 0.003
+
+_RECEIVERS = "SELECT count(*) AS receivers FROM pg_stat_wal_receiver"
+
+
+class Receiving:
+    """Whether the local standby receives, and from whom it did when it was held."""
+
+    def __init__(self, postgres: Postgres, connection: Connection, state_dir: Path, reserve_s: float) -> None:
+        """A standby that an earlier agent held is held on, for the length of a reservation."""
+        self._postgres = postgres
+        self._connection = connection
+        self._file = state_dir / "held-upstream"
+        self._reserve_s = reserve_s
+        self._timer: asyncio.TimerHandle | None = None
+        if self._file.exists():
+            self._let_go_later()
+
+    @property
+    def upstream(self) -> Peer | None:
+        """Whom the standby follows, or will again."""
+        if self._postgres.upstream is None and self._postgres.standby and self._file.exists():
+            return self._postgres.peers.of(self._file.read_text())
+        return self._postgres.upstream
+
+    async def hold(self) -> Refusal | None:
+        """Stop to receive; returns when that is certain. Why it is not, for a database that answers."""
+        postgres = self._postgres
+        if not postgres.standby:
+            return None
+        if (upstream := postgres.upstream) is not None:
+            write_durably(self._file, upstream.node_id)
+            postgres.set_upstream(None)
+            postgres.reload()
+            log("receiver_held", upstream=upstream.node_id)
+        if self._file.exists():
+            self._let_go_later()
+        return await self._until_stopped()
+
+    def go_on(self) -> None:
+        """Receive again from whom it did, unless it was told otherwise since."""
+        if not self._file.exists():
+            return
+        upstream = self.upstream
+        if upstream is not None and self._postgres.set_upstream(upstream):
+            self._postgres.reload()
+            log("receiver_goes_on", upstream=upstream.node_id)
+        self.forget()
+
+    def forget(self) -> None:
+        """An order said what the database does from now on."""
+        if self._timer is not None:
+            self._timer.cancel()
+        remove_durably(self._file)
+
+    def _let_go_later(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._reserve_s, self.go_on)
+
+    async def _until_stopped(self) -> Refusal | None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + STOPPED_WITHIN_S
+        while self._postgres.running and clock() < deadline:
+            try:
+                row = await self._connection.row(_RECEIVERS, timeout_s=max(0.01, deadline - clock()))
+            except DatabaseDownError:
+                return None  # it says no position either, so nothing is counted on
+            if row["receivers"] == 0:
+                return None
+            await asyncio.sleep(POLL_S)
+        if not self._postgres.running:
+            return None
+        return Refusal(
+            rule="receiver_not_stopped",
+            message=f"The database still receives {STOPPED_WITHIN_S:g} s after it was told to stop",
+            values={"within_s": STOPPED_WITHIN_S},
+            remedy="Ask again; see postgres.log if it stays so.",
+        )
