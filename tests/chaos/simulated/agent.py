@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qnwis.continuity.evidence import NodeState
 
 from .agent_leases import AgentLeases
+from .holding import Holding
 from .kernel import Flow, Future
 from .orders import Orders
 
@@ -48,6 +49,7 @@ class Agent:
         self._changed = Future()
         """The database started or ended."""
         self._enforcing = False
+        self.holding = Holding(self)
         self.orders = Orders(self)
         self.stopping = False
         self.ended_by_itself = False
@@ -58,6 +60,7 @@ class Agent:
         process = self.node.agent_process
         process.spawn(self.leases.renew())
         if self.node.database is not None:
+            self.holding.resume()
             process.spawn(self._keep())
             process.after(ENFORCE_EVERY_S, self._enforce)
 
@@ -171,7 +174,7 @@ class Agent:
             return False
         if not database.standby:
             return (yield from self.leases.take_up()) is None
-        return database.upstream is not None
+        return database.upstream is not None or disk.held is not None
 
     def _lease_lasts(self, until: float) -> None:
         self.node.guard.tell(until)

@@ -98,7 +98,7 @@ class Database:
 
     @property
     def streaming(self) -> bool:
-        return self.stream is not None
+        return self.stream is not None and self.stream.upstream.node_id == self.upstream
 
     def start(self) -> None:
         self.kill()
@@ -135,6 +135,7 @@ class Database:
         self.backends.thaw(lag_s)
         self.receiver.thaw(lag_s)
         self.postmaster_frozen, self.hung_since_s = False, None
+        self._reload()
 
     def _hangs(self) -> None:
         if self.alive and self.hung_since_s is None:
@@ -313,8 +314,17 @@ class Database:
     # What the agent does to it
 
     def follow(self, upstream: str | None) -> None:
+        """None: receive from nobody."""
         self.upstream = upstream
-        if self.stream is not None and self.stream.upstream.node_id != upstream:
+        self._reload()
+
+    def _reload(self) -> None:
+        """The postmaster tells the backends' recovery, which stops the receiver; each once it runs."""
+        if not self.postmaster_frozen:
+            self.backends.do(self.receiver.do, self._leave_former)
+
+    def _leave_former(self) -> None:
+        if self.stream is not None and self.stream.upstream.node_id != self.upstream:
             self.disconnected(self.stream)
 
     def promote(self) -> None:
@@ -336,7 +346,7 @@ class Database:
     def rewind_to(self, upstream: Database) -> None:
         """As pg_rewind leaves it: the upstream's history, kept as a standby."""
         self.position = upstream.position
-        self.standby, self.upstream = True, upstream.node_id
+        self.standby = True
 
 
 Databases = Mapping[str, Database]

@@ -38,6 +38,16 @@ class Clock:
         return (shown_s - self._offset_s) / self._rate
 
 
+@dataclass(frozen=True)
+class Held:
+    """A standby's receiver, kept from its upstream since a promise to a run."""
+
+    epoch: int
+    run_id: str
+    upstream: str | None
+    """What it goes on to receive from, when no order comes."""
+
+
 @dataclass
 class Disk:
     """The agent's state directory."""
@@ -50,6 +60,7 @@ class Disk:
     begun: set[str] = field(default_factory=set)
     unfinished_rejoin: str | None = None
     """Effect id of a rejoin that began and is not known to be done."""
+    held: Held | None = None
     changes: list[str] = field(default_factory=list)
     """Effect id of each effect that changed the state, once for each time."""
     count: int = 0

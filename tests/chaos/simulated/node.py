@@ -43,6 +43,8 @@ class Node:
         if database is not None:
             self.guard = Guard(kernel, node_id, self.clock, database)
             database.on_change = self._database_changed
+        self.holds_receiver = True
+        """False: the mistake of a standby that receives on after it promised."""
         self.agent = Agent(self)
         self.on_event: Callable[[Node], None] = lambda node: None
         """Called when whoever watches would hear that the agent ended or that the database is gone."""

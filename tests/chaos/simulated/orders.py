@@ -102,6 +102,16 @@ class Orders:
                 return (yield from self._rejoin(order))
 
     def _promote(self, order: PromoteOrder) -> Flow:
+        holding = self._agent.holding
+        holding.stay()
+        failed = yield from self._take_over(order)
+        if failed:
+            holding.wait()
+        else:
+            holding.end()
+        return failed
+
+    def _take_over(self, order: PromoteOrder) -> Flow:
         database = self._node.database
         assert database is not None
         if (yield from self._agent.leases.acquire(order.epoch, order.run_id)) is not None:
@@ -123,7 +133,7 @@ class Orders:
         yield 0.005
         if database.upstream != order.upstream:
             self._node.disk.changes.append(order.effect_id)
-        database.follow(order.upstream)
+        database.follow(self._agent.holding.upstream_of(order.epoch, order.upstream))
         if not database.alive:
             database.start()
         return False
@@ -146,6 +156,7 @@ class Orders:
         if not reached:
             return True
         database.rewind_to(upstream)
+        database.follow(self._agent.holding.upstream_of(order.epoch, order.upstream))
         database.start()
         for _ in range(600):
             yield 0.1

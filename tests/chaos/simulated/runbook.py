@@ -275,8 +275,8 @@ def _outcome(action: Action, answer: Receipt | Refusal | None) -> Outcome | Unre
 
 
 def _promise(node: Node, asked: PromiseRequest) -> object:
-    return node.agent.leases.promise(asked)
+    return node.agent.holding.promise(asked)
 
 
 def _withdrawn(node: Node, epoch: int, run_id: str) -> object:
-    return node.agent.leases.withdrawn(epoch, run_id)
+    return node.agent.holding.withdrawn(epoch, run_id)

@@ -52,6 +52,7 @@ class Mistakes:
     no_guard: bool = False
     no_fence: bool = False
     any_target: bool = False
+    receivers_go_on: bool = False
 
 
 class World:
@@ -112,6 +113,7 @@ class World:
                 self.nodes,
             )
             made.on_event = self._agent_tells
+            made.holds_receiver = not mistakes.receivers_go_on
             if mistakes.no_guard and database is not None:
                 made.guard.end_all = lambda: None  # type: ignore[method-assign]
 
