@@ -1,7 +1,10 @@
 # Everything a newcomer needs; the environment is made in .venv on first use.
 #   make demo    kill a primary, watch the failover; exits 0 only if it was verified
 #   make test    unit and integration tests on real processes
+#   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one (LASTS=600: for so long)
+#   make chaos-simulated  the same in simulated time, and 10,000 composed ones
 #   make check   ruff, mypy --strict, import-linter
+#   make matrix  SIGKILL of worker and Temporal server at every point of a failover; MATRIX=promote,flip for some
 #   make histories  record again what the replay test replays
 #   make bench   speed of planning, verification and simulation
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
@@ -10,7 +13,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check histories bench soak clean install-system lock wheel
+CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
+
+.PHONY: demo test check matrix chaos chaos-simulated histories bench soak clean install-system lock wheel
 
 demo: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo $(ARGS)
@@ -23,6 +28,15 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+matrix: $(STAMP)
+	@MATRIX='$(MATRIX)' $(BIN)/python -m pytest tests/integration/continuity/test_matrix_on_real_parts.py -m matrix -s $(ARGS)
+
+chaos: $(STAMP)
+	@$(CHAOS) $(if $(RUNS),--runs $(RUNS))
+
+chaos-simulated: $(STAMP)
+	@$(CHAOS) --simulated --runs $(or $(RUNS),$(if $(ONLY),0,10000))
 
 histories: $(STAMP)
 	@$(BIN)/python -m tests.integration.continuity.record_histories $(ARGS)

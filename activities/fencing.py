@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -14,7 +15,7 @@ from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
 from qnwis.continuity.plan import FencePrimary
 from qnwis.continuity.promises import Gate, promotion_gate
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.topology import FencingHook, Node
+from qnwis.continuity.topology import Cluster, FencingHook, Node
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.fencing import Hook
 from qnwis.providers.nodes import Nodes
@@ -109,12 +110,13 @@ class Fencing:
     async def _promised(self, request: FenceRequest) -> Gate:
         """A majority's promises of this run's epoch. Raises Unreachable until there is one: nothing is sure
         before that, and a minority that promised is told again or let go by the compensation."""
-        membership = Membership(version=1, members=tuple(sorted(n.node_id for n in request.cluster.nodes)))
+        membership = await self._membership(request.cluster)
         asked = PromiseRequest(
             epoch=request.epoch, run_id=request.run_id, membership_version=membership.version
         )
+        members = [node for node in request.cluster.nodes if node.node_id in membership.members]
         answers = await asyncio.gather(
-            *(self._promise(node, asked) for node in request.cluster.nodes), return_exceptions=True
+            *(self._promise(node, asked) for node in members), return_exceptions=True
         )
         gate = promotion_gate(
             membership, asked, [a for a in answers if isinstance(a, Promised)], request.target
@@ -122,6 +124,32 @@ class Fencing:
         if isinstance(gate, Refusal):
             raise Unreachable(f"{gate}: {_whys(answers)}")
         return gate
+
+    async def _membership(self, cluster: Cluster) -> Membership:
+        """The newest that is known of, once a majority of it has answered: no wait for a dead node.
+
+        Raises Unreachable. One that is newer still can have no majority that has not heard of it.
+        """
+        asked = [
+            asyncio.ensure_future(self._nodes.membership(node, timeout_s=ANSWER_WITHIN_S))
+            for node in cluster.nodes
+        ]
+        newest, answered = Membership(), set[str]()
+        try:
+            for answer in asyncio.as_completed(asked):
+                with contextlib.suppress(Unreachable):
+                    view = await answer
+                    newest = max(newest, view.membership, key=lambda membership: membership.version)
+                    answered.add(view.node_id)
+                    if newest.members and len(answered & set(newest.members)) >= newest.majority:
+                        return newest
+        finally:
+            for one in asked:
+                one.cancel()
+        raise Unreachable(
+            f"the agents of {', '.join(sorted(answered)) or 'no node'} answered, which is no majority of the"
+            f" members {', '.join(newest.members) or '(none known)'}"
+        )
 
     async def _promise(self, node: Node, asked: PromiseRequest) -> Promised:
         return await self._nodes.promise(node, asked, timeout_s=ANSWER_WITHIN_S)

@@ -145,6 +145,9 @@ class Promotion:
 
 
 def _has_begun(request: PromoteRequest, evidence: ClusterEvidence) -> bool:
-    """Whether an earlier attempt reached the target: then there is no way back, and no question left."""
+    """Whether an earlier attempt has promoted the target: then there is no way back, and no question left.
+
+    Its epoch alone tells nothing: it promised that when the old primary was fenced.
+    """
     state = evidence.of(request.action.node_id).state
-    return state is not None and state.epoch >= request.epoch
+    return state is not None and state.database_up and not state.in_recovery and state.epoch >= request.epoch

@@ -10,6 +10,11 @@ from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import settings
+
+# No test asserts a time: a busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
@@ -18,12 +23,16 @@ PATIENCE = 0.8
 """Share of its timeout that an async test may use; the rest is for its fixtures to be torn down."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cancel an async test that hangs, as its loop's own doing.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what only `make matrix` runs; and cancel an async test that hangs, as its loop's own doing.
 
     pytest-timeout interrupts the loop instead, which leaves the test's tasks in the session's loop; it
     remains as the last resort, for tests and fixtures that block.
     """
+    if "matrix" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("matrix") is not None]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.obj = _within(_timeout_s(item) * PATIENCE or None, item.obj)

@@ -10,7 +10,7 @@ import signal
 from qnwis.temporal import connect
 
 from .settings import WorkerSettings
-from .wiring import providers_for, workers_for
+from .wiring import workers_of
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ async def run_worker(settings: WorkerSettings) -> None:
         loop.add_signal_handler(sig, stop.set)
     client = await connect(settings.address)
     async with contextlib.AsyncExitStack() as running:
-        for worker in workers_for(client, settings, providers_for(settings)):
+        for worker in workers_of(client, settings):
             await running.enter_async_context(worker)
             log.info("worker polls %s", worker.task_queue)
         await stop.wait()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
+
+from pydantic import model_validator
 
 from qnwis.continuity.model import Identifier, Model
 from workflows.names import RUNBOOKS_QUEUE
@@ -11,11 +14,21 @@ from workflows.names import RUNBOOKS_QUEUE
 class WorkerSettings(Model):
     config_dir: Path
     """Registry of clusters: cluster.yaml, policy.yaml, clusters/<id>/…"""
-    state_dir: Path
-    """The audit store and its signing key."""
+    state_dir: Path | None = None
+    """The audit store and its signing key. A worker that only watches has neither."""
     vantages: tuple[Identifier, ...] = ("default",)
     """Places this worker stands at and probes from; empty for a worker that only runs runbooks."""
+    vantages_only: bool = False
+    """Serve the vantages and nothing else: no runbook, no guardian, no effect runs here."""
     task_queue: str = RUNBOOKS_QUEUE
     """Where runbooks and guardians are dispatched; starters must name the same."""
     address: str | None = None
     """Temporal server; by default what Temporal's own environment variables and profiles say."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.vantages_only and not self.vantages:
+            raise ValueError("vantages: expected at least one for a worker that serves vantages only")
+        if not self.vantages_only and self.state_dir is None:
+            raise ValueError("state_dir: expected a folder for a worker that runs runbooks")
+        return self

@@ -19,6 +19,7 @@ from activities.evidence import Evidence
 from activities.fencing import Fencing
 from activities.health import Health
 from activities.notification import Notifications
+from activities.past_runs import PastRuns
 from activities.planning import Planning
 from activities.promotion import Promotion
 from activities.verification import Verification
@@ -55,7 +56,16 @@ class Providers:
     notifier: Notifier
 
 
+def workers_of(client: Client, settings: WorkerSettings) -> Sequence[Worker]:
+    """The workers of a process with these settings."""
+    if settings.vantages_only:
+        return vantage_workers(client, settings, Registry(settings.config_dir), HttpNodes(Transport()))
+    return workers_for(client, settings, providers_for(settings))
+
+
 def providers_for(settings: WorkerSettings) -> Providers:
+    """Of a worker that runs runbooks."""
+    assert settings.state_dir is not None, "the settings demand it"
     transport = Transport()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     return Providers(
@@ -70,8 +80,9 @@ def providers_for(settings: WorkerSettings) -> Providers:
     )
 
 
-def runbook_activities(p: Providers) -> list[Callable[..., Any]]:
+def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]:
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
+    past_runs = PastRuns(client)
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     return [
         evidence.load_cluster,
@@ -87,6 +98,8 @@ def runbook_activities(p: Providers) -> list[Callable[..., Any]]:
         promotion.preview_repoint,
         dns.flip,
         dns.preview_flip,
+        past_runs.look_back,
+        past_runs.watch_runs,
         Verification(p.nodes, p.dns).verify,
         Audit(p.audit).record,
         Notifications(p.notifier).notify,
@@ -99,7 +112,7 @@ def workers_for(client: Client, settings: WorkerSettings, p: Providers) -> Seque
         client,
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
-        activities=runbook_activities(p),
+        activities=runbook_activities(client, p),
         activity_executor=ThreadPoolExecutor(4, thread_name_prefix="activity"),
         workflow_runner=sandbox(),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),
@@ -110,8 +123,15 @@ def workers_for(client: Client, settings: WorkerSettings, p: Providers) -> Seque
         max_heartbeat_throttle_interval=timedelta(seconds=1),
         default_heartbeat_throttle_interval=timedelta(seconds=1),
     )
-    watch = Health(p.registry, p.nodes).watch
-    vantages = [
+    return [runbooks, *vantage_workers(client, settings, p.registry, p.nodes)]
+
+
+def vantage_workers(
+    client: Client, settings: WorkerSettings, registry: Registry, nodes: Nodes
+) -> Sequence[Worker]:
+    """One for each vantage that this process stands at."""
+    watch = Health(registry, nodes).watch
+    return [
         Worker(
             client,
             task_queue=vantage_queue(vantage),
@@ -121,7 +141,6 @@ def workers_for(client: Client, settings: WorkerSettings, p: Providers) -> Seque
         )
         for vantage in settings.vantages
     ]
-    return [runbooks, *vantages]
 
 
 def sandbox() -> SandboxedWorkflowRunner:

@@ -7,7 +7,7 @@ wherever the run is interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from temporalio import workflow
@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.fencing import FenceRequest, Fencing
     from activities.promotion import PromoteRequest, Promotion, RepointRequest
     from qnwis.config.registry import Registered
-    from qnwis.continuity.executor import Do, Finish, Outcome, OutcomeStatus, Undo, advance
+    from qnwis.continuity.executor import Do, Finish, Outcome, OutcomeStatus, Undo, abort_refusal, advance
     from qnwis.continuity.plan import (
         Action,
         FencePrimary,
@@ -32,22 +32,35 @@ with workflow.unsafe.imports_passed_through():
         RepointStandbys,
         VerifyService,
     )
+    from qnwis.continuity.refusal import Refusal
 
 
 class Execution:
-    """One plan being carried out (or previewed) under one epoch."""
+    """One plan being carried out (or previewed) under one epoch.
 
-    def __init__(self, plan: Plan, registered: Registered, epoch: int) -> None:
+    Raises ValueError for a log that no run of this plan can have written.
+    """
+
+    def __init__(
+        self, plan: Plan, registered: Registered, epoch: int, run_id: str, log: Sequence[Outcome] = ()
+    ) -> None:
         self._plan = plan
         self._policy = registered.policy
-        self._world = {"run_id": workflow.info().run_id, "epoch": epoch, "cluster": registered.cluster}
-        self._log: list[Outcome] = []
+        self._world = {"run_id": run_id, "epoch": epoch, "cluster": registered.cluster}
+        self._log = list(log)
 
     async def drive(
-        self, stop: Callable[[], str | None], shown: Callable[[], None]
-    ) -> Finish | VerifyService:
-        """Go on until the plan is finished or its verification is due. `stop` gives an abort's reason."""
-        while True:
+        self,
+        stop: Callable[[], str | None],
+        shown: Callable[[], None],
+        forgot: Callable[[], bool],
+    ) -> Finish | VerifyService | None:
+        """Go on until the plan is finished or its verification is due.
+
+        `stop` gives an abort's reason. None as soon as `forgot` says that this log may not be all that the
+        run has done: a reset set the workflow back.
+        """
+        while not forgot():
             match advance(self._plan, self._log, stop=stop()):
                 case Do(action=VerifyService() as verification):
                     return verification
@@ -60,6 +73,7 @@ class Execution:
                 case Finish() as finish:
                     return finish
             shown()
+        return None
 
     async def preview(self) -> None:
         """A dry run: ask every action what it would do. No code that changes anything is called from here."""
@@ -72,6 +86,14 @@ class Execution:
         finish = advance(self._plan, self._log)
         assert isinstance(finish, Finish), finish
         return finish
+
+    def abort_refusal(self) -> Refusal | None:
+        """Why this plan cannot be aborted any more."""
+        return abort_refusal(self._plan, self._log)
+
+    @property
+    def log(self) -> tuple[Outcome, ...]:
+        return tuple(self._log)
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:

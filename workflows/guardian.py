@@ -6,88 +6,44 @@ time is over. While nothing of that happens its history does not grow.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
 
 from . import options
-from .names import CLUSTER, KIND, failover_id, guardian_id, vantage_queue
-from .primary_failure import PrimaryFailure
+from .guarded_runs import GuardedRuns
+from .guardian_state import AcknowledgeRequest, GuardianState, GuardianView, PauseRequest, ResumeRequest
+from .names import CLUSTER, KIND, guardian_id
+from .watching import Watches
 
 with workflow.unsafe.imports_passed_through():
-    from pydantic import Field, ValidationError
+    from pydantic import ValidationError
 
     from activities.evidence import ClusterName, Evidence
-    from activities.health import Health, NodeVote, WatchReport, WatchRequest
+    from activities.past_runs import RunsReport
     from activities.planning import AssessRequest, Planning
     from qnwis.config.registry import Registered
-    from qnwis.continuity.evidence import current_primary
+    from qnwis.continuity.detection import Verdict, judge, needs_evidence
+    from qnwis.continuity.evidence import ClusterEvidence, current_primary
     from qnwis.continuity.guardian_rules import (
+        RETRY_FIRST,
+        RETRY_LONGEST,
+        Acknowledgement,
         Decision,
         Hold,
         PastRun,
         Pause,
         Propose,
         Start,
-        agreed_status,
+        acknowledge,
         decide,
+        remembered,
     )
-    from qnwis.continuity.model import Identifier, Model
-    from qnwis.continuity.run import Assessment, Detection, FailoverRequest, RunKind, RunOutcome, RunResult
+    from qnwis.continuity.refusal import Refusal
+    from qnwis.continuity.run import Assessment, Detection, FailoverRequest
     from qnwis.continuity.topology import NodeStatus
-    from qnwis.runbook import load_runbook
-
-HISTORY_KEPT = timedelta(hours=1)
-RETRY_FIRST = timedelta(seconds=2)
-RETRY_LONGEST = timedelta(minutes=5)
-
-
-class PauseRequest(Model):
-    """Switch automatic failover off."""
-
-    by: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
-
-
-class ResumeRequest(Model):
-    """Switch automatic failover on again."""
-
-    by: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
-
-
-class GuardianState(Model):
-    """All that a guardian knows; what it continues as new with. To start one, `cluster_id` is enough."""
-
-    cluster_id: Identifier
-    votes: Mapping[str, Mapping[str, NodeVote]] = {}
-    """By vantage, then by node."""
-    history: tuple[PastRun, ...] = ()
-    pause: Pause | None = None
-    watching_since: datetime | None = None
-    events_before_new: int | None = None
-    """Continue as new after this many events instead of at the server's suggestion (for tests)."""
-
-
-class GuardianView(Model):
-    """Answer of the `view` query."""
-
-    cluster_id: str
-    primary_node_id: str | None
-    statuses: dict[str, NodeStatus]
-    votes: Mapping[str, Mapping[str, NodeVote]]
-    """By vantage, then by node, as of the last change of a status."""
-    pause: Pause | None
-    holding: str | None
-    """Why a failed primary is not acted on now."""
-    proposal: Assessment | None
-    """Strategy manual: the plan for people."""
-    last_result: RunResult | None
-    history: tuple[PastRun, ...]
 
 
 @workflow.defn(failure_exception_types=[ValidationError])
@@ -96,22 +52,24 @@ class Guardian:
 
     registered: Registered
     primary_node_id: str | None = None
+    evidence: ClusterEvidence | None = None
     holding: str | None = None
     proposal: Assessment | None = None
-    last_result: RunResult | None = None
 
     @workflow.init
     def __init__(self, state: GuardianState | None = None) -> None:
         # Started without input it fails and says what is missing; a missing argument would retry for ever.
         state = state or GuardianState.model_validate({})
         self.cluster_id = state.cluster_id
-        self.votes = dict(state.votes)
-        self.statuses: dict[str, NodeStatus] = {}
-        self.history = list(state.history)
+        self.watches = Watches(state.cluster_id, state.statements, state.abstaining)
+        self.verdicts: dict[str, Verdict] = {}
+        self.history = state.history
+        self.last_result = state.last_result
         self.pause = state.pause
         self.watching_since = state.watching_since or workflow.now()
+        self.changed_at = state.changed_at or self.watching_since
         self.events_before_new = state.events_before_new
-        self.watches: dict[str, asyncio.Task[WatchReport]] = {}
+        self.runs = GuardedRuns(self.cluster_id)
         self.woken = False
         self.retry_at: datetime | None = None
         self.retry_after = RETRY_FIRST
@@ -127,11 +85,18 @@ class Guardian:
             )
         workflow.upsert_search_attributes([CLUSTER.value_set(self.cluster_id), KIND.value_set("guardian")])
         await self._look_around()
+        await self.runs.watch(self._learn_of_runs)
         while not self._should_continue_as_new():
-            self._watch()
-            await self._act(self._decide())
+            self.watches.keep_going(self.registered.cluster)
+            await self._judge()
+            unfinished = self.runs.to_finish()
+            if unfinished is not None:
+                await self._see_through(unfinished)
+            else:
+                await self._act(self._decide())
             await self._next_event()
-        await self._stop_watching()
+        await self.watches.stop()
+        await self.runs.stop_watching()
         await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.continue_as_new(self._state())
 
@@ -148,20 +113,6 @@ class Guardian:
         )
         self.primary_node_id = current_primary(self.registered.cluster, evidence)
 
-    def _watch(self) -> None:
-        """Keep one watch going per vantage."""
-        for vantage in self.registered.cluster.vantages:
-            if vantage in self.watches:
-                continue
-            known = {node_id: vote.detector for node_id, vote in self.votes.get(vantage, {}).items()}
-            self.watches[vantage] = asyncio.create_task(
-                workflow.execute_activity_method(
-                    Health.watch,
-                    WatchRequest(cluster_id=self.cluster_id, vantage=vantage, detectors=known),
-                    **options.watch(f"watch from {vantage}", vantage_queue(vantage)),
-                )
-            )
-
     async def _next_event(self) -> None:
         """Wait until something happened, and take it in."""
         timeout = None
@@ -175,68 +126,73 @@ class Guardian:
         except TimeoutError:
             self.retry_at = None
         self.woken = False
-        for vantage, watch in list(self.watches.items()):
-            if watch.done():
-                del self.watches[vantage]
-                await self._take_in(watch.result())
-
-    def _something_happened(self) -> bool:
-        return self.woken or any(watch.done() for watch in self.watches.values())
-
-    async def _take_in(self, report: WatchReport) -> None:
-        self.votes[report.vantage] = report.votes
-        self.retry_at, self.retry_after = None, RETRY_FIRST
-        if report.cluster_changed or self.primary_node_id is None:
+        before = self.watches.votes()
+        reports = self.watches.take_in()
+        if self.watches.votes() != before:
+            self.changed_at = workflow.now()
+            self.retry_after = RETRY_FIRST
+        if any(report.cluster_changed for report in reports) or (reports and self.primary_node_id is None):
             await self._look_around()
 
-    # Deciding
+    async def _learn_of_runs(self, report: RunsReport) -> None:
+        """Runs count whoever started them, and whoever was the guardian then."""
+        known = {run.run_id for run in self.history}
+        unknown = [run for run in report.recent if run.run_id not in known]
+        for run in unknown:
+            self._remember(run)
+        if any(run.moved for run in unknown):
+            await self._look_around()
+        self.woken = self.woken or bool(unknown) or report.unfinished is not None
 
-    def _agreed(self) -> dict[str, NodeStatus]:
-        said = {
-            vantage: {node_id: vote.detector.status for node_id, vote in votes.items()}
-            for vantage, votes in self.votes.items()
-        }
-        return agreed_status(said, len(self.registered.cluster.vantages))
+    def _something_happened(self) -> bool:
+        return self.woken or self.watches.something_happened
+
+    # Judging
+
+    async def _judge(self) -> None:
+        """The verdict on every node. Where the vantages call one failed, every agent is asked as well."""
+        cluster, votes = self.registered.cluster, self.watches.votes()
+        self.evidence = None
+        if needs_evidence(cluster, votes):
+            self.evidence = await workflow.execute_activity_method(
+                Evidence.collect, cluster, **options.read("what contradicts the vantages")
+            )
+            if any(node.state is not None and node.state.writable for node in self.evidence.nodes):
+                self.primary_node_id = current_primary(cluster, self.evidence)
+        self.verdicts = judge(cluster, votes, self.evidence)
 
     def _decide(self) -> Decision:
-        self.statuses = self._agreed()
         return decide(
             policy=self.registered.policy,
-            primary_node_id=self.primary_node_id,
-            statuses=self.statuses,
+            primary=self.verdicts.get(self.primary_node_id or ""),
             history=self.history,
             pause=self.pause,
             watching_since=self.watching_since,
+            changed_at=self.changed_at,
             now=workflow.now(),
         )
 
     # Acting
 
     async def _act(self, decision: Decision) -> None:
-        self.holding = None
+        self.holding, self.retry_at = None, None
         match decision:
             case Start():
-                await self._fail_over()
+                await self._see_through(self._request())
             case Propose():
                 await self._propose()
+            case Hold(refusal=refusal, look_again=True):
+                self._try_again_later(str(refusal))
             case Hold(refusal=refusal, until=until):
                 self.holding = str(refusal)
                 self.retry_at = until
             case _:
                 self.proposal = None
 
-    async def _fail_over(self) -> None:
-        """Start the runbook under the cluster's lock and wait for it, watching meanwhile."""
+    async def _see_through(self, request: FailoverRequest) -> None:
+        """Have a run under the cluster's lock and wait for its end, watching meanwhile."""
         try:
-            run = await workflow.start_child_workflow(
-                PrimaryFailure.run,
-                self._request(),
-                id=failover_id(self.cluster_id),
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-                static_summary=f"Failover of {self.cluster_id}: {self.primary_node_id} failed",
-                static_details=load_runbook(RunKind.PRIMARY_FAILURE).text,
-            )
+            run = await self.runs.start(request)
         except WorkflowAlreadyStartedError:
             self._try_again_later("a run holds the cluster's lock")
             return
@@ -248,39 +204,35 @@ class Guardian:
         # First the new primary, so that a view never shows the run's result beside the old one.
         await self._look_around()
         self.last_result = result
-        self._remember(PastRun(run_id=result.run_id, outcome=result.outcome, ended_at=result.ended_at))
-        if result.outcome is not RunOutcome.COMPLETED:
-            self._try_again_later(result.reason)
+        self._remember(PastRun.of(result))
+        self.woken = True  # what it came to decides on the next attempt
 
     def _request(self) -> FailoverRequest:
         assert self.primary_node_id is not None
-        votes = {
-            v: nodes[self.primary_node_id] for v, nodes in self.votes.items() if self.primary_node_id in nodes
-        }
-        failed = {v: vote for v, vote in votes.items() if vote.detector.status is NodeStatus.FAILED}
+        votes = {v: vote.detector for v, vote in self.watches.on(self.primary_node_id).items()}
+        failed = {v: detector for v, detector in votes.items() if detector.status is NodeStatus.FAILED}
+        worst = max(failed.values(), key=lambda detector: detector.consecutive_misses)
+        misses = worst.consecutive_misses
+        times = "1 miss" if misses == 1 else f"{misses} misses in a row"
         seen_from = ", ".join(sorted(failed))
-        misses = max(vote.detector.consecutive_misses for vote in failed.values())
         return FailoverRequest(
             cluster_id=self.cluster_id,
             initiated_by=guardian_id(self.cluster_id),
-            reason=f"{self.primary_node_id} failed: {misses} misses in a row from {seen_from}",
+            reason=f"{self.primary_node_id} failed: {times} from {seen_from}"
+            f" ({worst.last_error or 'it answers again'})",
             automatic=True,
             detection=Detection(
                 node_id=self.primary_node_id,
                 vantages=tuple(sorted(failed)),
                 misses=misses,
-                first_miss_at=min(
-                    (v.first_miss_at for v in failed.values() if v.first_miss_at), default=None
-                ),
+                first_miss_at=self.watches.missing_since(self.primary_node_id),
                 detected_at=workflow.now(),
             ),
         )
 
     async def _propose(self) -> None:
         """Strategy manual: make the plan and show it; a person executes it."""
-        evidence = await workflow.execute_activity_method(
-            Evidence.collect, self.registered.cluster, **options.read("evidence for a proposal")
-        )
+        assert self.evidence is not None, "a primary is called failed on evidence alone"
         request = self._request().model_copy(update={"automatic": False})
         self.proposal = await workflow.execute_activity_method(
             Planning.assess,
@@ -288,7 +240,7 @@ class Guardian:
                 request=request,
                 cluster=self.registered.cluster,
                 policy=self.registered.policy,
-                evidence=evidence,
+                evidence=self.evidence,
             ),
             **options.read("propose a plan"),
         )
@@ -304,15 +256,14 @@ class Guardian:
         self.retry_after = min(self.retry_after * 2, RETRY_LONGEST)
 
     def _remember(self, run: PastRun) -> None:
-        oldest = workflow.now() - max(HISTORY_KEPT, timedelta(seconds=self.registered.policy.cooldown_s))
-        self.history = [r for r in self.history if r.ended_at >= oldest and r.run_id != run.run_id] + [run]
+        self.history = remembered(self.history, run, self.registered.policy, workflow.now())
 
     # Being spoken to
 
     @workflow.signal(description="A run that this guardian did not start has ended")
     async def run_ended(self, run: PastRun) -> None:
+        await self._look_around()  # the rules to remember it by may not be loaded yet
         self._remember(run)
-        await self._look_around()
         self.woken = True
 
     @workflow.signal(description="Switch automatic failover off: {by, reason}")
@@ -325,23 +276,66 @@ class Guardian:
         self.pause = None
         self.woken = True
 
+    @workflow.update(
+        description="A person has looked at a run: it holds no failover back: {run_id, by, reason}"
+    )
+    def acknowledge(self, request: AcknowledgeRequest) -> PastRun:
+        history = self._acknowledged(request)
+        assert not isinstance(history, Refusal), "the validator refuses"
+        self._recall(history)
+        return next(run for run in history if run.run_id == request.run_id)
+
+    @acknowledge.validator
+    def _may_acknowledge(self, request: AcknowledgeRequest) -> None:
+        refusal = self._acknowledged(request)
+        if isinstance(refusal, Refusal):
+            raise ApplicationError(
+                str(refusal), refusal.model_dump(mode="json"), type=refusal.rule, non_retryable=True
+            )
+
+    @workflow.signal(
+        description="The same as the update acknowledge, for the UI: {run_id, by, reason}",
+    )
+    def acknowledge_recovery(self, request: AcknowledgeRequest) -> None:
+        history = self._acknowledged(request)
+        if isinstance(history, Refusal):
+            workflow.logger.warning("acknowledgement refused: %s", history)
+            return
+        self._recall(history)
+
+    def _acknowledged(self, request: AcknowledgeRequest) -> tuple[PastRun, ...] | Refusal:
+        by_whom = Acknowledgement(by=request.by, reason=request.reason, at=workflow.now())
+        return acknowledge(self.history, request.run_id, by_whom)
+
+    def _recall(self, history: Sequence[PastRun]) -> None:
+        self.history = tuple(history)
+        self.woken = True
+
     @workflow.query(description="What this guardian knows and why it does or does not act")
     def view(self) -> GuardianView:
         return GuardianView(
             cluster_id=self.cluster_id,
             primary_node_id=self.primary_node_id,
-            statuses=self.statuses,
-            votes=self.votes,
+            verdicts=self.verdicts,
+            statuses={node_id: verdict.status for node_id, verdict in self.verdicts.items()},
+            statements=self.watches.statements,
+            abstaining=self.watches.abstaining,
+            changed_at=self.changed_at,
+            watching_since=self.watching_since,
             pause=self.pause,
             holding=self.holding,
             proposal=self.proposal,
             last_result=self.last_result,
-            history=tuple(self.history),
+            history=self.history,
         )
 
     def _show(self) -> None:
         lines = [f"Primary: **{self.primary_node_id or 'unknown'}**", ""]
-        lines += [f"- {node_id}: {status.value}" for node_id, status in sorted(self.statuses.items())]
+        lines += [
+            f"- {node_id}: {verdict.finding.value.replace('_', ' ')} ({verdict.why})"
+            for node_id, verdict in self.verdicts.items()
+        ]
+        lines += [f"- {vantage} abstains: {why}" for vantage, why in sorted(self.watches.abstaining.items())]
         if self.pause is not None:
             lines += [
                 "",
@@ -359,16 +353,14 @@ class Guardian:
             return info.get_current_history_length() >= self.events_before_new
         return info.is_continue_as_new_suggested()
 
-    async def _stop_watching(self) -> None:
-        for watch in self.watches.values():
-            watch.cancel()
-        await asyncio.gather(*self.watches.values(), return_exceptions=True)
-
     def _state(self) -> GuardianState:
         return GuardianState(
             cluster_id=self.cluster_id,
-            votes=self.votes,
-            history=tuple(self.history),
+            statements=self.watches.statements,
+            abstaining=self.watches.abstaining,
+            changed_at=self.changed_at,
+            history=self.history,
+            last_result=self.last_result,
             pause=self.pause,
             watching_since=self.watching_since,
             events_before_new=self.events_before_new,

@@ -12,6 +12,9 @@ from datetime import timedelta
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
+VANTAGE_SILENT = timedelta(seconds=4)
+"""A vantage whose watch was not heard from for this long abstains. It speaks up every second."""
+
 
 def _retry(first_ms: int, longest_s: float, backoff: float = 2.0) -> RetryPolicy:
     return RetryPolicy(
@@ -73,9 +76,25 @@ def notify(summary: str) -> ActivityConfig:
 
 
 def watch(summary: str, task_queue: str) -> ActivityConfig:
-    """Watching: as long as nothing changes. A dead worker's watch is taken over at the heartbeat timeout."""
+    """Watching: as long as nothing changes. It waits for a worker without limit, but a silent one ends it.
+
+    A server that tried again by itself would leave the vantage's old word standing meanwhile.
+    """
+    retry = _retry(200, 5)
+    retry.non_retryable_error_types = ["TemporalTimeout:Heartbeat"]
     return ActivityConfig(
         task_queue=task_queue,
+        start_to_close_timeout=timedelta(days=365),
+        heartbeat_timeout=VANTAGE_SILENT,
+        retry_policy=retry,
+        cancellation_type=ActivityCancellationType.TRY_CANCEL,
+        summary=summary,
+    )
+
+
+def watch_runs(summary: str) -> ActivityConfig:
+    """Watching the cluster's runs: as long as nothing changes, whatever becomes of the worker that does."""
+    return ActivityConfig(
         start_to_close_timeout=timedelta(days=365),
         heartbeat_timeout=timedelta(seconds=4),
         retry_policy=_retry(200, 5),

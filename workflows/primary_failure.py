@@ -5,15 +5,20 @@ Text for people: `runbooks/primary_failure.md`. One run per cluster: the workflo
 
 from __future__ import annotations
 
+import asyncio
+
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from . import options
 from .announcements import Announcements
 from .execution import Execution
+from .lock import refuse_another_id
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME, failover_id, guardian_id
 from .progress import Ended, Progress
+from .results import result_of
 from .stopping import uninterrupted
+from .takeover import Takeover
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -27,7 +32,9 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.executor import Finish, Outcome, OutcomeStatus, RunEnd
     from qnwis.continuity.guardian_rules import PastRun
     from qnwis.continuity.plan import VerifyService
+    from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.run import (
+        AbortRequest,
         Assessment,
         FailoverRequest,
         RunArtefacts,
@@ -37,6 +44,7 @@ with workflow.unsafe.imports_passed_through():
         RunResult,
         StepStatus,
     )
+    from qnwis.continuity.takeover import joined
     from qnwis.continuity.verifier import VerificationReport
 
 
@@ -58,6 +66,7 @@ class PrimaryFailure:
         # Started without input it fails and says what is missing; a missing argument would retry for ever.
         self.request = request or FailoverRequest.model_validate({})
         self.stop: str | None = None
+        self.takeover = Takeover(self.request)
         self.progress = Progress(
             RunKind.PRIMARY_FAILURE, self.request.cluster_id, dry_run=self.request.dry_run
         )
@@ -65,7 +74,7 @@ class PrimaryFailure:
 
     @workflow.run
     async def run(self, request: FailoverRequest | None = None) -> RunResult:
-        _refuse_another_id(failover_id(self.request.cluster_id, dry_run=self.request.dry_run))
+        refuse_another_id(failover_id(self.request.cluster_id, dry_run=self.request.dry_run))
         workflow.upsert_search_attributes(
             [
                 CLUSTER.value_set(self.request.cluster_id),
@@ -98,7 +107,8 @@ class PrimaryFailure:
         return result.model_copy(update={"steps": self.progress.steps})
 
     async def _detect(self) -> None:
-        """Load what is registered, and read the world."""
+        """Load what is registered, read the world, and look for a run that was left unfinished."""
+        looking_back = None if self.request.dry_run else asyncio.create_task(self.takeover.look_back())
         name = ClusterName(cluster_id=self.request.cluster_id)
         self.registered = await workflow.execute_activity_method(
             Evidence.load_cluster, name, **options.read("registered topology and policy")
@@ -107,10 +117,17 @@ class PrimaryFailure:
         self.before = await workflow.execute_activity_method(
             Evidence.collect, self.registered.cluster, **options.read("ask every agent")
         )
+        if looking_back is not None:
+            _end_if_refused(await looking_back)
+        await self._taken_over()
         self._stop_here()
 
     async def _assess(self) -> None:
         """Decide: the plan and its epoch, or the rule that refuses."""
+        if await self._taken_over():
+            assert self.takeover.remains is not None
+            self.progress.note("assessment", f"taken over: the run was {self.takeover.remains.ended}")
+            return
         assert self.before is not None
         self.assessment = await workflow.execute_activity_method(
             Planning.assess,
@@ -135,6 +152,8 @@ class PrimaryFailure:
 
     async def _simulate(self) -> None:
         """Play the plan on paper first."""
+        if await self._taken_over():
+            return
         assert self.assessment.plan is not None and self.before is not None
         rehearsal = await workflow.execute_activity_method(
             Planning.rehearse,
@@ -147,21 +166,34 @@ class PrimaryFailure:
             **options.read("play the plan against the model"),
         )
         self.progress.note("simulation", rehearsal.summary)
-        if rehearsal.refusal is not None:
-            raise Ended(RunOutcome.REFUSED, str(rehearsal.refusal), refusal=rehearsal.refusal)
+        _end_if_refused(rehearsal.refusal)
         self._stop_here()
 
     async def _execute(self) -> None:
         """Drive the plan through the stepper: fence, promote, repoint, flip."""
-        assert self.assessment.plan is not None
-        self.execution = Execution(self.assessment.plan, self.registered, self.assessment.epoch)
-        if self.request.dry_run:
-            await self.execution.preview()
-            self._show_outcomes()
-            raise Ended(
-                RunOutcome.PREVIEWED, "every effect was previewed, none was made", step=StepStatus.DONE
+        end = None
+        while end is None:
+            await self._taken_over()
+            assert self.assessment.plan is not None
+            self.execution = Execution(
+                self.assessment.plan,
+                self.registered,
+                self.assessment.epoch,
+                self.takeover.run_id,
+                joined(self.execution.log if self.execution is not None else (), self.takeover.outcomes),
             )
-        end = await self.execution.drive(stop=lambda: self.stop, shown=self._show_outcomes)
+            self._show_outcomes()
+            if self.request.dry_run:
+                await self.execution.preview()
+                self._show_outcomes()
+                raise Ended(
+                    RunOutcome.PREVIEWED, "every effect was previewed, none was made", step=StepStatus.DONE
+                )
+            end = await self.execution.drive(
+                stop=lambda: self.stop or self.takeover.stop,
+                shown=self._show_outcomes,
+                forgot=lambda: self.takeover.forgot,
+            )
         if isinstance(end, Finish):
             raise Ended(_OUTCOMES[end.end], end.reason)
         self.verification_due = end
@@ -180,7 +212,7 @@ class PrimaryFailure:
                 before=self.before,
                 fencing=fence.fencing if fence is not None else None,
                 epoch=self.assessment.epoch,
-                elapsed_ms=(workflow.now() - workflow.info().start_time).total_seconds() * 1000,
+                elapsed_ms=(workflow.now() - self.takeover.started_at).total_seconds() * 1000,
             ),
             **options.effect("read the world again"),
         )
@@ -202,43 +234,28 @@ class PrimaryFailure:
 
     async def _audit(self) -> RunResult:
         """Write the record before the run is reported done."""
-        result = self._result()
+        assert self.ended is not None
+        result = result_of(
+            self.request,
+            self.takeover,
+            self.assessment,
+            self.ended,
+            self.execution,
+            self.verification,
+            self.progress.steps,
+        )
         recorded = await workflow.execute_activity_method(
             Audit.record,
             RunArtefacts(
-                request=self.request, evidence_before=self.before, evidence_after=self.after, result=result
+                request=self.takeover.request,
+                evidence_before=self.before,
+                evidence_after=self.after,
+                result=result,
             ),
             **options.record(f"record: {result.outcome.value}"),
         )
         self.progress.note("audit", recorded.audit_id)
         return result.model_copy(update={"audit_id": recorded.audit_id})
-
-    def _result(self) -> RunResult:
-        assert self.ended is not None
-        plan, execution = self.assessment.plan, self.execution
-        fence = execution.outcome_of("fence_primary") if execution is not None else None
-        moved = self.ended.outcome in {RunOutcome.COMPLETED, RunOutcome.INCOMPLETE}
-        return RunResult(
-            kind=RunKind.PRIMARY_FAILURE,
-            outcome=self.ended.outcome,
-            reason=self.ended.reason,
-            cluster_id=self.request.cluster_id,
-            run_id=workflow.info().run_id,
-            dry_run=self.request.dry_run,
-            epoch=self.assessment.epoch or None,
-            old_primary=plan.primary_node_id if plan is not None else None,
-            new_primary=plan.failover_target_id if plan is not None and moved else None,
-            plan=plan,
-            plan_digest=plan.digest if plan is not None else None,
-            refusal=self.ended.refusal,
-            outcomes=execution.outcomes if execution is not None else (),
-            fencing=fence.fencing if fence is not None else None,
-            verification=self.verification,
-            steps=self.progress.steps,
-            notes=self.assessment.notes,
-            started_at=workflow.info().start_time,
-            ended_at=workflow.now(),
-        )
 
     async def _tell(self, result: RunResult) -> None:
         """Tell the filters in the UI, the people, and the guardian when it did not start this run itself."""
@@ -252,16 +269,50 @@ class PrimaryFailure:
     def progress_view(self) -> RunProgress:
         return self.progress.view()
 
+    @workflow.update(description="Stop at the next safe place and undo what was begun: {by, reason}")
+    def abort(self, request: AbortRequest) -> str:
+        self._abort(request)
+        return "the run stops at the next safe place, and undoes what it has begun"
+
+    @abort.validator
+    def refuse_abort(self, request: AbortRequest) -> None:
+        refusal = self.execution.abort_refusal() if self.execution is not None else None
+        if refusal is not None:
+            raise ApplicationError(str(refusal), refusal, type=refusal.rule, non_retryable=True)
+
+    @workflow.signal(name="abort", description="The same as the update, without an answer: {by, reason}")
+    def abort_unanswered(self, request: AbortRequest) -> None:
+        refusal = self.execution.abort_refusal() if self.execution is not None else None
+        if refusal is None:
+            self._abort(request)
+        else:
+            self.progress.note("execution", f"abort by {request.by} refused: {refusal}")
+
+    def _abort(self, request: AbortRequest) -> None:
+        self.stop = self.stop or f"aborted by {request.by}: {request.reason}"
+
+    async def _taken_over(self) -> bool:
+        """Whether the run had begun before this execution. After a reset that is asked again."""
+        if self.takeover.forgot and not self.request.dry_run:
+            _end_if_refused(await self.takeover.look_back())
+        remains = self.takeover.remains
+        if remains is None:
+            return False
+        self.before, self.assessment = remains.before, remains.assessment
+        assert remains.assessment.plan is not None
+        self.progress.plan_digest = remains.assessment.plan.digest
+        return True
+
     def _show_outcomes(self) -> None:
         assert self.execution is not None
         self.progress.outcomes = self.execution.outcomes
         self.progress.refresh()
 
     def _cancelled(self) -> None:
-        self.stop = "cancelled by a person"
+        self.stop = self.stop or "cancelled by a person"
 
     def _stop_here(self) -> None:
-        if self.stop is not None:
+        if self.stop is not None and self.takeover.remains is None:
             raise Ended(RunOutcome.UNTOUCHED, self.stop)
 
 
@@ -273,19 +324,6 @@ _OUTCOMES = {
 }
 
 
-def _refuse_another_id(expected: str) -> None:
-    """The workflow id is the lock; a run under any other id could race the one that holds it."""
-    info = workflow.info()
-    if info.workflow_id != expected:
-        raise ApplicationError(
-            f"workflow id is {info.workflow_id!r}; expected {expected!r}: the id is the cluster's lock",
-            type="wrong_workflow_id",
-            non_retryable=True,
-        )
-    # A child without a timeout is told of one of zero.
-    if info.run_timeout or info.execution_timeout:
-        raise ApplicationError(
-            "a run timeout is set; expected none, because it would end a run in the middle of its plan",
-            type="run_timeout_set",
-            non_retryable=True,
-        )
+def _end_if_refused(refusal: Refusal | None) -> None:
+    if refusal is not None:
+        raise Ended(RunOutcome.REFUSED, str(refusal), refusal=refusal)

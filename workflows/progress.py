@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -73,7 +74,8 @@ class Progress:
         except Ended as ended:
             self._set(name, ended.step)
             raise
-        except BaseException:
+        except (Exception, asyncio.CancelledError):
+            # And nothing else: a workflow that leaves a worker's memory is closed outside its own time.
             self._set(name, StepStatus.FAILED)
             raise
         self._set(name, StepStatus.DONE)

@@ -1,16 +1,19 @@
-"""Starting runbooks and guardians: the one place that knows under which id and on which queue."""
+"""Starting and ending runs, and guardians: the one place that knows under which id and on which queue."""
 
 from __future__ import annotations
 
-from temporalio.client import Client, WorkflowHandle
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
 
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunKind, RunResult
+from qnwis.continuity.run import DRY_RUN_MARK, AbortRequest, FailoverRequest, RunKind, RunResult
+from qnwis.continuity.takeover import UNFINISHED
 from qnwis.providers.errors import Refused
 from qnwis.runbook import load_runbook
-from workflows.guardian import Guardian, GuardianState
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianState
 from workflows.names import RUNBOOKS_QUEUE, failover_id, guardian_id
 from workflows.primary_failure import PrimaryFailure
 
@@ -36,7 +39,45 @@ async def start_failover(
                 rule="run_in_progress",
                 message=f"A run holds the lock of {request.cluster_id}",
                 values={"workflow_id": workflow_id, "run_id": error.run_id},
-                remedy="Follow it in the Temporal UI; a second start is possible when it has ended.",
+                remedy="Follow it in the Temporal UI; a second start is possible when it has ended, which"
+                f" qnwis-continuity abort {request.cluster_id} may bring about.",
+            )
+        ) from error
+
+
+async def finish_failover(
+    client: Client, cluster_id: str, *, by: str, run_id: str = UNFINISHED
+) -> WorkflowHandle[PrimaryFailure, RunResult]:
+    """Start what brings a terminated run to its end: by default the one that is unfinished.
+
+    Raises Refused when a run goes on.
+    """
+    request = FailoverRequest(
+        cluster_id=cluster_id, initiated_by=by, reason=f"finish run {run_id}", continues=run_id
+    )
+    return await start_failover(client, request)
+
+
+async def abort_failover(client: Client, cluster_id: str, request: AbortRequest) -> str:
+    """Have the cluster's run stop at the next safe place. Raises Refused when there is none, or it is past
+    return."""
+    handle = client.get_workflow_handle_for(PrimaryFailure.run, failover_id(cluster_id))
+    try:
+        return await handle.execute_update(PrimaryFailure.abort, request)
+    except WorkflowUpdateFailedError as error:
+        cause = error.cause
+        if isinstance(cause, ApplicationError) and cause.details:
+            raise Refused(Refusal.model_validate(cause.details[0])) from error
+        raise
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        raise Refused(
+            Refusal(
+                rule="no_run",
+                message=f"No run of {cluster_id} is in progress",
+                values={"workflow_id": failover_id(cluster_id)},
+                remedy="Nothing to do.",
             )
         ) from error
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.lab.cluster import Lab
+from qnwis.lab.shape import Shape
 
 BUSY_PROCESSES = 2
 SAY_EVERY_S = 60.0
@@ -26,7 +27,7 @@ SAY_EVERY_S = 60.0
 async def soak(minutes: float, directory: Path) -> bool:
     """Whether no lease ran out."""
     terms = LeaseTerms()
-    lab = await Lab.create(directory, lease=terms)
+    lab = await Lab.create(directory, shape=Shape(lease=terms))
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(BUSY_PROCESSES)]
     try:
         await lab.start_clients()
@@ -44,8 +45,8 @@ async def soak(minutes: float, directory: Path) -> bool:
 def summary(lab: Lab, terms: LeaseTerms) -> str:
     serves_s = terms.held_s - terms.stop_margin_s
     left = [float(line["left_s"]) for line in events(lab, "lease_renewed_with_least_left")]
-    with lab.folder.acks.open("rb") as log:  # too long to be held in memory
-        writes = sum(1 for _ in log)
+    with lab.folder.history.open("rb") as log:  # too long to be held in memory
+        writes = sum(b'"acknowledged"' in line for line in log)
     return (
         f"{len(events(lab, 'lease_over'))} leases over; the least left of one at a renewal"
         f" {min(left, default=serves_s):.2f} s of {serves_s:.2f} s; {writes} writes"

@@ -72,7 +72,7 @@ async def part():
     yield
     print("part was stopped")
 
-@pytest.mark.timeout(1)
+@pytest.mark.timeout(5)
 async def test_hangs(part): await asyncio.Event().wait()
 async def test_times_out_by_itself():
     async with asyncio.timeout(0.01): await asyncio.Event().wait()
@@ -83,7 +83,7 @@ async def test_comes_after(part): pass
 def test_a_hung_test_fails_where_it_hung_and_its_fixtures_are_torn_down(tmp_path: Path) -> None:
     ran = outcome(tmp_path, HANGS)
     assert ran.returncode == 1 and "2 failed, 1 passed" in ran.stdout
-    assert "the test was not done within 0.8 s; it hung here" in ran.stdout
+    assert "the test was not done within 4 s; it hung here" in ran.stdout
     assert "async def test_hangs(part): await asyncio.Event().wait()" in ran.stdout
     assert ran.stdout.count("part was stopped") == 2
     assert "FAILED test_it.py::test_times_out_by_itself - TimeoutError\n" in ran.stdout

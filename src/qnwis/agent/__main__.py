@@ -28,11 +28,14 @@ from .journal import Journal
 from .keeper import Keeper
 from .lease import Leases, found_cluster
 from .logs import log, log_as
+from .members import Members
 from .orders import Orders
+from .peers import Peers
 from .postgres import Postgres
 from .priority import prefer
 from .reporter import Reporter
 from .server import make_app
+from .speaking import Speaker
 
 CLOSE_WITHIN_S = 0.5
 """Watchers never hang up by themselves; an order cut off here is carried out when it is sent again."""
@@ -75,20 +78,25 @@ async def run(config: AgentConfig, path: Path) -> None:
     # Every process of a node works below the node's folder; a power switch finds them by that.
     os.chdir(config.state_dir)
     state_dir = config.state_dir
-    leases, journal = Leases(config, Transport()), Journal(state_dir / "journal.jsonl")
+    peers, speaker = Peers(config), Speaker(Transport())
+    leases, journal = Leases(config, peers, speaker), Journal(state_dir / "journal.jsonl")
+    members = Members(config, leases, peers, speaker)
 
     node = keeper = None
     if config.database is not None:
         connection = Connection(config.database, config.database.superuser)
-        postgres = Postgres(config, config.database)
+        postgres = Postgres(config, config.database, peers)
+        postgres.replicate_to(members.standbys)
         guarding = Guarding(postgres.data_dir, state_dir / "guard.log")
         leases.on_until = guarding.tell
         node = Node(config.node_id, postgres, connection, leases, guarding)
     reporter = Reporter(config, leases, node)
     leases.on_epoch = reporter.epoch_changed
-    orders = Orders(config, leases, journal, node)
-    app = make_app(Checks(config, reporter), reporter, orders, journal, leases)
+    orders = Orders(config, peers, leases, journal, node)
+    checks = Checks(config, reporter, node.postgres if node is not None else None)
+    app = make_app(checks, reporter, orders, journal, leases, members)
     if node is not None:
+        members.on_change = lambda: node.postgres.replicate_to(members.standbys)
         node.postgres.on_change = reporter.database_changed
         keeper = Keeper(config, node, journal, orders.lock)
 
@@ -107,11 +115,11 @@ async def run(config: AgentConfig, path: Path) -> None:
         adopted = node is not None and node.postgres.adopt()
         await _listen(runner, config)
         log("agent_started", epoch=leases.epoch, adopted=adopted, goes_on=handed_on is not None)
-
         going_on = go_on_at(again, path, started_in, orders.lock, partial(_hand_on, leases, node))
-        work = [asyncio.ensure_future(part) for part in (reporter.keep_looking(), leases.renew(), going_on)]
+        running = [reporter.keep_looking(), leases.renew(), members.keep_together(), going_on]
         if keeper is not None:
-            work += [asyncio.ensure_future(keeper.run()), asyncio.ensure_future(keeper.enforce())]
+            running += [keeper.run(), keeper.enforce()]
+        work = [asyncio.ensure_future(one) for one in running]
         stopped = asyncio.ensure_future(stop.wait())
         await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
         for task in work:
@@ -125,7 +133,8 @@ async def run(config: AgentConfig, path: Path) -> None:
         node.give_up()
         await leases.told()
         await node.connection.close()
-    await leases.aclose()
+    leases.close()
+    await speaker.aclose()
     log("agent_stopped")
 
 

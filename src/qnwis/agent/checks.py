@@ -10,6 +10,7 @@ from qnwis.continuity.model import Model
 from qnwis.continuity.topology import ReplicationMode
 
 from .config import AgentConfig, Hook
+from .postgres import Postgres
 from .reporter import Report, Reporter
 
 STREAM_SILENT_S = 10.0
@@ -37,8 +38,10 @@ class Health(Model):
 class Checks:
     """Runs the checks."""
 
-    def __init__(self, config: AgentConfig, reporter: Reporter) -> None:
+    def __init__(self, config: AgentConfig, reporter: Reporter, postgres: Postgres | None) -> None:
+        """`postgres` is None for a witness."""
         self._config = config
+        self._postgres = postgres
         self._reporter = reporter
 
     def live(self) -> Health:
@@ -60,7 +63,7 @@ class Checks:
         return self._health(
             "healthy",
             connection_check(self._config, report),
-            replication_check(self._config, report),
+            replication_check(self._config, report, len(self._postgres.standbys) if self._postgres else 0),
             self._disk(),
             slo_budget,
             backup,
@@ -120,8 +123,8 @@ def connection_check(config: AgentConfig, report: Report) -> Check:
     return Check(name="database", ok=facts.clients < facts.client_limit, detail=used)
 
 
-def replication_check(config: AgentConfig, report: Report) -> Check:
-    """A standby streams; a primary has the standbys it needs."""
+def replication_check(config: AgentConfig, report: Report, standbys: int) -> Check:
+    """A standby streams; a primary has the standbys it needs, of the `standbys` there are."""
     if config.database is None:
         return Check(name="replication", ok=True, detail="a witness holds no data")
     state = report.state
@@ -135,7 +138,7 @@ def replication_check(config: AgentConfig, report: Report) -> Check:
         return Check(name="replication", ok=ok, detail=f"{verb} from {state.upstream or 'nobody'}; {silence}")
     synchronous = config.replication.mode is ReplicationMode.SYNCHRONOUS
     needed = config.replication.required_acks if synchronous else 1
-    needed = min(needed, sum(1 for peer in config.peers if peer.database is not None))
+    needed = min(needed, standbys)
     streaming = sorted(s.application_name for s in state.standbys if s.state == "streaming")
     return Check(
         name="replication",

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from qnwis.continuity.lease_messages import LeaseTerms
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.model import Identifier, Model
 from qnwis.continuity.topology import Database, NodeRole, Replication, ReplicationMode
 
@@ -36,16 +37,6 @@ class Account(Model):
 
     def password(self) -> str | None:
         return None if self.password_file is None else self.password_file.read_text().strip()
-
-
-class Peer(Model):
-    """Another member of the cluster."""
-
-    node_id: Identifier
-    agent_url: str
-    """Base URL, for example `http://127.0.0.12:8443`."""
-    database: Database | None = None
-    """Where its PostgreSQL listens; None for a witness."""
 
 
 class Hook(Model):
@@ -85,7 +76,8 @@ class AgentConfig(Model):
     """The agent's own folder: epoch, journal, logs. `os_user` must be able to enter it."""
     database: LocalDatabase | None = None
     peers: tuple[Peer, ...]
-    """Every other member of the cluster, witnesses included: majorities are counted over these and itself."""
+    """The other nodes of the cluster, witnesses included. Those of a new cluster are its first members; later
+    ones, and where they are, an agent learns from its peers."""
     replication: Replication = Replication()
     lease: LeaseTerms = LeaseTerms()
     """The same on every member."""
@@ -124,10 +116,6 @@ class AgentConfig(Model):
                 " data (with more, no commit would ever return)"
             )
         return self
-
-    def peer_of(self, node_id: str) -> Peer | None:
-        """The peer of that id, or None."""
-        return next((p for p in self.peers if p.node_id == node_id), None)
 
 
 def load_config(path: Path) -> AgentConfig:

@@ -56,6 +56,8 @@ class Facts(Model):
     """Connections open to clients that are not superusers."""
 
 
+# A standby that was restarted knows where its log ends only once it has replayed all of it and waits for
+# more: until then its position is too low, and another might be taken for the most advanced.
 # A standby without a receiver says the newest timeline it has log of: its last restart point may be older.
 _FACTS = """
 SELECT r.in_recovery,
@@ -67,7 +69,9 @@ SELECT r.in_recovery,
                 FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'))
             ELSE ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int END AS timeline,
        CASE WHEN NOT r.in_recovery THEN (pg_current_wal_lsn() - '0/0')::bigint END AS write_lsn,
-       CASE WHEN r.in_recovery
+       CASE WHEN r.in_recovery AND (pg_last_wal_receive_lsn() IS NOT NULL OR EXISTS (
+              SELECT FROM pg_stat_activity WHERE backend_type = 'startup'
+                 AND wait_event IN ('RecoveryRetrieveRetryInterval', 'RecoveryWalStream')))
             THEN (greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) - '0/0')::bigint
             END AS receive_lsn,
        CASE WHEN r.in_recovery THEN (pg_last_wal_replay_lsn() - '0/0')::bigint END AS replay_lsn,

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import FollowOrder
 from qnwis.continuity.refusal import Refusal
 
-from .config import Peer
 from .database import Connection, DatabaseDownError, Facts
 from .effects import AlreadySo, Decision, Node
 from .logs import log

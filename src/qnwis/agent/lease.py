@@ -12,24 +12,23 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
 from pydantic import ValidationError
 
 from qnwis.continuity import leases as core
 from qnwis.continuity.lease_messages import Ask, Granted, Membership, Promised, PromiseRequest, Release
 from qnwis.continuity.leases import Grantor, GrantorRecord, Holder, HolderRecord
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.model import Model
 from qnwis.continuity.promises import reacquire
 from qnwis.continuity.refusal import Refusal
-from qnwis.transport import Transport
 
-from .config import AgentConfig, Peer
+from .config import AgentConfig
 from .files import StateError, write_durably
 from .guard import now
 from .logs import log
+from .peers import Peers
+from .speaking import ANSWER_WITHIN_S, Speaker
 
-ANSWER_WITHIN_S = 1.0
-"""A peer that takes longer is asked again anyway."""
 ASK_AGAIN_S = 0.05
 """Between two asks while a lease is first sought: a former holder's grants are about to run out."""
 ACQUIRE_WITHIN_S = 10.0
@@ -44,10 +43,11 @@ M = TypeVar("M", bound=Model)
 class Leases:
     """Grants and promises of this agent, and the lease that it holds or seeks."""
 
-    def __init__(self, config: AgentConfig, transport: Transport) -> None:
+    def __init__(self, config: AgentConfig, peers: Peers, speaker: Speaker) -> None:
         """Raises StateError for a damaged record: an agent that forgot its grants must not give any."""
         self._terms = config.lease
-        self._peers = config.peers
+        self._peers = peers
+        self._speaker = speaker
         self._grantor_file = config.state_dir / GRANTOR
         self._holder_file = config.state_dir / "holder.json"
         record = _read(self._grantor_file, GrantorRecord)
@@ -58,7 +58,6 @@ class Leases:
         self._grantor = core.restarted(record, now())
         held = _read(self._holder_file, HolderRecord) or HolderRecord(node_id=config.node_id)
         self._holder = Holder(record=held, membership=record.membership)
-        self._client = transport.client(timeout_s=ANSWER_WITHIN_S)
         self._asking: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
         self._heard = asyncio.Event()
@@ -72,10 +71,9 @@ class Leases:
         """Called with each later `serves_until`."""
         self._least_left_s = self._terms.held_s
 
-    async def aclose(self) -> None:
+    def close(self) -> None:
         for task in self._asking | self._telling:
             task.cancel()
-        await self._client.aclose()
 
     @property
     def epoch(self) -> int:
@@ -85,6 +83,10 @@ class Leases:
     @property
     def membership(self) -> Membership:
         return self._grantor.record.membership
+
+    @property
+    def member(self) -> bool:
+        return self._outside() is None
 
     @property
     def sought(self) -> int:
@@ -121,9 +123,9 @@ class Leases:
 
     def obey(self, epoch: int, run_id: str) -> Refusal | None:
         """Promise an epoch that an order brings."""
+        if (refusal := self._outside()) is not None:
+            return refusal
         version = self.membership.version
-        if version == 0:
-            return _not_a_member(self._grantor.record.node_id)
         answer = self.promise(PromiseRequest(epoch=epoch, run_id=run_id, membership_version=version))
         return answer if isinstance(answer, Refusal) else None
 
@@ -154,8 +156,8 @@ class Leases:
     async def take_up(self) -> Refusal | None:
         """Have a lease without a run's order: the own epoch again, or a new one where nobody held since."""
         record = self._holder.record
-        if self.membership.version == 0:
-            return _not_a_member(record.node_id)
+        if (refusal := self._outside()) is not None:
+            return refusal
         if record.epoch > record.released_epoch and record.epoch >= self.epoch:
             refusal = await self._until_held(self._terms.duration_s)
             if refusal is None:
@@ -167,7 +169,7 @@ class Leases:
             membership_version=self.membership.version,
             former_holder=record.node_id,
         )
-        answers = await self._peers_answer("promise", request, Promised)
+        answers = await self._speaker.tell_all(self._others, "lease/promise", request, Promised)
         promised = [answer for answer in answers if isinstance(answer, Promised)]
         if len(promised) + 1 >= self.membership.majority:
             # Last: an own promise that comes to nothing would set this node apart from the cluster's epoch.
@@ -211,7 +213,7 @@ class Leases:
             return False
         self._keep_holder(holder)
         self.released(release)
-        for peer in self._peers:
+        for peer in self._others:
             self._spawn(self._telling, self._tell_released(peer, release))
         return True
 
@@ -228,7 +230,7 @@ class Leases:
     async def _tell_released(self, peer: Peer, release: Release) -> None:
         deadline = now() + TELL_WITHIN_S
         while now() < deadline:
-            if await self._post(peer, "release", release, Release) is not None:
+            if await self._speaker.tell(peer, "lease/release", release, Release) is not None:
                 return
             await asyncio.sleep(TELL_AGAIN_S)
 
@@ -263,11 +265,11 @@ class Leases:
             self.last_refusal = asked
             return
         self._hear(self.grant(asked))
-        for peer in self._peers:
+        for peer in self._others:
             self._spawn(self._asking, self._ask_peer(peer, asked))
 
     async def _ask_peer(self, peer: Peer, asked: Ask) -> None:
-        answer = await self._post(peer, "ask", asked, Granted)
+        answer = await self._speaker.tell(peer, "lease/ask", asked, Granted)
         if answer is not None:
             self._hear(answer)
 
@@ -295,31 +297,52 @@ class Leases:
             write_durably(self._holder_file, state.record.model_dump_json() + "\n")
         self._holder = state
 
-    # Speaking to peers
-
     def _spawn(self, kept: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
         kept.add(task)
         task.add_done_callback(kept.discard)
 
-    async def _peers_answer(self, path: str, body: Model, kind: type[M]) -> list[M | Refusal]:
-        """What the peers say that answered."""
-        posts = [self._post(peer, path, body, kind) for peer in self._peers]
-        return [answer for answer in await asyncio.gather(*posts) if answer is not None]
+    # As a member
 
-    async def _post(self, peer: Peer, path: str, body: Model, kind: type[M]) -> M | Refusal | None:
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                response = await self._client.post(
-                    f"{peer.agent_url}/lease/{path}",
-                    content=body.model_dump_json(),
-                    headers={"content-type": "application/json"},
-                )
-            if response.status_code == httpx.codes.CONFLICT:
-                return Refusal.model_validate_json(response.content)
-            return kind.model_validate_json(response.raise_for_status().content)
-        except (httpx.HTTPError, ValidationError, TimeoutError):
+    @property
+    def view(self) -> tuple[Grantor, Holder]:
+        """For changes of membership: both sides as they are."""
+        return self._grantor, self._holder
+
+    def keep(self, grantor: Grantor, holder: Holder) -> None:
+        """Take both sides from a change of membership, on disk before anything is answered."""
+        self._keep_grantor(grantor)
+        self._keep_holder(holder)
+
+    async def confirmed(self, within_s: float) -> bool:
+        """Wait until a majority of the present membership has granted; whether it came in time."""
+        deadline = now() + within_s
+        while (until := core.confirmed_until(self._holder, self._terms)) is None or now() >= until:
+            if now() > deadline:
+                return False
+            self._ask()
+            await asyncio.sleep(ASK_AGAIN_S)
+        return True
+
+    def _outside(self) -> Refusal | None:
+        """Why this agent takes no part."""
+        node_id, membership = self._grantor.record.node_id, self.membership
+        if node_id in membership.members:
             return None
+        known = "its record of it is blank, so it is new or lost what it granted"
+        if membership.version:
+            known = f"of membership {membership.version} are {', '.join(membership.members)}"
+        return Refusal(
+            rule="not_a_member",
+            message=f"{node_id} is no member of the cluster: {known}",
+            values={"membership_version": membership.version, "members": [*membership.members]},
+            remedy=f"Add it (`qnwis-continuity member add {node_id}`); run every agent of a new cluster once"
+            " with --new-cluster",
+        )
+
+    @property
+    def _others(self) -> tuple[Peer, ...]:
+        return self._peers.among(self.membership.members)
 
 
 def found_cluster(config: AgentConfig) -> None:
@@ -340,15 +363,6 @@ def found_cluster(config: AgentConfig) -> None:
         membership=Membership(version=1, members=members),
     )
     write_durably(path, record.model_dump_json() + "\n")
-
-
-def _not_a_member(node_id: str) -> Refusal:
-    return Refusal(
-        rule="not_a_member",
-        message=f"{node_id} has no record of being a member: it is new, or lost what it granted",
-        values={"membership_version": 0},
-        remedy="In a new cluster run every agent once with --new-cluster; else restore its state_dir",
-    )
 
 
 def _another_holds(record: GrantorRecord, request: PromiseRequest) -> Refusal | None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
 from qnwis.continuity.refusal import Refusal
 
-from .config import AgentConfig, Peer
+from .config import AgentConfig
 from .effects import AlreadySo, Decision, EffectError, Node, demote, promote
 from .follow import follow
 from .journal import Journal, Line, Mark
 from .lease import Leases
 from .logs import log
+from .peers import Peers
 from .rejoin import rejoin
 
 
@@ -23,6 +25,7 @@ class Orders:
     def __init__(
         self,
         config: AgentConfig,
+        peers: Peers,
         leases: Leases,
         journal: Journal,
         node: Node | None,
@@ -30,6 +33,7 @@ class Orders:
         """`node` is None for a witness."""
         self.lock = asyncio.Lock()
         self._config = config
+        self._peers = peers
         self._leases = leases
         self._journal = journal
         self._node = node
@@ -89,15 +93,15 @@ class Orders:
                 )
 
     def _upstream(self, order: FollowOrder | RejoinOrder) -> Peer | Refusal:
-        peer = self._config.peer_of(order.upstream)
+        peer = self._peers.of(order.upstream)
         if peer is not None and peer.database is not None:
             return peer
-        known = [p.node_id for p in self._config.peers if p.database is not None]
+        known = [p.node_id for p in self._peers.all if p.database is not None]
         return Refusal(
             rule="unknown_upstream",
             message=f"{self._config.node_id} cannot {order.kind} {order.upstream}: expected one of {known}",
             values={"upstream": order.upstream, "known": list(known)},
-            remedy="Name a peer that holds data, or add it to the agent's configuration",
+            remedy="Name a peer that holds data, or make it a member",
         )
 
     def _refuse(self, order: AnyOrder, refusal: Refusal) -> Refusal:

@@ -6,15 +6,17 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.refusal import Refusal
 
 from . import settings
-from .config import AgentConfig, LocalDatabase, Peer
+from .config import AgentConfig, LocalDatabase
 from .files import Owner, as_user, remove_durably, write_durably
 from .guard import now
+from .peers import Peers
 from .processes import Watched, kill_processes_in, processes_in
 
 FAST_STOP_S = 20.0
@@ -25,9 +27,12 @@ IMMEDIATE_STOP_S = 5.0
 class Postgres:
     """One data directory and at most one postmaster, the agent's child or an adopted one."""
 
-    def __init__(self, config: AgentConfig, database: LocalDatabase) -> None:
+    def __init__(self, config: AgentConfig, database: LocalDatabase, peers: Peers) -> None:
         self.config = config
         self.database = database
+        self.peers = peers
+        self.standbys: tuple[str, ...] = ()
+        """node_ids of the other members that hold data: whose confirmations a commit may count."""
         self.owner = Owner.named(database.os_user)
         self.data_dir = database.data_dir
         self.on_change: Callable[[], None] = lambda: None
@@ -114,6 +119,12 @@ class Postgres:
         # PostgreSQL takes a postmaster that was killed, but that nobody waited for yet, for a running one.
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
+    def replicate_to(self, standbys: Iterable[str]) -> None:
+        """Count the confirmations of these standbys, from now on."""
+        self.standbys = tuple(standbys)
+        if self.initialised and self.set_settings({}):
+            self.reload()
+
     def reload(self) -> None:
         """Let the running database read its settings again."""
         if self._postmaster is not None:
@@ -152,7 +163,7 @@ class Postgres:
         if not self.standby:
             return None
         conninfo = settings.read_settings(self._auto_conf()).get(settings.UPSTREAM, "")
-        return settings.upstream_of(self.config, conninfo)
+        return settings.upstream_of(self.peers.all, conninfo)
 
     def set_upstream(self, upstream: Peer | None) -> bool:
         """Follow `upstream` from the next reload or start on; None cuts off. Whether anything changed."""
@@ -165,7 +176,7 @@ class Postgres:
     def set_settings(self, changes: Mapping[str, str | None]) -> bool:
         """Write the agent's own settings and `changes`. Whether that changed anything."""
         before = self._auto_conf()
-        owned = settings.owned_settings(self.config, self.database)
+        owned = settings.owned_settings(self.config, self.database, self.standbys)
         after = settings.merge_settings(before, {**owned, **changes})
         if settings.read_settings(before) == settings.read_settings(after):
             return False

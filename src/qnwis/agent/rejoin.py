@@ -18,10 +18,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.refusal import Refusal
 
-from .config import Peer
 from .database import Connection, DatabaseDownError, Facts
 from .effects import AlreadySo, Decision, EffectError, Node
 from .files import as_user, sync_directory

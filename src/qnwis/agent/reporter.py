@@ -111,6 +111,7 @@ class Reporter:
             restarting=postgres is not None and postgres.restarting,
             upstream=None if upstream is None else upstream.node_id,
             epoch=self._leases.epoch,
+            member=self._leases.member,
         )
         if facts is None:
             return base

@@ -10,6 +10,9 @@
 | GET /journal | 200, the journal's lines |
 | POST /lease/ask, /lease/promise | 200 Granted, Promised; 409 Refusal |
 | POST /lease/withdraw, /lease/release | 200, the body again |
+| GET /membership | 200, MembershipView |
+| POST /membership/change | 200 MembershipView; 409 Refusal; on the holder of the lease |
+| POST /membership/accept, /membership/adopt | 200 Accepted, MembershipView; 409 Refusal; between agents |
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from qnwis.continuity.lease_messages import Ask, PromiseRequest, Release, Withdrawal
+from qnwis.continuity.membership import AnyChange
 from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder
 from qnwis.continuity.refusal import Refusal
@@ -29,17 +33,28 @@ from .checks import Checks, Health
 from .effects import EffectError
 from .journal import Journal, Line
 from .lease import Leases
+from .members import Adopted, Members, Proposed
 from .orders import Orders
 from .reporter import Reporter
 
 M = TypeVar("M", bound=Model)
 
 _ORDER: TypeAdapter[AnyOrder] = TypeAdapter(AnyOrder)
+_CHANGE: TypeAdapter[AnyChange] = TypeAdapter(AnyChange)
 _LINES: TypeAdapter[tuple[Line, ...]] = TypeAdapter(tuple[Line, ...])
 
 
+_ORDERS = "Send JSON: kind (promote, demote, follow, rejoin), effect_id, run_id, epoch, maybe upstream"
+_CHANGES = "Send JSON: kind add with peer and disk_id, or kind remove with node_id"
+
+
 def make_app(
-    checks: Checks, reporter: Reporter, orders: Orders, journal: Journal, leases: Leases
+    checks: Checks,
+    reporter: Reporter,
+    orders: Orders,
+    journal: Journal,
+    leases: Leases,
+    members: Members,
 ) -> web.Application:
     """The web application over the parts given."""
 
@@ -60,7 +75,7 @@ def make_app(
         try:
             wanted = _ORDER.validate_json(await request.read())
         except ValidationError as error:
-            return _json(_no_order(error), status=422)
+            return _json(_unreadable(error, _ORDERS), status=422)
         try:
             answer = await orders.obey(wanted)
         except EffectError as error:
@@ -78,6 +93,17 @@ def make_app(
         leases.released(release)
         return release
 
+    async def membership(_: web.Request) -> web.Response:
+        return _json(members.view())
+
+    async def change(request: web.Request) -> web.Response:
+        try:
+            wanted = _CHANGE.validate_json(await request.read())
+        except ValidationError as error:
+            return _json(_unreadable(error, _CHANGES), status=422)
+        answer = await members.change(wanted)
+        return _json(answer, status=409 if isinstance(answer, Refusal) else 200)
+
     app = web.Application()
     app.add_routes(
         [
@@ -92,6 +118,10 @@ def make_app(
             web.post("/lease/promise", _lease(PromiseRequest, leases.promise)),
             web.post("/lease/withdraw", _lease(Withdrawal, withdraw)),
             web.post("/lease/release", _lease(Release, release)),
+            web.get("/membership", membership),
+            web.post("/membership/change", change),
+            web.post("/membership/accept", _lease(Proposed, members.accept)),
+            web.post("/membership/adopt", _lease(Adopted, members.adopt)),
         ]
     )
     return app
@@ -110,19 +140,19 @@ def _lease(kind: type[M], answer: Callable[[M], Model]) -> Callable[[web.Request
         try:
             asked = kind.model_validate_json(await request.read())
         except ValidationError as error:
-            return _json(_no_order(error), status=422)
+            return _json(_unreadable(error, f"Send JSON of {kind.__name__}"), status=422)
         answered = answer(asked)
         return _json(answered, status=409 if isinstance(answered, Refusal) else 200)
 
     return handler
 
 
-def _no_order(error: ValidationError) -> Refusal:
+def _unreadable(error: ValidationError, expected: str) -> Refusal:
     faults = "; ".join(f"{'.'.join(map(str, f['loc'])) or 'body'}: {f['msg']}" for f in error.errors())
     return Refusal(
-        rule="no_order",
-        message=f"The body is no order: {faults}",
-        remedy="Send JSON: kind (promote, demote, follow, rejoin), effect_id, run_id, epoch, maybe upstream",
+        rule="body_not_understood",
+        message=f"The body is not what is expected here: {faults}",
+        remedy=expected,
     )
 
 

@@ -8,15 +8,16 @@ so the agent writes its own again before each start.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from qnwis.continuity.topology import ReplicationMode
+from qnwis.continuity.membership import Peer
+from qnwis.continuity.topology import Replication, ReplicationMode
 
-from .config import AgentConfig, LocalDatabase, Peer
+from .config import AgentConfig, LocalDatabase
 
 UPSTREAM = "primary_conninfo"
 
@@ -24,8 +25,11 @@ _LINE = re.compile(r"^\s*(?P<name>[A-Za-z_][A-Za-z0-9_.]*)\s*=?\s*'(?P<value>(?:
 _ESCAPED = re.compile(r"''|\\(.)")
 
 
-def owned_settings(config: AgentConfig, database: LocalDatabase) -> dict[str, str]:
-    """What the agent decides, the same by rule on every node, so that any of them can be promoted."""
+def owned_settings(config: AgentConfig, database: LocalDatabase, standbys: Sequence[str]) -> dict[str, str]:
+    """What the agent decides, the same by rule on every node, so that any of them can be promoted.
+
+    `standbys` are the node_ids of the other members that hold data.
+    """
     return {
         "listen_addresses": database.host,
         "port": str(database.port),
@@ -37,9 +41,9 @@ def owned_settings(config: AgentConfig, database: LocalDatabase) -> dict[str, st
         "lc_messages": "C",
         # pg_rewind needs one of hints or checksums; the data directory may have been made without checksums.
         "wal_log_hints": "on",
-        # Room for a stream and a base backup of each peer; never below the default, which a standby's
-        # primary may have written into the log as its minimum.
-        "max_wal_senders": str(max(10, 4 * len(config.peers))),
+        # Room for a stream and a base backup of each peer. The same everywhere: a standby stops where its
+        # primary had more.
+        "max_wal_senders": "32",
         # What an old primary needs to be rewound instead of copied.
         "wal_keep_size": "256MB",
         # Without it a promotion right after the primary's death can stall for the default, 5 s.
@@ -50,16 +54,16 @@ def owned_settings(config: AgentConfig, database: LocalDatabase) -> dict[str, st
         "wal_sender_timeout": "10s",
         "recovery_target_timeline": "latest",
         "superuser_reserved_connections": "3",
-        "synchronous_standby_names": synchronous_standby_names(config),
+        "synchronous_standby_names": synchronous_standby_names(config.replication, standbys),
     }
 
 
-def synchronous_standby_names(config: AgentConfig) -> str:
-    """`ANY k ("n2","n3")` over the other nodes that hold data; empty in asynchronous mode."""
-    if config.replication.mode is ReplicationMode.ASYNCHRONOUS:
+def synchronous_standby_names(replication: Replication, standbys: Sequence[str]) -> str:
+    """`ANY k ("n2","n3")`; empty in asynchronous mode."""
+    if replication.mode is ReplicationMode.ASYNCHRONOUS:
         return ""
-    names = ",".join(f'"{p.node_id}"' for p in config.peers if p.database is not None)
-    return f"ANY {config.replication.required_acks} ({names})"
+    names = ",".join(f'"{node_id}"' for node_id in standbys)
+    return f"ANY {replication.required_acks} ({names})"
 
 
 def conninfo(peer: Peer, user: str, passfile: Path | None, **more: str) -> str:
@@ -80,7 +84,7 @@ def passfile_line(user: str, password: str) -> str:
     return "*:*:*:" + ":".join(re.sub(r"([\\:])", r"\\\1", field) for field in (user, password)) + "\n"
 
 
-def upstream_of(config: AgentConfig, conninfo: str) -> Peer | None:
+def upstream_of(peers: Iterable[Peer], conninfo: str) -> Peer | None:
     """The peer that a `primary_conninfo` points to, by host and port; None where it matches none."""
     try:
         parts = conninfo_to_dict(conninfo)
@@ -88,7 +92,7 @@ def upstream_of(config: AgentConfig, conninfo: str) -> Peer | None:
         return None
     host, port = parts.get("host"), str(parts.get("port", 5432))
     return next(
-        (p for p in config.peers if p.database and (p.database.host, str(p.database.port)) == (host, port)),
+        (p for p in peers if p.database and (p.database.host, str(p.database.port)) == (host, port)),
         None,
     )
 

@@ -1,25 +1,32 @@
-"""`guardian`: start, look at, pause and resume the guardian of a cluster."""
+"""`guardian`: start, look at, pause and resume the guardian of a cluster, and acknowledge its runs."""
 
 from __future__ import annotations
 
 import asyncio
 import getpass
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Annotated
 
 import typer
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from qnwis.continuity.refusal import Refusal
+from qnwis.providers.errors import Refused
 from qnwis.starting import start_guardian
 from qnwis.temporal import connect
-from workflows.guardian import Guardian, GuardianView, PauseRequest, ResumeRequest
+from workflows.guardian import Guardian
+from workflows.guardian_state import AcknowledgeRequest, GuardianView, PauseRequest, ResumeRequest
 from workflows.names import guardian_id
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address
 
-app = typer.Typer(help="Start, look at, pause and resume the guardian of a cluster.", no_args_is_help=True)
+app = typer.Typer(
+    help="Start, look at, pause and resume the guardian of a cluster, acknowledge its runs.",
+    no_args_is_help=True,
+)
 
 ClusterId = Annotated[str, typer.Argument(help="cluster_id of a registered cluster.")]
 By = Annotated[str, typer.Option(help="Who.", show_default=False)]
@@ -51,12 +58,20 @@ def view(cluster_id: ClusterId, address: Address = None, as_json: AsJson = False
         print_json(seen[0])
         return
     out.print(f"primary {seen[0].primary_node_id}", markup=False)
-    for node_id, status in sorted(seen[0].statuses.items()):
-        out.print(f"  {node_id}: {status.value}", markup=False)
+    for line in in_words(seen[0]):
+        out.print(f"  {line}", markup=False)
     if seen[0].pause is not None:
         out.print(f"paused by {seen[0].pause.by}: {seen[0].pause.reason}", markup=False)
     if seen[0].holding is not None:
         out.print(f"not acting: {seen[0].holding}", markup=False)
+
+
+def in_words(view: GuardianView) -> Iterator[str]:
+    """A line for each node, and one for each vantage that abstains."""
+    for node_id, verdict in view.verdicts.items():
+        yield f"{node_id}: {verdict.finding.value.replace('_', ' ')} ({verdict.why})"
+    for vantage, why in sorted(view.abstaining.items()):
+        yield f"{vantage} abstains: {why}"
 
 
 @app.command()
@@ -85,12 +100,46 @@ def resume(
     out.print(f"automatic failover of {cluster_id} is on", markup=False)
 
 
-def _speak(cluster_id: str, address: str | None, say: Callable[[Handle], Awaitable[None]]) -> None:
+@app.command()
+def acknowledge(
+    cluster_id: ClusterId,
+    run_id: Annotated[str, typer.Option(help="The run that was looked at; `view --json` lists them.")],
+    reason: Annotated[str, typer.Option(help="Why; people see it.")],
+    by: By = "",
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a run that ended hold no further failover back: its cooldown ends now."""
+    request = AcknowledgeRequest(run_id=run_id, by=by or getpass.getuser(), reason=reason)
+
+    async def tell(handle: Handle) -> None:
+        try:
+            await handle.execute_update(Guardian.acknowledge, request)
+        except WorkflowUpdateFailedError as error:
+            refusal = error.cause.details[0] if isinstance(error.cause, ApplicationError) else None
+            if refusal is None:
+                raise
+            raise Refused(Refusal.model_validate(refusal)) from error
+
+    _speak(cluster_id, address, tell, as_json=as_json)
+    if as_json:
+        print_json(request)
+    else:
+        out.print(f"run {run_id} of {cluster_id} is acknowledged by {request.by}", markup=False)
+
+
+def _speak(
+    cluster_id: str,
+    address: str | None,
+    say: Callable[[Handle], Awaitable[None]],
+    *,
+    as_json: bool = False,
+) -> None:
     async def connect_and_say() -> None:
         client = await connect(address)
         await say(client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id)))
 
-    with clear_errors():
+    with clear_errors(as_json=as_json):
         try:
             asyncio.run(connect_and_say())
         except RPCError as error:

@@ -17,6 +17,7 @@ from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import ControlPlane
 from qnwis.lab.demo import DemoReport, run_demo
 from qnwis.lab.errors import LabError
+from qnwis.lab.shape import Shape
 
 from .output import AsJson, Exit, err, fail, out, print_json
 from .watching import follow, follow_on_terminal
@@ -72,7 +73,7 @@ def start(directory: Directory = None, asynchronous: Asynchronous = False, pg_bi
     """Start a lab with its control plane, and leave it running."""
 
     async def begin() -> None:
-        lab = await Lab.create(directory, asynchronous=asynchronous, pg_bin=pg_bin)
+        lab = await Lab.create(directory, shape=Shape(asynchronous=asynchronous), pg_bin=pg_bin)
         try:
             await ControlPlane.start(lab, _say)
             lab.keep()
@@ -118,7 +119,7 @@ def clients(
     with _lab_errors():
         lab = Lab.open(directory)
         asyncio.run(lab.start_clients(count) if count else lab.stop_clients())
-    out.print(f"{count} clients write to {lab.folder.acks}", markup=False)
+    out.print(f"{count} clients write to {lab.folder.history}", markup=False)
 
 
 @app.command()

@@ -13,22 +13,33 @@ from workers.run import run_worker
 from workers.settings import WorkerSettings
 
 from .output import clear_errors
-from .settings import Address, ConfigDir, StateDir
+from .settings import Address, ConfigDir, OptionalStateDir
 
 
 def worker(
     config_dir: ConfigDir,
-    state_dir: StateDir,
+    state_dir: OptionalStateDir = None,
     vantage: Annotated[
         list[str] | None, typer.Option(help="Place to probe from; may be repeated.", show_default="default")
     ] = None,
+    vantages_only: Annotated[
+        bool, typer.Option("--vantages-only", help="Serve only the named vantages: no runbooks, no state.")
+    ] = False,
     address: Address = None,
 ) -> None:
     """Run a worker: runbooks, and the watches of the named vantages."""
+    if vantages_only and not vantage:
+        raise typer.BadParameter("--vantages-only needs at least one --vantage")
+    if state_dir is None and not vantages_only:
+        raise typer.BadParameter("--state-dir (QNWIS_STATE_DIR) is needed by a worker that runs runbooks")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = WorkerSettings(
-        config_dir=config_dir, state_dir=state_dir, vantages=tuple(vantage or ("default",)), address=address
+        config_dir=config_dir,
+        state_dir=state_dir,
+        vantages=tuple(vantage or ("default",)),
+        vantages_only=vantages_only,
+        address=address,
     )
     with clear_errors():
         asyncio.run(run_worker(settings))

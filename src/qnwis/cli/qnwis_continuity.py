@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import typer
 
-from . import audit, guardian, lab
+from . import audit, guardian, lab, member
+from .ending import abort, finish
 from .execute import execute
 from .plan import plan
 from .processes import agent, worker
@@ -24,10 +25,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (plan, simulate, execute, status, rejoin, validate, worker, agent):
+for command in (plan, simulate, execute, abort, finish, status, rejoin, validate, worker, agent):
     app.command()(command)
 app.add_typer(audit.app, name="audit")
 app.add_typer(guardian.app, name="guardian")
+app.add_typer(member.app, name="member")
 app.add_typer(lab.app, name="lab")
 
 

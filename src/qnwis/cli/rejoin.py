@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from qnwis.config.load import load_cluster
-from qnwis.continuity.evidence import ClusterEvidence, current_primary
-from qnwis.continuity.orders import Receipt, RejoinOrder
+from qnwis.continuity.orders import Receipt
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.rejoining import rejoin_order
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
@@ -43,20 +44,7 @@ def rejoin(
 async def _rejoin(cluster: Cluster, node_id: str) -> Receipt:
     async with HttpNodes(Transport()) as nodes:
         evidence = await collect_evidence(nodes, cluster)
-        order = _order(cluster, evidence, node_id)
+        order = rejoin_order(cluster, evidence, node_id, by=f"cli-{uuid.uuid4().hex[:12]}")
+        if isinstance(order, Refusal):
+            fail(Exit.REFUSED, str(order))
         return await nodes.order(cluster.node(node_id), order, timeout_s=REJOIN_TIMEOUT_S)
-
-
-def _order(cluster: Cluster, evidence: ClusterEvidence, node_id: str) -> RejoinOrder:
-    primary = current_primary(cluster, evidence)
-    state = evidence.of(primary).state if primary is not None else None
-    if primary is None or state is None or not state.writable:
-        fail(
-            Exit.REFUSED, f"no primary of {cluster.cluster_id} accepts writes now; there is nothing to follow"
-        )
-    if primary == node_id:
-        fail(Exit.REFUSED, f"{node_id} is the primary of {cluster.cluster_id}; a rejoin would drop its data")
-    unique = uuid.uuid4().hex[:12]
-    return RejoinOrder(
-        effect_id=f"rejoin-{node_id}-{unique}", run_id=f"cli-{unique}", epoch=state.epoch, upstream=primary
-    )

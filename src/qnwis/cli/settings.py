@@ -13,10 +13,11 @@ ConfigDir = Annotated[
         envvar="QNWIS_CONFIG_DIR", help="Registry of clusters: cluster.yaml, policy.yaml, clusters/…"
     ),
 ]
-StateDir = Annotated[
-    Path,
-    typer.Option(envvar="QNWIS_STATE_DIR", help="Where workers keep the audit store and its signing key."),
-]
+_STATE_DIR = typer.Option(
+    envvar="QNWIS_STATE_DIR", help="Where workers keep the audit store and its signing key."
+)
+StateDir = Annotated[Path, _STATE_DIR]
+OptionalStateDir = Annotated[Path | None, _STATE_DIR]
 Address = Annotated[
     str | None, typer.Option(help="Temporal server, host:port; by default what TEMPORAL_ADDRESS says.")
 ]

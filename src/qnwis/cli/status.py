@@ -13,14 +13,17 @@ from rich.table import Table
 from temporalio.service import RPCError
 
 from qnwis.config.load import load_cluster
+from qnwis.continuity.detection import Finding
 from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, current_primary
 from qnwis.continuity.model import Model
 from qnwis.continuity.quorum import ClusterState, assess
 from qnwis.continuity.topology import Cluster
 from qnwis.temporal import NoServer, connect
-from workflows.guardian import Guardian, GuardianView
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianView
 from workflows.names import guardian_id
 
+from .guardian import in_words
 from .output import AsJson, Exit, clear_errors, out, print_json
 from .plan import live_evidence
 
@@ -119,6 +122,9 @@ def _show(now: Status) -> None:
     guardian = now.guardian
     doing = guardian.holding or (f"paused by {guardian.pause.by}" if guardian.pause else "watching")
     out.print(f"guardian: {doing}", markup=False)
+    if any(verdict.finding is not Finding.HEALTHY for verdict in guardian.verdicts.values()):
+        for line in in_words(guardian):
+            out.print(f"  {line}", markup=False)
     if guardian.last_result is not None:
         last = guardian.last_result
         ago = (datetime.now(UTC) - last.ended_at).total_seconds()

@@ -1,4 +1,4 @@
-"""`validate`: whether topology and policy can be used, with every problem at its line."""
+"""`validate`: whether topology and policy can be used, and what the cluster would survive."""
 
 from __future__ import annotations
 
@@ -6,26 +6,56 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from qnwis.config.load import load_cluster, load_policy
 from qnwis.config.problem import ConfigError, Problem
+from qnwis.continuity.losses import Effect, Loss, advice, losses, unsurvivable
+from qnwis.continuity.topology import Cluster
 
-from .output import Exit, fail, out
+from .output import AsJson, Exit, fail, out, print_json
+
+STYLES = {Effect.GOES_ON: "green", Effect.FAILS_OVER: "green", Effect.STOPS: "yellow"}
 
 
 def validate(
     cluster: Annotated[Path, typer.Option(help="Topology, cluster.yaml.")],
     policy: Annotated[Path | None, typer.Option(help="Policy, policy.yaml.")] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Check files without using them. Every problem names file, line, field, value and what was expected."""
+    """Check files without using them, and list what the loss of each node and each region would do.
+
+    Every problem names file, line, field, value and what was expected.
+    """
     problems: list[Problem] = []
-    for path, load in ((cluster, load_cluster), (policy, load_policy)):
-        if path is None:
-            continue
+    topology: Cluster | None = None
+    try:
+        topology = load_cluster(cluster)
+        if (expected := unsurvivable(topology)) is not None:
+            problems.append(Problem(cluster, None, None, "nodes", f"{len(topology.nodes)} nodes", expected))
+    except ConfigError as error:
+        problems += error.problems
+    if policy is not None:
         try:
-            load(path)
+            load_policy(policy)
         except ConfigError as error:
             problems += error.problems
-    if problems:
+    if problems or topology is None:
         fail(Exit.USAGE, "\n".join(map(str, problems)))
+    found = losses(topology)
+    advised = advice(topology, found)
+    if as_json:
+        print_json({"losses": [one.model_dump(mode="json") for one in found], "advice": advised})
+    else:
+        _show(found, advised)
+
+
+def _show(found: tuple[Loss, ...], advised: tuple[str, ...]) -> None:
+    table = Table("without", "members left", "the cluster", "", box=None, pad_edge=False)
+    for loss in found:
+        left = f"{loss.left}, quorum {loss.quorum}"
+        table.add_row(loss.what, left, f"[{STYLES[loss.effect]}]{loss.effect}[/]", loss.why)
+    out.print(table)
+    for line in advised:
+        out.print(f"→ {line}", markup=False)
     out.print("valid", style="bold green")

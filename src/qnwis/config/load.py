@@ -24,19 +24,25 @@ def load_cluster(path: Path) -> Cluster:
     """The topology in `path`. Raises ConfigError."""
     source = read_yaml(path)
     # Pydantic checks rules between fields only once every field is right; a person wants to see all at once.
-    return _validated(Cluster, source, [source.problem(r.loc, r.expected) for r in broken_rules(source.data)])
+    return validated(Cluster, source, [source.problem(r.loc, r.expected) for r in broken_rules(source.data)])
 
 
 def load_policy(path: Path) -> Policy:
     """The policy in `path`. Raises ConfigError."""
-    return _validated(Policy, read_yaml(path), [])
+    return validated(Policy, read_yaml(path))
 
 
-def _validated(model: type[M], source: YamlSource, broken: Sequence[Problem]) -> M:
+def validated(
+    model: type[M], source: YamlSource, broken: Sequence[Problem] = (), *, strict: bool = True
+) -> M:
+    """The model that the file describes. Raises ConfigError with every problem, `broken` among them.
+
+    A model with short forms (text where a mapping is meant) cannot be strict.
+    """
     valid, problems = None, [*source.problems, *broken]
     try:
         # By way of JSON: strictness there still takes lists and names of choices, but no `yes` for a number.
-        valid = model.model_validate_json(json.dumps(source.data, default=str), strict=True)
+        valid = model.model_validate_json(json.dumps(source.data, default=str), strict=strict)
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False, include_input=False)
         problems += [source.problem(e["loc"], _expected(e, model)) for e in errors if not _is_echo(e, errors)]
@@ -79,10 +85,11 @@ def _known_field(loc: Loc, model: type[BaseModel]) -> str:
     for part in loc[:-1]:
         if isinstance(part, str):
             model = _model_in(model.model_fields[part].annotation)
-    near = get_close_matches(str(loc[-1]), model.model_fields, n=1)
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    near = get_close_matches(str(loc[-1]), names, n=1)
     if near:
         return f"the field `{near[0]}` (there is none of this name)"
-    return f"one of the fields {', '.join(model.model_fields)}"
+    return f"one of the fields {', '.join(names)}"
 
 
 def _model_in(annotation: Any) -> type[BaseModel]:

@@ -33,6 +33,8 @@ class YamlSource:
         known = loc
         while known not in self.nodes:
             known = known[:-1]
+        if isinstance(self.nodes[known], ScalarNode):
+            loc = known  # a short form of what would have that field: the scalar is what stands there
         value = _as_written(self.nodes[known]) if known == loc else "nothing"
         return _at(self.file, self.nodes[known], loc, value, expected)
 

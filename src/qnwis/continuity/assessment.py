@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
+from .detection import contradiction
 from .evidence import ClusterEvidence, NodeEvidence, current_primary
 from .planner import healthy_primary_refusal, make_plan, plan_fits
 from .policy import Policy, Strategy
 from .refusal import Refusal
 from .run import Assessment, FailoverRequest
 from .topology import Cluster, NodeStatus
-
-LIVE_STREAM = timedelta(seconds=2)
-"""A standby that heard from the primary within this proves it alive, whatever the probes say."""
 
 
 def assess(
@@ -32,7 +28,7 @@ def assess(
     for gate in (
         _automatic_refusal(request, policy, primary),
         _healthy_refusal(request, evidence, primary),
-        _partition_refusal(request, evidence, primary),
+        _contradiction_refusal(request, cluster, evidence, primary),
     ):
         if gate is None:
             continue
@@ -99,26 +95,10 @@ def _healthy_refusal(
     return healthy_primary_refusal(evidence.of(primary))
 
 
-def _partition_refusal(
-    request: FailoverRequest, evidence: ClusterEvidence, primary: str | None
+def _contradiction_refusal(
+    request: FailoverRequest, cluster: Cluster, evidence: ClusterEvidence, primary: str | None
 ) -> Refusal | None:
-    """A standby that still hears the primary contradicts every probe: a partition, not a failure."""
+    """What contradicts the detection now; the guardian looked at the same before it started the run."""
     if primary is None or not request.automatic:
         return None
-    hearing = [
-        n.node_id
-        for n in evidence.nodes
-        if n.state is not None
-        and n.state.upstream == primary
-        and n.state.streaming
-        and n.state.last_message_age_s is not None
-        and n.state.last_message_age_s <= LIVE_STREAM.total_seconds()
-    ]
-    if not hearing or evidence.of(primary).status is NodeStatus.HEALTHY:
-        return None
-    return Refusal(
-        rule="partition_suspected",
-        message=f"{primary} does not answer the probes, but it is still heard by {', '.join(hearing)}",
-        values={"primary": primary, "hearing": list(hearing), "live_within_s": LIVE_STREAM.total_seconds()},
-        remedy="Nothing is done automatically; check the network between the vantages and the primary.",
-    )
+    return contradiction(cluster.node(primary), evidence)

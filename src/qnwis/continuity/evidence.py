@@ -38,7 +38,7 @@ class NodeState(Model):
     write_lsn: int | None = None
     """Primary: end of the written log."""
     receive_lsn: int | None = None
-    """Standby: end of the log received and flushed."""
+    """Standby: end of the log received and flushed; None while a restarted one still reads its own log."""
     replay_lsn: int | None = None
     upstream: str | None = None
     """Standby: node_id that its primary_conninfo points to."""
@@ -49,6 +49,8 @@ class NodeState(Model):
     standbys: tuple[StandbyConnection, ...] = ()
     epoch: int = 0
     """Highest epoch this agent has obeyed or promised; on its disk."""
+    member: bool = True
+    """Whether the agent takes part in leases; one that is new or lost its disk has to be added first."""
 
 
 class NodeEvent(Model):

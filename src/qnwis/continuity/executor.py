@@ -26,6 +26,7 @@ from pydantic import Field, JsonValue
 from .model import Model
 from .orders import FencingEvidence, FencingEvidenceType
 from .plan import Action, Plan
+from .refusal import Refusal
 
 POINT_OF_NO_RETURN = "promote_target"
 REVERSIBLE = frozenset({"fence_primary"})
@@ -116,6 +117,25 @@ def advance(plan: Plan, outcomes: Sequence[Outcome], *, stop: str | None = None)
 def is_committed(plan: Plan, outcomes: Sequence[Outcome]) -> bool:
     """Whether the run is past the point of no return: its promotion may have had an effect."""
     return _committed(plan, _log(plan, outcomes))
+
+
+def abort_refusal(plan: Plan, outcomes: Sequence[Outcome]) -> Refusal | None:
+    """A run is aborted before the point of no return or not at all."""
+    if isinstance(end := advance(plan, outcomes), Finish):
+        return Refusal(
+            rule="run_is_over",
+            message=f"The run has ended {end.end}: {end.reason}",
+            values={"end": end.end.value},
+            remedy="Nothing to do.",
+        )
+    if not is_committed(plan, outcomes):
+        return None
+    return Refusal(
+        rule="past_return",
+        message=f"The promotion of {plan.failover_target_id} has begun; from there the run only goes forward",
+        values={"plan_id": plan.plan_id, "target": plan.failover_target_id},
+        remedy="Let it end. To move the service back, plan a switchover when it has.",
+    )
 
 
 def _forward(plan: Plan, log: Log) -> Do | Finish:

@@ -19,11 +19,44 @@ A node that lost its disk has forgotten what it granted: it is removed, and adde
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from .lease_messages import LeaseTerms, Membership, Pending
 from .leases import Grantor, GrantorRecord, Holder, confirmed_until, lease_until
-from .model import Model
+from .model import Identifier, Model
 from .refusal import Refusal
+from .topology import Database
+
+
+class Peer(Model):
+    """Where a member is reached by the others."""
+
+    node_id: Identifier
+    agent_url: str
+    """Base URL, for example `http://127.0.0.12:8443`."""
+    database: Database | None = None
+    """Where its PostgreSQL listens; None for a witness."""
+
+
+class AddMember(Model):
+    """Make a node a member."""
+
+    kind: Literal["add"] = "add"
+    peer: Peer
+    disk_id: str
+    """As its agent says: of the record that it began, so that one that forgot is not taken for it."""
+
+
+class RemoveMember(Model):
+    """Let a node be none any more."""
+
+    kind: Literal["remove"] = "remove"
+    node_id: Identifier
+
+
+AnyChange = Annotated[AddMember | RemoveMember, Field(discriminator="kind")]
 
 
 class Proposal(Model):
@@ -46,6 +79,34 @@ class Adoption(Model):
     old: Membership
     new: Membership
     acceptors: tuple[str, ...]
+
+
+class MembershipView(Model):
+    """What one agent knows of the membership."""
+
+    node_id: str
+    disk_id: str
+    membership: Membership
+    adoption: Adoption | None = None
+    """The change that it last followed, for whoever is behind."""
+    peers: tuple[Peer, ...] = ()
+
+
+def changed(old: Membership, wanted: AnyChange) -> Membership | Refusal:
+    """The membership that follows by this change; `old` itself where it is so already."""
+    if isinstance(wanted, RemoveMember):
+        return without_member(old, wanted.node_id) if wanted.node_id in old.members else old
+    node_id = wanted.peer.node_id
+    if node_id not in old.members:
+        return with_member(old, node_id, wanted.disk_id)
+    if dict(old.disks).get(node_id) == wanted.disk_id:
+        return old
+    return Refusal(
+        rule="member_already",
+        message=f"{node_id} is a member, with another record than the one begun as {wanted.disk_id}",
+        values={"node_id": node_id, "disk_id": wanted.disk_id, "version": old.version},
+        remedy="Remove it first, since what it granted may be forgotten; then add it (`member replace`)",
+    )
 
 
 def with_member(old: Membership, node_id: str, disk_id: str) -> Membership:

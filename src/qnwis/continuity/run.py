@@ -50,6 +50,16 @@ class FailoverRequest(Model):
     plan: Plan | None = None
     """A plan made earlier; the run refuses if planning anew gives another digest."""
     detection: Detection | None = None
+    continues: str | None = None
+    """A run that was terminated, by its run_id or as `unfinished`: this one brings it to an end and does
+    nothing else. What was begun is undone before the point of no return, and completed past it."""
+
+
+class AbortRequest(Model):
+    """Stop a run at the next safe place and undo what it has begun."""
+
+    by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
 
 
 class Assessment(Model):
@@ -106,6 +116,17 @@ class RunProgress(Model):
     plan_digest: str | None = None
 
 
+class Continued(Model):
+    """That a run was interrupted by people, and went on."""
+
+    execution_id: str
+    """Temporal's run id of the execution that ended before."""
+    ended: str
+    """How it ended, for people."""
+    outcomes: tuple[Outcome, ...]
+    """What was known by then; of these nothing was done a second time."""
+
+
 class RunResult(Model):
     """What a run answers when it ends."""
 
@@ -114,6 +135,7 @@ class RunResult(Model):
     reason: str
     cluster_id: str
     run_id: str
+    """Names the run, whatever executions it took."""
     dry_run: bool = False
     epoch: int | None = None
     old_primary: str | None = None
@@ -126,6 +148,7 @@ class RunResult(Model):
     verification: VerificationReport | None = None
     steps: tuple[StepProgress, ...] = ()
     notes: tuple[str, ...] = ()
+    continues: Continued | None = None
     started_at: datetime
     ended_at: datetime
     audit_id: str | None = None
@@ -153,6 +176,7 @@ class RunArtefacts(Model):
         named: dict[str, Model | None] = {
             "request": self.request,
             "evidence_before": self.evidence_before,
+            "continues": self.result.continues,
             "plan": self.result.plan,
             "refusal": self.result.refusal,
             "fencing": self.result.fencing,

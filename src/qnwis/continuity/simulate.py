@@ -16,8 +16,9 @@ from random import Random
 from pydantic import Field
 
 from .assessment import assess
+from .detection import Votes, judge, needs_evidence
 from .evidence import ClusterEvidence
-from .guardian_rules import Hold, PastRun, Propose, agreed_status, decide
+from .guardian_rules import Hold, PastRun, Propose, decide
 from .heartbeat import NodeDetector, next_beat_s, observe
 from .model import Model, sha256_digest
 from .modelled import SOURCE, ModelledCluster, play
@@ -195,7 +196,11 @@ class Detected:
 
     at_ms: float
     first_miss_ms: float
-    vantages: tuple[str, ...]
+    votes: Votes
+
+    @property
+    def vantages(self) -> tuple[str, ...]:
+        return tuple(v for v, said in self.votes.items() if NodeStatus.FAILED in said.values())
 
 
 @dataclass
@@ -222,20 +227,20 @@ class _Story:
         for fault in faults:
             self._strike(fault)
 
+        before = self.world.evidence(_at(self.now_ms))
         decision = decide(
             policy=self.policy,
-            primary_node_id=primary_id,
-            statuses={primary_id: NodeStatus.FAILED},
+            primary=judge(self.cluster, detected.votes, before)[primary_id],
             history=self.history,
             pause=None,
             watching_since=BEGIN - timedelta(seconds=self.policy.startup_grace_s),
+            changed_at=_at(self.now_ms),
             now=_at(self.now_ms),
         )
         if isinstance(decision, Hold):
             return self._refused(answer, decision.refusal)
         if isinstance(decision, Propose):
             self._tell("the policy is manual: a person executes the proposed plan")
-        before = self.world.evidence(_at(self.now_ms))
         request = self._request(primary_id, detected, automatic=not isinstance(decision, Propose))
         assessment = assess(request, self.cluster, self.policy, before)
         if assessment.refusal is not None:
@@ -298,10 +303,11 @@ class _Story:
             elif was.consecutive_misses:
                 self._tell(f"{vantage}: {node_id} answers again", known_ms)
             votes = {v: {node_id: d.status} for v, d in detectors.items()}
-            if agreed_status(votes, len(votes))[node_id] is NodeStatus.FAILED:
-                sure = tuple(v for v, d in detectors.items() if d.status is NodeStatus.FAILED)
-                self._tell(f"{node_id} is failed, say {len(sure)} of {len(votes)} vantages", known_ms)
-                return Detected(known_ms, first_miss_ms, sure), most_misses
+            if needs_evidence(self.cluster, votes):
+                detected = Detected(known_ms, first_miss_ms, votes)
+                sure = f"{len(detected.vantages)} of {len(votes)} vantages"
+                self._tell(f"{node_id} is failed, say {sure}", known_ms)
+                return detected, most_misses
         return None, most_misses
 
     def _beats(self, node_id: str, faults: Sequence[Fault]) -> list[tuple[float, str, bool]]:

@@ -167,6 +167,10 @@ def _answers(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
     return None
 
 
+def _is_member(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
+    return None if _known(seen).member else "is no member of the cluster; add it first"
+
+
 def _is_running_standby(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
     state = _known(seen)
     if not state.database_up:
@@ -206,6 +210,7 @@ LIVE: tuple[Rule, ...] = (
     _is_healthy,
     _holds_data,
     _answers,
+    _is_member,
     _is_running_standby,
     _is_of_this_database,
     _is_on_the_latest_timeline,

@@ -1,17 +1,10 @@
-"""The clients' log of acknowledged writes, and what it proves: how long writes stood still, what was lost.
+"""What the clients' history comes to: how long writes stood still, and what was lost.
 
-One JSON line for each event. `m` is the monotonic clock, which all processes of a Linux machine share, `w`
-the wall clock, both in seconds; of the other fields there are
-
-    client, n, server            for a write that was acknowledged,
-    client, n, server, error     for a write that may have happened or not,
-    client, error                for a connection that could not be made,
-    end                          when the clients have stopped.
+Of the clients of the service's name: what pinned clients wrote does not wait for standbys and may be lost.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -20,7 +13,9 @@ from pathlib import Path
 
 from qnwis.continuity.model import Model
 
-Row = tuple[int, int]
+from .history import History, Kind, read_history
+
+Row = tuple[str, int]
 """client, n"""
 
 
@@ -30,9 +25,10 @@ class Ack:
 
     at: float
     """Monotonic seconds."""
-    client: int
+    client: str
     n: int
     server: str
+    """node_id"""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class AckLog:
     errors: tuple[tuple[str, int], ...]
     """Each distinct error and how often, most frequent first."""
     ended_at: float | None
-    """When the clients stopped; None while they run."""
+    """When the newest event was seen; clients that run always have one soon."""
 
 
 class WriteReport(Model):
@@ -53,10 +49,10 @@ class WriteReport(Model):
 
     acked: int
     per_server: dict[str, int]
-    """Acknowledged writes by server address."""
+    """Acknowledged writes by node_id."""
     gap_ms: float
     """The longest time that any one client had no write acknowledged."""
-    gap_ms_per_client: dict[int, float]
+    gap_ms_per_client: dict[str, float]
     outage_ms: float
     """The longest time that no client at all had a write acknowledged."""
     first_ack_after_ms: float | None
@@ -67,23 +63,19 @@ class WriteReport(Model):
 
 
 def read_log(path: Path) -> AckLog:
-    """Read a log, also while it is being written: a last line without its end is left out."""
-    acks: list[Ack] = []
-    unknown: list[Row] = []
-    errors: Counter[str] = Counter()
-    ended_at: float | None = None
-    text = path.read_bytes() if path.exists() else b""
-    for line in text[: text.rfind(b"\n") + 1].splitlines():
-        event = json.loads(line)
-        if "end" in event:
-            ended_at = event["m"]
-        elif "error" in event:
-            errors[event["error"]] += 1
-            if "n" in event:
-                unknown.append((event["client"], event["n"]))
-        else:
-            acks.append(Ack(event["m"], event["client"], event["n"], event["server"]))
-    return AckLog(tuple(acks), tuple(unknown), tuple(errors.most_common()), ended_at)
+    """Read a history, also while it is being written."""
+    return ack_log(read_history(path))
+
+
+def ack_log(history: History) -> AckLog:
+    """What the clients of the service's name saw."""
+    events = [event for event in history if not event.pinned]
+    return AckLog(
+        acks=tuple(Ack(e.at_s, e.client, e.n, e.server or "") for e in events if e.kind is Kind.ACKNOWLEDGED),
+        unknown=tuple(event.write for event in events if event.kind is Kind.UNKNOWN),
+        errors=tuple(Counter(e.error for e in events if e.error is not None).most_common()),
+        ended_at=events[-1].at_s if events else None,
+    )
 
 
 def analyse(log: AckLog, rows: Collection[Row], *, since: float | None = None) -> WriteReport:
@@ -92,7 +84,7 @@ def analyse(log: AckLog, rows: Collection[Row], *, since: float | None = None) -
     `since` (monotonic seconds) is when the failure was made. A gap also counts from a client's last write to
     the clients' end, so that one that never came back shows.
     """
-    times: dict[int, list[float]] = {}
+    times: dict[str, list[float]] = {}
     for ack in log.acks:
         times.setdefault(ack.client, []).append(ack.at)
     end = [] if log.ended_at is None else [log.ended_at]

@@ -1,23 +1,25 @@
 """Fast writers, as applications would be: they find the database by its DNS name, honour the TTL, and write
-numbered rows, a commit each, as fast as they may.
+numbered rows, a commit each, as fast as they may. Or one that is pinned to a node's own address and waits for
+no standby: it would find a second primary that no name leads to.
 
 A row's number is never used twice: a write whose connection broke may have happened or not, and to send it
-again would hide a loss.
+again would hide a loss. The history (`qnwis.lab.history`) has every write.
 
-    python -m qnwis.lab.clients --name db.lab.test --nameserver 127.77.1.53 --nameserver-port 15353 \
-        --port 15432 --user app --database app --password-file app.password --clients 4 --log acks.jsonl
+    python -m qnwis.lab.clients --name db.lab.test --nameserver 127.77.1.53 --nameserver-port 15353 \\
+        --server node-1=127.77.1.10 --server node-2=127.77.1.11 --port 15432 \\
+        --user app --database app --password-file app.password --clients 4 --log history.jsonl
+    python -m qnwis.lab.clients --pinned --server node-1=127.77.1.10 …
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +32,14 @@ import dns.name
 import psycopg
 from dns.rdatatype import RdataType
 
+from .history import Event, Kind, to_line
+
 _RECONNECT_PAUSE_S = 0.005
+_INSERT = """
+INSERT INTO rows (client, n) VALUES (%s, %s)
+RETURNING ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int,
+          (pg_current_wal_insert_lsn() - '0/0')::bigint
+"""
 _NO_ANSWER_S = 1.0
 """After this long without an answer a client gives a connection up."""
 
@@ -67,17 +76,15 @@ class Resolver:
         return address
 
 
-class Log(Protocol):
-    def __call__(self, **event: object) -> None: ...
+Log = Callable[[Event], None]
 
 
 def append_to(path: Path) -> Log:
     """Events go to the file at once, whole lines: other processes read along, and a SIGKILL loses none."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def write(**event: object) -> None:
-        line = {"m": round(time.monotonic(), 6), "w": round(time.time(), 6), **event}
-        os.write(descriptor, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+    def write(event: Event) -> None:
+        os.write(descriptor, to_line(event).encode() + b"\n")
 
     return write
 
@@ -93,39 +100,102 @@ class Target:
     password: str
 
 
-async def write_rows(
-    client: int,
-    first_n: int,
-    target: Target,
-    resolver: Resolver,
-    pause_s: float,
-    log: Log,
-    stop: asyncio.Event,
-) -> None:
-    """One client, until `stop` is set."""
-    n = first_n
-    while not stop.is_set():
-        try:
-            server = await resolver.address(target.name)
-            async with asyncio.timeout(_NO_ANSWER_S):
-                connection = await _connect(server, target)
-        except (NoAddressError, psycopg.Error, TimeoutError) as error:
-            log(client=client, error=_words(error))
-            await asyncio.sleep(_RECONNECT_PAUSE_S)
-            continue
-        try:
-            while not stop.is_set():
+class Addresses(Protocol):
+    """Where a client is to connect; raises NoAddressError."""
+
+    async def address(self, name: str) -> str: ...
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """One address, whatever the name."""
+
+    at: str
+
+    async def address(self, name: str) -> str:
+        return self.at
+
+
+@dataclass
+class Writer:
+    """One client: what it writes, and what it tells of each write."""
+
+    name: str
+    next_n: int
+    target: Target
+    addresses: Addresses
+    servers: Mapping[str, str]
+    """node_id by address."""
+    pause_s: float
+    pinned: bool
+    log: Log
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Write until `stop` is set."""
+        while not stop.is_set():
+            began_s = time.monotonic()
+            try:
+                address = await self.addresses.address(self.target.name)
+                server = self.servers.get(address, address)
+                async with asyncio.timeout(_NO_ANSWER_S):
+                    connection = await _connect(address, self.target, pinned=self.pinned)
+            except (NoAddressError, psycopg.Error, TimeoutError) as error:
+                n = self._invoked(began_s)
+                self._tell(Kind.FAILED, n, error=_words(error))
+                await asyncio.sleep(max(_RECONNECT_PAUSE_S, self.pause_s))
+                continue
+            try:
+                await self._write_on(connection, server, stop)
+            finally:
+                await connection.close()
+
+    async def _write_on(
+        self, connection: psycopg.AsyncConnection[tuple[object, ...]], server: str, stop: asyncio.Event
+    ) -> None:
+        """Write until the connection or a write fails."""
+        while not stop.is_set():
+            n = self._invoked(time.monotonic())
+            try:
                 with _cut_off_after(_NO_ANSWER_S, connection):
-                    await connection.execute("INSERT INTO rows (client, n) VALUES (%s, %s)", (client, n))
-                log(client=client, n=n, server=server)
-                n += 1
-                await asyncio.sleep(pause_s)
-        except psycopg.Error as error:
-            log(client=client, n=n, server=server, error=_words(error))
-            n += 1
-            await asyncio.sleep(_RECONNECT_PAUSE_S)
-        finally:
-            await connection.close()
+                    cursor = await connection.execute(_INSERT, (self.name, n))
+                    row = await cursor.fetchone()
+            except psycopg.Error as error:
+                kind = Kind.FAILED if _without_effect(error) else Kind.UNKNOWN
+                self._tell(kind, n, server=server, error=_words(error))
+                await asyncio.sleep(max(_RECONNECT_PAUSE_S, self.pause_s))
+                return
+            assert row is not None
+            timeline, lsn = row
+            assert isinstance(timeline, int) and isinstance(lsn, int)
+            self._tell(Kind.ACKNOWLEDGED, n, server=server, timeline=timeline, lsn=lsn)
+            await asyncio.sleep(self.pause_s)
+
+    def _invoked(self, at_s: float) -> int:
+        n = self.next_n
+        self.next_n += 1
+        self.log(Event(at_s, Kind.INVOKED, self.name, n, self.pinned))
+        return n
+
+    def _tell(
+        self,
+        kind: Kind,
+        n: int,
+        *,
+        server: str | None = None,
+        timeline: int | None = None,
+        lsn: int | None = None,
+        error: str | None = None,
+    ) -> None:
+        at_s = time.monotonic()
+        self.log(Event(at_s, kind, self.name, n, self.pinned, server, timeline, lsn, error))
+
+
+def _without_effect(error: psycopg.Error) -> bool:
+    """Whether it is certain that the write was not done: the server itself refused it, and lives on.
+
+    A server that ends the session (class 57) may have written before; so may one that was never heard.
+    """
+    return error.sqlstate is not None and not error.sqlstate.startswith("57")
 
 
 @contextmanager
@@ -149,7 +219,9 @@ def _cut_off_after(
         timer.cancel()
 
 
-async def _connect(server: str, target: Target) -> psycopg.AsyncConnection[tuple[object, ...]]:
+async def _connect(
+    server: str, target: Target, *, pinned: bool
+) -> psycopg.AsyncConnection[tuple[object, ...]]:
     return await psycopg.AsyncConnection.connect(
         host=server,
         port=target.port,
@@ -157,6 +229,7 @@ async def _connect(server: str, target: Target) -> psycopg.AsyncConnection[tuple
         password=target.password,
         dbname=target.database,
         application_name="qnwis-lab-client",
+        options="-c synchronous_commit=local" if pinned else "",
         connect_timeout=2,
         autocommit=True,
     )
@@ -169,36 +242,47 @@ def _words(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-async def run(count: int, target: Target, resolver: Resolver, pause_s: float, log: Log) -> None:
-    """So many clients, until SIGTERM or SIGINT."""
+async def run(writers: Sequence[Writer]) -> None:
+    """All of these, until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    # Later runs on the same table go on above all earlier numbers.
-    first_n = time.time_ns() // 1000
-    await asyncio.gather(
-        *(write_rows(client, first_n, target, resolver, pause_s, log, stop) for client in range(count))
-    )
-    log(end=True)
+    await asyncio.gather(*(writer.run(stop) for writer in writers))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="qnwis.lab.clients", description="The lab's writing clients")
-    parser.add_argument("--name", required=True, help="DNS name of the service")
-    parser.add_argument("--nameserver", required=True, help="IP address")
-    parser.add_argument("--nameserver-port", type=int, required=True)
+    parser.add_argument("--name", default="", help="DNS name of the service")
+    parser.add_argument("--nameserver", help="IP address")
+    parser.add_argument("--nameserver-port", type=int)
+    parser.add_argument("--pinned", action="store_true", help="write to the one --server, whatever the name")
+    parser.add_argument("--server", action="append", default=[], help="node_id=address, to tell who answered")
     parser.add_argument("--port", type=int, required=True, help="of the database")
     parser.add_argument("--user", required=True)
     parser.add_argument("--database", required=True)
     parser.add_argument("--password-file", type=Path, required=True)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--pause-ms", type=float, default=2.0, help="between two writes of one client")
-    parser.add_argument("--log", type=Path, required=True, help="acknowledged writes, JSON lines")
+    parser.add_argument("--log", type=Path, required=True, help="the history, JSON lines")
     options = parser.parse_args()
     password = options.password_file.read_text().strip()
+    servers = {address: node_id for node_id, _, address in (s.partition("=") for s in options.server)}
+    addresses: Addresses
+    if options.pinned:
+        ((address, node_id),) = servers.items()
+        addresses, names = Pinned(address), [f"pinned-{node_id}"]
+    else:
+        addresses = Resolver(options.nameserver, options.nameserver_port)
+        names = [str(number) for number in range(options.clients)]
+    # Later runs on the same table go on above all earlier numbers.
+    first_n = time.time_ns() // 1000
+    log = append_to(options.log)
     target = Target(options.name, options.port, options.user, options.database, password)
-    resolver = Resolver(options.nameserver, options.nameserver_port)
-    asyncio.run(run(options.clients, target, resolver, options.pause_ms / 1000, append_to(options.log)))
+    writers = [
+        Writer(name, first_n, target, addresses, servers, options.pause_ms / 1000, options.pinned, log)
+        for name in names
+    ]
+    asyncio.run(run(writers))
 
 
 if __name__ == "__main__":

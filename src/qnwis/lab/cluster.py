@@ -15,146 +15,51 @@ import base64
 import os
 import secrets
 import shutil
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, LiteralString, Self
 
 import psycopg
 import yaml
-from psycopg.conninfo import make_conninfo
 
-from qnwis.agent.config import Account, AgentConfig, LocalDatabase, Peer
-from qnwis.agent.lease import found_cluster
 from qnwis.config.registry import Registry
-from qnwis.continuity.heartbeat import HeartbeatConfig
-from qnwis.continuity.lease_messages import LeaseTerms
-from qnwis.continuity.model import Model
-from qnwis.continuity.policy import Policy, StepEstimates, Strategy
-from qnwis.continuity.topology import (
-    Cluster,
-    Database,
-    DnsService,
-    FencingHook,
-    Node,
-    NodeRole,
-    NodeStatus,
-    Replication,
-    ReplicationMode,
-)
+from qnwis.continuity.topology import Cluster, FencingHook, Node, NodeRole
 from qnwis.providers.dns import Rfc2136Dns, key_file_text
-from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 
 from .acks import AckLog, Row, read_log
+from .disks import unmount_all
 from .errors import LabError
+from .history import History, read_history
 from .layout import (
-    AGENT_PORT,
     DATABASE_PORT,
     DNS_PORT,
     POWER_PORT,
     Block,
     Folder,
+    Ground,
     claimed_block,
     default_directory,
     new_password,
     prepare_directory,
     write_secret,
 )
-from .nodes import NodeMachine
-from .postgres import (
-    APP,
-    APP_DATABASE,
-    REPLICATOR,
-    SUPERUSER,
-    Installation,
-    find_installation,
-    make_primary,
-    make_standby,
-)
-from .processes import Processes, Started, last_lines, python_module
+from .making import Making
+from .nodes import NodeMachine, machine_of
+from .places import CLIENTS, DNS, POWER, Place
+from .postgres import APP, APP_DATABASE, REPLICATOR, SUPERUSER, Installation, find_installation
+from .processes import Processes, Started, python_module
 from .procfs import identity, kill_inside
+from .shape import SERVICE, SERVICE_NAME, THREE_NODES, TTL_S, ZONE, Shape, lab_cluster, lab_policy
+from .state import LabState, read_state, write_state
 from .temporal_server import PROCESS_NAME as TEMPORAL
 from .temporal_server import stop_server
+from .waiting import not_streaming, until_none
 
-ZONE, SERVICE = "lab.test", "db"
-SERVICE_NAME = f"{SERVICE}.{ZONE}"
-TTL_S = 1
-LEASE = LeaseTerms(duration_s=2.5, renew_every_s=0.5)
-"""So that it runs out before a killed node's third missed beat is acted on."""
-NAMESERVER, POWER_SWITCH, CLIENTS = "nameserver", "power-switch", "clients"
-
-
-class LabState(Model):
-    """lab.json: what another command needs to know of a lab in this directory."""
-
-    block: int
-    cluster_id: str
-    owner_pid: int
-    """The process that made the lab and will stop it, unless `kept`."""
-    owner_identity: str
-    kept: bool = False
-    """Left running on purpose: only a command to stop it may end it."""
-    temporal_address: str | None = None
-    temporal_ui: str | None = None
-
-
-def lab_cluster(folder: Folder, block: Block, *, cluster_id: str, asynchronous: bool) -> Cluster:
-    """The lab's topology: three nodes in two regions."""
-    placed = (
-        ("node-1", NodeRole.PRIMARY, "region-1", "site-a", 100),
-        ("node-2", NodeRole.SECONDARY, "region-1", "site-b", 90),
-        ("node-3", NodeRole.SECONDARY, "region-2", "site-c", 80),
-    )
-    mode = ReplicationMode.ASYNCHRONOUS if asynchronous else ReplicationMode.SYNCHRONOUS
-    return Cluster(
-        cluster_id=cluster_id,
-        name="Lab cluster",
-        regions=("region-1", "region-2"),
-        nodes=tuple(
-            Node(
-                node_id=node_id,
-                hostname=block.node(index),
-                role=role,
-                region=region,
-                site=site,
-                status=NodeStatus.HEALTHY,
-                priority=priority,
-                endpoint=f"http://{block.node(index)}:{AGENT_PORT}",
-                database=Database(host=block.node(index), port=DATABASE_PORT),
-            )
-            for index, (node_id, role, region, site, priority) in enumerate(placed)
-        ),
-        replication=Replication(mode=mode, required_acks=1),
-        heartbeat=HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3),
-        dns=DnsService(
-            zone=ZONE,
-            name=SERVICE,
-            ttl_s=TTL_S,
-            servers=(f"{block.nameserver}:{DNS_PORT}",),
-            tsig_key_file=str(folder.tsig_key_file),
-        ),
-    )
-
-
-def lab_policy() -> Policy:
-    """The lab's policy: automatic, with what a failover takes here."""
-    return Policy(
-        policy_id="lab-policy",
-        name="Lab policy",
-        strategy=Strategy.AUTOMATIC,
-        max_failover_time_s=60,
-        region_priority=("region-1", "region-2"),
-        site_priority=("site-a", "site-b", "site-c"),
-        min_healthy_nodes=2,
-        cooldown_s=30,
-        startup_grace_s=2,
-        estimates_ms=StepEstimates(
-            fence_primary=300, promote_target=500, repoint_standbys=500, flip_dns=200, verify_service=500
-        ),
-    )
+NAMESERVER, POWER_SWITCH = "nameserver", "power-switch"
 
 
 @dataclass(frozen=True)
@@ -165,19 +70,18 @@ class Lab:
     block: Block
     cluster: Cluster
     processes: Processes
-    lease: LeaseTerms = LEASE
 
     @classmethod
     async def create(
         cls,
         directory: Path | None = None,
         *,
-        asynchronous: bool = False,
+        shape: Shape = THREE_NODES,
         pg_bin: Path | None = None,
         cluster_id: str | None = None,
-        lease: LeaseTerms = LEASE,
+        ground: Ground = claimed_block,
     ) -> Self:
-        """Make a lab and start it; returns when both standbys stream.
+        """Make a lab on the addresses that `ground` gives and start it; returns when every standby streams.
 
         An earlier lab in the directory that nobody owns any more is stopped and removed. Raises LabError,
         having stopped what was started.
@@ -186,12 +90,12 @@ class Lab:
         folder = Folder(root)
         await asyncio.to_thread(_clear, folder)
         installation = await asyncio.to_thread(find_installation, pg_bin, cache=folder.cache)
-        with claimed_block(nodes=3) as block:
+        with ground(shape.members) as block:
             cluster_id = cluster_id or f"lab-{block.number}"
-            cluster = lab_cluster(folder, block, cluster_id=cluster_id, asynchronous=asynchronous)
-            lab = cls(folder, block, cluster, Processes(folder.processes, folder.logs), lease)
+            cluster = lab_cluster(shape, folder, block, cluster_id=cluster_id)
+            lab = cls(folder, block, cluster, Processes(folder.processes, folder.logs))
             try:
-                await lab._start(installation)
+                await lab._start(shape, installation)
             except BaseException:
                 await lab.stop()
                 raise
@@ -201,11 +105,11 @@ class Lab:
     def open(cls, directory: Path | None = None) -> Self:
         """The lab that is in the directory, made by another process. Raises LabError when there is none."""
         folder = Folder((directory or default_directory()).absolute())
-        state = _read_state(folder)
+        state = read_state(folder)
         if state is None:
             raise LabError(f"no lab in {folder.root}; start one with `qnwis-continuity lab start`")
         cluster = Registry(folder.config).load(state.cluster_id).cluster
-        return cls(folder, Block(state.block), cluster, Processes(folder.processes, folder.logs))
+        return cls(folder, state.block, cluster, Processes(folder.processes, folder.logs))
 
     @property
     def power_hook(self) -> FencingHook:
@@ -219,7 +123,7 @@ class Lab:
 
     def machine(self, node_id: str) -> NodeMachine:
         """The node as a machine. Raises KeyError for an unknown id."""
-        return NodeMachine(self.folder, self.processes, self.cluster.node(node_id).node_id)
+        return machine_of(self.folder, self.processes, self.cluster.node(node_id).node_id)
 
     async def kill_node(self, node_id: str) -> int:
         """SIGKILL the agent and every process of the database together; how many they were."""
@@ -230,48 +134,92 @@ class Lab:
         await asyncio.to_thread(self.machine(node_id).start)
 
     async def start_clients(self, count: int = 4, *, pause_ms: float = 2.0) -> None:
-        """Start the writing clients; returns when each has had a write acknowledged."""
-        command = python_module(
-            "qnwis.lab.clients",
-            *("--name", SERVICE_NAME, "--port", str(DATABASE_PORT)),
+        """Start the clients of the service's name; returns when each has had a write acknowledged."""
+        self.folder.history.unlink(missing_ok=True)
+        started = self._start_writers(
+            CLIENTS,
+            *("--name", SERVICE_NAME, "--clients", str(count), "--pause-ms", str(pause_ms)),
             *("--nameserver", self.block.nameserver, "--nameserver-port", str(DNS_PORT)),
-            *("--user", APP, "--database", APP_DATABASE, "--password-file", str(self.folder.password(APP))),
-            *("--clients", str(count), "--pause-ms", str(pause_ms), "--log", str(self.folder.acks)),
+            nodes=self.data_nodes,
+            log=self.folder.history,
+            place=self.block.place(CLIENTS),
         )
-        self.folder.acks.unlink(missing_ok=True)
-        started = self.processes.start(CLIENTS, command, cwd=self.folder.run)
 
         async def writing() -> str | None:
             log = self.ack_log()
-            silent = set(range(count)) - {ack.client for ack in log.acks}
+            silent = {str(number) for number in range(count)} - {ack.client for ack in log.acks}
             return f"clients {sorted(silent)} have written nothing; {log.errors[:3]}" if silent else None
 
-        await _until_none(writing, "the clients", [started])
+        await until_none(writing, "the clients", [started])
+
+    def start_pinned_clients(self, *, pause_ms: float = 50.0) -> None:
+        """On each node's own machine, start a client that writes to that node's database and no other."""
+        for node in self.data_nodes:
+            self._start_writers(
+                _pinned(node),
+                *("--pinned", "--pause-ms", str(pause_ms)),
+                nodes=[node],
+                log=self.folder.pinned_history(node.node_id),
+                place=self.block.place(node.node_id),
+            )
+
+    def _start_writers(
+        self, name: str, *arguments: str, nodes: Sequence[Node], log: Path, place: Place
+    ) -> Started:
+        command = python_module(
+            "qnwis.lab.clients",
+            *arguments,
+            *(f"--server={node.node_id}={node.hostname}" for node in nodes),
+            *("--port", str(DATABASE_PORT), "--user", APP, "--database", APP_DATABASE),
+            *("--password-file", str(self.folder.password(APP)), "--log", str(log)),
+        )
+        return self.processes.start(name, command, cwd=self.folder.run, place=place)
 
     async def stop_clients(self) -> None:
-        await asyncio.to_thread(self.processes.stop, [CLIENTS])
+        """Stop every client; of the pinned ones as well."""
+        names = [CLIENTS, *(_pinned(node) for node in self.data_nodes)]
+        await asyncio.to_thread(self.processes.stop, names)
+
+    def history(self) -> History:
+        """Every write that clients have attempted since they were started."""
+        pinned = [self.folder.pinned_history(node.node_id) for node in self.data_nodes]
+        return read_history(self.folder.history, *pinned)
+
+    @property
+    def data_nodes(self) -> list[Node]:
+        return [node for node in self.cluster.nodes if node.holds_data]
 
     def ack_log(self) -> AckLog:
         """What the clients have seen so far."""
-        return read_log(self.folder.acks)
+        return read_log(self.folder.history)
+
+    async def begin_log_file(self, node_id: str) -> None:
+        """Have the node's database, a primary, begin the next file of its write-ahead log, as it would after
+        more writes. Raises LabError."""
+        await self._ask(node_id, SUPERUSER, "postgres", "SELECT pg_switch_wal()")
 
     async def rows(self, node_id: str) -> set[Row]:
         """The clients' rows in a node's database. Raises LabError."""
-        database = self.cluster.node(node_id).database
-        assert database is not None
+        found = await self._ask(node_id, APP, APP_DATABASE, "SELECT client, n FROM rows")
+        return {(str(client), int(n)) for client, n in found}
+
+    async def _ask(self, node_id: str, user: str, database: str, query: LiteralString) -> list[Any]:
+        """The rows of a query to a node's database. Raises LabError."""
+        listens = self.cluster.node(node_id).database
+        assert listens is not None
         try:
             async with await psycopg.AsyncConnection.connect(
-                host=database.host,
-                port=database.port,
-                user=APP,
-                password=self.folder.password(APP).read_text().strip(),
-                dbname=APP_DATABASE,
+                host=listens.host,
+                port=listens.port,
+                user=user,
+                password=self.folder.password(user).read_text().strip(),
+                dbname=database,
                 connect_timeout=5,
             ) as connection:
-                cursor = await connection.execute("SELECT client, n FROM rows")
-                return {(client, n) for client, n in await cursor.fetchall()}
+                cursor = await connection.execute(query)
+                return await cursor.fetchall()
         except psycopg.Error as error:
-            raise LabError(f"the rows on {node_id} cannot be read: {str(error).strip()}") from error
+            raise LabError(f"{node_id} does not answer `{query}`: {str(error).strip()}") from error
 
     def keep(self) -> None:
         """Leave the lab running when this process ends: from now on only `stop` ends it."""
@@ -282,11 +230,11 @@ class Lab:
         self._note(temporal_address=address, temporal_ui=ui_url)
 
     def _note(self, **fields: object) -> None:
-        _write_state(self.folder, self.state().model_copy(update=fields))
+        write_state(self.folder, self.state().model_copy(update=fields))
 
     def state(self) -> LabState:
         """What lab.json says now."""
-        state = _read_state(self.folder)
+        state = read_state(self.folder)
         assert state is not None, f"{self.folder.state_file} is written before anything starts"
         return state
 
@@ -294,17 +242,22 @@ class Lab:
         """End every process of the lab. Its files stay, to be looked at, until the next lab is made here."""
         await asyncio.to_thread(_stop_processes, self.folder, self.processes)
 
-    async def _start(self, installation: Installation) -> None:
-        await asyncio.to_thread(self._write_files)
-        helpers = [self._start_nameserver(), self._start_power_switch()]
-        await asyncio.to_thread(self._make_databases, installation)
+    async def _start(self, shape: Shape, installation: Installation) -> None:
+        await asyncio.to_thread(self._write_files, shape)
+        helpers = [self.start_nameserver(), *([self._start_power_switch()] if shape.power_switch else [])]
+        making = Making(self.folder, self.block, self.cluster, shape, installation)
+        await asyncio.to_thread(making.make, [self.machine(node.node_id) for node in self.cluster.nodes])
         agents = [self.machine(node.node_id).start() for node in self.cluster.nodes]
-        await _until_none(self._helpers_missing, "the DNS server and the power switch", helpers)
+        await until_none(
+            lambda: self._helpers_missing(power_switch=shape.power_switch),
+            "the DNS server and the power switch",
+            helpers,
+        )
         transport = Transport()
         nodes = HttpNodes(transport)
         try:
-            await _until_none(
-                lambda: _not_streaming(nodes, self.cluster),
+            await until_none(
+                lambda: not_streaming(nodes, self.cluster),
                 "the cluster",
                 agents,
                 more_logs=[self.machine(n.node_id).state_dir / "postgres.log" for n in self.cluster.nodes],
@@ -312,15 +265,16 @@ class Lab:
         finally:
             await nodes.aclose()
 
-    def _write_files(self) -> None:
+    def _write_files(self, shape: Shape) -> None:
         folder = self.folder
         state = LabState(
-            block=self.block.number,
+            block=self.block,
             cluster_id=self.cluster.cluster_id,
             owner_pid=os.getpid(),
             owner_identity=identity(os.getpid()) or "",
+            agent_module=shape.agent_module,
         )
-        _write_state(folder, state)
+        write_state(folder, state)
         for path in (folder.config, folder.run, folder.logs, folder.processes):
             path.mkdir()
         folder.nodes.mkdir(mode=0o711)
@@ -329,18 +283,19 @@ class Lab:
             write_secret(folder.password(role), new_password() + "\n")
         secret = base64.b64encode(secrets.token_bytes(32)).decode()
         write_secret(folder.tsig_key_file, key_file_text("qnwis-lab.", secret))
-        for name, model in (("cluster", self.cluster), ("policy", lab_policy())):
+        for name, model in (("cluster", self.cluster), ("policy", lab_policy(shape))):
             data = model.model_dump(mode="json", exclude_none=True)
             (folder.config / f"{name}.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
 
-    def _start_nameserver(self) -> Started:
+    def start_nameserver(self) -> Started:
         command = python_module(
             "qnwis.lab.nameserver",
             *("--zone", ZONE, "--record", f"{SERVICE}={self.primary.hostname}", "--ttl", str(TTL_S)),
             *("--listen", self.block.nameserver, "--port", str(DNS_PORT)),
             *("--key-file", str(self.folder.tsig_key_file), "--journal", str(self.folder.dns_journal)),
+            *("--refusing", str(self.folder.dns_refusing)),
         )
-        return self.processes.start(NAMESERVER, command, cwd=self.folder.run)
+        return self.processes.start(NAMESERVER, command, cwd=self.folder.run, place=self.block.place(DNS))
 
     def _start_power_switch(self) -> Started:
         command = python_module(
@@ -348,135 +303,28 @@ class Lab:
             *("--lab", str(self.folder.root)),
             *("--listen", self.block.power_switch, "--port", str(POWER_PORT)),
         )
-        return self.processes.start(POWER_SWITCH, command, cwd=self.folder.run)
+        return self.processes.start(POWER_SWITCH, command, cwd=self.folder.run, place=self.block.place(POWER))
 
-    def _make_databases(self, installation: Installation) -> None:
-        machines = [self.machine(node.node_id) for node in self.cluster.nodes]
-        user = installation.user
-        for machine in machines:
-            machine.home.mkdir(mode=0o711)
-            machine.state_dir.mkdir(mode=0o711)
-            machine.data_dir.mkdir(mode=0o700, parents=True)
-            if user is not None:
-                os.chown(machine.data_dir, user.uid, user.gid)
-                os.chown(machine.data_dir.parent, user.uid, user.gid)
-            config = self._agent_config(machine, installation)
-            machine.agent_config.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True)))
-            found_cluster(config)
-        primary, *standbys = machines
-        passwords = {
-            role: self.folder.password(role).read_text().strip() for role in (SUPERUSER, REPLICATOR, APP)
-        }
-        make_primary(installation, primary.data_dir, passwords=passwords, network=self.block.network)
-        upstream = self.cluster.node(primary.node_id).database
-        assert upstream is not None
-        for standby in standbys:
-            make_standby(
-                installation,
-                primary.data_dir,
-                standby.data_dir,
-                primary_conninfo=make_conninfo(
-                    host=upstream.host,
-                    port=upstream.port,
-                    user=REPLICATOR,
-                    password=passwords[REPLICATOR],
-                    application_name=standby.node_id,
-                ),
-            )
-
-    def _agent_config(self, machine: NodeMachine, installation: Installation) -> AgentConfig:
-        node = self.cluster.node(machine.node_id)
-        assert node.database is not None
-        return AgentConfig(
-            cluster_id=self.cluster.cluster_id,
-            node_id=node.node_id,
-            role=node.role,
-            listen_host=node.hostname,
-            listen_port=AGENT_PORT,
-            state_dir=machine.state_dir,
-            database=LocalDatabase(
-                host=node.database.host,
-                port=node.database.port,
-                data_dir=machine.data_dir,
-                pg_bin=installation.bin,
-                os_user=None if installation.user is None else installation.user.name,
-                superuser=Account(user=SUPERUSER, password_file=self.folder.password(SUPERUSER)),
-                replication=Account(user=REPLICATOR, password_file=self.folder.password(REPLICATOR)),
-            ),
-            peers=tuple(
-                Peer(node_id=n.node_id, agent_url=n.agent_url, database=n.database)
-                for n in self.cluster.nodes
-                if n.node_id != node.node_id
-            ),
-            replication=self.cluster.replication,
-            lease=self.lease,
-        )
-
-    async def _helpers_missing(self) -> str | None:
+    async def _helpers_missing(self, *, power_switch: bool) -> str | None:
         assert self.cluster.dns is not None
         try:
             await Rfc2136Dns(timeout_s=0.2).read(self.cluster.dns)
-            _, writer = await asyncio.open_connection(self.block.power_switch, POWER_PORT)
-            writer.close()
+            if power_switch:
+                _, writer = await asyncio.open_connection(self.block.power_switch, POWER_PORT)
+                writer.close()
         except (Unreachable, OSError) as error:
             return str(error)
         return None
 
 
-async def _not_streaming(nodes: HttpNodes, cluster: Cluster) -> str | None:
-    """What is missing until the primary takes writes and every standby streams; None when nothing is."""
-    try:
-        states = await asyncio.gather(*(nodes.state(node, timeout_s=1.0) for node in cluster.nodes))
-    except (Unreachable, Refused) as error:
-        return str(error)
-    for state in states:
-        if state.role is NodeRole.PRIMARY:
-            streaming = {s.application_name for s in state.standbys if s.state == "streaming"}
-            wanted = {n.node_id for n in cluster.nodes} - {state.node_id}
-            if not state.writable or streaming < wanted:
-                return f"{state.node_id}: writable {state.writable}, streaming to {sorted(streaming)}"
-        elif not state.streaming:
-            return f"{state.node_id}: not streaming"
-    return None
-
-
-async def _until_none(
-    missing: Callable[[], Awaitable[str | None]],
-    what: str,
-    processes: list[Started],
-    *,
-    timeout_s: float = 60.0,
-    more_logs: list[Path] | None = None,
-) -> None:
-    """Ask until nothing is missing. Raises LabError with the reason and the logs when one of the processes
-    has ended or the time is up."""
-    deadline = time.monotonic() + timeout_s
-    while (reason := await missing()) is not None:
-        ended = [p.name for p in processes if not p.alive]
-        if ended or time.monotonic() > deadline:
-            why = f"{', '.join(ended)} ended" if ended else f"not ready within {timeout_s:g} s"
-            logs = [p.log for p in processes if not ended or p.name in ended] + (more_logs or [])
-            ends = "\n".join(f"{log} ends:\n{last_lines(log)}" for log in logs)
-            raise LabError(f"{what}: {why} ({reason})\n{ends}")
-        await asyncio.sleep(0.02)
-
-
-def _read_state(folder: Folder) -> LabState | None:
-    try:
-        return LabState.model_validate_json(folder.state_file.read_text())
-    except FileNotFoundError:
-        return None
-
-
-def _write_state(folder: Folder, state: LabState) -> None:
-    beside = folder.state_file.with_suffix(".new")
-    beside.write_text(state.model_dump_json(indent=2))
-    beside.replace(folder.state_file)
+def _pinned(node: Node) -> str:
+    """Name of the process of a node's pinned client."""
+    return f"pinned-{node.node_id}"
 
 
 def _clear(folder: Folder) -> None:
     """Stop and remove an earlier lab that nobody owns. Raises LabError when it is somebody's, or no lab."""
-    state = _read_state(folder)
+    state = read_state(folder)
     processes = Processes(folder.processes, folder.logs)
     if state is None:
         if any(folder.root.iterdir()):
@@ -497,6 +345,7 @@ def _clear(folder: Folder) -> None:
             "end that one, or give another directory"
         )
     _stop_processes(folder, processes)
+    unmount_all(folder.root)
     for path in (folder.config, folder.logs, folder.nodes, folder.processes, folder.run, folder.secrets):
         shutil.rmtree(path, ignore_errors=True)
     folder.state_file.unlink()

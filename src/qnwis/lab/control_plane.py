@@ -1,4 +1,4 @@
-"""The lab's control plane: a Temporal server, a worker and the cluster's guardian."""
+"""The lab's control plane: a Temporal server, a worker, the vantages and the cluster's guardian."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from qnwis.continuity.run import RunResult
 from qnwis.continuity.topology import NodeStatus
 from qnwis.starting import start_guardian
 from qnwis.temporal import connect
-from workflows.guardian import Guardian, GuardianView
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianView
 from workflows.names import SEARCH_ATTRIBUTES, failover_id
 from workflows.primary_failure import PrimaryFailure
 
 from .cluster import Lab
 from .errors import LabError
+from .places import CONTROL
 from .processes import Started, last_lines, python_module
+from .shape import VANTAGES
 from .temporal_server import Say, TemporalServer, obtain_server
 
 WORKER = "worker"
@@ -37,7 +40,7 @@ class ControlPlane:
 
     @classmethod
     async def start(cls, lab: Lab, say: Say) -> ControlPlane:
-        """Start the parts; returns when the guardian sees every node healthy. Raises LabError."""
+        """Start the parts; returns when every vantage sees every node healthy. Raises LabError."""
         server = await obtain_server(
             lab.processes,
             block=lab.block,
@@ -47,10 +50,10 @@ class ControlPlane:
             say=say,
         )
         lab.note_server(server.address, server.ui_url)
-        worker = start_worker(lab, server)
+        workers = [start_worker(lab, server), *(start_vantage(lab, server, name) for name in VANTAGES[1:])]
         client = await connect(server.address)
         guardian = await start_guardian(client, lab.cluster.cluster_id)
-        await _until_all_healthy(lab, guardian, worker)
+        await _until_all_healthy(lab, guardian, workers)
         return cls(lab, server, client, guardian)
 
     def run_url(self, run_id: str) -> str | None:
@@ -82,23 +85,36 @@ class ControlPlane:
 
 
 def start_worker(lab: Lab, server: TemporalServer) -> Started:
-    """Start the lab's worker process."""
+    """Start the lab's worker process, which is the first vantage too."""
     command = python_module(
         "qnwis.cli.qnwis_continuity",
         "worker",
         *("--config-dir", str(lab.folder.config), "--state-dir", str(lab.folder.audit)),
-        *("--address", server.address),
+        *("--vantage", VANTAGES[0], "--address", server.address),
     )
-    return lab.processes.start(WORKER, command, cwd=lab.folder.run)
+    return lab.processes.start(WORKER, command, cwd=lab.folder.run, place=lab.block.place(CONTROL))
 
 
-async def _until_all_healthy(lab: Lab, guardian: WorkflowHandle[Guardian, None], worker: Started) -> None:
+def start_vantage(lab: Lab, server: TemporalServer, name: str) -> Started:
+    """Start the process of a vantage that stands apart."""
+    command = python_module(
+        "qnwis.cli.qnwis_continuity",
+        "worker",
+        *("--config-dir", str(lab.folder.config), "--address", server.address),
+        *("--vantage", name, "--vantages-only"),
+    )
+    return lab.processes.start(name, command, cwd=lab.folder.run, place=lab.block.place(name))
+
+
+async def _until_all_healthy(
+    lab: Lab, guardian: WorkflowHandle[Guardian, None], workers: list[Started]
+) -> None:
     wanted = {node.node_id: NodeStatus.HEALTHY for node in lab.cluster.nodes}
     view: GuardianView | None = None
     try:
         async with asyncio.timeout(READY_WITHIN_S):
-            while view is None or view.statuses != wanted:
-                if not worker.alive:
+            while view is None or view.statuses != wanted or view.abstaining:
+                if not all(worker.alive for worker in workers):
                     break
                 view = await _view(guardian)
                 await asyncio.sleep(0.05)
@@ -106,11 +122,14 @@ async def _until_all_healthy(lab: Lab, guardian: WorkflowHandle[Guardian, None],
                 return
     except TimeoutError:
         pass
-    seen = "nothing" if view is None else {node: status.value for node, status in view.statuses.items()}
-    raise LabError(
-        f"the guardian does not see every node healthy (it sees {seen}); {worker.log} ends:\n"
-        f"{last_lines(worker.log)}"
-    )
+    seen = "nothing" if view is None else "; ".join(_in_words(view))
+    ends = [f"{worker.log} ends:\n{last_lines(worker.log)}" for worker in workers]
+    raise LabError("\n".join([f"the guardian does not see every node healthy (it sees {seen})", *ends]))
+
+
+def _in_words(view: GuardianView) -> list[str]:
+    nodes = [f"{node_id} {verdict.finding.value}" for node_id, verdict in view.verdicts.items()]
+    return nodes + [f"{vantage} abstains: {why}" for vantage, why in view.abstaining.items()]
 
 
 async def _view(guardian: WorkflowHandle[Guardian, None]) -> GuardianView | None:

@@ -17,8 +17,9 @@ from qnwis.continuity.topology import ReplicationMode
 from workflows.primary_failure import PrimaryFailure
 
 from .acks import WriteReport, analyse
-from .cluster import SERVICE_NAME, TTL_S, Lab
+from .cluster import Lab
 from .control_plane import ControlPlane
+from .shape import SERVICE_NAME, TTL_S, Shape
 from .temporal_server import Say
 
 WRITE_BEFORE_S = 2.0
@@ -101,7 +102,7 @@ async def run_demo(
 ) -> DemoReport:
     """The whole demonstration on a new lab, which is stopped afterwards unless `keep` and all went well."""
     say("starting three PostgreSQL nodes with their agents, and a DNS server")
-    lab = await Lab.create(directory, asynchronous=asynchronous, pg_bin=pg_bin)
+    lab = await Lab.create(directory, shape=Shape(asynchronous=asynchronous), pg_bin=pg_bin)
     kept = False
     try:
         control = await ControlPlane.start(lab, say)

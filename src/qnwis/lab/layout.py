@@ -1,8 +1,8 @@
 """Where a lab lives and which addresses it takes.
 
-A lab is one directory and one block 127.77.N.0/24, so that several labs run side by side with the same
-ports. The directory is not below a home folder by default: PostgreSQL's unprivileged user must be able to
-reach its data, and a home folder is often closed (root's is 0700).
+A lab is one directory and one block of addresses, by default 127.77.N.0/24, so that several labs run side
+by side with the same ports. The directory is not below a home folder by default: PostgreSQL's unprivileged
+user must be able to reach its data, and a home folder is often closed (root's is 0700).
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Self
+
+from qnwis.continuity.model import Model
 
 from .errors import LabError
+from .places import HERE, Place
 
 DATABASE_PORT = 15432
 AGENT_PORT = 18443
@@ -30,15 +34,27 @@ TEMPORAL_UI_PORTS = 18000
 _CLAIM_PORT = 15001
 
 
-@dataclass(frozen=True)
-class Block:
-    """The addresses of one lab: 127.77.`number`.0/24."""
+class Block(Model):
+    """The addresses of one lab, and where its parties run."""
 
     number: int
+    """Tells labs on one machine apart."""
+    network: IPv4Network
+    """A /24."""
+    temporal_host: str = TEMPORAL_HOST
+    """Where the others reach Temporal."""
+    temporal_listen: str = TEMPORAL_HOST
+    """Where it listens: its loopback address must be among it."""
+    places: Mapping[str, Place] = {}
+    """By party; one that is not named runs here."""
 
-    @property
-    def network(self) -> IPv4Network:
-        return IPv4Network(f"127.77.{self.number}.0/24")
+    @classmethod
+    def on_loopback(cls, number: int) -> Self:
+        """The block 127.77.`number`.0/24."""
+        return cls(number=number, network=IPv4Network(f"127.77.{number}.0/24"))
+
+    def place(self, party: str) -> Place:
+        return self.places.get(party, HERE)
 
     @property
     def temporal_port(self) -> int:
@@ -50,25 +66,29 @@ class Block:
 
     @property
     def power_switch(self) -> str:
-        return f"127.77.{self.number}.3"
+        return str(self.network[3])
 
     @property
     def nameserver(self) -> str:
-        return f"127.77.{self.number}.53"
+        return str(self.network[53])
 
     def node(self, index: int) -> str:
         """Address of the node of that index, counted from 0."""
-        return f"127.77.{self.number}.{10 + index}"
+        return str(self.network[10 + index])
 
     def listeners(self, nodes: int) -> list[tuple[str, int]]:
         """Every address and port that a lab of so many nodes listens on."""
         own = [
             (self.nameserver, DNS_PORT),
             (self.power_switch, POWER_PORT),
-            (TEMPORAL_HOST, self.temporal_port),
-            (TEMPORAL_HOST, self.temporal_ui_port),
+            (self.temporal_host, self.temporal_port),
+            (self.temporal_host, self.temporal_ui_port),
         ]
         return own + [(self.node(i), port) for i in range(nodes) for port in (DATABASE_PORT, AGENT_PORT)]
+
+
+Ground = Callable[[int], AbstractContextManager[Block]]
+"""Gives a block with addresses for so many nodes, the lab's own until the context ends."""
 
 
 @contextmanager
@@ -79,7 +99,7 @@ def claimed_block(nodes: int) -> Iterator[Block]:
     no block is free.
     """
     for number in range(1, 255):
-        block = Block(number)
+        block = Block.on_loopback(number)
         try:
             # The kernel arbitrates: of two labs that start at once, only one can bind this address.
             claim = _bound(f"127.77.{number}.1", _CLAIM_PORT)
@@ -159,6 +179,11 @@ class Folder:
         return self.run / "dns.jsonl"
 
     @property
+    def dns_refusing(self) -> Path:
+        """While this file is there, the DNS server refuses updates."""
+        return self.run / "dns-refuses-updates"
+
+    @property
     def power_journal(self) -> Path:
         return self.run / "power.jsonl"
 
@@ -168,8 +193,13 @@ class Folder:
         return self.run / "audit"
 
     @property
-    def acks(self) -> Path:
-        return self.run / "acks.jsonl"
+    def history(self) -> Path:
+        """What the clients of the service's name wrote and were answered."""
+        return self.run / "history.jsonl"
+
+    def pinned_history(self, node_id: str) -> Path:
+        """The same of the client that is pinned to a node."""
+        return self.run / f"history-{node_id}.jsonl"
 
     @property
     def nodes(self) -> Path:

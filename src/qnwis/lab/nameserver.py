@@ -120,10 +120,14 @@ class Journal:
 class Nameserver:
     """Answers one message at a time, so that an update is atomic."""
 
-    def __init__(self, zone: Zone, journal: Journal, key: dns.tsig.Key) -> None:
+    def __init__(
+        self, zone: Zone, journal: Journal, key: dns.tsig.Key, *, refusing: Path | None = None
+    ) -> None:
+        """While a file is at `refusing`, no update is taken."""
         self._zone = journal.replayed(zone)
         self._journal = journal
         self._key = key
+        self._refusing = refusing
 
     def respond(self, wire: bytes, client: str, *, stream: bool) -> bytes | None:
         """The answer to a message; None to what deserves none. A datagram is cut to what the asker takes."""
@@ -152,7 +156,7 @@ class Nameserver:
         response = dns.message.make_response(message)
         if not isinstance(message, dns.update.UpdateMessage):
             response.set_rcode(Rcode.NOTIMP)
-        elif not message.had_tsig:
+        elif not message.had_tsig or (self._refusing is not None and self._refusing.exists()):
             response.set_rcode(Rcode.REFUSED)
         else:
             rcode, zone = updated(self._zone, message)
@@ -254,6 +258,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--key-file", type=Path, required=True, help="TSIG key in BIND's form")
     parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--refusing", type=Path, help="while this file is there, updates are refused")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     addresses = dict(record.split("=", 1) for record in options.record)
@@ -263,7 +268,8 @@ def main() -> None:
         addresses={dns.name.from_text(name, None): address for name, address in addresses.items()},
         ttl_s=options.ttl,
     )
-    server = Nameserver(zone, Journal(options.journal), read_key_file(options.key_file))
+    key = read_key_file(options.key_file)
+    server = Nameserver(zone, Journal(options.journal), key, refusing=options.refusing)
     asyncio.run(serve(server, options.listen, options.port))
 
 

@@ -10,8 +10,19 @@ from pathlib import Path
 
 from .errors import LabError
 from .layout import Folder
+from .places import HERE, Place
 from .processes import Processes, Started, python_module
 from .procfs import kill_inside, living_inside
+from .shape import Disk
+from .state import read_state
+
+
+def machine_of(folder: Folder, processes: Processes, node_id: str) -> NodeMachine:
+    """The node of a lab as that lab runs it."""
+    state = read_state(folder)
+    if state is None:
+        return NodeMachine(folder, processes, node_id)
+    return NodeMachine(folder, processes, node_id, state.block.place(node_id), state.agent_module)
 
 
 class PoweredOffError(LabError):
@@ -25,6 +36,9 @@ class NodeMachine:
     folder: Folder
     processes: Processes
     node_id: str
+    place: Place = HERE
+    agent_module: str = "qnwis.agent"
+    """The program that runs as its agent."""
 
     @property
     def home(self) -> Path:
@@ -45,8 +59,22 @@ class NodeMachine:
         return self.home / "postgres" / "data"
 
     @property
+    def log_dir(self) -> Path:
+        """A folder for PostgreSQL's write-ahead log where that has a disk of its own; else empty."""
+        return self.home / "postgres" / "wal"
+
+    def disk(self, name: Disk) -> Path:
+        """The folder that is the disk of that name where the lab's shape made it a small one."""
+        return {"agent": self.state_dir, "wal": self.log_dir}[name]
+
+    @property
     def powered_off(self) -> bool:
         return self._marker.exists()
+
+    @property
+    def agent(self) -> Started | None:
+        """The agent last started, running or not."""
+        return self.processes.find(self._name)
 
     @property
     def running(self) -> bool:
@@ -85,15 +113,14 @@ class NodeMachine:
         with self._power():
             was_off = self.powered_off
             self._marker.unlink(missing_ok=True)
-            found = self.processes.find(self._name)
-            if found is not None and found.alive:
+            if self.agent is not None and self.agent.alive:
                 return was_off
             self._start()
             return True
 
     def _start(self) -> Started:
-        command = python_module("qnwis.agent", "--config", str(self.agent_config))
-        return self.processes.start(self._name, command, cwd=self.home)
+        command = python_module(self.agent_module, "--config", str(self.agent_config))
+        return self.processes.start(self._name, command, cwd=self.home, place=self.place)
 
     @property
     def _name(self) -> str:

@@ -151,19 +151,24 @@ def _copy_of_wheel(programs: Path, cache: Path) -> Path:
 
 
 def make_primary(
-    installation: Installation, data_dir: Path, *, passwords: dict[str, str], network: IPv4Network
+    installation: Installation,
+    data_dir: Path,
+    *,
+    passwords: dict[str, str],
+    network: IPv4Network,
+    segment_mb: int,
 ) -> None:
     """A data directory with the lab's roles, database and table.
 
     `data_dir` exists, empty, and belongs to PostgreSQL's user. `passwords` are those of the roles. Only the
-    machine itself and the lab's own network may connect.
+    machine itself and the lab's own network may connect. The write-ahead log has files of `segment_mb`.
     """
     programs = installation.bin
     installation.run(
         [
             str(programs / "initdb"),
             *("--pgdata", str(data_dir), "--username", SUPERUSER, "--no-sync"),
-            *("--data-checksums", "--encoding", "UTF8", "--locale", "C"),
+            *("--wal-segsize", str(segment_mb), "--data-checksums", "--encoding", "UTF8", "--locale", "C"),
             # Of pg_hba.conf, which is replaced before anything listens.
             *("--auth", "trust"),
         ]
@@ -189,7 +194,7 @@ def make_primary(
         ),
         APP_DATABASE: (
             f"SET SESSION AUTHORIZATION {APP}",
-            "CREATE TABLE rows (client int, n bigint, at timestamptz NOT NULL DEFAULT now(), "
+            "CREATE TABLE rows (client text, n bigint, at timestamptz NOT NULL DEFAULT now(), "
             "PRIMARY KEY (client, n))",
         ),
     }
@@ -213,6 +218,14 @@ def make_standby(
     installation.run(["touch", str(data_dir / "standby.signal")])
     with (data_dir / "postgresql.auto.conf").open("a") as settings:
         settings.write(f"primary_conninfo = {_quoted(primary_conninfo)}\n")
+
+
+def move_log(installation: Installation, data_dir: Path, log_dir: Path) -> None:
+    """Have the write-ahead log of a database that does not run in `log_dir`, which is empty."""
+    log = data_dir / "pg_wal"
+    installation.run(["cp", "-a", f"{log}/.", str(log_dir)])
+    installation.run(["rm", "-r", str(log)])
+    installation.run(["ln", "-s", str(log_dir), str(log)])
 
 
 def _quoted(text: str) -> str:

@@ -24,7 +24,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from .errors import LabError
 from .layout import Folder
-from .nodes import NodeMachine
+from .nodes import machine_of
 from .processes import Processes
 
 log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class PowerSwitch:
         return web.json_response(answer)
 
     def _switched(self, node_id: str, state: str) -> dict[str, object]:
-        machine = NodeMachine(self._folder, self._processes, node_id)
+        machine = machine_of(self._folder, self._processes, node_id)
         if state == "off":
             changed, killed = machine.power_off()
             detail = f"{node_id} is off; {killed} processes killed, none left"

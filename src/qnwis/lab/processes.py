@@ -16,6 +16,7 @@ from pathlib import Path
 from qnwis.continuity.model import Model
 
 from .errors import LabError
+from .places import HERE, Place
 from .procfs import identity, session_members, signal_process, wait_gone
 
 
@@ -49,7 +50,13 @@ class Processes:
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(
-        self, name: str, command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        place: Place = HERE,
     ) -> Started:
         """Start a process in a session of its own; its output is appended to `<name>.log`.
 
@@ -62,12 +69,13 @@ class Processes:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
         log = self._logs / f"{name}.log"
+        command = place.command(command)
         with log.open("ab") as output:
             try:
                 child = subprocess.Popen(
                     command,
                     cwd=cwd,
-                    env={**os.environ, **import_path(), **(env or {})},
+                    env={**os.environ, **import_path(), **place.env, **(env or {})},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

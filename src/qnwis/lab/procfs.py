@@ -113,6 +113,12 @@ def signal_process(pid: int, number: signal.Signals) -> None:
         return
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether the process stands still (SIGSTOP), or is gone."""
+    fields = _stat(pid)
+    return fields is None or fields[_STATE] == "T"
+
+
 def wait_gone(pids: Iterable[int], *, timeout_s: float) -> bool:
     """Wait until all of these have ended; whether they did within `timeout_s`."""
     deadline = time.monotonic() + timeout_s

@@ -28,7 +28,8 @@ from temporalio.testing import WorkflowEnvironment
 from qnwis.temporal import NoServer, connect
 
 from .errors import LabError
-from .layout import TEMPORAL_HOST, Block
+from .layout import Block
+from .places import CONTROL
 from .processes import Processes, Started, last_lines
 
 CLI_VERSION = "v1.5.1"
@@ -229,15 +230,15 @@ async def start_server(
     command = [
         str(cli),
         *("server", "start-dev", "--log-level", "warn", "--namespace", namespace),
-        *("--ip", TEMPORAL_HOST, "--port", str(block.temporal_port)),
+        *("--ip", block.temporal_listen, "--port", str(block.temporal_port)),
         *("--ui-port", str(block.temporal_ui_port)),
         # With write-ahead logging a SIGKILL loses nothing that was acknowledged.
         *("--db-filename", str(database), "--sqlite-pragma", "journal_mode=wal"),
         # The default of 20 polls a second makes each step of a workflow wait for up to 50 ms.
         *("--dynamic-config-value", "history.transferProcessorMaxPollRPS=1000"),
     ]
-    started = processes.start(PROCESS_NAME, command, cwd=database.parent)
-    target = f"{TEMPORAL_HOST}:{block.temporal_port}"
+    started = processes.start(PROCESS_NAME, command, cwd=database.parent, place=block.place(CONTROL))
+    target = f"{block.temporal_host}:{block.temporal_port}"
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -254,7 +255,7 @@ async def start_server(
             raise LabError(
                 f"Temporal server at {target}: {what}; its log {started.log} ends:\n{last_lines(started.log)}"
             ) from error
-    ui_url = f"http://{TEMPORAL_HOST}:{block.temporal_ui_port}"
+    ui_url = f"http://{block.temporal_host}:{block.temporal_ui_port}"
     return TemporalServer(address=target, namespace=namespace, ui_url=ui_url, process=started)
 
 

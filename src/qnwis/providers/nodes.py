@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from qnwis.continuity.evidence import NodeEvent, NodeState
 from qnwis.continuity.lease_messages import Promised, PromiseRequest, Withdrawal
+from qnwis.continuity.membership import AnyChange, MembershipView
 from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder, Receipt
 from qnwis.continuity.refusal import Refusal
@@ -57,6 +58,10 @@ class Nodes(Protocol):
         """Tell that a run gave its epoch up. Raises Unreachable."""
         ...
 
+    async def membership(self, node: Node, *, timeout_s: float) -> MembershipView:
+        """What the agent knows of the membership. Raises Unreachable."""
+        ...
+
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
         """Ask a health path. Never raises."""
         ...
@@ -83,13 +88,7 @@ class HttpNodes:
         await self.aclose()
 
     async def state(self, node: Node, *, timeout_s: float) -> NodeState:
-        response = await self._ask("GET", node, "/state", timeout_s=timeout_s)
-        if response.status_code != httpx.codes.OK:
-            raise Unreachable(_unexpected(node, "GET /state", response))
-        try:
-            state = NodeState.model_validate_json(response.content)
-        except ValidationError as error:
-            raise Unreachable(f"{_party(node)} answered GET /state with something else: {error}") from error
+        state = await self._get(node, "/state", NodeState, timeout_s=timeout_s)
         if state.node_id != node.node_id:
             raise Unreachable(
                 f"{_party(node)} says that it is {state.node_id!r}; check the endpoint of {node.node_id}"
@@ -104,6 +103,23 @@ class HttpNodes:
 
     async def withdraw(self, node: Node, withdrawal: Withdrawal, *, timeout_s: float) -> None:
         await self._post(node, "/lease/withdraw", withdrawal, Withdrawal, timeout_s=timeout_s)
+
+    async def membership(self, node: Node, *, timeout_s: float) -> MembershipView:
+        return await self._get(node, "/membership", MembershipView, timeout_s=timeout_s)
+
+    async def change_membership(self, node: Node, wanted: AnyChange, *, timeout_s: float) -> MembershipView:
+        """Have the holder of the lease carry a change through. Raises Refused or Unreachable."""
+        return await self._post(node, "/membership/change", wanted, MembershipView, timeout_s=timeout_s)
+
+    async def _get(self, node: Node, path: str, kind: type[M], *, timeout_s: float) -> M:
+        what = f"GET {path}"
+        response = await self._ask("GET", node, path, timeout_s=timeout_s)
+        if response.status_code != httpx.codes.OK:
+            raise Unreachable(_unexpected(node, what, response))
+        try:
+            return kind.model_validate_json(response.content)
+        except ValidationError as error:
+            raise Unreachable(f"{_party(node)} answered {what} with something else: {error}") from error
 
     async def _post(self, node: Node, path: str, body: Model, kind: type[M], *, timeout_s: float) -> M:
         """The answer of that kind. Raises Refused with the agent's refusal, or Unreachable."""

@@ -14,15 +14,22 @@ from temporalio.worker import Worker
 
 from qnwis.config.registry import Registry
 from qnwis.continuity.run import FailoverRequest, RunResult
-from qnwis.lab.layout import claimed_block, default_directory
+from qnwis.lab.layout import Block, claimed_block, default_directory
 from qnwis.lab.processes import Processes
-from qnwis.lab.temporal_server import TemporalServer, obtain_server, stop_server
+from qnwis.lab.temporal_server import (
+    PROCESS_NAME,
+    TemporalServer,
+    obtain_server,
+    start_server,
+    stop_server,
+)
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.notifier import LogNotifier, Notifier
 from qnwis.temporal import connect
 from workers.settings import WorkerSettings
 from workers.wiring import Providers, workers_for
-from workflows.guardian import Guardian, GuardianState
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianState
 from workflows.names import SEARCH_ATTRIBUTES, failover_id, guardian_id
 from workflows.primary_failure import PrimaryFailure
 
@@ -32,21 +39,37 @@ CACHE = default_directory().with_name(default_directory().name + "-cache")
 """Where downloads are kept between test runs."""
 
 
-@asynccontextmanager
-async def dev_server(home: Path) -> AsyncIterator[TemporalServer]:
+@dataclass(frozen=True)
+class OwnServer:
     """A real Temporal server with the search attributes, as the lab has it."""
-    processes = Processes(home / "processes", home / "logs")
+
+    found: TemporalServer
+    processes: Processes
+    block: Block
+    database: Path
+
+    async def restart(self) -> None:
+        """Kill it, and start it again on what it had written."""
+        assert self.found.process is not None, "somebody else's server is never killed"
+        self.processes.kill(PROCESS_NAME)
+        cli = Path(self.found.process.command[0])
+        await start_server(self.processes, cli, block=self.block, database=self.database)
+
+
+@asynccontextmanager
+async def dev_server(home: Path) -> AsyncIterator[OwnServer]:
+    processes, database = Processes(home / "processes", home / "logs"), home / "temporal.sqlite"
     with claimed_block(0) as block:
         found = await obtain_server(
             processes,
             block=block,
-            database=home / "temporal.sqlite",
+            database=database,
             search_attributes={key.name: "Keyword" for key in SEARCH_ATTRIBUTES},
             cache=CACHE,
             say=print,
         )
         try:
-            yield found
+            yield OwnServer(found, processes, block, database)
         finally:
             if found.process is not None:
                 stop_server(processes)
@@ -55,8 +78,8 @@ async def dev_server(home: Path) -> AsyncIterator[TemporalServer]:
 @pytest.fixture(scope="session")
 async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TemporalServer]:
     """The real dev server, once for all tests; they keep apart by ids and task queues."""
-    async with dev_server(tmp_path_factory.mktemp("temporal")) as found:
-        yield found
+    async with dev_server(tmp_path_factory.mktemp("temporal")) as own:
+        yield own.found
 
 
 @pytest.fixture(scope="session")
@@ -81,15 +104,17 @@ class Stage:
         *,
         cluster: dict[str, object] | None = None,
         notifier: Notifier | None = None,
+        vantages: int = 1,
         **policy: object,
     ) -> Stage:
         """Register a cluster of three nodes; `cluster` and policy fields differ from the default."""
         cluster_id = f"c{uuid.uuid4().hex[:8]}"
-        world = World.of(three_nodes(cluster_id, vantages=[cluster_id], **(cluster or {})))
+        places = [f"{cluster_id}-{number}" for number in range(1, vantages + 1)]
+        world = World.of(three_nodes(cluster_id, vantages=places, **(cluster or {})))
         settings = WorkerSettings(
             config_dir=write_registry(home / "config", world.cluster, **policy),
             state_dir=home,
-            vantages=(cluster_id,),
+            vantages=tuple(places),
             task_queue=f"runbooks-{cluster_id}",
         )
         providers = Providers(
@@ -126,9 +151,9 @@ class Stage:
             task_queue=self.settings.task_queue,
         )
 
-    def workers(self) -> list[Worker]:
+    def workers(self, settings: WorkerSettings | None = None) -> list[Worker]:
         """A further set of workers, as a new process would bring."""
-        return list(workers_for(self.client, self.settings, self.providers))
+        return list(workers_for(self.client, settings or self.settings, self.providers))
 
 
 Run = WorkflowHandle[PrimaryFailure, RunResult]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from temporalio import workflow
 
-from workflows.guardian import Guardian, GuardianState
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianState
 from workflows.primary_failure import PrimaryFailure
 
 with workflow.unsafe.imports_passed_through():

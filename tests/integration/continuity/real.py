@@ -27,15 +27,17 @@ from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.run import RunResult
 from qnwis.continuity.topology import NodeStatus
 from qnwis.lab.cluster import NAMESERVER, Lab
-from qnwis.lab.control_plane import WORKER, ControlPlane, start_worker
+from qnwis.lab.control_plane import WORKER, ControlPlane, start_vantage, start_worker
 from qnwis.lab.layout import Folder, default_directory, prepare_directory
 from qnwis.lab.processes import import_path, python_module
 from qnwis.lab.procfs import kill_inside, living_inside
+from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.lab.temporal_server import start_server
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
 from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianView
 from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 
@@ -70,6 +72,13 @@ class Scene:
     async def until_state(self, node_id: str, holds: Callable[[NodeState], bool]) -> NodeState:
         """The node's state, once it is as asked."""
         return await until_state(self.lab, self.nodes, node_id, holds)
+
+    async def until_guardian(self, holds: Callable[[GuardianView], bool]) -> GuardianView:
+        """The guardian's view, once it is as asked."""
+        async with asyncio.timeout(WITHIN_S):
+            while not holds(view := await self.control.guardian.query(Guardian.view)):
+                await asyncio.sleep(0.05)
+        return view
 
     async def next_run(self) -> Run:
         """The run that this test brings about, once there is one."""
@@ -239,6 +248,9 @@ async def healed(control: ControlPlane, nodes: HttpNodes) -> Scene:
         await restart_temporal(control)
     if not running(lab, WORKER):
         start_worker(lab, control.server)
+    for vantage in VANTAGES[1:]:
+        if not running(lab, vantage):
+            start_vantage(lab, control.server, vantage)
     for node in lab.cluster.nodes:
         lab.machine(node.node_id).power_on()
     members = [node.node_id for node in lab.cluster.nodes]
@@ -262,11 +274,12 @@ async def healed(control: ControlPlane, nodes: HttpNodes) -> Scene:
 
 
 async def guarded(control: ControlPlane, primary: str) -> bool:
-    """Whether the guardian sees this primary, and every node healthy."""
+    """Whether the guardian sees this primary, and every vantage every node healthy."""
     with contextlib.suppress(RPCError):
         view = await control.guardian.query(Guardian.view, rpc_timeout=timedelta(seconds=2))
         healthy = dict.fromkeys(view.statuses, NodeStatus.HEALTHY)
-        return view.primary_node_id == primary and len(healthy) == 3 and view.statuses == healthy
+        settled = len(healthy) == 3 and view.statuses == healthy and not view.abstaining
+        return view.primary_node_id == primary and settled
     return False
 
 

@@ -20,10 +20,16 @@ from typing import Any
 
 from temporalio.client import WorkflowHandle, WorkflowHistory
 
+from qnwis.continuity.run import AbortRequest
+from qnwis.providers.errors import Unreachable
 from qnwis.temporal import connect
-from workflows.guardian import Guardian, PauseRequest, ResumeRequest
+from workflows.guardian import Guardian
+from workflows.guardian_state import AcknowledgeRequest, PauseRequest, ResumeRequest
+from workflows.names import failover_id
+from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Stage, dev_server
+from .matrix import reset, tasks
 
 HISTORIES = Path(__file__).parents[2] / "histories"
 WORKER = "worker@lab"
@@ -49,6 +55,31 @@ async def primary_failure_rolled_back(on: Stage) -> WorkflowHandle[Any, Any]:
 
 async def primary_failure_refused(on: Stage) -> WorkflowHandle[Any, Any]:
     return await _ended(on)
+
+
+async def primary_failure_finished(on: Stage) -> WorkflowHandle[Any, Any]:
+    """What finishes a run that was terminated past the point of no return."""
+    on.world.kill("node-1")
+    run = await _at(on, "promote")
+    await run.terminate("enough")
+    return await _ended(on, continues="unfinished")
+
+
+async def primary_failure_reset(on: Stage) -> WorkflowHandle[Any, Any]:
+    on.world.kill("node-1")
+    run = await _at(on, "promote")
+    await reset(run, on.client, (await tasks(run))[-1])
+    run = on.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(on.cluster_id))
+    await run.result()
+    return run
+
+
+async def primary_failure_aborted(on: Stage) -> WorkflowHandle[Any, Any]:
+    on.world.kill("node-1")
+    run = await _at(on, "power_off")
+    await run.execute_update(PrimaryFailure.abort, AbortRequest(by="operator", reason="wrong cluster"))
+    await run.result()
+    return run
 
 
 async def primary_failure_dry_run(on: Stage) -> WorkflowHandle[Any, Any]:
@@ -80,6 +111,26 @@ async def guardian_paused(on: Stage) -> WorkflowHandle[Any, Any]:
     return guardian
 
 
+async def guardian_partition_suspected(on: Stage) -> WorkflowHandle[Any, Any]:
+    guardian = await on.start_guardian()
+    await _until_healthy(on, guardian)
+    on.world.cut_off("node-1")
+    while (await guardian.query(Guardian.view)).holding is None:
+        await asyncio.sleep(0.05)
+    on.world.machines["node-1"].reachable = True
+    on.world.revive("node-1")
+    await _until_healthy(on, guardian)
+    return guardian
+
+
+async def guardian_acknowledged(on: Stage) -> WorkflowHandle[Any, Any]:
+    guardian = await guardian_failed_over(on)
+    (past,) = (await guardian.query(Guardian.view)).history
+    looked = AcknowledgeRequest(run_id=past.run_id, by="operator", reason="looked at")
+    await guardian.execute_update(Guardian.acknowledge, looked)
+    return guardian
+
+
 async def guardian_continued_as_new(on: Stage) -> WorkflowHandle[Any, Any]:
     guardian = await on.start_guardian(events_before_new=40)
     first = on.client.get_workflow_handle(guardian.id, run_id=guardian.first_execution_run_id)
@@ -95,8 +146,13 @@ SCENES: dict[str, Scene] = {
         primary_failure_rolled_back,
         primary_failure_refused,
         primary_failure_dry_run,
+        primary_failure_finished,
+        primary_failure_reset,
+        primary_failure_aborted,
         guardian_failed_over,
         guardian_paused,
+        guardian_partition_suspected,
+        guardian_acknowledged,
         guardian_continued_as_new,
     )
 }
@@ -105,6 +161,16 @@ SCENES: dict[str, Scene] = {
 async def _ended(on: Stage, **request: object) -> WorkflowHandle[Any, Any]:
     run = await on.start(initiated_by="operator", reason="recorded for replay", **request)
     await run.result()
+    return run
+
+
+async def _at(on: Stage, effect: str) -> WorkflowHandle[Any, Any]:
+    """A run that has asked for this effect, and is told that it did not come about, once."""
+    asked = asyncio.Event()
+    on.world.before_effect = lambda kind: asked.set() if kind == effect else None
+    on.world.fail_next(effect, Unreachable("lost"), Unreachable("lost"), Unreachable("lost"))
+    run = await on.start(initiated_by="operator", reason="recorded for replay")
+    await asked.wait()
     return run
 
 
@@ -140,7 +206,8 @@ async def record(names: list[str]) -> None:
     HISTORIES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as home:
         async with dev_server(Path(home) / "temporal") as server:
-            client = await connect(server.address)
+            client = await connect(server.found.address)
+            client.service_client.config.identity = WORKER  # who terminated a run stands in its record
             for name in names:
                 async with AsyncExitStack() as running, asyncio.timeout(60):
                     on = Stage.set(client, Path(home) / name)

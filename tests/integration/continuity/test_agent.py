@@ -243,6 +243,32 @@ async def test_a_primary_that_finds_no_majority_waits_for_one(scene: Scene) -> N
     await scene.primary.until(writable=True)
 
 
+async def test_a_restarted_standby_says_its_position_only_once_it_has_read_all_of_its_log(
+    scene: Scene,
+) -> None:
+    await scene.standby.sql("ALTER SYSTEM SET recovery_min_apply_delay = '10min'")
+    await scene.standby.sql("SELECT pg_reload_conf()")
+    await scene.primary.sql("INSERT INTO rows VALUES ('flushed there, not replayed')")
+    lsn = (await scene.primary.state()).write_lsn
+    assert lsn is not None
+    while ((await scene.standby.state()).receive_lsn or 0) < lsn:
+        await asyncio.sleep(0.02)
+    await scene.primary.power_off()
+    await scene.standby.power_off()
+    await scene.standby.start_agent()
+
+    state = await scene.standby.until(database_up=True)
+    assert state.receive_lsn is None, "its replay is held up, so it does not know what it has"
+
+    await scene.standby.sql("ALTER SYSTEM RESET recovery_min_apply_delay")
+    await scene.standby.sql("SELECT pg_reload_conf()")
+    while (known := (await scene.standby.state()).receive_lsn) is None:
+        await asyncio.sleep(0.02)
+    assert known >= lsn
+    await scene.primary.start_agent()
+    await scene.primary.until(writable=True)
+
+
 async def test_an_agent_that_is_told_to_stop_stops_its_database_first(scene: Scene) -> None:
     async with asyncio.timeout(30), scene.other.watching() as events:
         await scene.other.stop_agent(signal.SIGTERM)

@@ -16,11 +16,13 @@ from pathlib import Path
 import pytest
 
 from qnwis.agent.processes import processes_in
+from qnwis.continuity.detection import Finding
 from qnwis.continuity.orders import FencingEvidenceType, RejoinOrder
 from qnwis.continuity.run import DRY_RUN_MARK, RunResult
 from qnwis.lab.acks import analyse
 from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import WORKER, ControlPlane, start_worker
+from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.providers.audit_store import SqliteAuditStore
@@ -36,6 +38,7 @@ from .real import (
     command,
     healed,
     lab_directory,
+    latest_run_id,
     left_behind,
     restart_temporal,
     running_lab,
@@ -99,8 +102,7 @@ async def test_a_dry_run_changes_nothing(scene: Scene, qnwis: Command, tmp_path:
     assert await everything(scene) == before
     written = len(scene.lab.ack_log().acks)
     await until_each_client_writes(scene.lab, 2, after=written)
-    address = scene.lab.cluster.node(scene.primary).hostname
-    assert {ack.server for ack in scene.lab.ack_log().acks} == {address}
+    assert {ack.server for ack in scene.lab.ack_log().acks} == {scene.primary}
 
 
 async def test_a_plan_is_executed_once_and_leaves_its_record(
@@ -150,7 +152,7 @@ async def test_a_killed_primary_is_replaced_and_comes_back_as_a_standby(scene: S
     assert record.audit_id == result.audit_id and record.result.success
     assert await store.verify() == ()
 
-    await until_each_client_writes(lab, 4, to=lab.cluster.node(new).hostname)
+    await until_each_client_writes(lab, 4, to=new)
     await lab.stop_clients()
     log = lab.ack_log()
     assert analyse(log, await lab.rows(new)).lost == ()
@@ -173,6 +175,41 @@ async def test_a_killed_primary_is_replaced_and_comes_back_as_a_standby(scene: S
     back = await scene.until_state(scene.primary, lambda s: s.streaming and (s.replay_lsn or 0) >= end)
     assert (back.upstream, back.writable) == (new, False)
     assert analyse(log, await lab.rows(scene.primary)).lost == ()
+
+
+async def test_a_database_that_crashes_under_a_living_agent_is_failed_over_on_the_agents_word(
+    scene: Scene,
+) -> None:
+    """The agent saw it end and released its lease: nobody counts misses, and nobody waits for the lease."""
+    os.kill(postmaster(scene, scene.primary), signal.SIGKILL)
+
+    result = await result_of(await scene.next_run())
+
+    assert result.verified and result.old_primary == scene.primary
+    assert result.fencing is not None and result.fencing.type is FencingEvidenceType.RELEASED
+    store = SqliteAuditStore(
+        scene.lab.folder.audit / "audit.sqlite", scene.lab.folder.audit / "audit-signing-key.pem"
+    )
+    record = await store.get(result.audit_id or "")
+    assert record is not None and "its agent says that the database has ended" in record.reason
+    assert ": 1 miss from " in record.reason
+
+
+async def test_a_vantage_that_froze_abstains_and_says_nothing_false_when_it_thaws(scene: Scene) -> None:
+    frozen = scene.lab.processes.find(VANTAGES[2])
+    assert frozen is not None
+    os.kill(frozen.pid, signal.SIGSTOP)
+    try:
+        view = await scene.until_guardian(lambda view: VANTAGES[2] in view.abstaining)
+        assert {verdict.finding for verdict in view.verdicts.values()} == {Finding.HEALTHY}
+    finally:
+        os.kill(frozen.pid, signal.SIGCONT)
+
+    view = await scene.until_guardian(lambda view: VANTAGES[2] in view.statements)
+
+    assert {vote.detector.consecutive_misses for vote in view.statements[VANTAGES[2]].votes.values()} == {0}
+    assert {verdict.finding for verdict in view.verdicts.values()} == {Finding.HEALTHY}
+    assert await latest_run_id(scene.control) == scene.last_run_id, "nothing was started"
 
 
 @pytest.mark.parametrize("place", ["promote", "flip"])
@@ -258,6 +295,10 @@ async def live_plan(scene: Scene, qnwis: Command, folder: Path) -> Path:
     return plan
 
 
+def postmaster(scene: Scene, node_id: str) -> int:
+    return int((scene.lab.machine(node_id).data_dir / "postmaster.pid").read_text().splitlines()[0])
+
+
 async def result_of(run: Run) -> RunResult:
     async with asyncio.timeout(WITHIN_S):
         return await run.result()
@@ -268,6 +309,6 @@ async def until_each_client_writes(lab: Lab, count: int, *, after: int = 0, to: 
 
     def writes() -> bool:
         acks = [ack for ack in lab.ack_log().acks[after:] if to in (None, ack.server)]
-        return {ack.client for ack in acks} == set(range(count))
+        return len({ack.client for ack in acks}) == count
 
     await until(writes)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 
+from qnwis.continuity.detection import Finding
+from qnwis.continuity.guardian_rules import Acknowledgement, PastRun
 from qnwis.continuity.run import RunOutcome
 from qnwis.continuity.topology import NodeStatus
-from workflows.guardian import Guardian, GuardianView, PauseRequest, ResumeRequest
-from workflows.names import guardian_id
+from workflows.guardian import Guardian
+from workflows.guardian_state import AcknowledgeRequest, GuardianView, PauseRequest, ResumeRequest
+from workflows.names import failover_id, guardian_id
 
 from .conftest import Setting
 
@@ -117,12 +123,37 @@ async def test_a_standby_that_hears_the_primary_stops_an_automatic_failover(stag
     await until(guardian, all_healthy)
 
     on.world.cut_off("node-1")
-    view = await until(guardian, lambda v: v.last_result is not None)
+    view = await until(guardian, lambda v: v.holding is not None)
 
-    assert view.last_result is not None and view.last_result.outcome is RunOutcome.REFUSED
-    assert view.last_result.refusal is not None
-    assert view.last_result.refusal.rule == "partition_suspected"
+    verdict = view.verdicts["node-1"]
+    assert verdict.finding is Finding.PARTITION_SUSPECTED
+    assert "still heard by node-2, node-3" in verdict.why and "[partition_suspected]" in (view.holding or "")
+    assert view.last_result is None and view.history == ()
     assert on.world.journal == [] and on.world.writable() == ["node-1"]
+
+    on.world.revive("node-1")
+    on.world.machines["node-1"].reachable = True
+    view = await until(guardian, all_healthy)
+    assert view.holding is None
+    with pytest.raises(RPCError, match="not found"):
+        await on.client.get_workflow_handle(failover_id(on.cluster_id)).describe()
+    await guardian.terminate()
+
+
+async def test_a_suspected_partition_is_looked_at_again_without_a_vote_that_changes(
+    stage: Setting,
+) -> None:
+    on = await stage()
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    on.world.cut_off("node-1")
+    await until(guardian, lambda v: v.verdicts["node-1"].finding is Finding.PARTITION_SUSPECTED)
+
+    on.world.kill("node-1")  # no vote changes by that
+
+    view = await until(guardian, lambda v: v.last_result is not None)
+    assert view.last_result is not None and view.last_result.verified
+    assert on.world.writable() == ["node-2"]
     await guardian.terminate()
 
 
@@ -142,6 +173,55 @@ async def test_a_run_of_a_person_counts_for_the_cooldown(stage: Setting) -> None
     await guardian.terminate()
 
 
+async def test_a_person_who_looked_at_a_failover_ends_its_cooldown(stage: Setting) -> None:
+    on = await stage()
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    on.world.kill("node-1")
+    view = await until(guardian, lambda v: len(v.history) == 1)
+    run_id = view.history[0].run_id
+    on.world.come_back("node-1")
+    await until(guardian, all_healthy)
+    on.world.kill("node-2")
+    view = await until(guardian, lambda v: v.holding is not None)
+    assert "[cooldown]" in (view.holding or "") and run_id in (view.holding or "")
+
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await acknowledge(guardian, "another")
+    assert isinstance(refused.value.cause, ApplicationError)
+    assert (refused.value.cause.type, on.world.writable()) == ("run_unknown", [])
+    marked = await acknowledge(guardian, run_id)
+
+    assert marked.acknowledged is not None
+    assert (marked.acknowledged.by, marked.acknowledged.reason) == ("ann", "disk replaced")
+    view = await until(guardian, lambda v: len(v.history) == 2)
+    assert on.world.writable() != [] and view.history[0].acknowledged == marked.acknowledged
+    await guardian.terminate()
+
+
+async def acknowledge(guardian: Guard, run_id: str) -> PastRun:
+    request = AcknowledgeRequest(run_id=run_id, by="ann", reason="disk replaced")
+    return await guardian.execute_update(Guardian.acknowledge, request)
+
+
+@pytest.mark.parametrize(("strategy", "writable"), [("automatic", ["node-2"]), ("quorum_based", [])])
+async def test_quorum_based_starts_by_itself_and_only_while_the_quorum_is_there(
+    stage: Setting, strategy: str, writable: list[str]
+) -> None:
+    """Two of three nodes are left where the topology asks for all, under a policy that demands no quorum."""
+    on = await stage(strategy=strategy, require_quorum=False, cluster={"quorum_size": 3})
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+
+    on.world.kill("node-1")
+
+    view = await until(guardian, lambda v: v.last_result is not None)
+    assert view.last_result is not None and on.world.writable() == writable
+    refusal = view.last_result.refusal
+    assert refusal is None if writable else refusal is not None and refusal.rule == "no_quorum_of_observers"
+    await guardian.terminate()
+
+
 async def test_it_continues_as_new_and_still_knows_what_it_knew(stage: Setting) -> None:
     on = await stage(strategy="manual")
     guardian = await on.start_guardian(events_before_new=40)
@@ -153,6 +233,29 @@ async def test_it_continues_as_new_and_still_knows_what_it_knew(stage: Setting) 
     current = on.client.get_workflow_handle_for(Guardian.run, guardian.id)
     view = await until(current, all_healthy)
     assert view.pause is not None and view.pause.by == "ann"
+    await current.terminate()
+
+
+async def test_an_acknowledgement_and_the_waits_survive_a_continuation_as_new(stage: Setting) -> None:
+    on = await stage()
+    ended_at = datetime.now(UTC)
+    ann = Acknowledgement(by="ann", reason="looked", at=ended_at)
+    history = [
+        PastRun(run_id="moved", outcome=RunOutcome.COMPLETED, ended_at=ended_at, acknowledged=ann),
+        PastRun(run_id="not-moved", outcome=RunOutcome.REFUSED, ended_at=ended_at, reason="no quorum"),
+    ]
+    guardian = await on.start_guardian(history=history, events_before_new=40)
+    first = guardian.first_execution_run_id
+    known = await until(guardian, all_healthy)
+
+    async with asyncio.timeout(30):
+        while (await on.client.get_workflow_handle(guardian.id).describe()).run_id == first:
+            await guardian.signal(Guardian.resume_failover, ResumeRequest(by="ann", reason="work"))
+    current = on.client.get_workflow_handle_for(Guardian.run, guardian.id)
+    view = await until(current, all_healthy)
+    assert view.history == known.history == tuple(history)
+    assert (view.changed_at, view.watching_since) == (known.changed_at, known.watching_since)
+    assert view.statements.keys() == known.statements.keys() and not view.abstaining
     await current.terminate()
 
 

@@ -18,12 +18,15 @@ from qnwis.config.registry import Registry
 from qnwis.continuity.topology import NodeRole
 from qnwis.lab import postgres
 from qnwis.lab.acks import analyse
-from qnwis.lab.cluster import Lab, LabState
+from qnwis.lab.cluster import Lab
 from qnwis.lab.errors import LabError
-from qnwis.lab.layout import Folder
+from qnwis.lab.faults import freeze, processes_of, thaw
+from qnwis.lab.layout import Block, Folder
+from qnwis.lab.parts import Part
 from qnwis.lab.postgres import find_installation
 from qnwis.lab.processes import Processes, Started
 from qnwis.lab.procfs import living_inside
+from qnwis.lab.state import LabState
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.fencing import PowerHook
@@ -35,7 +38,9 @@ def a_killed_lab(folder: Folder) -> Started:
     """What a lab leaves behind whose owner was killed: its files, and a process that nobody stops."""
     folder.root.mkdir(mode=0o711)
     folder.nodes.mkdir()
-    state = LabState(block=1, cluster_id="old", owner_pid=4242, owner_identity="an earlier boot:1")
+    state = LabState(
+        block=Block.on_loopback(1), cluster_id="old", owner_pid=4242, owner_identity="an earlier boot:1"
+    )
     folder.state_file.write_text(state.model_dump_json())
     sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     return Processes(folder.processes, folder.logs).start("agent-old", sleep, cwd=folder.nodes)
@@ -94,7 +99,7 @@ async def test_what_clients_were_promised_is_there_and_a_killed_node_comes_back(
     log = lab.ack_log()
     assert log.ended_at is not None
     report = analyse(log, await lab.rows("node-1"))
-    assert (report.lost, set(report.gap_ms_per_client)) == ((), {0, 1, 2, 3})
+    assert (report.lost, set(report.gap_ms_per_client)) == ((), {"0", "1", "2", "3"})
     await lab.start_node("node-3")
     with pytest.raises(LabError, match="already running"):
         await lab.start_node("node-3")
@@ -121,6 +126,27 @@ async def test_a_frozen_database_is_noticed_and_given_up(lab: Lab) -> None:
     assert len(set(written)) == len(written)
     assert not set(written) & set(log.unknown)
     assert analyse(log, await lab.rows("node-1")).lost == ()
+
+
+async def test_a_part_of_a_node_is_frozen_and_thawed_and_the_rest_goes_on(lab: Lab) -> None:
+    primary, standby = lab.machine("node-1"), lab.machine("node-3")
+    (postmaster,) = processes_of(primary, Part.POSTMASTER)
+    (agent,) = processes_of(primary, Part.AGENT)
+    guards, database = set(processes_of(primary, Part.GUARD)), set(processes_of(primary, Part.DATABASE))
+    assert guards and postmaster in database and agent not in guards | database
+    assert {agent} | guards | database <= set(processes_of(primary, Part.ALL))
+    assert processes_of(primary, Part.RECEIVER) == []
+
+    await lab.start_clients(1)
+    assert freeze(standby, Part.RECEIVER) == 1
+    acked = len(lab.ack_log().acks)
+    await until(lambda: len(lab.ack_log().acks) > acked + 50)
+    await lab.stop_clients()
+    newest = lab.ack_log().acks[-1]
+    assert (newest.client, newest.n) not in await lab.rows("node-3")
+    thaw(standby, Part.RECEIVER)
+    await streams(lab, "node-3")
+    assert (newest.client, newest.n) in await lab.rows("node-3")
 
 
 async def test_a_row_that_vanished_is_found(lab: Lab) -> None:

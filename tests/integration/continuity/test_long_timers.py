@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from temporalio.client import WorkflowHandle
 
-from qnwis.continuity.guardian_rules import PastRun
+from qnwis.continuity.detection import Finding
+from qnwis.continuity.guardian_rules import RETRY_FIRST, RETRY_LONGEST, PastRun
 from qnwis.continuity.run import RunOutcome
 from qnwis.providers.errors import Unreachable
-from workflows.guardian import RETRY_FIRST, RETRY_LONGEST, Guardian, GuardianView
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianView
 
 from .test_guardian import all_healthy, until
 from .time_skipping import BEAT, Hours, hours
-from .world import World
 
 Passing = Callable[..., Awaitable[Hours]]
 SOON = BEAT.total_seconds() + 5
@@ -31,15 +32,6 @@ async def passing(tmp_path: Path) -> AsyncIterator[Passing]:
         yield lambda **policy: running.enter_async_context(hours(tmp_path, **policy))
 
 
-def come_back(world: World, node_id: str) -> None:
-    """The node joins again as a standby of the primary."""
-    (primary,) = world.writable()
-    machine = world.machines[node_id]
-    machine.primary, machine.upstream = False, primary
-    machine.timeline = world.machines[primary].timeline
-    world.revive(node_id)
-
-
 async def fail_over(on: Hours, guardian: WorkflowHandle[Guardian, None], victim: str) -> PastRun:
     """Kill the primary, let it be failed over, and bring its node back as a standby."""
     known = len((await guardian.query(Guardian.view)).history)
@@ -47,7 +39,7 @@ async def fail_over(on: Hours, guardian: WorkflowHandle[Guardian, None], victim:
     await on.pass_by(SOON)
     view = await until(guardian, lambda v: len(v.history) == known + 1)
     assert view.last_result is not None and view.last_result.verified
-    come_back(on.stage.world, victim)
+    on.stage.world.come_back(victim)
     await on.pass_by(SOON)
     await until(guardian, all_healthy)
     return view.history[-1]
@@ -136,7 +128,9 @@ async def test_a_run_in_time_tells_of_no_overrun(passing: Passing) -> None:
     assert names == ["started", "completed"]
 
 
-async def test_a_failover_that_is_refused_is_tried_ever_less_often(passing: Passing) -> None:
+async def test_a_suspected_partition_is_looked_at_ever_less_often_and_starts_nothing(
+    passing: Passing,
+) -> None:
     """Three hours of a partition: the standbys hear the primary, the control plane does not."""
     on = await passing()
     guardian = await on.stage.start_guardian()
@@ -145,18 +139,48 @@ async def test_a_failover_that_is_refused_is_tried_ever_less_often(passing: Pass
     await on.pass_by(timedelta(hours=3).total_seconds())
 
     history = await guardian.fetch_history()
-    tries = [
+    looks = [
         event.event_time.ToDatetime()
         for event in history.events
-        if event.HasField("start_child_workflow_execution_initiated_event_attributes")
-    ]
-    waits = [later - earlier for earlier, later in pairwise(tries)]
+        if event.activity_task_scheduled_event_attributes.activity_type.name == "collect"
+    ][1:]  # the first asked who the primary is
+    ever_less_often(looks)
+    view = await guardian.query(Guardian.view)
+    assert view.verdicts["node-1"].finding is Finding.PARTITION_SUSPECTED
+    assert on.stage.world.journal == [] and view.history == ()
+    assert len(history.events) < 4096, "the guardian would have to continue as new"
+
+
+async def test_a_failover_that_is_refused_is_tried_ever_less_often(passing: Passing) -> None:
+    """Three hours without a quorum: the primary and a standby are gone."""
+    on = await passing()
+    guardian = await on.stage.start_guardian()
+    await until(guardian, all_healthy)
+    on.stage.world.kill("node-3")
+    on.stage.world.kill("node-1")
+    await on.pass_by(timedelta(hours=3).total_seconds())
+
+    history = await guardian.fetch_history()
+    ever_less_often(
+        [
+            event.event_time.ToDatetime()
+            for event in history.events
+            if event.HasField("start_child_workflow_execution_initiated_event_attributes")
+        ]
+    )
+    view = await guardian.query(Guardian.view)
+    assert "[backing_off]" in (view.holding or "") and "no_quorum" in (view.holding or "")
+    assert on.stage.world.journal == []
+    assert len(history.events) < 4096, "the guardian would have to continue as new"
+    assert len(view.history) <= timedelta(hours=1) / RETRY_LONGEST + 1
+
+
+def ever_less_often(times: list[datetime]) -> None:
+    """Each wait is at least twice the one before, up to the longest."""
+    waits = [later - earlier for earlier, later in pairwise(times)]
     expected, wait = [], RETRY_FIRST
     for _ in waits:
         expected.append(wait)
         wait = min(wait * 2, RETRY_LONGEST)
     assert len(waits) > 30 and expected[-1] == RETRY_LONGEST
     assert all(e <= w for e, w in zip(expected, waits, strict=True)), waits
-    assert on.stage.world.journal == []
-    assert len(history.events) < 4096, "the guardian would have to continue as new"
-    assert len((await guardian.query(Guardian.view)).history) <= timedelta(hours=1) / RETRY_LONGEST + 1

@@ -139,6 +139,23 @@ async def test_a_promotion_that_is_refused_gives_the_old_primary_its_power_back(
     assert on.world.writable() == ["node-1"]
 
 
+async def test_a_target_that_turns_out_to_be_behind_once_the_primary_is_fenced_is_not_promoted(
+    stage: Setting,
+) -> None:
+    """It has promised the run's epoch by then, as every agent has; that is no sign of a promotion."""
+    on = await stage()
+
+    def acknowledged_elsewhere(effect: str) -> None:
+        if effect == "power_off":
+            on.world.machines["node-3"].lsn += 0x1000
+
+    on.world.before_effect = acknowledged_elsewhere
+    result = await (await on.start(even_if_healthy=True)).result()
+
+    assert result.outcome is RunOutcome.ROLLED_BACK and "target_no_longer_suitable" in result.reason
+    assert on.world.changes("promote") == [] and on.world.writable() == ["node-1"]
+
+
 async def test_effects_that_fail_on_the_way_are_asked_again_and_happen_once(stage: Setting) -> None:
     on = await stage()
     on.world.kill("node-1")

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -32,9 +32,9 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
-from activities.health import LIVE, NodeVote, WatchReport, WatchRequest
+from activities.beats import LIVE, NodeVote
+from activities.health import WatchReport, WatchRequest
 from qnwis.continuity.heartbeat import NodeDetector, observe
-from qnwis.continuity.topology import NodeStatus
 from qnwis.lab.layout import claimed_block
 from workers.wiring import workers_for
 from workflows.names import SEARCH_ATTRIBUTES, vantage_queue
@@ -117,19 +117,19 @@ class PatientWatch:
     @activity.defn
     async def watch(self, request: WatchRequest) -> WatchReport:
         cluster = self._world.cluster
-        votes = {}
+        before, votes = request.votes or {}, {}
         for node in cluster.nodes:
             probe = await self._world.probe(node, LIVE, timeout_s=cluster.heartbeat.timeout_sec)
-            detector = request.detectors.get(node.node_id, NodeDetector())
+            detector = before[node.node_id].detector if node.node_id in before else NodeDetector()
             for _ in range(cluster.heartbeat.failure_threshold):
                 detector = observe(detector, probe.ok, cluster.heartbeat)
             votes[node.node_id] = NodeVote(detector=detector)
-        told = {node_id: detector.status for node_id, detector in request.detectors.items()}
-        if all(told.get(name, NodeStatus.UNKNOWN) is v.detector.status for name, v in votes.items()):
+        told = {node_id: vote.detector.status for node_id, vote in before.items()}
+        if told == {node_id: vote.detector.status for node_id, vote in votes.items()}:
             raise ApplicationError(
                 "nothing has changed", next_retry_delay=BEAT, category=ApplicationErrorCategory.BENIGN
             )
-        return WatchReport(vantage=request.vantage, votes=votes, at=datetime.now(UTC))
+        return WatchReport(vantage=request.vantage, votes=votes)
 
 
 class Notes:
@@ -204,7 +204,7 @@ async def hours(home: Path, **policy: object) -> AsyncIterator[Hours]:
         unwatched = stage.settings.model_copy(update={"vantages": ()})
         (runbooks,) = workers_for(client, unwatched, stage.providers)
         watch = PatientWatch(stage.world).watch
-        vantage = Worker(client, task_queue=vantage_queue(stage.cluster_id), activities=[watch])
+        vantage = Worker(client, task_queue=vantage_queue(stage.settings.vantages[0]), activities=[watch])
         await running.enter_async_context(runbooks)
         await running.enter_async_context(vantage)
         yield Hours(stage, notes, environment)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from qnwis.continuity.evidence import NodeEvent, NodeState, StandbyConnection
-from qnwis.continuity.lease_messages import LastGrant, Promised, PromiseRequest, Withdrawal
+from qnwis.continuity.lease_messages import LastGrant, Membership, Promised, PromiseRequest, Withdrawal
+from qnwis.continuity.membership import MembershipView
 from qnwis.continuity.orders import AnyOrder, FollowOrder, PromoteOrder, Receipt
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster, DnsService, FencingHook, Node, NodeRole
@@ -29,7 +30,7 @@ SYSTEM = "7301234567890123456"
 
 @dataclass
 class Machine:
-    """One node: power, database role, log position, and the epoch its agent has obeyed."""
+    """One node: power, database role, log position, and its agent's epochs."""
 
     node_id: str
     primary: bool
@@ -38,10 +39,15 @@ class Machine:
     leased: bool = True
     """Of the primary: whether its lease lasts, so that it takes writes."""
     promised: tuple[int, str] = (0, "")
-    """Epoch and run."""
+    """Epoch and run; the epoch that the agent reports is never below it."""
+    reserved: bool = False
+    """Whether that run may still promote, so that the former holder waits."""
     timeline: int = 1
     lsn: int = 0x3000060
     epoch: int = 0
+    """Highest that its agent has obeyed or promised."""
+    held: int = 0
+    """Highest under which it held the lease."""
     reachable: bool = True
     """Whether watchers and runs can reach it; other nodes always can."""
     died: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,6 +65,8 @@ class World:
     leases: bool = True
     """Whether agents have granted the primary its lease, so that their promises speak of it."""
     faults: dict[str, list[Exception]] = field(default_factory=dict)
+    writable_at_most: int = 0
+    """The most nodes that ever accepted writes at once."""
     before_effect: Callable[[str], None] = lambda effect: None
     """Called when an effect is asked for, before anything happens: where tests interfere."""
 
@@ -83,6 +91,14 @@ class World:
         self.machines[node_id].on = True
         self.machines[node_id].died = asyncio.Event()
 
+    def come_back(self, node_id: str) -> None:
+        """The node joins again as a standby of the primary."""
+        (primary,) = self.writable()
+        machine = self.machines[node_id]
+        machine.primary, machine.upstream = False, primary
+        machine.timeline = self.machines[primary].timeline
+        self.revive(node_id)
+
     def cut_off(self, node_id: str) -> None:
         """A partition between the control plane and one node; the nodes still hear each other."""
         self.machines[node_id].reachable = False
@@ -95,7 +111,11 @@ class World:
     def changes(self, effect: str) -> list[str]:
         return [what for name, what in self.journal if name == effect]
 
+    def _look(self) -> None:
+        self.writable_at_most = max(self.writable_at_most, len(self.writable()))
+
     def _enter(self, effect: str) -> None:
+        self._look()
         self.before_effect(effect)
         if self.faults.get(effect):
             raise self.faults[effect].pop(0)
@@ -104,8 +124,9 @@ class World:
 
     async def state(self, node: Node, *, timeout_s: float) -> NodeState:
         machine = self._answering(node)
+        epoch = max(machine.epoch, machine.promised[0])
         if node.role is NodeRole.WITNESS:
-            return NodeState(node_id=node.node_id, role=node.role, database_up=False, epoch=machine.epoch)
+            return NodeState(node_id=node.node_id, role=node.role, database_up=False, epoch=epoch)
         upstream = self.machines.get(machine.upstream or "")
         streaming = upstream is not None and upstream.on and upstream.primary and upstream.leased
         followers = [m for m in self.machines.values() if m.on and m.upstream == node.node_id]
@@ -128,7 +149,7 @@ class World:
                 for m in followers
                 if machine.primary
             ),
-            epoch=machine.epoch,
+            epoch=epoch,
         )
 
     async def order(self, node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:
@@ -142,12 +163,14 @@ class World:
         changed = False
         if isinstance(order, PromoteOrder) and not machine.primary:
             machine.primary, machine.upstream, machine.leased, changed = True, None, True, True
+            machine.held = order.epoch
             machine.timeline += 1
         if isinstance(order, FollowOrder) and machine.upstream != order.upstream:
             machine.upstream, changed = order.upstream, True
             machine.timeline = self.machines[order.upstream].timeline
         if changed:
             self.journal.append((order.kind, order.effect_id))
+            self._look()
         return Receipt(
             effect_id=order.effect_id,
             changed=changed,
@@ -159,15 +182,15 @@ class World:
     async def promise(self, node: Node, request: PromiseRequest, *, timeout_s: float) -> Promised:
         self._enter("promise")
         machine = self._answering(node)
-        if (request.epoch, request.run_id) < machine.promised:
+        asked = (request.epoch, request.run_id)
+        if asked != machine.promised and request.epoch <= machine.epoch:
             raise Refused(Refusal(rule="epoch_gone", message=f"{machine.promised}", remedy="none"))
-        machine.promised = (request.epoch, request.run_id)
+        machine.promised, machine.reserved, machine.epoch = asked, True, request.epoch
         holder = self._holder()
-        need = len(self.machines) // 2 + 1
-        if holder is not None and sum(m.promised == machine.promised for m in self.machines.values()) >= need:
+        if holder is not None and holder.held < request.epoch and self._most(lambda m: m.promised == asked):
             holder.leased = False
         granted = (
-            LastGrant(epoch=machine.epoch, holder=holder.node_id, duration_s=3)
+            LastGrant(epoch=holder.held, holder=holder.node_id, duration_s=3)
             if holder and self.leases
             else None
         )
@@ -180,17 +203,30 @@ class World:
             remaining_s=0,
         )
 
+    async def membership(self, node: Node, *, timeout_s: float) -> MembershipView:
+        self._answering(node)
+        membership = Membership(version=1, members=tuple(sorted(self.machines)))
+        return MembershipView(node_id=node.node_id, disk_id=node.node_id, membership=membership)
+
     async def withdraw(self, node: Node, withdrawal: Withdrawal, *, timeout_s: float) -> None:
         machine = self._answering(node)
         if machine.promised == (withdrawal.epoch, withdrawal.run_id):
-            holder = self._holder()
-            if holder is not None:
-                holder.leased = True
+            machine.reserved = False
+        holder = self._holder()
+        if holder is not None and not holder.leased and self._most(lambda m: m.on and not m.reserved):
+            holder.held = max(m.epoch for m in self.machines.values()) + 1
+            holder.leased = True
+            for member in self.machines.values():
+                member.promised, member.epoch = (holder.held, holder.node_id), holder.held
+            self._look()
+
+    def _most(self, holds: Callable[[Machine], bool]) -> bool:
+        return 2 * sum(map(holds, self.machines.values())) > len(self.machines)
 
     def _holder(self) -> Machine | None:
         """Who was granted the lease last."""
         primaries = [machine for machine in self.machines.values() if machine.primary]
-        return max(primaries, key=lambda machine: machine.epoch, default=None)
+        return max(primaries, key=lambda machine: machine.held, default=None)
 
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
         if self.machines[node.node_id].on and self.machines[node.node_id].reachable:
@@ -220,6 +256,7 @@ class World:
             return HookAnswer(changed=False, detail=f"{node_id} already {state}")
         self.revive(node_id) if state == "on" else self.kill(node_id)
         self.journal.append(key)
+        self._look()
         return HookAnswer(changed=True, detail=f"{node_id} switched {state}")
 
     # DNS

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from qnwis.cli.guardian import in_words
 from qnwis.cli.qnwis_continuity import app
 from qnwis.config.shipped import shipped
+from qnwis.continuity.detection import Finding, Verdict
+from workflows.guardian_state import GuardianView
 
 CONFIG = shipped("config") / "continuity"
 CLUSTER, POLICY = CONFIG / "cluster.yaml", CONFIG / "policy.yaml"
@@ -68,6 +72,25 @@ def test_a_bad_file_is_named_with_line_field_value_and_what_was_expected(
         assert part in done.output
 
 
+def test_validate_says_what_the_cluster_survives() -> None:
+    done = call("validate", "--cluster", str(CLUSTER))
+    assert done.exit_code == 0
+    lines = {line.split("  ")[0]: line for line in done.output.splitlines()}
+    assert "fails over" in lines["node-1"] and "goes on" in lines["node-2"]
+    assert "stops" in lines["region region-1"]
+    assert "in a third region" in done.output
+
+
+def test_a_cluster_of_two_nodes_is_an_error_that_proposes_a_witness(tmp_path: Path) -> None:
+    text = CLUSTER.read_text()
+    two = tmp_path / "cluster.yaml"
+    two.write_text(text[: text.rindex("  - node_id: node-3")])
+    done = call("validate", "--cluster", str(two))
+    assert done.exit_code == 2
+    assert f"{two}: nodes: found 2 nodes; expected at least 3 nodes" in done.output
+    assert "add a witness" in done.output
+
+
 def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
     done = call("plan", "--cluster", str(tmp_path / "no.yaml"), "--policy", str(POLICY))
     assert done.exit_code == 2
@@ -100,6 +123,49 @@ def test_without_a_server_one_line_says_what_to_do(tmp_path: Path) -> None:
     assert done.exit_code == 4
     assert len(done.stderr.strip().splitlines()) == 1
     assert "127.0.0.1:1" in done.stderr and "TEMPORAL_ADDRESS" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"), [(["--vantages-only"], "--vantage"), (["--vantage", "site-b"], "--state-dir")]
+)
+def test_a_worker_says_what_it_cannot_do_without(tmp_path: Path, options: list[str], missing: str) -> None:
+    done = call("worker", "--config-dir", str(tmp_path), *options, env={"QNWIS_STATE_DIR": ""})
+    assert done.exit_code == 2
+    assert missing in done.output
+
+
+def test_a_worker_that_only_watches_needs_no_state(tmp_path: Path) -> None:
+    watching = ["--vantages-only", "--vantage", "site-b", "--address", "127.0.0.1:1"]
+    done = call("worker", "--config-dir", str(tmp_path), *watching)
+    assert done.exit_code == 4, "it gets as far as the server that is not there"
+
+
+def test_a_suspected_partition_is_shown_with_what_contradicts_what() -> None:
+    verdict = Verdict(
+        node_id="node-1",
+        finding=Finding.PARTITION_SUSPECTED,
+        why="node-1 does not answer, but it is still heard by node-2",
+    )
+    now = datetime.now(UTC)
+    view = GuardianView(
+        cluster_id="c",
+        primary_node_id="node-1",
+        verdicts={"node-1": verdict},
+        statuses={"node-1": verdict.status},
+        statements={},
+        abstaining={"vantage-2": "not heard from for 4 s"},
+        changed_at=now,
+        watching_since=now,
+        pause=None,
+        holding=None,
+        proposal=None,
+        last_result=None,
+        history=(),
+    )
+    assert list(in_words(view)) == [
+        "node-1: partition suspected (node-1 does not answer, but it is still heard by node-2)",
+        "vantage-2 abstains: not heard from for 4 s",
+    ]
 
 
 def test_commands_for_a_lab_that_is_not_there_say_how_to_start_one(tmp_path: Path) -> None:

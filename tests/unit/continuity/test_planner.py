@@ -289,6 +289,7 @@ def test_a_returned_old_primary_is_a_standby_like_any_other() -> None:
         (standby("node-2", timeline=None), "does not say its timeline"),
         (standby("node-2", receive_lsn=None), "does not say its timeline"),
         (standby("node-2", timeline=0), "is on timeline 0, behind 1"),
+        (standby("node-2", member=False), "is no member of the cluster; add it first"),
         (standby("node-2", lsn=899), "is 101 bytes behind the most advanced standby, allowed are 100"),
     ],
 )

@@ -1,0 +1,142 @@
+"""What earlier executions under a cluster's lock did, and what its newest one does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from temporalio import activity
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistoryEventFilterType
+from temporalio.service import RPCError, RPCStatusCode
+
+from qnwis.continuity.guardian_rules import PastRun
+from qnwis.continuity.model import Model
+from qnwis.continuity.takeover import PastExecution, Remains, looked_back, unfinished
+
+from .effect import heartbeating
+from .run_history import LOOK_BACK, HistoryReader, result_in
+
+LOOKED_BACK = 20
+"""The newest executions of a lock that are read; one that is left unfinished is found long before."""
+POLL_S = 1.0
+GONE = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
+"""Of an execution that is kept no longer, and of a name that never was one's."""
+
+
+class LookBackRequest(Model):
+    workflow_id: str
+    """The lock."""
+    run_id: str
+    """Of the run that looks back."""
+    reset: bool
+    """Whether this execution is a reset of another one of that run."""
+    continues: str | None
+    """The run that it is to bring to an end."""
+
+
+class WatchRunsRequest(Model):
+    workflow_id: str
+    seen: str | None = None
+    """`RunsReport.seen` of the report before; None at first."""
+
+
+class RunsReport(Model):
+    """The runs of a cluster, as a guardian needs to know them."""
+
+    seen: str
+    """Names the newest execution and its status."""
+    recent: tuple[PastRun, ...] = ()
+    """Those that have an end, newest first."""
+    unfinished: Remains | None = None
+
+
+class PastRuns:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    @activity.defn(name=LOOK_BACK)
+    async def look_back(self, asked: LookBackRequest) -> Remains | None:
+        """What the asking run had done before, if it was reset or continues one; else whatever run is
+        unfinished under its lock."""
+        ids = await self._executions(asked.workflow_id, but=activity.info().workflow_run_id)
+        if asked.reset or asked.continues is not None:
+            named = {asked.run_id, asked.continues} - {*ids, None, activity.info().workflow_run_id}
+            past = await self._all(asked.workflow_id, [*ids, *sorted(filter(None, named))])
+        else:
+            past = await self._unsettled(asked.workflow_id, ids)
+        return looked_back(past, run_id=asked.run_id, reset=asked.reset, continues=asked.continues)
+
+    @activity.defn
+    async def watch_runs(self, asked: WatchRunsRequest) -> RunsReport:
+        """Return when the newest execution under the lock is another, or has ended; at first at once."""
+        async with heartbeating():
+            while True:
+                seen = await self._newest(asked.workflow_id)
+                if seen != asked.seen:
+                    break
+                await asyncio.sleep(POLL_S)
+        newest = seen.partition(" ")[0]
+        ids = list(dict.fromkeys([newest, *await self._executions(asked.workflow_id, but=None)]))
+        results = await asyncio.gather(*(self._result(asked.workflow_id, one) for one in ids))
+        return RunsReport(
+            seen=seen,
+            recent=tuple(result for result in results if result is not None),
+            unfinished=unfinished(await self._unsettled(asked.workflow_id, ids)),
+        )
+
+    async def _newest(self, workflow_id: str) -> str:
+        try:
+            found = await self._client.get_workflow_handle(workflow_id).describe()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            return "none"
+        return f"{found.run_id} {(found.status or WorkflowExecutionStatus.RUNNING).name.lower()}"
+
+    async def _executions(self, workflow_id: str, *, but: str | None) -> list[str]:
+        """The newest executions under a lock, newest first. Temporal's list may be a little late."""
+        query = f"WorkflowId = '{workflow_id}'"
+        listed = [found async for found in self._client.list_workflows(query, limit=LOOKED_BACK)]
+        listed.sort(key=lambda found: found.start_time, reverse=True)
+        return [found.run_id for found in listed if found.run_id != but]
+
+    async def _all(self, workflow_id: str, ids: Sequence[str]) -> list[PastExecution]:
+        read = await asyncio.gather(*(self._read(workflow_id, execution_id) for execution_id in ids))
+        return [execution for execution in read if execution is not None]
+
+    async def _unsettled(self, workflow_id: str, ids: Sequence[str]) -> list[PastExecution]:
+        """Back to the newest that has an end: usually that one alone, so that no failover waits for more."""
+        past: list[PastExecution] = []
+        for execution_id in ids:
+            execution = await self._read(workflow_id, execution_id)
+            if execution is not None:
+                past.append(execution)
+                if execution.finished:
+                    break
+        return past
+
+    async def _result(self, workflow_id: str, execution_id: str) -> PastRun | None:
+        """From its last event alone. None while it goes on, and where it ended without one."""
+        handle = self._client.get_workflow_handle(workflow_id, run_id=execution_id)
+        last = handle.fetch_history_events(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT)
+        try:
+            async for event in last:
+                if event.HasField("workflow_execution_completed_event_attributes"):
+                    return await result_in(self._client, event)
+        except RPCError as error:
+            if error.status not in GONE:
+                raise
+        return None
+
+    async def _read(self, workflow_id: str, execution_id: str) -> PastExecution | None:
+        handle = self._client.get_workflow_handle(workflow_id, run_id=execution_id)
+        reader = HistoryReader(self._client, execution_id)
+        try:
+            return await reader.read(handle.fetch_history_events())
+        except ValidationError:
+            return None  # started with something that is no request: it failed at once
+        except RPCError as error:
+            if error.status in GONE:
+                return None
+            raise

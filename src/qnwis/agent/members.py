@@ -1,0 +1,269 @@
+"""Changes of membership: the holder's agent carries one through, the others accept and adopt it.
+
+What may change is decided in `qnwis.continuity.membership`; here are the disk and the network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from qnwis.continuity import membership as core
+from qnwis.continuity.lease_messages import Membership
+from qnwis.continuity.membership import (
+    Accepted,
+    AddMember,
+    Adoption,
+    AnyChange,
+    MembershipView,
+    Peer,
+    Proposal,
+)
+from qnwis.continuity.model import Model
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.topology import Replication, ReplicationMode
+
+from .config import AgentConfig
+from .files import StateError, write_durably
+from .guard import now
+from .lease import Leases
+from .logs import log
+from .peers import Peers
+from .speaking import Speaker
+
+LOOK_EVERY_S = 2.0
+"""How often peers are asked whether this agent missed a change."""
+
+
+class Proposed(Model):
+    """A proposal, with where its members are reached."""
+
+    proposal: Proposal
+    peers: tuple[Peer, ...]
+
+
+class Adopted(Model):
+    """An agreed change, with where its members are reached."""
+
+    adoption: Adoption
+    peers: tuple[Peer, ...]
+
+
+class Members:
+    """This agent's part in the membership. `on_change` hears of the other members after each change."""
+
+    def __init__(self, config: AgentConfig, leases: Leases, peers: Peers, speaker: Speaker) -> None:
+        """Raises StateError for a damaged record."""
+        self._config = config
+        self._leases = leases
+        self._peers = peers
+        self._speaker = speaker
+        self._file = config.state_dir / "adoption.json"
+        self._adoption = _read(self._file)
+        self._one_at_a_time = asyncio.Lock()
+        self.on_change: Callable[[], None] = lambda: None
+
+    @property
+    def others(self) -> tuple[Peer, ...]:
+        """The other members; those of the configuration as long as this agent is none itself."""
+        membership = self._leases.membership
+        return self._peers.among(membership.members) if membership.version else self._peers.all
+
+    @property
+    def standbys(self) -> tuple[str, ...]:
+        """The other members that hold data."""
+        return tuple(peer.node_id for peer in self.others if peer.database is not None)
+
+    def view(self) -> MembershipView:
+        grantor, _ = self._leases.view
+        return MembershipView(
+            node_id=self._config.node_id,
+            disk_id=grantor.record.disk_id,
+            membership=grantor.record.membership,
+            adoption=self._adoption,
+            peers=self._peers.all,
+        )
+
+    # As one of the old members
+
+    def accept(self, proposed: Proposed) -> Accepted | Refusal:
+        grantor, holder = self._leases.view
+        grantor, answer = core.accept(grantor, proposed.proposal)
+        if isinstance(answer, Accepted):
+            self._peers.learn(proposed.peers)
+            self._leases.keep(grantor, holder)
+        return answer
+
+    def adopt(self, adopted: Adopted) -> MembershipView:
+        """Follow an agreed change; one that says nothing new changes nothing."""
+        grantor, holder = self._leases.view
+        after = core.adopt(grantor, adopted.adoption)
+        if after != grantor:
+            self._peers.learn(adopted.peers)
+            # Before the record: a member that is behind can be told again, one that is ahead must be able to.
+            write_durably(self._file, adopted.adoption.model_dump_json() + "\n")
+            self._adoption = adopted.adoption
+            membership = after.record.membership
+            self._leases.keep(after, core.moved(holder, membership, self._config.lease))
+            log("membership", version=membership.version, members=list(membership.members))
+            self.on_change()
+        return self.view()
+
+    # As the holder of the lease
+
+    async def change(self, wanted: AnyChange) -> MembershipView | Refusal:
+        """Carry a change through. Asked again it goes on where it was."""
+        async with self._one_at_a_time:
+            while True:
+                old = self._leases.membership
+                new = core.changed(old, wanted)
+                if isinstance(new, Refusal):
+                    return new
+                if new == old:
+                    return self.view()
+                refusal = self._unwise(new, wanted) or await self._majority_missing(new, wanted)
+                if refusal is None:
+                    refusal = await self._propose(new, wanted)
+                if refusal is not None:
+                    return refusal
+
+    async def _propose(self, new: Membership, wanted: AnyChange) -> Refusal | None:
+        """One change, the wanted one or an unfinished one before it; why it is not agreed, or None."""
+        if isinstance(wanted, AddMember):
+            self._peers.learn([wanted.peer])
+        grantor, holder = self._leases.view
+        old = grantor.record.membership
+        holder, proposal = core.propose(holder, new, self._config.lease, now())
+        if isinstance(proposal, Refusal):
+            return proposal
+        self._leases.keep(grantor, holder)
+        proposed = Proposed(proposal=proposal, peers=self._peers.all)
+        answers = await self._speaker.tell_all(self.others, "membership/accept", proposed, Accepted)
+        answers.append(self.accept(proposed))
+        accepted = [answer for answer in answers if isinstance(answer, Accepted)]
+        adoption = core.agreed(old, proposal, accepted)
+        if adoption is None:
+            return _not_agreed(old, proposal, [a for a in answers if isinstance(a, Refusal)], len(accepted))
+        adopted = Adopted(adoption=adoption, peers=self._peers.all)
+        both = self._peers.among({*old.members, *proposal.membership.members})
+        self.adopt(adopted)
+        await self._speaker.tell_all(both, "membership/adopt", adopted, MembershipView)
+        if not await self._leases.confirmed(self._config.lease.duration_s):
+            return _not_confirmed(proposal.membership)
+        return None
+
+    def _unwise(self, new: Membership, wanted: AnyChange) -> Refusal | None:
+        node_id = self._config.node_id
+        if isinstance(wanted, AddMember):
+            return None
+        if wanted.node_id == node_id:
+            return Refusal(
+                rule="holder_stays",
+                message=f"{node_id} is the primary and cannot be removed",
+                values={"node_id": node_id},
+                remedy="Switch over to another node first",
+            )
+        data = [peer for peer in self._peers.among(new.members) if peer.database is not None]
+        return _too_few_standbys(self._config.replication, wanted.node_id, len(data))
+
+    async def _majority_missing(self, new: Membership, wanted: AnyChange) -> Refusal | None:
+        """A change that leaves the primary without a majority would end its database."""
+        if isinstance(wanted, AddMember):
+            self._peers.learn([wanted.peer])
+        peers = self._peers.among(new.members)
+        views = await asyncio.gather(
+            *(self._speaker.ask(peer, "membership", MembershipView) for peer in peers)
+        )
+        present = {view.node_id: view.disk_id for view in views if isinstance(view, MembershipView)}
+        if isinstance(wanted, AddMember) and present.get(wanted.peer.node_id) != wanted.disk_id:
+            return _not_the_disk(wanted, present.get(wanted.peer.node_id))
+        if len(present) + 1 >= new.majority:
+            return None
+        missing = sorted(set(new.members) - set(present) - {self._config.node_id})
+        return Refusal(
+            rule="majority_missing",
+            message=f"Of the {len(new.members)} members that there would be only {len(present) + 1} answer;"
+            f" a majority is {new.majority}",
+            values={"answering": len(present) + 1, "majority": new.majority, "missing": [*missing]},
+            remedy="Bring those nodes back first, or remove them",
+        )
+
+    # Staying together
+
+    async def keep_together(self) -> None:
+        """Take in changes that this agent missed. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        peers = self.others
+        views = await asyncio.gather(
+            *(self._speaker.ask(peer, "membership", MembershipView) for peer in peers)
+        )
+        newest = max(
+            (view for view in views if isinstance(view, MembershipView) and view.adoption is not None),
+            key=lambda view: view.membership.version,
+            default=None,
+        )
+        if newest is not None and newest.adoption is not None:
+            self.adopt(Adopted(adoption=newest.adoption, peers=newest.peers))
+
+
+def _too_few_standbys(replication: Replication, leaving: str, data_members: int) -> Refusal | None:
+    needed = replication.required_acks
+    if replication.mode is ReplicationMode.ASYNCHRONOUS or data_members >= needed:
+        return None
+    return Refusal(
+        rule="too_few_standbys",
+        message=f"Without {leaving} {data_members} standbys would be left; a commit waits for {needed}",
+        values={"standbys": data_members, "required_acks": needed},
+        remedy="Add another node that holds data first",
+    )
+
+
+def _not_the_disk(wanted: AddMember, found: str | None) -> Refusal:
+    node_id = wanted.peer.node_id
+    return Refusal(
+        rule="new_member_missing",
+        message=f"The agent of {node_id} at {wanted.peer.agent_url} "
+        + ("does not answer" if found is None else f"began its record as {found}, not {wanted.disk_id}"),
+        values={"node_id": node_id, "disk_id": wanted.disk_id, "found": found},
+        remedy="Start its agent, see that the others reach it, and ask again",
+    )
+
+
+def _not_agreed(old: Membership, proposal: Proposal, refusals: list[Refusal], accepted: int) -> Refusal:
+    why = "; ".join(str(refusal) for refusal in refusals) or "the others did not answer"
+    return Refusal(
+        rule="change_not_agreed",
+        message=f"{accepted} of {len(old.members)} members accepted membership {proposal.membership.version};"
+        f" a majority is {old.majority} ({why})",
+        values={"accepted": accepted, "majority": old.majority, "version": proposal.membership.version},
+        remedy="Bring the members back, and ask again: the change goes on where it was",
+    )
+
+
+def _not_confirmed(new: Membership) -> Refusal:
+    return Refusal(
+        rule="change_not_confirmed",
+        message=f"Membership {new.version} is agreed, but no majority of {', '.join(new.members)} has granted"
+        " under it yet",
+        values={"version": new.version, "members": [*new.members]},
+        remedy="See that the members' agents run and reach each other",
+    )
+
+
+def _read(path: Path) -> Adoption | None:
+    if not path.exists():
+        return None
+    try:
+        return Adoption.model_validate_json(path.read_text())
+    except ValidationError as error:
+        raise StateError(
+            f"{path}: is not a change of membership ({error.errors()[0]['msg']}); remove it, it is only"
+            " there to tell peers that are behind"
+        ) from error

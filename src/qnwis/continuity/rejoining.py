@@ -1,0 +1,40 @@
+"""Which order brings a node back as a standby of the present primary."""
+
+from __future__ import annotations
+
+from .evidence import ClusterEvidence, current_primary
+from .orders import RejoinOrder
+from .refusal import Refusal
+from .topology import Cluster
+
+
+def rejoin_order(cluster: Cluster, evidence: ClusterEvidence, node_id: str, by: str) -> RejoinOrder | Refusal:
+    """The order, in the name of `by` (an id of this request), or why there is nobody to follow.
+
+    Its epoch is the primary's; above what the node itself has promised where that is higher, as it is on one
+    that an old primary asked in vain while both were cut off: it would obey nothing else any more.
+    """
+    primary = current_primary(cluster, evidence)
+    state = evidence.of(primary).state if primary is not None else None
+    if state is None or not state.writable:
+        return Refusal(
+            rule="no_primary_to_follow",
+            message=f"No primary of {cluster.cluster_id} accepts writes now; there is nothing to follow",
+            values={"primary": primary},
+            remedy="Wait for the failover, or order one",
+        )
+    if state.node_id == node_id:
+        return Refusal(
+            rule="is_primary",
+            message=f"{node_id} is the primary of {cluster.cluster_id}; a rejoin would drop its data",
+            values={"primary": node_id},
+            remedy="Name a node that is to follow it",
+        )
+    own = evidence.of(node_id).state
+    promised = 0 if own is None else own.epoch
+    return RejoinOrder(
+        effect_id=f"rejoin-{node_id}-{by}",
+        run_id=by,
+        epoch=promised + 1 if promised > state.epoch else state.epoch,
+        upstream=state.node_id,
+    )

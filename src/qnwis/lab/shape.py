@@ -1,0 +1,143 @@
+"""A lab's cluster: how many nodes, where they stand, how they replicate, under which policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from qnwis.continuity.heartbeat import HeartbeatConfig
+from qnwis.continuity.lease_messages import LeaseTerms
+from qnwis.continuity.model import Identifier, Model
+from qnwis.continuity.policy import Policy, StepEstimates, Strategy
+from qnwis.continuity.topology import (
+    Cluster,
+    Database,
+    DnsService,
+    Node,
+    NodeRole,
+    NodeStatus,
+    Replication,
+    ReplicationMode,
+)
+
+from .layout import AGENT_PORT, DATABASE_PORT, DNS_PORT, Block, Folder
+
+ZONE, SERVICE = "lab.test", "db"
+SERVICE_NAME = f"{SERVICE}.{ZONE}"
+TTL_S = 1
+LEASE = LeaseTerms(duration_s=2.5, renew_every_s=0.5)
+"""So that it runs out before a killed node's third missed beat is acted on."""
+
+VANTAGES = ("vantage-1", "vantage-2", "vantage-3")
+"""The first stands in the worker, each other in a process of its own and of that name."""
+
+Disk = Literal["agent", "wal"]
+"""A node's disk: of the agent's records, or of the database's write-ahead log."""
+
+MOST_NODES = 9
+"""Of each kind."""
+
+
+class Shape(Model):
+    """What may differ between labs."""
+
+    data_nodes: int = Field(default=3, ge=1, le=MOST_NODES)
+    witnesses: int = Field(default=0, ge=0, le=MOST_NODES)
+    asynchronous: bool = False
+    required_acks: int = 1
+    """Synchronous: standbys that confirm a commit."""
+    lease: LeaseTerms = LEASE
+    policy: Mapping[str, JsonValue] = {}
+    """Fields of the policy that differ from the lab's."""
+    small_disks: tuple[tuple[Identifier, Disk], ...] = ()
+    """Disks so small that they can be filled; only root can make them."""
+    power_switch: bool = True
+    """Leases fence without one; a lab that has none starts sooner."""
+    agent_module: str = "qnwis.agent"
+    """The program that runs as each node's agent."""
+
+    @property
+    def members(self) -> int:
+        return self.data_nodes + self.witnesses
+
+
+THREE_NODES = Shape()
+"""Three data nodes in two regions, synchronous."""
+
+
+def lab_cluster(shape: Shape, folder: Folder, block: Block, *, cluster_id: str) -> Cluster:
+    """The lab's topology: two data nodes in the first region, the others in the second, witnesses apart."""
+    nodes = tuple(_data_node(index, block) for index in range(shape.data_nodes))
+    witnesses = tuple(
+        _witness(index, block.node(shape.data_nodes + index)) for index in range(shape.witnesses)
+    )
+    mode = ReplicationMode.ASYNCHRONOUS if shape.asynchronous else ReplicationMode.SYNCHRONOUS
+    return Cluster(
+        cluster_id=cluster_id,
+        name="Lab cluster",
+        regions=tuple(sorted({node.region for node in (*nodes, *witnesses)})),
+        nodes=(*nodes, *witnesses),
+        replication=Replication(mode=mode, required_acks=shape.required_acks),
+        heartbeat=HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3),
+        vantages=VANTAGES,
+        dns=DnsService(
+            zone=ZONE,
+            name=SERVICE,
+            ttl_s=TTL_S,
+            servers=(f"{block.nameserver}:{DNS_PORT}",),
+            tsig_key_file=str(folder.tsig_key_file),
+        ),
+    )
+
+
+def _data_node(index: int, block: Block) -> Node:
+    address = block.node(index)
+    return Node(
+        node_id=f"node-{index + 1}",
+        hostname=address,
+        role=NodeRole.PRIMARY if index == 0 else NodeRole.SECONDARY,
+        region="region-1" if index < 2 else "region-2",
+        site=_site(index),
+        status=NodeStatus.HEALTHY,
+        priority=100 - 10 * index,
+        endpoint=f"http://{address}:{AGENT_PORT}",
+        database=Database(host=address, port=DATABASE_PORT),
+    )
+
+
+def _site(index: int) -> str:
+    return f"site-{'abcdefghi'[index]}"
+
+
+def _witness(index: int, address: str) -> Node:
+    return Node(
+        node_id=f"witness-{index + 1}",
+        hostname=address,
+        role=NodeRole.WITNESS,
+        region="region-3",
+        site=f"site-w{index + 1}",
+        status=NodeStatus.HEALTHY,
+        endpoint=f"http://{address}:{AGENT_PORT}",
+    )
+
+
+def lab_policy(shape: Shape) -> Policy:
+    """The lab's policy: automatic, with what a failover takes here. Raises pydantic.ValidationError for a
+    field of `shape.policy` that no policy has."""
+    ours: dict[str, object] = {
+        "policy_id": "lab-policy",
+        "name": "Lab policy",
+        "strategy": Strategy.AUTOMATIC,
+        "max_failover_time_s": 60,
+        "region_priority": ("region-1", "region-2"),
+        "site_priority": tuple(_site(index) for index in range(shape.data_nodes)),
+        "min_healthy_nodes": min(2, shape.members - 1),
+        "cooldown_s": 30,
+        "startup_grace_s": 2,
+        "estimates_ms": StepEstimates(
+            fence_primary=300, promote_target=500, repoint_standbys=500, flip_dns=200, verify_service=500
+        ),
+    }
+    return Policy.model_validate({**ours, **shape.policy})

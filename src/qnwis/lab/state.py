@@ -1,0 +1,35 @@
+"""lab.json: what another command needs to know of the lab in a directory."""
+
+from __future__ import annotations
+
+from qnwis.continuity.model import Model
+
+from .layout import Block, Folder
+
+
+class LabState(Model):
+    block: Block
+    cluster_id: str
+    owner_pid: int
+    """The process that made the lab and will stop it, unless `kept`."""
+    owner_identity: str
+    agent_module: str = "qnwis.agent"
+    """The program that runs as each node's agent."""
+    kept: bool = False
+    """Left running on purpose: only a command to stop it may end it."""
+    temporal_address: str | None = None
+    temporal_ui: str | None = None
+
+
+def read_state(folder: Folder) -> LabState | None:
+    """None where there is no lab."""
+    try:
+        return LabState.model_validate_json(folder.state_file.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def write_state(folder: Folder, state: LabState) -> None:
+    beside = folder.state_file.with_suffix(".new")
+    beside.write_text(state.model_dump_json(indent=2))
+    beside.replace(folder.state_file)

@@ -1,0 +1,1 @@
+"""Plays stories in milliseconds: the real decisions on a modelled world."""

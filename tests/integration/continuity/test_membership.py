@@ -1,0 +1,114 @@
+"""Members come, go and are replaced on real nodes, while the primary serves."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from qnwis.cli.qnwis_continuity import app
+from qnwis.continuity.membership import MembershipView
+from qnwis.providers.nodes import HttpNodes
+from qnwis.transport import Transport
+
+from .pg import TestCluster, TestNode, running_cluster
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[TestCluster]:
+    async with HttpNodes(Transport()) as nodes, running_cluster(nodes, synchronous=True) as made:
+        await made["n1"].sql("CREATE TABLE rows (name text)")
+        yield made
+
+
+def topology(cluster: TestCluster) -> Path:
+    """The cluster's cluster.yaml."""
+    data = {
+        "cluster_id": "test",
+        "name": "test",
+        "regions": ["here"],
+        "replication": {"mode": "synchronous"},
+        "nodes": [m.node.model_dump(mode="json", exclude_none=True) for m in cluster.members.values()],
+    }
+    path = cluster.root / "cluster.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+async def member(cluster: TestCluster, *arguments: str) -> tuple[int, str]:
+    """Run `member …` as a person does; exit status and output."""
+    path = str(topology(cluster))
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["member", *arguments, "--cluster", path])
+    return result.exit_code, result.output
+
+
+async def view(cluster: TestCluster, node: TestNode) -> MembershipView:
+    return await cluster.nodes.membership(node.node, timeout_s=5)
+
+
+async def test_a_node_that_lost_everything_is_replaced_while_the_primary_serves(cluster: TestCluster) -> None:
+    lost = cluster["n3"]
+    before = await view(cluster, lost)
+    await lost.power_off()
+    for path in (lost.folder / "state").iterdir():
+        path.unlink()
+    for path in lost.data_dir.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    await lost.start_agent()
+    postmaster = cluster["n1"].postmaster_pid()
+
+    status, output = await member(cluster, "replace", "n3")
+
+    assert (status, output) == (0, "membership 3: n1, n2, n3\n")
+    assert cluster["n1"].postmaster_pid() == postmaster
+    for node in cluster.members.values():
+        seen = await view(cluster, node)
+        assert set(seen.membership.members) == {"n1", "n2", "n3"}
+        assert dict(seen.membership.disks) == {"n3": (await view(cluster, lost)).disk_id}
+    assert (await view(cluster, lost)).disk_id != before.disk_id
+    await lost.until(streaming=True, upstream="n1")
+    # Its grants count again: without the other standby the primary goes on.
+    await cluster["n2"].power_off()
+    await cluster["n1"].sql("INSERT INTO rows VALUES ('with n3 alone')")
+
+
+async def test_a_removed_node_takes_no_part_and_comes_back(cluster: TestCluster) -> None:
+    status, output = await member(cluster, "remove", "n3")
+    assert (status, output) == (0, "membership 2: n1, n2\n")
+    names = (await cluster["n1"].sql("SHOW synchronous_standby_names"))[0][0]
+    assert names == 'ANY 1 ("n2")'
+    assert "n3" not in (await view(cluster, cluster["n2"])).membership.members
+    status, output = await member(cluster, "remove", "n3")
+    assert (status, output) == (0, "membership 2: n1, n2\n"), "asked again it is no change"
+
+    status, output = await member(cluster, "add", "n3")
+    assert (status, output) == (0, "membership 3: n1, n2, n3\n")
+    await cluster["n3"].until(streaming=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [(("remove", "n1"), "holder_stays"), (("add", "n2"), "member_already")],
+)
+async def test_a_change_that_would_harm_is_refused(
+    cluster: TestCluster, arguments: tuple[str, str], rule: str
+) -> None:
+    status, output = await member(cluster, *arguments)
+    assert status == 3
+    assert f"[{rule}]" in output
+    assert (await view(cluster, cluster["n1"])).membership.version == 1
+
+
+async def test_the_last_standby_is_not_removed_and_a_missing_majority_not_made(cluster: TestCluster) -> None:
+    await member(cluster, "remove", "n3")
+    status, output = await member(cluster, "remove", "n2")
+    assert (status, "[too_few_standbys]" in output) == (3, True)
+    await cluster["n3"].power_off()
+    status, output = await member(cluster, "add", "n3")
+    assert status == 4, "its agent does not answer"
+    await cluster["n1"].sql("INSERT INTO rows VALUES ('still served')")

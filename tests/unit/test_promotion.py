@@ -1,0 +1,72 @@
+"""The last gate before the point of no return: the target is compared again after the fence."""
+
+from __future__ import annotations
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.promotion import PromoteRequest, Promotion
+from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.lease_messages import PromiseRequest
+from qnwis.continuity.plan import PromoteTarget
+from qnwis.continuity.planner import make_plan
+from qnwis.continuity.policy import Policy
+from qnwis.providers.errors import Unreachable
+from qnwis.providers.evidence import collect_evidence
+from tests.integration.continuity.world import World, three_nodes
+
+EPOCH, RUN = 1, "run"
+POLICY = Policy(policy_id="p", name="p")
+
+
+async def fenced() -> tuple[World, PromoteRequest]:
+    """node-1 is dead, node-2 is the plan's target, and both standbys promised the run its epoch."""
+    world = World.of(three_nodes("c"))
+    world.kill("node-1")
+    evidence = await collect_evidence(world, world.cluster)
+    plan = make_plan(world.cluster, POLICY, evidence, trigger_reason="test").plan
+    assert plan is not None and plan.failover_target_id == "node-2"
+    for node_id in ("node-2", "node-3"):
+        asked = PromiseRequest(epoch=EPOCH, run_id=RUN, membership_version=1)
+        await world.promise(world.cluster.node(node_id), asked, timeout_s=1)
+    (action,) = (action for action in plan.actions if isinstance(action, PromoteTarget))
+    request = PromoteRequest(
+        run_id=RUN, epoch=EPOCH, cluster=world.cluster, action=action, plan=plan, policy=POLICY
+    )
+    return world, request
+
+
+async def promoted(world: World, request: PromoteRequest) -> Outcome:
+    outcome: Outcome = await ActivityEnvironment().run(Promotion(world).promote, request)
+    return outcome
+
+
+async def test_the_most_advanced_standby_is_promoted() -> None:
+    world, request = await fenced()
+    assert (await promoted(world, request)).status is OutcomeStatus.SUCCEEDED
+    assert world.writable() == ["node-2"]
+
+
+async def test_a_target_that_fell_behind_while_the_lease_ran_out_is_not_promoted() -> None:
+    """That it promised the run's epoch, and reports it, does not say that it was promoted already."""
+    world, request = await fenced()
+    world.machines["node-3"].lsn += 200
+    outcome = await promoted(world, request)
+    assert (outcome.status, outcome.facts["rule"]) == (OutcomeStatus.FAILED, "target_no_longer_suitable")
+    assert world.writable() == []
+
+
+async def test_one_that_was_promoted_by_an_earlier_attempt_is_compared_with_nobody() -> None:
+    world, request = await fenced()
+    await promoted(world, request)
+    world.machines["node-3"].lsn += 200
+    again = request.model_copy(update={"again": True})
+    assert (await promoted(world, again)).status is OutcomeStatus.SUCCEEDED
+    assert world.changes("promote") == ["run/2-promote-node-2"]
+
+
+async def test_where_an_order_may_be_on_its_way_a_refusal_is_waited_out() -> None:
+    world, request = await fenced()
+    world.machines["node-3"].lsn += 200
+    with pytest.raises(Unreachable, match="may be on its way"):
+        await promoted(world, request.model_copy(update={"again": True}))

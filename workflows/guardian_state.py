@@ -1,0 +1,82 @@
+"""What a guardian keeps, what it answers, and what people say to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from temporalio import workflow
+
+from .watching import Statement
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import Field
+
+    from qnwis.continuity.detection import Verdict
+    from qnwis.continuity.guardian_rules import PastRun, Pause
+    from qnwis.continuity.model import Identifier, Model
+    from qnwis.continuity.run import Assessment, RunResult
+    from qnwis.continuity.topology import NodeStatus
+
+
+class PauseRequest(Model):
+    """Switch automatic failover off."""
+
+    by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+
+
+class ResumeRequest(Model):
+    """Switch automatic failover on again."""
+
+    by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+
+
+class AcknowledgeRequest(Model):
+    """A person has looked at a run that ended: it holds no further failover back."""
+
+    run_id: str = Field(min_length=1)
+    by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+
+
+class GuardianState(Model):
+    """All that a guardian knows; what it continues as new with. To start one, `cluster_id` is enough."""
+
+    cluster_id: Identifier
+    statements: Mapping[str, Statement] = {}
+    """By vantage; one that abstains has none."""
+    abstaining: Mapping[str, str] = {}
+    changed_at: datetime | None = None
+    """When a vote last changed."""
+    history: tuple[PastRun, ...] = ()
+    last_result: RunResult | None = None
+    pause: Pause | None = None
+    watching_since: datetime | None = None
+    events_before_new: int | None = None
+    """Continue as new after this many events instead of at the server's suggestion (for tests)."""
+
+
+class GuardianView(Model):
+    """Answer of the `view` query."""
+
+    cluster_id: str
+    primary_node_id: str | None
+    verdicts: dict[str, Verdict]
+    statuses: dict[str, NodeStatus]
+    """The verdicts in the specification's words."""
+    statements: Mapping[str, Statement]
+    """By vantage, as of the last change of a status."""
+    abstaining: Mapping[str, str]
+    """Vantages that have no say now, and why."""
+    changed_at: datetime
+    """When a vote last changed."""
+    watching_since: datetime
+    pause: Pause | None
+    holding: str | None
+    """Why a primary that is called failed is not acted on now."""
+    proposal: Assessment | None
+    """Strategy manual: the plan for people."""
+    last_result: RunResult | None
+    history: tuple[PastRun, ...]

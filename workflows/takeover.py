@@ -1,0 +1,99 @@
+"""How an execution of a run learns of what the run did before it, and under which identity it acts."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from temporalio import workflow
+
+from . import options
+
+with workflow.unsafe.imports_passed_through():
+    from activities.past_runs import LookBackRequest, PastRuns
+    from qnwis.continuity.executor import Outcome
+    from qnwis.continuity.refusal import Refusal
+    from qnwis.continuity.run import Continued, FailoverRequest
+    from qnwis.continuity.takeover import (
+        Remains,
+        may_still_happen,
+        nothing_left_refusal,
+        unfinished_refusal,
+    )
+
+LINGER = timedelta(seconds=3)
+"""An activity of an execution that is gone hears of it with its next heartbeat, and ends."""
+
+
+class Takeover:
+    """The run behind this execution. A reset makes another execution of it, and so does finishing it."""
+
+    def __init__(self, request: FailoverRequest) -> None:
+        self._request = request
+        self.remains: Remains | None = None
+        self.forgot = False
+        """A reset has set this workflow back since it last looked: others may know more of the run."""
+        # Temporal gives a new seed at the point that a workflow was reset to, in every replay alike.
+        workflow.register_random_seed_callback(self._reset)
+
+    @property
+    def run_id(self) -> str:
+        """Names the run's effects, promise and record; the same in all its executions."""
+        return workflow.info().original_execution_run_id if self.remains is None else self.remains.run_id
+
+    @property
+    def request(self) -> FailoverRequest:
+        """What the run was started with."""
+        return self._request if self.remains is None else self.remains.request
+
+    @property
+    def started_at(self) -> datetime:
+        return workflow.info().start_time if self.remains is None else self.remains.started_at
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        return () if self.remains is None else self.remains.outcomes
+
+    @property
+    def stop(self) -> str | None:
+        """A run is continued because a person ended it: that person wanted it to stop."""
+        if self._request.continues is None or self.remains is None:
+            return None
+        return f"the run was {self.remains.ended}"
+
+    @property
+    def continued(self) -> Continued | None:
+        """For the record: what was interrupted, and how."""
+        if self.remains is None:
+            return None
+        return Continued(
+            execution_id=self.remains.execution_id,
+            ended=self.remains.ended,
+            outcomes=self.remains.outcomes,
+        )
+
+    async def look_back(self) -> Refusal | None:
+        """Learn what this run had done before; or why it must not begin."""
+        self.forgot = False
+        info = workflow.info()
+        found = await workflow.execute_activity_method(
+            PastRuns.look_back,
+            LookBackRequest(
+                workflow_id=info.workflow_id,
+                run_id=info.original_execution_run_id,
+                reset=info.run_id != info.original_execution_run_id,
+                continues=self._request.continues,
+            ),
+            **options.read("earlier runs of this cluster"),
+        )
+        if found is None:
+            continues = self._request.continues
+            return nothing_left_refusal(continues) if continues is not None else None
+        if self._request.continues is None and found.run_id != info.original_execution_run_id:
+            return unfinished_refusal(found)
+        self.remains = found
+        if may_still_happen(found):
+            await workflow.sleep(LINGER, summary="effects of the ended execution")
+        return None
+
+    def _reset(self, _seed: int) -> None:
+        self.forgot = True
