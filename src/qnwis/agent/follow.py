@@ -44,47 +44,54 @@ async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
             node.postgres.reload()
         else:
             await node.postgres.start()
-        theirs = await _written(node, upstream)
+        theirs = await _facts_of(node, upstream)
         if theirs is None:
-            return f"{before}; {upstream.node_id} does not answer"
-        wanted = theirs if facts is None or facts.replay_lsn is None else min(theirs, facts.replay_lsn + 1)
-        if await replays(node, wanted, STREAMS_WITHIN_S):
+            return f"{before}; {upstream.node_id} does not answer as a primary"
+        if await replays(node, theirs, STREAMS_WITHIN_S, after=facts):
             return before
         log("follow_restarts", upstream=upstream.node_id)
         await node.postgres.stop()
         await node.postgres.start()
-        if await replays(node, wanted, RESTARTED_WITHIN_S):
+        if await replays(node, theirs, RESTARTED_WITHIN_S, after=facts):
             return f"{before}; it did not stream until it was restarted"
         return f"{before}; it does not stream, nor after a restart: order a rejoin, and see postgres.log"
 
     return effect
 
 
-async def _written(node: Node, upstream: Peer) -> int | None:
-    """Up to where the upstream has written its log; None while it does not answer as a primary."""
-    assert upstream.database is not None, "the caller has checked that the upstream holds data"
-    source = Connection(upstream.database, node.postgres.database.superuser)
-    try:
-        return (await source.facts()).write_lsn
-    except DatabaseDownError:
-        return None
-    finally:
-        await source.close()
+async def replays(node: Node, theirs: Facts, within_s: float, *, after: Facts | None = None) -> bool:
+    """Whether in time it streams the upstream's timeline and has replayed up to where that was, or further
+    than it was itself at the time of `after`.
 
-
-async def replays(node: Node, wanted: int, within_s: float) -> bool:
-    """Whether it streams and has replayed up to there in time. To stream alone proves nothing: one that reads
-    its own log again and again begins to stream each time."""
+    To stream alone proves nothing: a standby begins to stream again and again, and gets nowhere.
+    """
+    assert theirs.write_lsn is not None, "the caller has checked that the upstream is a primary"
+    wanted = theirs.write_lsn
+    if after is not None and after.replay_lsn is not None:
+        wanted = min(wanted, after.replay_lsn + 1)
     clock = asyncio.get_running_loop().time
     deadline = clock() + within_s
     while node.postgres.running and clock() < deadline:
-        if _has_replayed(await node.facts(), wanted):
+        mine = await node.facts()
+        if mine is not None and streams(mine, theirs) and (mine.replay_lsn or 0) >= wanted:
             return True
         await asyncio.sleep(POLL_S)
     return False
 
 
-def _has_replayed(facts: Facts | None, wanted: int) -> bool:
-    if facts is None or not facts.streaming or facts.replay_lsn is None:
-        return False
-    return facts.replay_lsn >= wanted
+def streams(mine: Facts, theirs: Facts) -> bool:
+    """Whether it streams what the upstream writes now, not what is left of an earlier timeline."""
+    return mine.streaming and mine.timeline == theirs.timeline
+
+
+async def _facts_of(node: Node, upstream: Peer) -> Facts | None:
+    """What the upstream says of itself; None while it does not answer as a primary."""
+    assert upstream.database is not None, "the caller has checked that the upstream holds data"
+    source = Connection(upstream.database, node.postgres.database.superuser)
+    try:
+        facts = await source.facts()
+    except DatabaseDownError:
+        return None
+    finally:
+        await source.close()
+    return None if facts.in_recovery else facts

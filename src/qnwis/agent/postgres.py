@@ -83,7 +83,7 @@ class Postgres:
 
     async def start(self) -> None:
         """Start the postmaster. What an earlier one left running is ended first, for it may still write."""
-        await kill_processes_in(self.data_dir)
+        await self._clear()
         self.set_upstream(self.upstream)
         log = self.config.state_dir / "postgres.log"
         with log.open("ab") as output:
@@ -109,9 +109,15 @@ class Postgres:
                     break
                 except TimeoutError:
                     continue
-        await kill_processes_in(self.data_dir)
+        await self._clear()
         if postmaster is not None:
             await postmaster.ended.wait()
+
+    async def _clear(self) -> None:
+        """See that nothing of the database is left. Raises ProcessesRemainError."""
+        await kill_processes_in(self.data_dir)
+        # PostgreSQL takes a postmaster that was killed, but that nobody waited for yet, for a running one.
+        (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
     def replicate_to(self, standbys: Iterable[str]) -> None:
         """Count the confirmations of these standbys, from now on."""

@@ -25,7 +25,7 @@ from qnwis.continuity.refusal import Refusal
 from .database import Connection, DatabaseDownError, Facts
 from .effects import AlreadySo, Decision, EffectError, Node
 from .files import as_user, sync_directory
-from .follow import replays
+from .follow import replays, streams
 from .logs import log
 from .postgres import Postgres
 from .processes import kill_processes_in
@@ -41,10 +41,6 @@ POLL_S = 0.02
 async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted: bool) -> Decision:
     """Come back as a standby of `upstream`. `interrupted`: an earlier rejoin of this node did not finish."""
     mine, now = await node.facts(), node.postgres.upstream
-    if mine is not None and mine.streaming and now is not None and now.node_id == upstream.node_id:
-        return AlreadySo(
-            f"{node.node_id} streams from {upstream.node_id} already, on timeline {mine.timeline}"
-        )
     assert upstream.database is not None, "the caller has checked that the upstream holds data"
     source = Connection(upstream.database, node.postgres.database.superuser)
     try:
@@ -55,6 +51,11 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
         await source.close()
     if (refusal := refuse_upstream(node.node_id, upstream.node_id, mine, theirs)) is not None:
         return refusal
+    same = now is not None and now.node_id == upstream.node_id
+    if same and mine is not None and streams(mine, theirs):
+        return AlreadySo(
+            f"{node.node_id} streams from {upstream.node_id} already, on timeline {mine.timeline}"
+        )
 
     async def effect() -> str:
         node.postgres.keep_standby()
@@ -126,10 +127,9 @@ async def _is_standby(postgres: Postgres) -> bool:
 
 async def _comes_back(node: Node, upstream: Peer, theirs: Facts) -> bool:
     """Start the standby as it is, and see whether it replays what the upstream has; else stop it again."""
-    assert theirs.write_lsn is not None, "the caller has checked that the upstream is a primary"
     node.postgres.set_upstream(upstream)
     await node.postgres.start()
-    if await replays(node, theirs.write_lsn, COMES_BACK_WITHIN_S):
+    if await replays(node, theirs, COMES_BACK_WITHIN_S):
         return True
     await node.postgres.stop()
     return False

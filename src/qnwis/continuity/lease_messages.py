@@ -23,9 +23,9 @@ class LeaseTerms(Model):
     """How often a holder asks."""
     drift_margin: float = Field(default=0.01, ge=0, lt=1)
     """Share of the duration by which the holder's clock may lag behind a grantor's while a lease lasts."""
-    stop_margin_s: float = Field(default=0.1, ge=0)
+    stop_margin_s: float = Field(default=0.15, ge=0)
     """So long before its lease ends a holder begins to end its database: what that takes, and by how much it
-    can be late. Measured by `tests/bench/stopping.py`."""
+    can be late. Twice what `tests/bench/stopping.py` measured at most on two loaded cores, 75 ms."""
     reserve_s: float = Field(default=10.0, ge=0)
     """How long a promise to a run keeps the former holder from taking the lease up again by itself: the time
     in which a run promotes, withdraws or promises again. Not a matter of safety."""

@@ -169,7 +169,7 @@ async def test_a_crashed_standby_is_never_left_to_recover_by_itself(scene: Scene
 
     receipt = await scene.order(scene.standby, scene.rejoin(scene.primary))
 
-    assert receipt.changed and "was a standby" in receipt.detail
+    assert receipt.changed and "was a standby" in receipt.detail, scene.standby.logs()
     await until_rows(scene.standby, "while it was away")
     log = (scene.standby.folder / "state" / "postgres.log").read_text()
     assert "incorrect prev-link" not in log
