@@ -1,7 +1,8 @@
 """Hours in seconds: Temporal's time-skipping server, and a watch that fits its clock.
 
 The server's clock jumps to the next timer whenever it may (`Hours.pass_by`), but never while an activity
-runs. So the guardian's real watch, one long activity, would stop the clock; `PatientWatch` takes its place.
+runs. So the guardian's real watches, long activities, would stop the clock; `PatientWatch` and `OwnRuns` take
+their place.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pytest
 from temporalio import activity, workflow
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.client import Client
 from temporalio.client import Interceptor as ClientInterceptor
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
@@ -34,9 +36,12 @@ from temporalio.worker import (
 
 from activities.beats import LIVE, NodeVote
 from activities.health import WatchReport, WatchRequest
+from activities.past_runs import LookBackRequest, RunsReport, WatchRunsRequest
+from activities.run_history import LOOK_BACK
 from qnwis.continuity.heartbeat import NodeDetector, observe
+from qnwis.continuity.takeover import Remains
 from qnwis.lab.layout import claimed_block
-from workers.wiring import workers_for
+from workers import wiring
 from workflows.names import SEARCH_ATTRIBUTES, vantage_queue
 
 from .conftest import CACHE, Stage
@@ -126,10 +131,34 @@ class PatientWatch:
             votes[node.node_id] = NodeVote(detector=detector)
         told = {node_id: vote.detector.status for node_id, vote in before.items()}
         if told == {node_id: vote.detector.status for node_id, vote in votes.items()}:
-            raise ApplicationError(
-                "nothing has changed", next_retry_delay=BEAT, category=ApplicationErrorCategory.BENIGN
-            )
+            raise nothing_has_changed()
         return WatchReport(vantage=request.vantage, votes=votes)
+
+
+class OwnRuns:
+    """The cluster's past runs where nobody but the guardian starts any: it hears of those from its children.
+
+    The real ones are listed, which this server cannot do.
+    """
+
+    def __init__(self, client: Client) -> None:
+        pass
+
+    @activity.defn(name=LOOK_BACK)
+    async def look_back(self, asked: LookBackRequest) -> Remains | None:
+        return None
+
+    @activity.defn
+    async def watch_runs(self, asked: WatchRunsRequest) -> RunsReport:
+        if asked.seen is None:
+            return RunsReport(seen="none")
+        raise nothing_has_changed()
+
+
+def nothing_has_changed() -> ApplicationError:
+    return ApplicationError(
+        "nothing has changed", next_retry_delay=BEAT, category=ApplicationErrorCategory.BENIGN
+    )
 
 
 class Notes:
@@ -202,7 +231,8 @@ async def hours(home: Path, **policy: object) -> AsyncIterator[Hours]:
         notes = Notes()
         stage = Stage.set(client, home, notifier=notes, **policy)
         unwatched = stage.settings.model_copy(update={"vantages": ()})
-        (runbooks,) = workers_for(client, unwatched, stage.providers)
+        running.enter_context(pytest.MonkeyPatch.context()).setattr(wiring, "PastRuns", OwnRuns)
+        (runbooks,) = wiring.workers_for(client, unwatched, stage.providers)
         watch = PatientWatch(stage.world).watch
         vantage = Worker(client, task_queue=vantage_queue(stage.settings.vantages[0]), activities=[watch])
         await running.enter_async_context(runbooks)
