@@ -54,7 +54,7 @@ from .postgres import APP, APP_DATABASE, REPLICATOR, SUPERUSER, Installation, fi
 from .processes import Processes, Started, python_module
 from .procfs import identity, kill_inside
 from .shape import SERVICE, SERVICE_NAME, THREE_NODES, TTL_S, ZONE, Shape, lab_cluster, lab_policy
-from .state import LabState, read_state, write_state
+from .state import AnotherVersionError, LabState, read_state, write_state
 from .temporal_server import PROCESS_NAME as TEMPORAL
 from .temporal_server import stop_server
 from .waiting import not_streaming, until_none
@@ -324,8 +324,14 @@ def _pinned(node: Node) -> str:
 
 def _clear(folder: Folder) -> None:
     """Stop and remove an earlier lab that nobody owns. Raises LabError when it is somebody's, or no lab."""
-    state = read_state(folder)
     processes = Processes(folder.processes, folder.logs)
+    try:
+        state = read_state(folder)
+    except AnotherVersionError:
+        if any(started.alive for started in processes.all()):
+            raise
+        _remove(folder, processes)
+        return
     if state is None:
         if any(folder.root.iterdir()):
             raise LabError(f"{folder.root} holds files and no lab; give an empty or new directory")
@@ -344,6 +350,10 @@ def _clear(folder: Folder) -> None:
             f"the lab in {folder.root} belongs to process {state.owner_pid}, which is running; "
             "end that one, or give another directory"
         )
+    _remove(folder, processes)
+
+
+def _remove(folder: Folder, processes: Processes) -> None:
     _stop_processes(folder, processes)
     unmount_all(folder.root)
     for path in (folder.config, folder.logs, folder.nodes, folder.processes, folder.run, folder.secrets):

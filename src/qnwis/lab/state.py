@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pydantic import ValidationError
+
 from qnwis.continuity.model import Model
 
+from .errors import LabError
 from .layout import Block, Folder
 
 
@@ -21,12 +24,21 @@ class LabState(Model):
     temporal_ui: str | None = None
 
 
+class AnotherVersionError(LabError):
+    """The lab was made by another version of this project."""
+
+
 def read_state(folder: Folder) -> LabState | None:
-    """None where there is no lab."""
+    """None where there is no lab. Raises AnotherVersionError."""
     try:
         return LabState.model_validate_json(folder.state_file.read_text())
     except FileNotFoundError:
         return None
+    except ValidationError as error:
+        raise AnotherVersionError(
+            f"the lab in {folder.root} was made by another version ({error.errors()[0]['msg']}); end it with"
+            " that one, or make a new one here"
+        ) from error
 
 
 def write_state(folder: Folder, state: LabState) -> None:

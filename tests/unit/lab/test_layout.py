@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from qnwis.lab.errors import LabError
-from qnwis.lab.layout import AGENT_PORT, DNS_PORT, claimed_block, prepare_directory, write_secret
+from qnwis.lab.layout import AGENT_PORT, DNS_PORT, Folder, claimed_block, prepare_directory, write_secret
+from qnwis.lab.state import AnotherVersionError, read_state
 
 
 def test_labs_that_start_at_once_get_different_blocks() -> None:
@@ -55,3 +56,9 @@ def test_a_secret_is_its_owners_alone_and_never_overwritten(tmp_path: Path) -> N
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with pytest.raises(FileExistsError):
         write_secret(path, "other")
+
+
+def test_a_lab_of_another_version_is_told_and_not_misread(tmp_path: Path) -> None:
+    Folder(tmp_path).state_file.write_text('{"block": 3, "cluster_id": "lab-3"}')
+    with pytest.raises(AnotherVersionError, match="was made by another version"):
+        read_state(Folder(tmp_path))
