@@ -13,6 +13,7 @@ import pytest
 
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.evidence import NodeState
+from qnwis.continuity.lease_messages import LastGrant
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 
@@ -41,7 +42,7 @@ async def test_a_crashed_database_gives_its_lease_up_at_once_and_comes_back_if_n
         ended = await after_each(events, scene.primary, lambda state: state.database_ended)
         assert (ended.database_up, ended.restarting) == (False, False)
         assert "[database_ended]" in (ended.why_down or "")
-        await until_released(scene.standby, scene.other)
+        await until_released(scene.standby, scene.other, epoch=epoch)
         back = await after_each(events, scene.primary, lambda state: state.writable)
     assert back.epoch > epoch
     assert (back.database_ended, back.restarting) == (False, False)
@@ -192,12 +193,19 @@ async def after_each(
             return state
 
 
-async def until_released(*members: TestNode) -> None:
-    """Returns when these agents have the release of their last grant on their disks."""
+async def until_released(*members: TestNode, epoch: int | None = None) -> None:
+    """Returns when these agents have the release of their last grant on their disks; or, with `epoch`, a grant
+    of a later one, which whoever returned by itself is given only after that."""
     async with asyncio.timeout(30):
         for member in members:
-            while (granted := member.grants().granted) is None or not granted.released:
+            while not _is_over(member.grants().granted, epoch):
                 await asyncio.sleep(0.01)
+
+
+def _is_over(granted: LastGrant | None, epoch: int | None) -> bool:
+    if granted is None:
+        return False
+    return granted.released or (epoch is not None and granted.epoch > epoch)
 
 
 @contextlib.asynccontextmanager
