@@ -194,8 +194,8 @@ async def after_each(
 
 
 async def until_released(*members: TestNode, epoch: int | None = None) -> None:
-    """Returns when these agents have the release of their last grant on their disks; or, with `epoch`, a grant
-    of a later one, which whoever returned by itself is given only after that."""
+    """Returns when these agents have the release of their last grant on their disks; or, with `epoch`, a
+    grant of a later one, which whoever returned by itself is given only after that."""
     async with asyncio.timeout(30):
         for member in members:
             while not _is_over(member.grants().granted, epoch):
