@@ -6,6 +6,10 @@ a file that cannot be used; 3 refused by a rule, nothing changed; 4 nobody answe
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
+
 import typer
 
 from . import audit, guardian, lab, member
@@ -34,7 +38,17 @@ app.add_typer(lab.app, name="lab")
 
 
 def main() -> None:
-    app()
+    """Ends without Python's own clean-up: a thread of Temporal's client that still runs would abort that, and
+    the exit code would be lost."""
+    code = 0
+    try:
+        app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
