@@ -83,20 +83,20 @@ async def run(config: AgentConfig, path: Path) -> None:
     leases, journal = Leases(config, peers, speaker), Journal(state_dir / "journal.jsonl")
     members = Members(config, leases, peers, speaker)
 
-    node = keeper = receiving = None
+    node = keeper = None
     if config.database is not None:
         connection = Connection(config.database, config.database.superuser)
         postgres = Postgres(config, config.database, peers)
         postgres.replicate_to(members.standbys)
         guarding = Guarding(postgres.data_dir, state_dir / "guard.log")
         leases.on_until = guarding.tell
-        node = Node(config.node_id, postgres, connection, leases, guarding)
         receiving = Receiving(postgres, connection, state_dir, config.lease.reserve_s)
-    reporter = Reporter(config, leases, node, receiving)
+        node = Node(config.node_id, postgres, connection, leases, guarding, receiving)
+    reporter = Reporter(config, leases, node)
     leases.on_epoch = reporter.epoch_changed
-    orders = Orders(config, peers, leases, journal, node, receiving)
+    orders = Orders(config, peers, leases, journal, node)
     checks = Checks(config, reporter, node.postgres if node is not None else None)
-    app = make_app(checks, reporter, orders, journal, leases, members, receiving)
+    app = make_app(checks, reporter, orders, journal, leases, members, node)
     if node is not None:
         members.on_change = lambda: node.postgres.replicate_to(members.standbys)
         node.postgres.on_change = reporter.database_changed

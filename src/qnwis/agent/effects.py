@@ -20,6 +20,7 @@ from .guarding import Guarding
 from .lease import Leases
 from .postgres import Postgres
 from .processes import processes_in
+from .receiving import Receiving
 
 PROMOTE_AGAIN_S = 0.15
 """PostgreSQL can miss a promotion for 5 s when its startup process sleeps; a second request wakes it."""
@@ -53,6 +54,7 @@ class Node:
     connection: Connection
     leases: Leases
     guarding: Guarding
+    receiving: Receiving
 
     async def hand_over(self) -> None:
         """Give the lease up, after the database was stopped: what it wrote is another's to continue."""

@@ -32,7 +32,7 @@ async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
             values={"node_id": node.node_id, "upstream": upstream.node_id},
             remedy="Order a rejoin, which rewinds it to the upstream's history",
         )
-    now = node.postgres.upstream
+    now = node.receiving.upstream
     same = now is not None and now.node_id == upstream.node_id
     if same and facts is not None and facts.streaming:
         return AlreadySo(f"{node.node_id} follows {upstream.node_id} already")

@@ -16,7 +16,6 @@ from .journal import Journal, Line, Mark
 from .lease import Leases
 from .logs import log
 from .peers import Peers
-from .receiving import Receiving
 from .rejoin import rejoin
 
 
@@ -30,7 +29,6 @@ class Orders:
         leases: Leases,
         journal: Journal,
         node: Node | None,
-        receiving: Receiving | None,
     ) -> None:
         """`node` is None for a witness."""
         self.lock = asyncio.Lock()
@@ -39,7 +37,6 @@ class Orders:
         self._leases = leases
         self._journal = journal
         self._node = node
-        self._receiving = receiving
 
     async def obey(self, order: AnyOrder) -> Receipt | Refusal:
         """Carry the order out. A Refusal means that nothing was changed.
@@ -112,8 +109,8 @@ class Orders:
         return refusal
 
     def _done(self, order: AnyOrder, detail: str, *, changed: bool) -> Receipt:
-        if self._receiving is not None:
-            self._receiving.forget()
+        if self._node is not None:
+            self._node.receiving.forget()
         receipt = Receipt(
             effect_id=order.effect_id, changed=changed, epoch=order.epoch, detail=detail, at=datetime.now(UTC)
         )

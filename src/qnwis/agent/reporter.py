@@ -12,7 +12,6 @@ from .database import ConnectionsExhaustedError, DatabaseDownError, Facts
 from .effects import Node
 from .events import Events
 from .lease import Leases
-from .receiving import Receiving
 
 LOOK_EVERY_S = 0.5
 """How often a change that nobody ordered (a restart, a promotion by hand) is looked for."""
@@ -34,11 +33,8 @@ class Report:
 class Reporter:
     """Looks at the database for everyone who asks; whoever looks, watchers hear of a change."""
 
-    def __init__(
-        self, config: AgentConfig, leases: Leases, node: Node | None, receiving: Receiving | None
-    ) -> None:
-        """`node` and `receiving` are None for a witness."""
-        self._receiving = receiving
+    def __init__(self, config: AgentConfig, leases: Leases, node: Node | None) -> None:
+        """`node` is None for a witness."""
         self._config = config
         self._leases = leases
         self._node = node
@@ -107,7 +103,7 @@ class Reporter:
 
     def _state(self, facts: Facts | None = None) -> NodeState:
         postgres = self._node.postgres if self._node is not None else None
-        upstream = self._receiving.upstream if self._receiving is not None else None
+        upstream = self._node.receiving.upstream if self._node is not None else None
         base = NodeState(
             node_id=self._config.node_id,
             role=self._config.role,

@@ -30,12 +30,11 @@ from qnwis.continuity.orders import AnyOrder
 from qnwis.continuity.refusal import Refusal
 
 from .checks import Checks, Health
-from .effects import EffectError
+from .effects import EffectError, Node
 from .journal import Journal, Line
 from .lease import Leases
 from .members import Adopted, Members, Proposed
 from .orders import Orders
-from .receiving import Receiving
 from .reporter import Reporter
 
 M = TypeVar("M", bound=Model)
@@ -56,9 +55,9 @@ def make_app(
     journal: Journal,
     leases: Leases,
     members: Members,
-    receiving: Receiving | None,
+    node: Node | None,
 ) -> web.Application:
-    """The web application over the parts given; `receiving` is None for a witness."""
+    """The web application over the parts given; `node` is None for a witness."""
 
     async def live(_: web.Request) -> web.Response:
         return _json(checks.live())
@@ -89,13 +88,13 @@ def make_app(
 
     async def promise(asked: PromiseRequest) -> Model:
         answer = leases.promise(asked)
-        if receiving is None or isinstance(answer, Refusal) or asked.former_holder is not None:
+        if node is None or isinstance(answer, Refusal) or asked.former_holder is not None:
             return answer
-        return await receiving.hold() or answer
+        return await node.receiving.hold() or answer
 
     def withdraw(withdrawal: Withdrawal) -> Model:
-        if leases.withdrawn(withdrawal.epoch, withdrawal.run_id) and receiving is not None:
-            receiving.go_on()
+        if leases.withdrawn(withdrawal.epoch, withdrawal.run_id) and node is not None:
+            node.receiving.go_on()
         return withdrawal
 
     def release(release: Release) -> Model:
