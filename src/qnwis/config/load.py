@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from qnwis.continuity.access import People, Rbac, RbacFile
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.topology import Cluster, broken_rules
 
@@ -30,6 +31,16 @@ def load_cluster(path: Path) -> Cluster:
 def load_policy(path: Path) -> Policy:
     """The policy in `path`. Raises ConfigError."""
     return validated(Policy, read_yaml(path))
+
+
+def load_rbac(path: Path) -> Rbac:
+    """Roles and approval workflows in `path`. Raises ConfigError."""
+    return validated(RbacFile, read_yaml(path)).rbac
+
+
+def load_people(path: Path) -> People:
+    """The people in `path`. Raises ConfigError."""
+    return validated(People, read_yaml(path))
 
 
 def validated(

@@ -1,0 +1,153 @@
+"""Access: who may do what. Roles and approval workflows as `config/rbac/continuity.yaml` has them, people as
+`config/continuity/people.yaml` has them.
+
+Source: specification, "Access Control & RBAC". Missing means no: an unknown person, role or permission
+allows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from .model import Identifier, Model
+
+EVERYTHING = "continuity:*"
+
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
+"""`ed25519:` and the 32 bytes of the key in base64."""
+
+
+class Deed(StrEnum):
+    """What a person does to a run, a guardian or a cluster, and proves by a token signed for it."""
+
+    START = "start"
+    APPROVE = "approve"
+    REJECT = "reject"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+    SKIP = "skip"
+    ACKNOWLEDGE = "acknowledge"
+    OVERRIDE = "override"
+
+
+PERMISSIONS: Mapping[Deed, str] = {
+    Deed.START: "continuity:trigger_manual_failover",
+    Deed.PAUSE: "continuity:trigger_manual_failover",
+    Deed.RESUME: "continuity:trigger_manual_failover",
+    Deed.ABORT: "continuity:trigger_manual_failover",
+    Deed.SKIP: "continuity:trigger_manual_failover",
+    Deed.ACKNOWLEDGE: "continuity:trigger_manual_failover",
+    Deed.OVERRIDE: "continuity:emergency_override",
+}
+"""What a deed needs. A vote needs none: the approval workflow names the roles that may cast it."""
+
+
+class Role(Model):
+    name: Identifier
+    permissions: tuple[str, ...] = ()
+    description: str = ""
+
+    def allows(self, permission: str) -> bool:
+        return permission in self.permissions or EVERYTHING in self.permissions
+
+
+SRE_ONCALL = Role(
+    name="sre_oncall",
+    permissions=("continuity:read_status", "continuity:view_audit", "continuity:list_plans"),
+    description="Reads like a viewer, and votes where an approval workflow allows the role",
+)
+"""The specification lets this role approve and does not define it; a file that does goes before."""
+
+
+class ApprovalWorkflow(Model):
+    """How many people of which roles must agree within which time."""
+
+    required_approvers: int = Field(ge=1)
+    allowed_roles: tuple[Identifier, ...] = Field(min_length=1)
+    timeout_sec: float = Field(gt=0)
+    """The approval window, seconds."""
+
+
+class Rbac(Model):
+    """Roles and approval workflows."""
+
+    roles: tuple[Role, ...]
+    approval_workflows: Mapping[Identifier, ApprovalWorkflow] = {}
+
+    def role(self, name: str) -> Role | None:
+        found = next((role for role in self.roles if role.name == name), None)
+        return SRE_ONCALL if found is None and name == SRE_ONCALL.name else found
+
+    @model_validator(mode="after")
+    def _roles_exist(self) -> Self:
+        known = {SRE_ONCALL.name, *(role.name for role in self.roles)}
+        for name, workflow in self.approval_workflows.items():
+            unknown = sorted(set(workflow.allowed_roles) - known)
+            if unknown:
+                raise ValueError(
+                    f"approval_workflows.{name}.allowed_roles names {', '.join(unknown)}; expected roles that"
+                    f" this file defines: {', '.join(sorted(known))}"
+                )
+        return self
+
+
+class RbacFile(Model):
+    """The content of `config/rbac/continuity.yaml`."""
+
+    rbac: Rbac
+
+
+class Person(Model):
+    """Somebody who may prove to be it by a signature."""
+
+    name: str = Field(min_length=1)
+    """As records and approvals name them, for example an address."""
+    roles: tuple[Identifier, ...] = Field(min_length=1)
+    public_key: PublicKey
+
+
+class People(Model):
+    """The content of `config/continuity/people.yaml`."""
+
+    people: tuple[Person, ...] = ()
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        for what in ("name", "public_key"):
+            values = [getattr(person, what) for person in self.people]
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise ValueError(
+                    f"{what} {twice[0]} is there twice; expected each person once, with a key of their own"
+                )
+        return self
+
+    def named(self, name: str) -> Person | None:
+        return next((person for person in self.people if person.name == name), None)
+
+
+class Access(Model):
+    """Both files together: what a decision about a person is made from."""
+
+    rbac: Rbac
+    people: People = People()
+
+    def allows(self, person: Person, deed: Deed) -> bool:
+        """Whether one of the person's roles gives the permission that the deed needs."""
+        permission = PERMISSIONS.get(deed)
+        return permission is not None and any(
+            role is not None and role.allows(permission) for role in map(self.rbac.role, person.roles)
+        )
+
+    def voters(self, workflow: ApprovalWorkflow, *, initiator: str) -> tuple[Person, ...]:
+        """Who may vote in a window of this workflow."""
+        return tuple(
+            person
+            for person in self.people.people
+            if person.name != initiator and set(person.roles) & set(workflow.allowed_roles)
+        )

@@ -1,0 +1,115 @@
+"""Approvals: a window in which the right people say yes to one plan, named by its digest.
+
+The initiator never counts, each person counts once, one rejection ends it, and a vote for another digest is
+none. When the window is over without enough votes it has expired, and nothing is changed.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from pydantic import AwareDatetime
+
+from .access import ApprovalWorkflow, Person
+from .model import Model
+from .refusal import Refusal
+
+
+class Standing(StrEnum):
+    """How a window stands."""
+
+    OPEN = "open"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+
+class Vote(Model):
+    """One person's word on one plan."""
+
+    person: str
+    roles: tuple[str, ...]
+    """Those that allowed it, when it was cast."""
+    approve: bool
+    reason: str = ""
+    at: AwareDatetime
+
+
+class Window(Model):
+    """One approval window, from its opening to its end."""
+
+    name: str
+    """Of the approval workflow, for example `manual_failover`."""
+    workflow: ApprovalWorkflow
+    digest: str
+    """The plan that is voted on; no other."""
+    initiator: str
+    opened_at: AwareDatetime
+    extended_s: float = 0.0
+    votes: tuple[Vote, ...] = ()
+
+    @property
+    def closes_at(self) -> datetime:
+        return self.opened_at + timedelta(seconds=self.workflow.timeout_sec + self.extended_s)
+
+    @property
+    def approvals(self) -> int:
+        return sum(vote.approve for vote in self.votes)
+
+    def standing(self, now: datetime) -> Standing:
+        """A decision that was made in time stays made."""
+        if any(not vote.approve for vote in self.votes):
+            return Standing.REJECTED
+        if self.approvals >= self.workflow.required_approvers:
+            return Standing.APPROVED
+        return Standing.OPEN if now < self.closes_at else Standing.EXPIRED
+
+
+def cast(
+    window: Window, person: Person, *, digest: str, approve: bool, reason: str, now: datetime
+) -> Window | Refusal:
+    """The window with this person's vote. The rules, in the order in which they refuse."""
+    standing = window.standing(now)
+    if standing is not Standing.OPEN:
+        return _refused(
+            "window_closed",
+            f"The window {window.name} is {standing}",
+            {"closes_at": window.closes_at.isoformat(), "standing": standing.value},
+            "Start the run again.",
+        )
+    if digest != window.digest:
+        return _refused(
+            "another_digest",
+            f"The vote is for {digest}, and the plan that waits is {window.digest}",
+            {"voted": digest, "digest": window.digest},
+            "Look at the plan that waits, and vote on its digest.",
+        )
+    if person.name == window.initiator:
+        return _refused(
+            "initiator_excluded",
+            f"{person.name} started this run, and cannot approve or reject it",
+            {"initiator": window.initiator},
+            "Let somebody else vote; the initiator can abort the run.",
+        )
+    allowed = tuple(role for role in person.roles if role in window.workflow.allowed_roles)
+    if not allowed:
+        return _refused(
+            "role_not_allowed",
+            f"{person.name} ({', '.join(person.roles)}) may not vote in {window.name}",
+            {"roles": [*person.roles], "allowed_roles": [*window.workflow.allowed_roles]},
+            f"Let somebody with one of the roles {', '.join(window.workflow.allowed_roles)} vote.",
+        )
+    if any(vote.person == person.name for vote in window.votes):
+        return _refused(
+            "voted_already",
+            f"{person.name} has voted already; each person counts once",
+            {"person": person.name},
+            "Let another person vote.",
+        )
+    vote = Vote(person=person.name, roles=allowed, approve=approve, reason=reason, at=now)
+    return window.model_copy(update={"votes": (*window.votes, vote)})
+
+
+def _refused(rule: str, message: str, values: dict[str, str | list[str]], remedy: str) -> Refusal:
+    return Refusal(rule=rule, message=message, values={**values}, remedy=remedy)

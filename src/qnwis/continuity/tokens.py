@@ -1,0 +1,121 @@
+"""Tokens: a person's proof of one deed, signed with their own key for that deed alone.
+
+A token says who does what to which run, over which content, until when. Taken out of its place (another run,
+another plan, another deed, later) it proves nothing. A name without a token is only a claim.
+
+Pure: the check of a signature comes in as a function, the time as a value.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Callable
+from datetime import datetime
+
+from pydantic import AwareDatetime, Field
+
+from .access import Access, Deed, Person
+from .model import Identifier, Model, canonical_json
+from .refusal import Refusal
+
+LONGEST_S = 3600.0
+"""A token that would be good for longer is refused: it would outlive what was meant."""
+
+Verify = Callable[[str, bytes, bytes], bool]
+"""Whether (public key, signature, message) fit together."""
+
+
+class Claim(Model):
+    """What is signed, as canonical JSON."""
+
+    person: str = Field(min_length=1)
+    deed: Deed
+    cluster_id: Identifier
+    run_id: str | None = None
+    """Temporal run id of the run it is about; None to start one and for the guardian."""
+    digest: str | None = None
+    """Of the plan, or of the request that starts a run; None where there is no content."""
+    nonce: str = Field(min_length=16)
+    """Never used before by this person, so that a repeated token shows."""
+    expires_at: AwareDatetime
+
+    def message(self) -> bytes:
+        return canonical_json(self).encode()
+
+
+class Token(Model):
+    claim: Claim
+    signature: str
+    """Ed25519 over the claim's message, base64."""
+
+
+class Expected(Model):
+    """The one deed that a token has to be for."""
+
+    deed: Deed
+    cluster_id: Identifier
+    run_id: str | None = None
+    digest: str | None = None
+
+
+def proved(
+    token: Token | None, expected: Expected, access: Access, now: datetime, verify: Verify
+) -> Person | Refusal:
+    """Who did it, if the token proves that; the rules in the order in which they refuse."""
+    if token is None:
+        return _refused(
+            "token_missing", f"{expected.deed} needs a signed token; a name is only a claim", expected
+        )
+    claim = token.claim
+    person = access.people.named(claim.person)
+    if person is None:
+        return _refused("person_unknown", f"{claim.person} is not in people.yaml", expected)
+    if not verify(person.public_key, _signature(token), claim.message()):
+        return _refused("token_forged", f"The signature is not one of {claim.person}'s key", expected)
+    misfit = _misfit(claim, expected)
+    if misfit is not None:
+        return _refused("token_for_another", f"The token of {claim.person} is for {misfit}", expected)
+    left_s = (claim.expires_at - now).total_seconds()
+    if left_s <= 0:
+        return _refused("token_expired", f"The token ended at {claim.expires_at.isoformat()}", expected)
+    if left_s > LONGEST_S:
+        return _refused("token_too_long", f"The token would be good for {left_s:.0f} s", expected)
+    return person
+
+
+def permitted(person: Person, deed: Deed, access: Access) -> Refusal | None:
+    """Why the person may not do it, for deeds that need a permission (votes have their window's rules)."""
+    if access.allows(person, deed):
+        return None
+    return Refusal(
+        rule="permission_missing",
+        message=f"{person.name} ({', '.join(person.roles)}) may not {deed}",
+        values={"person": person.name, "roles": [*person.roles], "deed": deed.value},
+        remedy="Let somebody with a role that allows it do this (config/rbac/continuity.yaml).",
+    )
+
+
+def _misfit(claim: Claim, expected: Expected) -> str | None:
+    """The first field in which the claim is about something else."""
+    for name in ("deed", "cluster_id", "run_id", "digest"):
+        found, wanted = getattr(claim, name), getattr(expected, name)
+        if found != wanted:
+            return f"{name} {found}, not {wanted}"
+    return None
+
+
+def _signature(token: Token) -> bytes:
+    try:
+        return b64decode(token.signature, validate=True)
+    except (Base64Error, ValueError):
+        return b""
+
+
+def _refused(rule: str, message: str, expected: Expected) -> Refusal:
+    return Refusal(
+        rule=rule,
+        message=message,
+        values=expected.model_dump(mode="json", exclude_none=True),
+        remedy=f"Sign it anew for exactly this: `qnwis-continuity {expected.deed}`.",
+    )

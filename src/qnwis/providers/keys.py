@@ -1,0 +1,81 @@
+"""People's keys: Ed25519 pairs that sign one claim each. The private key never leaves its owner's file."""
+
+from __future__ import annotations
+
+import os
+from base64 import b64decode, b64encode
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from qnwis.continuity.tokens import Claim, Token
+
+PREFIX = "ed25519:"
+
+
+class KeyFileError(Exception):
+    """A key file cannot be used; the text names it and what to do."""
+
+
+def new_key() -> Ed25519PrivateKey:
+    return Ed25519PrivateKey.generate()
+
+
+def public_key_of(key: Ed25519PrivateKey) -> str:
+    """The public half as people.yaml has it."""
+    raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return PREFIX + b64encode(raw).decode()
+
+
+def sign_claim(claim: Claim, key: Ed25519PrivateKey) -> Token:
+    return Token(claim=claim, signature=b64encode(key.sign(claim.message())).decode())
+
+
+def verify(public_key: str, signature: bytes, message: bytes) -> bool:
+    """Whether the signature is this key's for the message (a `tokens.Verify`)."""
+    raw = b64decode(public_key.removeprefix(PREFIX))
+    try:
+        Ed25519PublicKey.from_public_bytes(raw).verify(signature, message)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def write_key(path: Path, key: Ed25519PrivateKey) -> None:
+    """Write a private key that only its owner may read. Raises KeyFileError; never replaces one."""
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(pem)
+    except FileExistsError:
+        raise KeyFileError(f"{path}: exists; a key is never replaced. Give another --key") from None
+    except OSError as error:
+        raise KeyFileError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def read_key(path: Path) -> Ed25519PrivateKey:
+    """Raises KeyFileError; a key that others can read is refused, as ssh does."""
+    try:
+        mode, pem = path.stat().st_mode, path.read_bytes()
+    except OSError as error:
+        raise KeyFileError(
+            f"{path}: cannot be read ({error.strerror}); make a key with `qnwis-continuity people key`"
+        ) from error
+    if mode & 0o077:
+        raise KeyFileError(f"{path}: mode {mode & 0o777:04o}; others can read it. chmod 600 {path}")
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError) as error:
+        raise KeyFileError(f"{path}: is not a PEM private key ({error})") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise KeyFileError(f"{path}: is not an Ed25519 key")
+    return key
