@@ -20,14 +20,17 @@ from activities.fencing import Fencing
 from activities.health import Health
 from activities.notification import Notifications
 from activities.past_runs import PastRuns
+from activities.people import People
 from activities.planning import Planning
 from activities.promotion import Promotion
 from activities.verification import Verification
+from qnwis.config.access import AccessFiles
 from qnwis.config.registry import Registry
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
 from qnwis.providers.dns import Dns, Rfc2136Dns
 from qnwis.providers.fencing import Hook, PowerHook
 from qnwis.providers.nodes import HttpNodes, Nodes
+from qnwis.providers.nonces import Nonces, SqliteNonces
 from qnwis.providers.notifier import LogNotifier, Notifier
 from qnwis.transport import Transport
 from workflows.guardian import Guardian
@@ -54,6 +57,7 @@ class Providers:
     hook: Hook
     audit: AuditStore
     notifier: Notifier
+    nonces: Nonces
 
 
 def workers_of(client: Client, settings: WorkerSettings) -> Sequence[Worker]:
@@ -77,12 +81,14 @@ def providers_for(settings: WorkerSettings) -> Providers:
             settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
         ),
         notifier=LogNotifier(),
+        nonces=SqliteNonces(settings.state_dir / "nonces.sqlite"),
     )
 
 
 def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]:
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
     past_runs = PastRuns(client)
+    people = People(AccessFiles(p.registry.directory), p.nonces)
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     return [
         evidence.load_cluster,
@@ -100,6 +106,8 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         dns.preview_flip,
         past_runs.look_back,
         past_runs.watch_runs,
+        people.prove,
+        people.open_window,
         Verification(p.nodes, p.dns).verify,
         Audit(p.audit).record,
         Notifications(p.notifier).notify,

@@ -13,6 +13,7 @@ from . import options
 
 with workflow.unsafe.imports_passed_through():
     from activities.notification import Notification, Notifications
+    from qnwis.continuity.approvals import PendingApproval
     from qnwis.continuity.guardian_rules import PastRun
     from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunResult
 
@@ -44,6 +45,16 @@ class Announcements:
                 timeout=PATIENCE,
                 timeout_summary="patience with the channels",
             )
+
+    def approval_pending(self, pending: PendingApproval) -> None:
+        """Say what waits for whom, until when, and what to type."""
+        window = pending.window
+        self._send(
+            "waits for approval",
+            f"{pending.plan.primary_node_id} → {pending.plan.failover_target_id}, {window.digest}:"
+            f" {', '.join(pending.voters)} may vote until {window.closes_at:%H:%M:%S} UTC:"
+            f" qnwis-continuity approve {self._request.cluster_id}",
+        )
 
     async def tell_guardian(self, guardian: str, run: PastRun) -> None:
         """Let the guardian count a run that it did not start. A cluster may be without a guardian."""

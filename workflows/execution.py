@@ -106,6 +106,11 @@ class Execution:
         ids = {action.action_id for action in self._plan.actions if action.kind == kind}
         return next((outcome for outcome in self.outcomes if outcome.action_id in ids), None)
 
+    @property
+    def fence(self) -> Outcome | None:
+        """What is known of the old primary's right to serve."""
+        return self.outcome_of("fence_primary")
+
     def _register(self, outcome: Outcome) -> None:
         self._log.append(outcome)
 

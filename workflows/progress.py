@@ -10,6 +10,7 @@ from datetime import datetime
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
+    from qnwis.continuity.approvals import PendingApproval
     from qnwis.continuity.executor import Outcome, OutcomeStatus
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.run import (
@@ -63,6 +64,20 @@ class Progress:
         self._began: dict[str, datetime] = {}
         self.outcomes: Sequence[Outcome] = ()
         self.plan_digest: str | None = None
+        self.approval: PendingApproval | None = None
+
+    @property
+    def approval_workflow(self) -> str | None:
+        """Which one the runbook's runs await."""
+        return self._runbook.approval_workflow
+
+    def show_approval(self, pending: PendingApproval | None) -> None:
+        """What waits for votes; None when nothing does any more."""
+        self.approval = pending
+        if pending is not None:
+            self.note("approval", _asked(pending))
+        else:
+            self.refresh()
 
     @contextlib.asynccontextmanager
     async def step(self, name: str) -> AsyncIterator[None]:
@@ -103,6 +118,7 @@ class Progress:
             steps=tuple(self._with_elapsed(step) for step in self._steps.values()),
             outcomes=tuple(self.outcomes),
             plan_digest=self.plan_digest,
+            approval=self.approval,
         )
 
     def _with_elapsed(self, step: StepProgress) -> StepProgress:
@@ -138,3 +154,13 @@ class Progress:
 def _line(outcome: Outcome) -> str:
     mark = "☑" if outcome.status is OutcomeStatus.SUCCEEDED else outcome.status.value
     return f"{mark} `{outcome.action_id}` {outcome.detail}"
+
+
+def _asked(pending: PendingApproval) -> str:
+    window = pending.window
+    votes = ", ".join(f"{vote.person} {'for' if vote.approve else 'against'}" for vote in window.votes)
+    return (
+        f"{window.approvals} of {window.workflow.required_approvers} approvals of {window.name}"
+        f"{f' ({votes})' if votes else ''} until {window.closes_at:%H:%M:%S} UTC;"
+        f" `{', '.join(pending.voters)}` may vote on `{window.digest}` of run `{pending.run_id}`"
+    )

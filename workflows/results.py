@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from temporalio import workflow
 
-from .execution import Execution
 from .progress import Ended
-from .takeover import Takeover
 
 with workflow.unsafe.imports_passed_through():
-    from qnwis.continuity.run import Assessment, FailoverRequest, RunKind, RunOutcome, RunResult, StepProgress
-    from qnwis.continuity.verifier import VerificationReport
+    from qnwis.continuity.run import RunOutcome, RunResult
+
+if TYPE_CHECKING:
+    from .run import Run
 
 
-def result_of(
-    request: FailoverRequest,
-    takeover: Takeover,
-    assessment: Assessment,
-    ended: Ended,
-    execution: Execution | None,
-    verification: VerificationReport | None,
-    steps: Sequence[StepProgress],
-) -> RunResult:
-    plan = assessment.plan
-    fence = execution.outcome_of("fence_primary") if execution is not None else None
+def result_of(run: Run, ended: Ended) -> RunResult:
+    plan, execution = run.assessment.plan, run.execution
+    fence = execution.fence if execution is not None else None
     moved = ended.outcome in {RunOutcome.COMPLETED, RunOutcome.INCOMPLETE}
     return RunResult(
-        kind=RunKind.PRIMARY_FAILURE,
+        kind=run.kind,
         outcome=ended.outcome,
         reason=ended.reason,
-        cluster_id=request.cluster_id,
-        run_id=takeover.run_id,
-        dry_run=request.dry_run,
-        epoch=assessment.epoch or None,
+        cluster_id=run.request.cluster_id,
+        run_id=run.takeover.run_id,
+        dry_run=run.request.dry_run,
+        epoch=run.assessment.epoch or None,
         old_primary=plan.primary_node_id if plan is not None else None,
         new_primary=plan.failover_target_id if plan is not None and moved else None,
         plan=plan,
@@ -42,10 +34,12 @@ def result_of(
         refusal=ended.refusal,
         outcomes=execution.outcomes if execution is not None else (),
         fencing=fence.fencing if fence is not None else None,
-        verification=verification,
-        steps=tuple(steps),
-        notes=assessment.notes,
-        continues=takeover.continued,
-        started_at=takeover.started_at,
+        verification=run.verification,
+        steps=run.progress.steps,
+        notes=run.assessment.notes,
+        approval=run.approval.window,
+        initiator_roles=run.initiator.roles if run.initiator is not None else (),
+        continues=run.takeover.continued,
+        started_at=run.takeover.started_at,
         ended_at=workflow.now(),
     )

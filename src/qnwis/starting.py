@@ -61,9 +61,9 @@ async def finish_failover(
 async def abort_failover(client: Client, cluster_id: str, request: AbortRequest) -> str:
     """Have the cluster's run stop at the next safe place. Raises Refused when there is none, or it is past
     return."""
-    handle = client.get_workflow_handle_for(PrimaryFailure.run, failover_id(cluster_id))
+    handle = client.get_workflow_handle(failover_id(cluster_id))
     try:
-        return await handle.execute_update(PrimaryFailure.abort, request)
+        return str(await handle.execute_update("abort", request, result_type=str))
     except WorkflowUpdateFailedError as error:
         cause = error.cause
         if isinstance(cause, ApplicationError) and cause.details:

@@ -13,7 +13,10 @@ from pydantic import AwareDatetime
 
 from .access import ApprovalWorkflow, Person
 from .model import Model
+from .plan import Plan
 from .refusal import Refusal
+from .targets import Candidate
+from .tokens import Token
 
 
 class Standing(StrEnum):
@@ -34,6 +37,16 @@ class Vote(Model):
     approve: bool
     reason: str = ""
     at: AwareDatetime
+
+
+class VoteRequest(Model):
+    """A vote as it is sent: the signed token says who, on which plan of which run, and why."""
+
+    token: Token
+
+    @property
+    def digest(self) -> str:
+        return self.token.claim.digest or ""
 
 
 class Window(Model):
@@ -66,25 +79,73 @@ class Window(Model):
         return Standing.OPEN if now < self.closes_at else Standing.EXPIRED
 
 
+class PendingApproval(Model):
+    """What people look at before they vote."""
+
+    run_id: str
+    """Temporal's, which the token names."""
+    window: Window
+    voters: tuple[str, ...]
+    plan: Plan
+    predicted_loss_bytes: int | None
+    """Log that the plan is known to lose, bytes; None where nothing is known of it."""
+    candidates: tuple[Candidate, ...]
+
+
+def closed_refusal(window: Window | None, now: datetime) -> Refusal | None:
+    """Why nobody can vote now."""
+    if window is None:
+        return _refused("no_window", "Nothing waits for an approval", {}, "Wait until the run asks for it.")
+    standing = window.standing(now)
+    if standing is Standing.OPEN:
+        return None
+    return _refused(
+        "window_closed",
+        f"The window {window.name} is {standing}",
+        {"closes_at": window.closes_at.isoformat(), "standing": standing.value},
+        "Start the run again.",
+    )
+
+
+def digest_refusal(window: Window | None, digest: str) -> Refusal | None:
+    """A vote is for one plan, the one that waits."""
+    if window is None or digest == window.digest:
+        return None
+    return _refused(
+        "another_digest",
+        f"The vote is for {digest or 'no plan'}, and the plan that waits is {window.digest}",
+        {"voted": digest, "digest": window.digest},
+        "Look at the plan that waits, and vote on its digest.",
+    )
+
+
+def voters_refusal(name: str | None, workflow: ApprovalWorkflow | None, voters: list[str]) -> Refusal | None:
+    """A window that nobody can bring to its end is not opened."""
+    if workflow is None:
+        return _refused(
+            "approval_workflow_unknown",
+            f"No approval workflow is named {name or '(none)'}",
+            {"name": name or ""},
+            "Define it under approval_workflows in config/rbac/continuity.yaml.",
+        )
+    if len(voters) >= workflow.required_approvers:
+        return None
+    return _refused(
+        "too_few_voters",
+        f"{name} needs {workflow.required_approvers} approvals, and besides the initiator"
+        f" {', '.join(voters) or 'nobody'} may vote",
+        {"voters": voters, "allowed_roles": [*workflow.allowed_roles]},
+        "Add people with these roles to people.yaml (`qnwis-continuity people key`).",
+    )
+
+
 def cast(
     window: Window, person: Person, *, digest: str, approve: bool, reason: str, now: datetime
 ) -> Window | Refusal:
     """The window with this person's vote. The rules, in the order in which they refuse."""
-    standing = window.standing(now)
-    if standing is not Standing.OPEN:
-        return _refused(
-            "window_closed",
-            f"The window {window.name} is {standing}",
-            {"closes_at": window.closes_at.isoformat(), "standing": standing.value},
-            "Start the run again.",
-        )
-    if digest != window.digest:
-        return _refused(
-            "another_digest",
-            f"The vote is for {digest}, and the plan that waits is {window.digest}",
-            {"voted": digest, "digest": window.digest},
-            "Look at the plan that waits, and vote on its digest.",
-        )
+    refusal = closed_refusal(window, now) or digest_refusal(window, digest)
+    if refusal is not None:
+        return refusal
     if person.name == window.initiator:
         return _refused(
             "initiator_excluded",

@@ -26,7 +26,7 @@ def assess(
         primary = None  # a standby follows something outside the topology: the planner refuses that
     notes: list[str] = []
     for gate in (
-        _automatic_refusal(request, policy, primary),
+        _automatic_refusal(request, primary),
         _healthy_refusal(request, evidence, primary),
         _contradiction_refusal(request, cluster, evidence, primary),
     ):
@@ -51,6 +51,33 @@ def assess(
     )
 
 
+def approval_needed(request: FailoverRequest, policy: Policy) -> tuple[bool, str]:
+    """Whether people must agree to this run's plan before anything is changed, and why."""
+    if request.dry_run:
+        return False, "not asked for: a dry run changes nothing"
+    if request.continues is not None:
+        return False, "not asked for: the run had begun, and is brought to an end"
+    if request.automatic and policy.strategy is not Strategy.MANUAL:
+        return False, f"not asked for: strategy {policy.strategy}"
+    if request.automatic:
+        return True, "asked for: strategy manual"
+    if policy.approvals:
+        return True, "asked for: a person started this run"
+    return False, f"not asked for: policy {policy.policy_id} has approvals: false"
+
+
+def material_change(approved: Assessment, now: Assessment, policy: Policy) -> str | None:
+    """What people did not agree to, in the assessment made after their last vote."""
+    if approved.plan is None or now.plan is None or approved.plan.digest != now.plan.digest:
+        was, became = (a.plan.digest[:19] if a.plan is not None else "none" for a in (approved, now))
+        return f"the plan was {was} and is {became}"
+    lost_then, lost_now = approved.predicted_loss_bytes, now.predicted_loss_bytes
+    if lost_then is not None and (lost_now is None or lost_now > lost_then + policy.max_lag_bytes):
+        told = "is not known any more" if lost_now is None else f"is {lost_now} bytes"
+        return f"the predicted loss was {lost_then} bytes and {told}"
+    return None
+
+
 def _with_detection(request: FailoverRequest, evidence: ClusterEvidence) -> ClusterEvidence:
     """What the guardian's vantages agreed on turns this one collector's "unknown" into "failed"."""
     if request.detection is None:
@@ -65,17 +92,10 @@ def _with_detection(request: FailoverRequest, evidence: ClusterEvidence) -> Clus
     return evidence.model_copy(update={"nodes": tuple(judged(n) for n in evidence.nodes)})
 
 
-def _automatic_refusal(request: FailoverRequest, policy: Policy, primary: str | None) -> Refusal | None:
-    """An automatic start needs a strategy that allows it and a detection that names the primary."""
+def _automatic_refusal(request: FailoverRequest, primary: str | None) -> Refusal | None:
+    """An automatic start needs a detection that names the primary."""
     if not request.automatic:
         return None
-    if policy.strategy is Strategy.MANUAL:
-        return Refusal(
-            rule="strategy_manual",
-            message=f"Policy {policy.policy_id} has strategy manual, so nothing starts by itself",
-            values={"strategy": policy.strategy.value},
-            remedy="A person executes the proposed plan, or the policy's strategy changes.",
-        )
     detected = request.detection.node_id if request.detection is not None else None
     if detected is None or detected != primary:
         return Refusal(

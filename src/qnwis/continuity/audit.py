@@ -22,7 +22,7 @@ from pydantic import AfterValidator, AwareDatetime, Field
 
 from .executor import OutcomeStatus
 from .model import Model, sha256_digest
-from .run import RunArtefacts
+from .run import FailoverRequest, RunArtefacts, RunResult
 
 Sign = Callable[[bytes], bytes]
 """Message in, signature out."""
@@ -121,17 +121,34 @@ def draft_of(artefacts: RunArtefacts) -> AuditDraft:
         operation="failover_dry_run" if request.dry_run else "failover_execute",
         cluster_id=request.cluster_id,
         initiated_by=request.initiated_by,
-        role="service" if request.automatic else UNAUTHENTICATED,
+        role=_role(request, result),
         source_node=result.old_primary,
         target_node=result.plan.failover_target_id if result.plan is not None else None,
         reason=request.reason,
-        approval=Approval(required=False),
+        approval=_approval(result),
         result=AuditResult(
             success=result.verified,
             duration_ms=round((result.ended_at - result.started_at).total_seconds() * 1000),
             actions_executed=len(executed),
         ),
         run_id=result.run_id,
+    )
+
+
+def _role(request: FailoverRequest, result: RunResult) -> str:
+    """The roles that the initiator proved to have."""
+    return "service" if request.automatic else ", ".join(result.initiator_roles) or UNAUTHENTICATED
+
+
+def _approval(result: RunResult) -> Approval:
+    window = result.approval
+    if window is None:
+        return Approval(required=False)
+    agreed = [vote for vote in window.votes if vote.approve]
+    if len(agreed) < window.workflow.required_approvers:
+        return Approval(required=True)
+    return Approval(
+        required=True, approved_by=", ".join(vote.person for vote in agreed), approved_at=agreed[-1].at
     )
 
 

@@ -48,4 +48,7 @@ class Policy(Model):
     max_failovers_per_hour: int = Field(default=3, ge=1)
     startup_grace_s: float = Field(default=10, ge=0)
     """After the guardian starts, silence is not acted on for this long."""
+    approvals: bool = True
+    """Whether people prove who they are, and a person's run awaits the approval workflow that its runbook
+    names. False: their word is enough, and nobody else is asked."""
     estimates_ms: StepEstimates = StepEstimates()

@@ -7,13 +7,15 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from .approvals import PendingApproval, Window
 from .evidence import ClusterEvidence
 from .executor import Outcome
-from .model import Identifier, Model
+from .model import Identifier, Model, sha256_digest
 from .orders import FencingEvidence
 from .plan import Plan
 from .refusal import Refusal
 from .targets import Candidate
+from .tokens import Token
 from .verifier import VerificationReport
 
 DRY_RUN_MARK = "[DRY-RUN]"
@@ -53,6 +55,14 @@ class FailoverRequest(Model):
     continues: str | None = None
     """A run that was terminated, by its run_id or as `unfinished`: this one brings it to an end and does
     nothing else. What was begun is undone before the point of no return, and completed past it."""
+    token: Token | None = None
+    """By which a person proves to be `initiated_by`; `qnwis-continuity execute` makes it. The guardian has
+    none."""
+
+    @property
+    def digest(self) -> str:
+        """What a token to start this is signed for: everything but the token."""
+        return sha256_digest(self.model_dump(mode="json", exclude={"token"}))
 
 
 class AbortRequest(Model):
@@ -60,6 +70,8 @@ class AbortRequest(Model):
 
     by: str = Field(min_length=1)
     reason: str = Field(min_length=1)
+    token: Token | None = None
+    """By which a person proves to be `by`; `qnwis-continuity abort` makes it."""
 
 
 class Assessment(Model):
@@ -83,6 +95,8 @@ class RunOutcome(StrEnum):
     ROLLED_BACK = "rolled_back"  # what was begun was undone
     UNTOUCHED = "untouched"  # stopped before anything was changed
     REFUSED = "refused"  # a rule said no; nothing was changed
+    REJECTED = "rejected"  # a person said no; nothing was changed
+    EXPIRED = "expired"  # too few people agreed in time; nothing was changed
     PREVIEWED = "previewed"  # dry run
 
 
@@ -114,6 +128,8 @@ class RunProgress(Model):
     steps: tuple[StepProgress, ...]
     outcomes: tuple[Outcome, ...] = ()
     plan_digest: str | None = None
+    approval: PendingApproval | None = None
+    """What waits for people's votes now."""
 
 
 class Continued(Model):
@@ -148,6 +164,10 @@ class RunResult(Model):
     verification: VerificationReport | None = None
     steps: tuple[StepProgress, ...] = ()
     notes: tuple[str, ...] = ()
+    approval: Window | None = None
+    """The newest window in which people voted; None where nobody had to."""
+    initiator_roles: tuple[str, ...] = ()
+    """Of the person who proved to have started it; empty where nobody did."""
     continues: Continued | None = None
     started_at: datetime
     ended_at: datetime

@@ -36,6 +36,7 @@ class Claim(Model):
     """Temporal run id of the run it is about; None to start one and for the guardian."""
     digest: str | None = None
     """Of the plan, or of the request that starts a run; None where there is no content."""
+    reason: str = ""
     nonce: str = Field(min_length=16)
     """Never used before by this person, so that a repeated token shows."""
     expires_at: AwareDatetime
@@ -60,9 +61,10 @@ class Expected(Model):
 
 
 def proved(
-    token: Token | None, expected: Expected, access: Access, now: datetime, verify: Verify
+    token: Token | None, expected: Expected, claimed: str, access: Access, now: datetime, verify: Verify
 ) -> Person | Refusal:
-    """Who did it, if the token proves that; the rules in the order in which they refuse."""
+    """Who did it, if the token proves that it is who is `claimed`; the rules in the order in which they
+    refuse."""
     if token is None:
         return _refused(
             "token_missing", f"{expected.deed} needs a signed token; a name is only a claim", expected
@@ -73,6 +75,8 @@ def proved(
         return _refused("person_unknown", f"{claim.person} is not in people.yaml", expected)
     if not verify(person.public_key, _signature(token), claim.message()):
         return _refused("token_forged", f"The signature is not one of {claim.person}'s key", expected)
+    if claim.person != claimed:
+        return _refused("token_of_another", f"{claimed} is named, and {claim.person} signed", expected)
     misfit = _misfit(claim, expected)
     if misfit is not None:
         return _refused("token_for_another", f"The token of {claim.person} is for {misfit}", expected)
@@ -93,6 +97,16 @@ def permitted(person: Person, deed: Deed, access: Access) -> Refusal | None:
         message=f"{person.name} ({', '.join(person.roles)}) may not {deed}",
         values={"person": person.name, "roles": [*person.roles], "deed": deed.value},
         remedy="Let somebody with a role that allows it do this (config/rbac/continuity.yaml).",
+    )
+
+
+def used_refusal(claim: Claim, used_by: str) -> Refusal:
+    """A token that has served its one purpose serves no other."""
+    return Refusal(
+        rule="token_used",
+        message=f"This token of {claim.person} to {claim.deed} was used already, for {used_by}",
+        values={"person": claim.person, "deed": claim.deed.value, "used_by": used_by},
+        remedy=f"Sign a new one: `qnwis-continuity {claim.deed}`.",
     )
 
 

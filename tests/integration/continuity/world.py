@@ -306,6 +306,13 @@ def write_registry(directory: Path, cluster: Cluster, **policy: object) -> Path:
     # Defaults stay out, as in a file that a person writes.
     data = cluster.model_dump(mode="json", exclude_none=True)
     (folder / "cluster.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
-    rules = {"policy_id": "test", "name": "test", "min_healthy_nodes": 2, "startup_grace_s": 0, **policy}
+    rules = {
+        "policy_id": "test",
+        "name": "test",
+        "min_healthy_nodes": 2,
+        "startup_grace_s": 0,
+        "approvals": False,
+        **policy,
+    }
     (folder / "policy.yaml").write_text(yaml.safe_dump(rules, sort_keys=False))
     return directory

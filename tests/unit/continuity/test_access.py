@@ -44,7 +44,7 @@ def rule(found: object) -> str:
 
 
 def test_the_signer_is_who_the_token_says() -> None:
-    person = proved(token(), EXPECTED, ACCESS, NOW, verify)
+    person = proved(token(), EXPECTED, "ann", ACCESS, NOW, verify)
     assert isinstance(person, Person) and person.name == "ann"
 
 
@@ -56,6 +56,7 @@ def test_the_signer_is_who_the_token_says() -> None:
         (token().model_copy(update={"signature": "bm8="}), "token_forged"),
         (token().model_copy(update={"signature": "not base64!"}), "token_forged"),
         (sign_claim(token().claim.model_copy(update={"person": "zoe"}), KEYS["ann"]), "person_unknown"),
+        (token("bob"), "token_of_another"),
         (token(deed=Deed.REJECT), "token_for_another"),
         (token(cluster_id="c2"), "token_for_another"),
         (token(run_id="run-2"), "token_for_another"),
@@ -66,7 +67,7 @@ def test_the_signer_is_who_the_token_says() -> None:
     ],
 )
 def test_a_token_is_good_for_one_thing_of_one_person(given_token: Token | None, why: str) -> None:
-    assert rule(proved(given_token, EXPECTED, ACCESS, NOW, verify)) == why
+    assert rule(proved(given_token, EXPECTED, "ann", ACCESS, NOW, verify)) == why
 
 
 others = st.sampled_from(["ann", "bob", "c2", "run-9", "m" * 16])
@@ -79,14 +80,14 @@ others = st.sampled_from(["ann", "bob", "c2", "run-9", "m" * 16])
 def test_nothing_of_a_signed_claim_can_be_changed(change: tuple[str, str]) -> None:
     good = token()
     changed = Claim.model_construct(**{**dict(good.claim), change[0]: change[1]})
-    found = proved(good.model_copy(update={"claim": changed}), EXPECTED, ACCESS, NOW, verify)
+    found = proved(good.model_copy(update={"claim": changed}), EXPECTED, "ann", ACCESS, NOW, verify)
     assert isinstance(found, Person) == (changed == good.claim)
 
 
 def test_a_revoked_key_counts_no_more() -> None:
     rotated = Person(name="ann", roles=ROLES["ann"], public_key=public_key_of(new_key()))
     access = ACCESS.model_copy(update={"people": People(people=(rotated,))})
-    assert rule(proved(token(), EXPECTED, access, NOW, verify)) == "token_forged"
+    assert rule(proved(token(), EXPECTED, "ann", access, NOW, verify)) == "token_forged"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Who may do what: people's proofs, and who may vote. The files are read anew each time."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from qnwis.config.access import AccessFiles
+from qnwis.config.problem import ConfigError
+from qnwis.continuity.access import Access, ApprovalWorkflow, Deed, Person
+from qnwis.continuity.approvals import voters_refusal
+from qnwis.continuity.model import Model
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.tokens import Expected, Token, permitted, proved, used_refusal
+from qnwis.providers.keys import verify
+from qnwis.providers.nonces import Nonces
+
+VOTES = frozenset({Deed.APPROVE, Deed.REJECT})
+
+
+class ProofRequest(Model):
+    token: Token | None
+    expected: Expected
+    claimed: str
+    """Whom the request names."""
+    used_by: str
+    """What the token is for; the same when this is asked again."""
+
+
+class Proof(Model):
+    """Exactly one of both."""
+
+    person: Person | None = None
+    refusal: Refusal | None = None
+
+    @property
+    def refused(self) -> Refusal:
+        assert self.refusal is not None
+        return self.refusal
+
+
+class OpenRequest(Model):
+    name: str | None
+    """Of the approval workflow, as the runbook names it."""
+    cluster_id: str
+    initiator: str
+
+
+class Opened(Model):
+    name: str = ""
+    workflow: ApprovalWorkflow | None = None
+    voters: tuple[str, ...] = ()
+    refusal: Refusal | None = None
+
+
+class People:
+    def __init__(self, files: AccessFiles, nonces: Nonces) -> None:
+        self._files = files
+        self._nonces = nonces
+
+    @activity.defn
+    def prove(self, asked: ProofRequest) -> Proof:
+        """Who signed this token, if that is the person named and they may do it."""
+        access, now = self._access(), datetime.now(UTC)
+        found = proved(asked.token, asked.expected, asked.claimed, access, now, verify)
+        if isinstance(found, Refusal):
+            return Proof(refusal=found)
+        if asked.expected.deed not in VOTES:
+            refusal = permitted(found, asked.expected.deed, access)
+            if refusal is not None:
+                return Proof(refusal=refusal)
+        assert asked.token is not None
+        claim = asked.token.claim
+        user = self._nonces.use(claim.person, claim.nonce, used_by=asked.used_by, until=claim.expires_at)
+        if user != asked.used_by:
+            return Proof(refusal=used_refusal(claim, user))
+        return Proof(person=found)
+
+    @activity.defn
+    def open_window(self, asked: OpenRequest) -> Opened:
+        """The rules of the approval workflow and who may vote by them."""
+        access = self._access()
+        workflow = access.rbac.approval_workflows.get(asked.name or "")
+        voters = () if workflow is None else access.voters(workflow, initiator=asked.initiator)
+        refusal = voters_refusal(asked.name, workflow, [person.name for person in voters])
+        if refusal is not None:
+            return Opened(refusal=refusal)
+        return Opened(
+            name=asked.name or "", workflow=workflow, voters=tuple(person.name for person in voters)
+        )
+
+    def _access(self) -> Access:
+        try:
+            return self._files.load()
+        except ConfigError as error:
+            raise ApplicationError(str(error), type="people_not_loaded") from error

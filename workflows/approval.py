@@ -1,0 +1,177 @@
+"""The approval window of a run, and how people prove what they do.
+
+What is known of people is read anew for each proof and each window, so that a revoked key counts at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+from . import options
+from .progress import Ended
+
+with workflow.unsafe.imports_passed_through():
+    from activities.people import OpenRequest, People, ProofRequest
+    from qnwis.continuity.access import Deed, Person
+    from qnwis.continuity.approvals import (
+        PendingApproval,
+        Standing,
+        Vote,
+        VoteRequest,
+        Window,
+        cast,
+        closed_refusal,
+        digest_refusal,
+    )
+    from qnwis.continuity.refusal import Refusal
+    from qnwis.continuity.run import Assessment, RunOutcome, StepStatus
+    from qnwis.continuity.tokens import Expected, Token
+
+Announce = Callable[[PendingApproval], None]
+
+
+async def prove(token: Token | None, expected: Expected, *, claimed: str, used_by: str) -> Person | Refusal:
+    """Who did it: the person who signed, if that is who is named and they may. A token serves one user."""
+    proof = await workflow.execute_activity_method(
+        People.prove,
+        ProofRequest(token=token, expected=expected, claimed=claimed, used_by=used_by),
+        **options.read(f"who may {expected.deed}"),
+    )
+    return proof.person if proof.person is not None else proof.refused
+
+
+class Approval:
+    """The window in which a run's plan is voted on; a further one where the plan changed meanwhile."""
+
+    def __init__(self, cluster_id: str, initiator: str) -> None:
+        self._cluster_id = cluster_id
+        self._initiator = initiator
+        self.window: Window | None = None
+        """The newest."""
+
+    async def ask(
+        self,
+        name: str | None,
+        assessment: Assessment,
+        *,
+        stop: Callable[[], str | None],
+        announce: Announce,
+        show: Callable[[PendingApproval | None], None],
+    ) -> None:
+        """Open a window for this plan and wait until it is approved. Raises Ended when it is not."""
+        assert assessment.plan is not None
+        opened = await workflow.execute_activity_method(
+            People.open_window,
+            OpenRequest(name=name, cluster_id=self._cluster_id, initiator=self._initiator),
+            **options.read("who may vote"),
+        )
+        if opened.workflow is None:
+            raise Ended(RunOutcome.REFUSED, str(opened.refusal), refusal=opened.refusal)
+        self.window = Window(
+            name=opened.name,
+            workflow=opened.workflow,
+            digest=assessment.plan.digest,
+            initiator=self._initiator,
+            opened_at=workflow.now(),
+        )
+        pending = PendingApproval(
+            run_id=workflow.info().run_id,
+            window=self.window,
+            voters=opened.voters,
+            plan=assessment.plan,
+            predicted_loss_bytes=assessment.predicted_loss_bytes,
+            candidates=assessment.candidates,
+        )
+        announce(pending)
+        await self._until_closed(stop, show, pending)
+        show(None)
+        _end_unless_approved(self.window, self._standing, stop())
+
+    async def _until_closed(
+        self,
+        stop: Callable[[], str | None],
+        show: Callable[[PendingApproval | None], None],
+        pending: PendingApproval,
+    ) -> None:
+        while (window := self.window) is not None and self._standing is Standing.OPEN and stop() is None:
+            show(pending.model_copy(update={"window": window}))
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    partial(self._moved_on, window, stop),
+                    timeout=max(timedelta(0), window.closes_at - workflow.now()),
+                    timeout_summary=f"approval window {window.name}",
+                )
+
+    def _moved_on(self, seen: Window, stop: Callable[[], str | None]) -> bool:
+        return self.window is not seen or stop() is not None
+
+    @property
+    def _standing(self) -> Standing:
+        assert self.window is not None
+        return self.window.standing(workflow.now())
+
+    def check_open(self, request: VoteRequest) -> None:
+        """What can be seen of a vote at once. Raises ApplicationError."""
+        refusal = closed_refusal(self.window, workflow.now()) or digest_refusal(self.window, request.digest)
+        if refusal is not None:
+            raise _refused(refusal)
+
+    async def vote(self, request: VoteRequest, *, approve: bool) -> Vote:
+        """Count the vote of whoever signed it. Raises ApplicationError with the rule that refuses it."""
+        found = await prove(
+            request.token,
+            Expected(
+                deed=Deed.APPROVE if approve else Deed.REJECT,
+                cluster_id=self._cluster_id,
+                run_id=workflow.info().run_id,
+                digest=request.digest,
+            ),
+            claimed=request.token.claim.person,
+            used_by=f"{workflow.info().run_id}/{request.digest}",
+        )
+        if isinstance(found, Refusal):
+            raise _refused(found)
+        refusal = closed_refusal(self.window, workflow.now())
+        if refusal is not None or self.window is None:
+            raise _refused(refusal or closed_refusal(None, workflow.now()))
+        after = cast(
+            self.window,
+            found,
+            digest=request.digest,
+            approve=approve,
+            reason=request.token.claim.reason,
+            now=workflow.now(),
+        )
+        if isinstance(after, Refusal):
+            raise _refused(after)
+        self.window = after
+        return after.votes[-1]
+
+
+def _end_unless_approved(window: Window, standing: Standing, stop: str | None) -> None:
+    if stop is not None and standing is not Standing.APPROVED:
+        raise Ended(RunOutcome.UNTOUCHED, stop)
+    match standing:
+        case Standing.REJECTED:
+            against = next(vote for vote in window.votes if not vote.approve)
+            raise Ended(RunOutcome.REJECTED, f"rejected by {against.person}: {against.reason or 'no reason'}")
+        case Standing.EXPIRED:
+            raise Ended(
+                RunOutcome.EXPIRED,
+                f"{window.approvals} of {window.workflow.required_approvers} approvals of {window.name} came"
+                f" within {window.workflow.timeout_sec + window.extended_s:g} s",
+                step=StepStatus.FAILED,
+            )
+
+
+def _refused(refusal: Refusal | None) -> ApplicationError:
+    assert refusal is not None
+    return ApplicationError(
+        str(refusal), refusal.model_dump(mode="json"), type=refusal.rule, non_retryable=True
+    )
