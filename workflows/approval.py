@@ -120,7 +120,7 @@ class Approval:
         """What can be seen of a vote at once. Raises ApplicationError."""
         refusal = closed_refusal(self.window, workflow.now()) or digest_refusal(self.window, request.digest)
         if refusal is not None:
-            raise _refused(refusal)
+            raise refused(refusal)
 
     async def vote(self, request: VoteRequest, *, approve: bool) -> Vote:
         """Count the vote of whoever signed it. Raises ApplicationError with the rule that refuses it."""
@@ -136,12 +136,11 @@ class Approval:
             used_by=f"{workflow.info().run_id}/{request.digest}",
         )
         if isinstance(found, Refusal):
-            raise _refused(found)
-        refusal = closed_refusal(self.window, workflow.now())
-        if refusal is not None or self.window is None:
-            raise _refused(refusal or closed_refusal(None, workflow.now()))
+            raise refused(found)
+        window = self.window
+        assert window is not None, "the vote was for the plan of one"
         after = cast(
-            self.window,
+            window,
             found,
             digest=request.digest,
             approve=approve,
@@ -149,7 +148,7 @@ class Approval:
             now=workflow.now(),
         )
         if isinstance(after, Refusal):
-            raise _refused(after)
+            raise refused(after)
         self.window = after
         return after.votes[-1]
 
@@ -170,8 +169,8 @@ def _end_unless_approved(window: Window, standing: Standing, stop: str | None) -
             )
 
 
-def _refused(refusal: Refusal | None) -> ApplicationError:
-    assert refusal is not None
+def refused(refusal: Refusal) -> ApplicationError:
+    """How a handler says no to whoever called it."""
     return ApplicationError(
         str(refusal), refusal.model_dump(mode="json"), type=refusal.rule, non_retryable=True
     )

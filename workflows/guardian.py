@@ -13,8 +13,16 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
 
 from . import options
+from .approval import prove, refused
 from .guarded_runs import GuardedRuns
-from .guardian_state import AcknowledgeRequest, GuardianState, GuardianView, PauseRequest, ResumeRequest
+from .guardian_state import (
+    AcknowledgeRequest,
+    GuardianState,
+    GuardianView,
+    PauseRequest,
+    PersonRequest,
+    ResumeRequest,
+)
 from .names import CLUSTER, KIND, guardian_id
 from .watching import Watches
 
@@ -23,8 +31,8 @@ with workflow.unsafe.imports_passed_through():
 
     from activities.evidence import ClusterName, Evidence
     from activities.past_runs import RunsReport
-    from activities.planning import AssessRequest, Planning
     from qnwis.config.registry import Registered
+    from qnwis.continuity.access import Deed
     from qnwis.continuity.detection import Verdict, judge, needs_evidence
     from qnwis.continuity.evidence import ClusterEvidence, current_primary
     from qnwis.continuity.guardian_rules import (
@@ -42,7 +50,8 @@ with workflow.unsafe.imports_passed_through():
         remembered,
     )
     from qnwis.continuity.refusal import Refusal
-    from qnwis.continuity.run import Assessment, Detection, FailoverRequest
+    from qnwis.continuity.run import Detection, FailoverRequest
+    from qnwis.continuity.tokens import Expected
     from qnwis.continuity.topology import NodeStatus
 
 
@@ -50,11 +59,12 @@ with workflow.unsafe.imports_passed_through():
 class Guardian:
     """Watches one cluster for as long as it exists."""
 
-    registered: Registered
+    registered: Registered | None = None
     primary_node_id: str | None = None
     evidence: ClusterEvidence | None = None
     holding: str | None = None
-    proposal: Assessment | None = None
+    last_refused: str | None = None
+    """The newest signal that was not obeyed, and why."""
 
     @workflow.init
     def __init__(self, state: GuardianState | None = None) -> None:
@@ -87,7 +97,7 @@ class Guardian:
         await self._look_around()
         await self.runs.watch(self._learn_of_runs)
         while not self._should_continue_as_new():
-            self.watches.keep_going(self.registered.cluster)
+            self.watches.keep_going(self._known.cluster)
             await self._judge()
             unfinished = self.runs.to_finish()
             if unfinished is not None:
@@ -100,6 +110,11 @@ class Guardian:
         await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.continue_as_new(self._state())
 
+    @property
+    def _known(self) -> Registered:
+        assert self.registered is not None, "it is loaded first"
+        return self.registered
+
     # Seeing
 
     async def _look_around(self) -> None:
@@ -109,9 +124,9 @@ class Guardian:
             Evidence.load_cluster, name, **options.read("registered topology and policy")
         )
         evidence = await workflow.execute_activity_method(
-            Evidence.collect, self.registered.cluster, **options.read("who is the primary")
+            Evidence.collect, self._known.cluster, **options.read("who is the primary")
         )
-        self.primary_node_id = current_primary(self.registered.cluster, evidence)
+        self.primary_node_id = current_primary(self._known.cluster, evidence)
 
     async def _next_event(self) -> None:
         """Wait until something happened, and take it in."""
@@ -151,7 +166,7 @@ class Guardian:
 
     async def _judge(self) -> None:
         """The verdict on every node. Where the vantages call one failed, every agent is asked as well."""
-        cluster, votes = self.registered.cluster, self.watches.votes()
+        cluster, votes = self._known.cluster, self.watches.votes()
         self.evidence = None
         if needs_evidence(cluster, votes):
             self.evidence = await workflow.execute_activity_method(
@@ -163,7 +178,7 @@ class Guardian:
 
     def _decide(self) -> Decision:
         return decide(
-            policy=self.registered.policy,
+            policy=self._known.policy,
             primary=self.verdicts.get(self.primary_node_id or ""),
             history=self.history,
             pause=self.pause,
@@ -180,14 +195,18 @@ class Guardian:
             case Start():
                 await self._see_through(self._request())
             case Propose():
-                await self._propose()
+                # The run asks people before it changes anything; until it has ended it holds the lock.
+                self.holding = (
+                    f"strategy manual: {self.primary_node_id} failed; a run has a plan and waits for people"
+                    f" (qnwis-continuity approve {self.cluster_id})"
+                )
+                self._show()
+                await self._see_through(self._request())
             case Hold(refusal=refusal, look_again=True):
                 self._try_again_later(str(refusal))
             case Hold(refusal=refusal, until=until):
                 self.holding = str(refusal)
                 self.retry_at = until
-            case _:
-                self.proposal = None
 
     async def _see_through(self, request: FailoverRequest) -> None:
         """Have a run under the cluster's lock and wait for its end, watching meanwhile."""
@@ -230,25 +249,6 @@ class Guardian:
             ),
         )
 
-    async def _propose(self) -> None:
-        """Strategy manual: make the plan and show it; a person executes it."""
-        assert self.evidence is not None, "a primary is called failed on evidence alone"
-        request = self._request().model_copy(update={"automatic": False})
-        self.proposal = await workflow.execute_activity_method(
-            Planning.assess,
-            AssessRequest(
-                request=request,
-                cluster=self.registered.cluster,
-                policy=self.registered.policy,
-                evidence=self.evidence,
-            ),
-            **options.read("propose a plan"),
-        )
-        self.holding = (
-            f"strategy manual: {self.primary_node_id} failed; a plan is proposed and waits for a person"
-            " (qnwis-continuity execute)"
-        )
-
     def _try_again_later(self, why: str) -> None:
         """The same failed primary may be acted on later, ever less often, so that history stays small."""
         self.holding = why
@@ -256,7 +256,7 @@ class Guardian:
         self.retry_after = min(self.retry_after * 2, RETRY_LONGEST)
 
     def _remember(self, run: PastRun) -> None:
-        self.history = remembered(self.history, run, self.registered.policy, workflow.now())
+        self.history = remembered(self.history, run, self._known.policy, workflow.now())
 
     # Being spoken to
 
@@ -266,22 +266,38 @@ class Guardian:
         self._remember(run)
         self.woken = True
 
-    @workflow.signal(description="Switch automatic failover off: {by, reason}")
-    def pause_failover(self, request: PauseRequest) -> None:
+    @workflow.signal(description="Switch automatic failover off: {by, reason, token}")
+    async def pause_failover(self, request: PauseRequest) -> None:
+        if await self._allowed(Deed.PAUSE, request):
+            self.pause = Pause(by=request.by, reason=request.reason, since=workflow.now())
+            self.woken = True
+
+    @workflow.signal(description="Switch automatic failover on again: {by, reason, token}")
+    async def resume_failover(self, request: ResumeRequest) -> None:
+        if await self._allowed(Deed.RESUME, request):
+            self.pause = None
+            self.woken = True
+
+    @workflow.update(name="pause", description="The same as the signal pause_failover, with an answer")
+    async def pause_answered(self, request: PauseRequest) -> None:
+        await self._prove(Deed.PAUSE, request)
         self.pause = Pause(by=request.by, reason=request.reason, since=workflow.now())
         self.woken = True
 
-    @workflow.signal(description="Switch automatic failover on again: {by, reason}")
-    def resume_failover(self, request: ResumeRequest) -> None:
+    @workflow.update(name="resume", description="The same as the signal resume_failover, with an answer")
+    async def resume_answered(self, request: ResumeRequest) -> None:
+        await self._prove(Deed.RESUME, request)
         self.pause = None
         self.woken = True
 
     @workflow.update(
-        description="A person has looked at a run: it holds no failover back: {run_id, by, reason}"
+        description="A person has looked at a run: it holds no failover back: {run_id, by, reason, token}"
     )
-    def acknowledge(self, request: AcknowledgeRequest) -> PastRun:
+    async def acknowledge(self, request: AcknowledgeRequest) -> PastRun:
+        await self._prove(Deed.ACKNOWLEDGE, request)
         history = self._acknowledged(request)
-        assert not isinstance(history, Refusal), "the validator refuses"
+        if isinstance(history, Refusal):
+            raise refused(history)
         self._recall(history)
         return next(run for run in history if run.run_id == request.run_id)
 
@@ -289,19 +305,43 @@ class Guardian:
     def _may_acknowledge(self, request: AcknowledgeRequest) -> None:
         refusal = self._acknowledged(request)
         if isinstance(refusal, Refusal):
-            raise ApplicationError(
-                str(refusal), refusal.model_dump(mode="json"), type=refusal.rule, non_retryable=True
-            )
+            raise refused(refusal)
 
     @workflow.signal(
-        description="The same as the update acknowledge, for the UI: {run_id, by, reason}",
+        description="The same as the update acknowledge, for the UI: {run_id, by, reason, token}",
     )
-    def acknowledge_recovery(self, request: AcknowledgeRequest) -> None:
+    async def acknowledge_recovery(self, request: AcknowledgeRequest) -> None:
+        if not await self._allowed(Deed.ACKNOWLEDGE, request):
+            return
         history = self._acknowledged(request)
         if isinstance(history, Refusal):
             workflow.logger.warning("acknowledgement refused: %s", history)
             return
         self._recall(history)
+
+    async def _prove(self, deed: Deed, request: PersonRequest) -> None:
+        """Raises ApplicationError where the policy asks for a proof and there is none."""
+        await workflow.wait_condition(lambda: self.registered is not None)
+        if self.registered is None or not self.registered.policy.approvals:
+            return
+        found = await prove(
+            request.token,
+            Expected(deed=deed, cluster_id=self.cluster_id, digest=request.digest),
+            claimed=request.by,
+            used_by=f"{workflow.info().workflow_id}/{deed}/{request.digest}",
+        )
+        if isinstance(found, Refusal):
+            raise refused(found)
+
+    async def _allowed(self, deed: Deed, request: PersonRequest) -> bool:
+        """The same for a signal, which has no answer: people see the refusal in the view."""
+        try:
+            await self._prove(deed, request)
+        except ApplicationError as error:
+            self.last_refused = f"{deed} by {request.by} refused: {error.message}"
+            self._show()
+            return False
+        return True
 
     def _acknowledged(self, request: AcknowledgeRequest) -> tuple[PastRun, ...] | Refusal:
         by_whom = Acknowledgement(by=request.by, reason=request.reason, at=workflow.now())
@@ -324,7 +364,7 @@ class Guardian:
             watching_since=self.watching_since,
             pause=self.pause,
             holding=self.holding,
-            proposal=self.proposal,
+            last_refused=self.last_refused,
             last_result=self.last_result,
             history=self.history,
         )
@@ -343,6 +383,8 @@ class Guardian:
             ]
         if self.holding is not None:
             lines += ["", f"**Not acting**: {self.holding}"]
+        if self.last_refused is not None:
+            lines += ["", self.last_refused]
         workflow.set_current_details("\n".join(lines))
 
     # Living long

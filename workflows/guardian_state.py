@@ -14,31 +14,38 @@ with workflow.unsafe.imports_passed_through():
 
     from qnwis.continuity.detection import Verdict
     from qnwis.continuity.guardian_rules import PastRun, Pause
-    from qnwis.continuity.model import Identifier, Model
-    from qnwis.continuity.run import Assessment, RunResult
+    from qnwis.continuity.model import Identifier, Model, sha256_digest
+    from qnwis.continuity.run import RunResult
+    from qnwis.continuity.tokens import Token
     from qnwis.continuity.topology import NodeStatus
 
 
-class PauseRequest(Model):
+class PersonRequest(Model):
+    """What a person asks of a guardian, and why."""
+
+    by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+    token: Token | None = None
+    """By which the person proves to be `by`; the CLI makes it."""
+
+    @property
+    def digest(self) -> str:
+        """What the token is signed for: everything but the token."""
+        return sha256_digest(self.model_dump(mode="json", exclude={"token"}))
+
+
+class PauseRequest(PersonRequest):
     """Switch automatic failover off."""
 
-    by: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
 
-
-class ResumeRequest(Model):
+class ResumeRequest(PersonRequest):
     """Switch automatic failover on again."""
 
-    by: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
 
-
-class AcknowledgeRequest(Model):
+class AcknowledgeRequest(PersonRequest):
     """A person has looked at a run that ended: it holds no further failover back."""
 
     run_id: str = Field(min_length=1)
-    by: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
 
 
 class GuardianState(Model):
@@ -76,7 +83,7 @@ class GuardianView(Model):
     pause: Pause | None
     holding: str | None
     """Why a primary that is called failed is not acted on now."""
-    proposal: Assessment | None
-    """Strategy manual: the plan for people."""
+    last_refused: str | None
+    """The newest signal of a person that was not obeyed, and why."""
     last_result: RunResult | None
     history: tuple[PastRun, ...]

@@ -13,7 +13,7 @@ from temporalio.exceptions import ApplicationError
 
 from . import options
 from .announcements import Announcements
-from .approval import Approval, prove
+from .approval import Approval, prove, refused
 from .execution import Execution
 from .lock import refuse_another_id
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME, failover_id, guardian_id
@@ -348,21 +348,21 @@ class Run:
         try:
             self.approval.check_open(request)
             await self.approval.vote(request, approve=approve)
-        except ApplicationError as refused:
-            self.progress.note("approval", f"a vote was refused: {refused.message}")
+        except ApplicationError as error:
+            self.progress.note("approval", f"a vote was refused: {error.message}")
 
     @workflow.update(description="Stop at the next safe place and undo what was begun: {by, reason, token}")
     async def abort(self, request: AbortRequest) -> str:
         refusal = await self._abort(request)
         if refusal is not None:
-            raise _refused(refusal)
+            raise refused(refusal)
         return "the run stops at the next safe place, and undoes what it has begun"
 
     @abort.validator
     def refuse_abort(self, request: AbortRequest) -> None:
         refusal = self.execution.abort_refusal() if self.execution is not None else None
         if refusal is not None:
-            raise _refused(refusal)
+            raise refused(refusal)
 
     @workflow.signal(name="abort", description="The same as the update, without an answer")
     async def abort_unanswered(self, request: AbortRequest) -> None:
@@ -422,9 +422,3 @@ _OUTCOMES = {
 def _end_if_refused(refusal: Refusal | None) -> None:
     if refusal is not None:
         raise Ended(RunOutcome.REFUSED, str(refusal), refusal=refusal)
-
-
-def _refused(refusal: Refusal) -> ApplicationError:
-    return ApplicationError(
-        str(refusal), refusal.model_dump(mode="json"), type=refusal.rule, non_retryable=True
-    )

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from qnwis.continuity.approvals import PendingApproval, Vote, VoteRequest
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.run import DRY_RUN_MARK, AbortRequest, FailoverRequest, RunKind, RunResult
+from qnwis.continuity.run import (
+    DRY_RUN_MARK,
+    AbortRequest,
+    FailoverRequest,
+    RunKind,
+    RunProgress,
+    RunResult,
+)
 from qnwis.continuity.takeover import UNFINISHED
 from qnwis.providers.errors import Refused
 from qnwis.runbook import load_runbook
@@ -45,17 +55,11 @@ async def start_failover(
         ) from error
 
 
-async def finish_failover(
-    client: Client, cluster_id: str, *, by: str, run_id: str = UNFINISHED
-) -> WorkflowHandle[PrimaryFailure, RunResult]:
-    """Start what brings a terminated run to its end: by default the one that is unfinished.
-
-    Raises Refused when a run goes on.
-    """
-    request = FailoverRequest(
+def finish_request(cluster_id: str, *, by: str, run_id: str = UNFINISHED) -> FailoverRequest:
+    """Starts what brings a terminated run to its end: by default the one that is unfinished."""
+    return FailoverRequest(
         cluster_id=cluster_id, initiated_by=by, reason=f"finish run {run_id}", continues=run_id
     )
-    return await start_failover(client, request)
 
 
 async def abort_failover(client: Client, cluster_id: str, request: AbortRequest) -> str:
@@ -65,21 +69,70 @@ async def abort_failover(client: Client, cluster_id: str, request: AbortRequest)
     try:
         return str(await handle.execute_update("abort", request, result_type=str))
     except WorkflowUpdateFailedError as error:
-        cause = error.cause
-        if isinstance(cause, ApplicationError) and cause.details:
-            raise Refused(Refusal.model_validate(cause.details[0])) from error
-        raise
+        raise_refusal(error)
     except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
+        raise_no_run(error, cluster_id)
+
+
+async def running(client: Client, cluster_id: str) -> str:
+    """Temporal's run id of the cluster's run, which a token about it names. Raises Refused without one."""
+    try:
+        return (await client.get_workflow_handle(failover_id(cluster_id)).describe()).run_id
+    except RPCError as error:
+        raise_no_run(error, cluster_id)
+
+
+async def pending_approval(client: Client, cluster_id: str) -> PendingApproval:
+    """What waits for people's votes. Raises Refused when nothing does."""
+    handle = client.get_workflow_handle(failover_id(cluster_id))
+    try:
+        progress: RunProgress = await handle.query("progress", result_type=RunProgress)
+    except RPCError as error:
+        raise_no_run(error, cluster_id)
+    if progress.approval is None:
         raise Refused(
             Refusal(
-                rule="no_run",
-                message=f"No run of {cluster_id} is in progress",
-                values={"workflow_id": failover_id(cluster_id)},
-                remedy="Nothing to do.",
+                rule="no_window",
+                message=f"The run of {cluster_id} waits for no approval",
+                values={step.name: step.status.value for step in progress.steps},
+                remedy="Wait until it asks for one, or start a run.",
             )
-        ) from error
+        )
+    return progress.approval
+
+
+async def vote(client: Client, cluster_id: str, request: VoteRequest, *, approve: bool) -> Vote:
+    """Cast a vote. Raises Refused with the rule by which it does not count."""
+    handle = client.get_workflow_handle(failover_id(cluster_id), run_id=request.token.claim.run_id)
+    try:
+        update = "approve" if approve else "reject"
+        counted: Vote = await handle.execute_update(update, request, result_type=Vote)
+        return counted
+    except WorkflowUpdateFailedError as error:
+        raise_refusal(error)
+    except RPCError as error:
+        raise_no_run(error, cluster_id)
+
+
+def raise_refusal(error: WorkflowUpdateFailedError) -> NoReturn:
+    """Raises Refused for a rule that said no, and the error itself for anything else."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError) and cause.details:
+        raise Refused(Refusal.model_validate(cause.details[0])) from error
+    raise error
+
+
+def raise_no_run(error: RPCError, cluster_id: str) -> NoReturn:
+    if error.status is not RPCStatusCode.NOT_FOUND:
+        raise error
+    raise Refused(
+        Refusal(
+            rule="no_run",
+            message=f"No run of {cluster_id} is in progress",
+            values={"workflow_id": failover_id(cluster_id)},
+            remedy="Nothing to do.",
+        )
+    ) from error
 
 
 async def start_guardian(client: Client, cluster_id: str) -> WorkflowHandle[Guardian, None]:

@@ -3,39 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import socket
 from typing import Annotated
 
 import typer
 from temporalio.service import RPCError
 
+from qnwis.continuity.access import Deed
 from qnwis.continuity.run import AbortRequest, RunOutcome, RunResult
 from qnwis.continuity.takeover import UNFINISHED
-from qnwis.starting import abort_failover, finish_failover
+from qnwis.starting import abort_failover, finish_request, running, start_failover
 from qnwis.temporal import connect
 
-from .execute import show_result
+from .execute import show_result, signed_start
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address
+from .signing import By, KeyFile, me
 from .watching import RunFailed, exit_code, follow, follow_on_terminal
 
 ClusterId = Annotated[str, typer.Argument(help="cluster_id of a registered cluster.")]
-By = Annotated[str, typer.Option(help="Who; by default user@host.", show_default=False)]
 
 
 def abort(
     cluster_id: ClusterId,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit record.")],
     by: By = "",
+    key: KeyFile = None,
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Stop the cluster's run and undo what it has begun; refused once the promotion has begun."""
 
     async def ask() -> str:
-        request = AbortRequest(by=by or _me(), reason=reason)
-        return await abort_failover(await connect(address), cluster_id, request)
+        client, who = await connect(address), me(key, by)
+        token = who.token(
+            Deed.ABORT, cluster_id=cluster_id, run_id=await running(client, cluster_id), reason=reason
+        )
+        return await abort_failover(client, cluster_id, AbortRequest(by=who.name, reason=reason, token=token))
 
     with clear_errors(as_json=as_json):
         try:
@@ -52,6 +55,7 @@ def finish(
     cluster_id: ClusterId,
     run_id: Annotated[str, typer.Option(help="Which run; by default the one that is.")] = UNFINISHED,
     by: By = "",
+    key: KeyFile = None,
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
@@ -59,7 +63,9 @@ def finish(
     the point of no return, complete it. Exit code 0 says that it has such an end."""
 
     async def run() -> RunResult:
-        handle = await finish_failover(await connect(address), cluster_id, by=by or _me(), run_id=run_id)
+        who = me(key, by)
+        request = signed_start(finish_request(cluster_id, by=who.name, run_id=run_id), who)
+        handle = await start_failover(await connect(address), request)
         return await (follow(handle) if as_json else follow_on_terminal(handle))
 
     with clear_errors(as_json=as_json):
@@ -73,7 +79,3 @@ def finish(
         show_result(result)
     undone = result.outcome is RunOutcome.ROLLED_BACK
     raise typer.Exit(Exit.OK if undone else exit_code(result))
-
-
-def _me() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
-import socket
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from qnwis.continuity.access import Deed
 from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunOutcome, RunResult
 from qnwis.starting import start_failover
 from qnwis.temporal import connect
 
 from .files import read_plan
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
+from .signing import By, KeyFile, Me, Print, me
 from .watching import RunFailed, exit_code, follow, follow_on_terminal
 
 
@@ -29,21 +29,28 @@ def execute(
         typer.Option("--even-if-healthy", help="Fence and fail over although the primary accepts writes."),
     ] = False,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit record.")] = "manual",
-    initiated_by: Annotated[str, typer.Option(help="Who; by default user@host.", show_default=False)] = "",
+    initiated_by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
     address: Annotated[str | None, typer.Option(help="Temporal server, host:port.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Execute a plan. Evidence is taken again; a plan that no longer fits is refused."""
+    who = me(key, initiated_by)
     with clear_errors(as_json=as_json):
         made = read_plan(plan)
         request = FailoverRequest(
             cluster_id=made.cluster_id,
-            initiated_by=initiated_by or f"{getpass.getuser()}@{socket.gethostname()}",
+            initiated_by=who.name,
             reason=reason,
             dry_run=dry_run,
             even_if_healthy=even_if_healthy,
             plan=made,
         )
+        request = signed_start(request, who)
+        if only_print:
+            print_json(request)
+            return
         try:
             result = asyncio.run(_run(request, address, quiet=as_json))
         except RunFailed as failed:
@@ -53,6 +60,12 @@ def execute(
     else:
         show_result(result)
     raise typer.Exit(exit_code(result))
+
+
+def signed_start(request: FailoverRequest, who: Me) -> FailoverRequest:
+    """The request with its proof, where there is a key to sign it with."""
+    token = who.token(Deed.START, cluster_id=request.cluster_id, digest=request.digest, reason=request.reason)
+    return request.model_copy(update={"token": token})
 
 
 async def _run(request: FailoverRequest, address: str | None, *, quiet: bool) -> RunResult:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
-from qnwis.continuity.refusal import Refusal
-from qnwis.providers.errors import Refused
-from qnwis.starting import start_guardian
+from qnwis.continuity.access import Deed
+from qnwis.starting import raise_refusal, start_guardian
 from qnwis.temporal import connect
 from workflows.guardian import Guardian
-from workflows.guardian_state import AcknowledgeRequest, GuardianView, PauseRequest, ResumeRequest
+from workflows.guardian_state import (
+    AcknowledgeRequest,
+    GuardianView,
+    PauseRequest,
+    PersonRequest,
+    ResumeRequest,
+)
 from workflows.names import guardian_id
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address
+from .signing import By, KeyFile, Me, Print, me
 
 app = typer.Typer(
     help="Start, look at, pause and resume the guardian of a cluster, acknowledge its runs.",
@@ -29,7 +33,6 @@ app = typer.Typer(
 )
 
 ClusterId = Annotated[str, typer.Argument(help="cluster_id of a registered cluster.")]
-By = Annotated[str, typer.Option(help="Who.", show_default=False)]
 Handle = WorkflowHandle[Guardian, None]
 
 
@@ -79,11 +82,16 @@ def pause(
     cluster_id: ClusterId,
     reason: Annotated[str, typer.Option(help="Why; people see it.")],
     by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
     address: Address = None,
 ) -> None:
     """Switch automatic failover off. Runs that go on are not touched."""
-    request = PauseRequest(by=by or getpass.getuser(), reason=reason)
-    _speak(cluster_id, address, lambda handle: handle.signal(Guardian.pause_failover, request))
+    request = _signed(Deed.PAUSE, cluster_id, me(key, by), PauseRequest(by=me(key, by).name, reason=reason))
+    if only_print:
+        print_json(request)
+        return
+    _speak(cluster_id, address, lambda handle: _told(handle, "pause", request))
     out.print(f"automatic failover of {cluster_id} is paused", markup=False)
 
 
@@ -92,11 +100,16 @@ def resume(
     cluster_id: ClusterId,
     reason: Annotated[str, typer.Option(help="Why; people see it.")],
     by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
     address: Address = None,
 ) -> None:
     """Switch automatic failover on again."""
-    request = ResumeRequest(by=by or getpass.getuser(), reason=reason)
-    _speak(cluster_id, address, lambda handle: handle.signal(Guardian.resume_failover, request))
+    request = _signed(Deed.RESUME, cluster_id, me(key, by), ResumeRequest(by=me(key, by).name, reason=reason))
+    if only_print:
+        print_json(request)
+        return
+    _speak(cluster_id, address, lambda handle: _told(handle, "resume", request))
     out.print(f"automatic failover of {cluster_id} is on", markup=False)
 
 
@@ -106,26 +119,43 @@ def acknowledge(
     run_id: Annotated[str, typer.Option(help="The run that was looked at; `view --json` lists them.")],
     reason: Annotated[str, typer.Option(help="Why; people see it.")],
     by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a run that ended hold no further failover back: its cooldown ends now."""
-    request = AcknowledgeRequest(run_id=run_id, by=by or getpass.getuser(), reason=reason)
-
-    async def tell(handle: Handle) -> None:
-        try:
-            await handle.execute_update(Guardian.acknowledge, request)
-        except WorkflowUpdateFailedError as error:
-            refusal = error.cause.details[0] if isinstance(error.cause, ApplicationError) else None
-            if refusal is None:
-                raise
-            raise Refused(Refusal.model_validate(refusal)) from error
-
-    _speak(cluster_id, address, tell, as_json=as_json)
+    who = me(key, by)
+    request = _signed(
+        Deed.ACKNOWLEDGE,
+        cluster_id,
+        who,
+        AcknowledgeRequest(run_id=run_id, by=who.name, reason=reason),
+    )
+    if only_print:
+        print_json(request)
+        return
+    _speak(cluster_id, address, lambda handle: _told(handle, "acknowledge", request), as_json=as_json)
     if as_json:
         print_json(request)
     else:
         out.print(f"run {run_id} of {cluster_id} is acknowledged by {request.by}", markup=False)
+
+
+R = TypeVar("R", bound=PersonRequest)
+
+
+def _signed(deed: Deed, cluster_id: str, who: Me, request: R) -> R:
+    token = who.token(deed, cluster_id=cluster_id, digest=request.digest, reason=request.reason)
+    return request.model_copy(update={"token": token})
+
+
+async def _told(handle: Handle, update: str, request: PersonRequest) -> None:
+    """Have the guardian answer. Raises Refused with the rule by which it says no."""
+    try:
+        await handle.execute_update(update, request)
+    except WorkflowUpdateFailedError as error:
+        raise_refusal(error)
 
 
 def _speak(

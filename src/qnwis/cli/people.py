@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -14,21 +13,19 @@ from rich.table import Table
 
 from qnwis.config.load import load_people
 from qnwis.continuity.access import Person
-from qnwis.providers.keys import KeyFileError, new_key, public_key_of, read_key, write_key
+from qnwis.providers.keys import (
+    KeyFileError,
+    default_key,
+    new_key,
+    person_of,
+    public_key_of,
+    read_key,
+    write_key,
+)
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 
 app = typer.Typer(help="Make keys, and list the people who have one.", no_args_is_help=True)
-
-KEY_VARIABLE = "QNWIS_KEY"
-
-
-def default_key() -> Path:
-    """`$QNWIS_KEY`, else a file in the person's own configuration folder."""
-    named = os.environ.get(KEY_VARIABLE)
-    base = os.environ.get("XDG_CONFIG_HOME")
-    folder = Path(base) if base else Path.home() / ".config"
-    return Path(named) if named else folder / "qnwis" / "key.pem"
 
 
 def default_name() -> str:
@@ -52,12 +49,14 @@ def key(
     file = path or default_key()
     try:
         if not file.exists():
-            write_key(file, new_key())
+            write_key(file, new_key(), person=name or default_name())
         public = public_key_of(read_key(file))
     except KeyFileError as error:
         fail(Exit.USAGE, str(error))
     person = Person(
-        name=name or default_name(), roles=tuple(role or ["continuity_viewer"]), public_key=public
+        name=name or person_of(file) or default_name(),
+        roles=tuple(role or ["continuity_viewer"]),
+        public_key=public,
     )
     entry = person.model_dump(mode="json")
     if as_json:

@@ -13,6 +13,7 @@ import sys
 import typer
 
 from . import audit, guardian, lab, member, people
+from .approving import approve, reject
 from .ending import abort, finish
 from .execute import execute
 from .plan import plan
@@ -29,7 +30,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (plan, simulate, execute, abort, finish, status, rejoin, validate, worker, agent):
+for command in (
+    plan,
+    simulate,
+    execute,
+    approve,
+    reject,
+    abort,
+    finish,
+    status,
+    rejoin,
+    validate,
+    worker,
+    agent,
+):
     app.command()(command)
 app.add_typer(audit.app, name="audit")
 app.add_typer(guardian.app, name="guardian")

@@ -90,7 +90,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Propose:
-    """Make a plan and show it to people; start nothing."""
+    """Start the runbook, which asks people before it changes anything."""
 
 
 Decision = Quiet | Hold | Start | Propose
@@ -122,6 +122,7 @@ def decide(
         _grace(policy, watching_since, now),
         _cooldown(policy, of_kind, now),
         _hourly_cap(policy, of_kind, now),
+        _people_said_no(policy, of_kind, changed_at, now),
         _backing_off(of_kind, changed_at, now),
     ):
         if rule is not None:
@@ -239,6 +240,36 @@ def _hourly_cap(policy: Policy, history: Sequence[PastRun], now: datetime) -> Ho
             message=f"{len(recent)} failovers in the last hour; the limit is {policy.max_failovers_per_hour}",
             values={"recent": len(recent), "max_failovers_per_hour": policy.max_failovers_per_hour},
             remedy=f"The rule ends at {until.isoformat()}; a person can execute a plan before that.",
+        ),
+        until,
+    )
+
+
+def _people_said_no(
+    policy: Policy, history: Sequence[PastRun], changed_at: datetime, now: datetime
+) -> Hold | None:
+    """Who was asked and said no, or nothing, is not asked again at once."""
+    asked = [
+        run
+        for run in history
+        if run.outcome in {RunOutcome.REJECTED, RunOutcome.EXPIRED}
+        and run.acknowledged is None
+        and run.ended_at >= changed_at
+    ]
+    if not asked:
+        return None
+    last = max(asked, key=lambda run: run.ended_at)
+    rejected = last.outcome is RunOutcome.REJECTED
+    until = None if rejected else last.ended_at + timedelta(seconds=policy.cooldown_s)
+    if until is not None and now >= until:
+        return None
+    end = f"The rule ends at {until.isoformat()}, or" if until is not None else "The rule ends"
+    return Hold(
+        Refusal(
+            rule="people_said_no" if rejected else "people_did_not_answer",
+            message=f"Run {last.run_id} ended {last.outcome.value}: {last.reason}",
+            values={"run_id": last.run_id, "outcome": last.outcome.value, "cooldown_s": policy.cooldown_s},
+            remedy=f"{end} when a vote changes or a person acknowledges run {last.run_id}.",
         ),
         until,
     )

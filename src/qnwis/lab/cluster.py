@@ -49,6 +49,7 @@ from .layout import (
 )
 from .making import Making
 from .nodes import NodeMachine, machine_of
+from .people import make_people
 from .places import CLIENTS, DNS, POWER, Place
 from .postgres import APP, APP_DATABASE, REPLICATOR, SUPERUSER, Installation, find_installation
 from .processes import Processes, Started, python_module
@@ -286,6 +287,7 @@ class Lab:
         for name, model in (("cluster", self.cluster), ("policy", lab_policy(shape))):
             data = model.model_dump(mode="json", exclude_none=True)
             (folder.config / f"{name}.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+        make_people(folder)
 
     def start_nameserver(self) -> Started:
         command = python_module(

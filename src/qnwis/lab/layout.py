@@ -214,6 +214,10 @@ class Folder:
         """File with the password of that database role."""
         return self.secrets / f"{role}.password"
 
+    def key(self, person: str) -> Path:
+        """File with the private key of one of the lab's people."""
+        return self.secrets / f"{person}.pem"
+
 
 def default_directory() -> Path:
     return Path(f"/var/tmp/qnwis-lab-{os.geteuid()}")

@@ -19,6 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
 from qnwis.continuity.tokens import Claim, Token
 
 PREFIX = "ed25519:"
+KEY_VARIABLE = "QNWIS_KEY"
+PERSON = "person: "
+"""Begins the line of a key file, before the key, that names whose it is."""
 
 
 class KeyFileError(Exception):
@@ -49,9 +52,24 @@ def verify(public_key: str, signature: bytes, message: bytes) -> bool:
     return True
 
 
-def write_key(path: Path, key: Ed25519PrivateKey) -> None:
+def default_key() -> Path:
+    """`$QNWIS_KEY`, else a file in the person's own configuration folder."""
+    named = os.environ.get(KEY_VARIABLE)
+    base = os.environ.get("XDG_CONFIG_HOME")
+    folder = Path(base) if base else Path.home() / ".config"
+    return Path(named) if named else folder / "qnwis" / "key.pem"
+
+
+def person_of(path: Path) -> str:
+    """Whose key the file says it is; empty where it says nothing."""
+    lines = path.read_text(errors="replace").splitlines()
+    return next((line.removeprefix(PERSON) for line in lines if line.startswith(PERSON)), "")
+
+
+def write_key(path: Path, key: Ed25519PrivateKey, *, person: str) -> None:
     """Write a private key that only its owner may read. Raises KeyFileError; never replaces one."""
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    pem = f"{PERSON}{person}\n".encode()
+    pem += key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -53,7 +53,8 @@ def shape_of(story: Story, *, agent_module: str = "qnwis.agent") -> Shape:
         witnesses=cluster.witnesses,
         asynchronous=cluster.replication is ReplicationMode.ASYNCHRONOUS,
         required_acks=cluster.required_acks,
-        policy=cluster.policy.model_dump(mode="json", exclude_none=True),
+        # Who may start a run is no story's question.
+        policy={"approvals": False, **cluster.policy.model_dump(mode="json", exclude_none=True)},
         small_disks=tuple(disks),
         power_switch=False,
         agent_module=agent_module,

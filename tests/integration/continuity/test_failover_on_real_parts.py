@@ -29,6 +29,7 @@ from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from workflows.primary_failure import PrimaryFailure
 
 from .real import (
     WITHIN_S,
@@ -108,11 +109,17 @@ async def test_a_dry_run_changes_nothing(scene: Scene, qnwis: Command, tmp_path:
 async def test_a_plan_is_executed_once_and_leaves_its_record(
     scene: Scene, qnwis: Command, tmp_path: Path
 ) -> None:
-    plan = await live_plan(scene, qnwis, tmp_path)
-    execute = ("execute", "--plan", str(plan), "--even-if-healthy", "--reason", "maintenance")
+    plan, cluster_id = await live_plan(scene, qnwis, tmp_path), scene.lab.cluster.cluster_id
+    bob, carl = (("--key", str(scene.lab.folder.key(name))) for name in ("bob", "carl"))
+    execute = ("execute", "--plan", str(plan), "--even-if-healthy", "--reason", "maintenance", *bob)
     with scene.stalled("flip"):
-        first = asyncio.create_task(qnwis(*execute, "--initiated-by", "ann", "--json"))
+        first = asyncio.create_task(qnwis(*execute, "--json"))
         run = await scene.next_run()
+        await until_asked(run)
+        own = await qnwis("approve", cluster_id, "--yes", *bob)
+        assert own.code == 3 and "initiator_excluded" in own.err, own
+        approved = await qnwis("approve", cluster_id, "--yes", "--reason", "agreed", *carl)
+        assert approved.code == 0 and "predicted loss" in approved.out, approved
         await scene.until_waiting(run, "flip")
         second = await qnwis(*execute)
     assert second.code == 3, second
@@ -129,7 +136,8 @@ async def test_a_plan_is_executed_once_and_leaves_its_record(
     audit_id = executed.json["audit_id"]
     record = await qnwis("audit", "--audit-id", audit_id, "--json")
     assert record.code == 0, record
-    assert (record.json["audit_id"], record.json["initiated_by"]) == (audit_id, "ann")
+    assert (record.json["audit_id"], record.json["initiated_by"]) == (audit_id, "bob")
+    assert (record.json["role"], record.json["approval"]["approved_by"]) == ("continuity_operator", "carl")
     assert (record.json["source_node"], record.json["target_node"]) == (scene.primary, scene.target)
     verified = await qnwis("audit", "verify")
     assert (verified.code, verified.out) == (0, "the chain is unbroken\n")
@@ -283,6 +291,13 @@ async def everything(scene: Scene) -> dict[str, object]:
         "journals": [path.read_text() if path.exists() else "" for path in journals],
         "dns": await Rfc2136Dns().read(lab.cluster.dns),
     }
+
+
+async def until_asked(run: Run) -> None:
+    """Return once the run waits for people's votes."""
+    async with asyncio.timeout(30):
+        while (await run.query(PrimaryFailure.progress_view)).approval is None:
+            await asyncio.sleep(0.02)
 
 
 async def live_plan(scene: Scene, qnwis: Command, folder: Path) -> Path:

@@ -85,21 +85,6 @@ async def test_history_does_not_grow_while_nothing_changes(stage: Setting) -> No
     await guardian.terminate()
 
 
-async def test_strategy_manual_proposes_a_plan_and_starts_nothing(stage: Setting) -> None:
-    on = await stage(strategy="manual")
-    guardian = await on.start_guardian()
-    await until(guardian, all_healthy)
-
-    on.world.kill("node-1")
-    view = await until(guardian, lambda v: v.proposal is not None)
-
-    assert view.proposal is not None and view.proposal.plan is not None
-    assert view.proposal.plan.failover_target_id == "node-2"
-    assert "strategy manual" in (view.holding or "")
-    assert on.world.journal == [] and view.last_result is None
-    await guardian.terminate()
-
-
 async def test_a_paused_guardian_says_who_paused_it_and_acts_when_resumed(stage: Setting) -> None:
     on = await stage()
     guardian = await on.start_guardian()

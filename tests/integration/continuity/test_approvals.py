@@ -1,0 +1,316 @@
+"""People in the loop: who may start, approve and reject, by update and by signal, within the window."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import WorkflowUpdateFailedError
+
+from qnwis.continuity.access import Deed
+from qnwis.continuity.approvals import VoteRequest
+from qnwis.continuity.run import AbortRequest, RunOutcome, StepStatus
+from qnwis.runbook import load_runbook
+from workflows.guardian import Guardian
+from workflows.guardian_state import PauseRequest
+from workflows.primary_failure import PrimaryFailure
+
+from .conftest import Run, Setting
+from .people import ROLES, Crowd, asked, rule_of
+from .test_guardian import all_healthy, until
+from .time_skipping import Hours, hours
+
+Meeting = Callable[..., Awaitable[Crowd]]
+
+
+@pytest.fixture
+async def meeting(stage: Setting) -> Meeting:
+    """A stage with people, whose primary is dead."""
+
+    async def build(**policy: Any) -> Crowd:
+        crowd = Crowd(await stage(approvals=True, **policy))
+        crowd.stage.world.kill("node-1")
+        return crowd
+
+    return build
+
+
+async def refused(run: Run, request: VoteRequest, update: str = "approve") -> str:
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await run.execute_update(update, request)
+    return rule_of(caught.value)
+
+
+async def test_a_persons_run_awaits_one_approval_and_its_record_says_whose(meeting: Meeting) -> None:
+    crowd = await meeting()
+    run = await crowd.start("bob")
+    pending = await asked(run)
+    assert crowd.stage.world.journal == []
+    assert pending.voters == ("ann", "carl", "dora")
+    assert (pending.plan.digest, pending.window.name) == (pending.window.digest, "manual_failover")
+
+    await crowd.approve(run, "carl", reason="agreed")
+    result = await run.result()
+
+    assert result.outcome is RunOutcome.COMPLETED and result.verified
+    record = await crowd.stage.providers.audit.get(result.audit_id or "")
+    assert record is not None
+    assert (record.initiated_by, record.role) == ("bob", "continuity_operator")
+    assert (record.approval.required, record.approval.approved_by) == (True, "carl")
+
+
+async def test_the_vote_counts_as_a_signal_too_and_a_forged_one_does_not(meeting: Meeting) -> None:
+    crowd = await meeting()
+    run = await crowd.start("bob")
+    pending = await asked(run)
+
+    await run.signal("approve", crowd.vote("ann", pending, signer="eve"))
+    await until_noted(run, "token_forged")
+    assert crowd.stage.world.journal == []
+
+    await run.signal("approve", crowd.vote("ann", pending))
+    assert (await run.result()).verified
+
+
+@pytest.mark.parametrize(
+    ("vote", "rule"),
+    [
+        (("bob", {}), "initiator_excluded"),
+        (("eve", {}), "role_not_allowed"),
+        (("ann", {"signer": "bob"}), "token_forged"),
+        (("ann", {"person": "zoe"}), "person_unknown"),
+        (("ann", {"digest": "sha256:" + "0" * 64}), "another_digest"),
+        (("ann", {"run_id": "another"}), "token_for_another"),
+        (("ann", {"cluster_id": "another"}), "token_for_another"),
+        (("ann", {"expires_at": "2020-01-01T00:00:00Z"}), "token_expired"),
+    ],
+)
+async def test_a_vote_that_does_not_count_is_refused_by_its_rule(
+    meeting: Meeting, vote: tuple[str, dict[str, Any]], rule: str
+) -> None:
+    crowd = await meeting()
+    run = await crowd.start("bob")
+    pending = await asked(run)
+    (person, claim) = vote
+
+    if claim.get("person") == "zoe":
+        token = crowd.token("ann", Deed.APPROVE, run_id=pending.run_id, digest=pending.window.digest)
+        forged = token.model_copy(update={"claim": token.claim.model_copy(update={"person": "zoe"})})
+        assert await refused(run, VoteRequest(token=forged)) == rule
+    else:
+        assert await refused(run, crowd.vote(person, pending, **claim)) == rule
+    assert await refused(run, crowd.vote("ann", pending), "reject") == "token_for_another"
+    assert crowd.stage.world.journal == []
+    await run.terminate()
+
+
+async def test_two_distinct_approvers_where_the_workflow_wants_two_and_a_replay_is_no_second(
+    meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = await meeting()
+    rbac = crowd.stage.settings.config_dir.parent / "rbac" / "continuity.yaml"
+    rbac.parent.mkdir()
+    shipped = (Path(__file__).parents[3] / "config" / "rbac" / "continuity.yaml").read_text()
+    rbac.write_text(shipped.replace("required_approvers: 1", "required_approvers: 2"))
+    run = await crowd.start("bob")
+    pending = await asked(run)
+    first = crowd.vote("ann", pending)
+    await run.execute_update("approve", first)
+
+    assert await refused(run, first) == "voted_already"
+    assert await refused(run, crowd.vote("ann", pending)) == "voted_already"
+    assert crowd.stage.world.journal == []
+
+    await crowd.approve(run, "dora")
+    result = await run.result()
+    record = await crowd.stage.providers.audit.get(result.audit_id or "")
+    assert record is not None and record.approval.approved_by == "ann, dora"
+
+
+async def test_a_rejection_ends_the_run_with_its_reason_and_nothing_changed(meeting: Meeting) -> None:
+    crowd = await meeting()
+    run = await crowd.start("bob")
+    pending = await asked(run)
+    await run.execute_update("reject", crowd.vote("ann", pending, Deed.REJECT, reason="wait for the backup"))
+
+    result = await run.result()
+    assert (result.outcome, result.reason) == (RunOutcome.REJECTED, "rejected by ann: wait for the backup")
+    assert crowd.stage.world.journal == []
+    assert {s.name: s.status for s in result.steps}["execution"] is StepStatus.SKIPPED
+
+
+async def test_a_plan_that_changed_while_people_voted_is_asked_for_anew(meeting: Meeting) -> None:
+    crowd = await meeting()
+    run = await crowd.start("bob")
+    first = await asked(run)
+    assert first.plan.failover_target_id == "node-2"
+    crowd.stage.world.machines["node-3"].lsn += 1000  # it has more now, so it is the better target
+    await run.execute_update("approve", crowd.vote("ann", first))
+
+    second = await asked(run, besides=first.window.digest)
+    assert second.plan.failover_target_id == "node-3"
+    assert crowd.stage.world.journal == []
+    assert await refused(run, crowd.vote("ann", first)) == "another_digest"
+    await crowd.approve(run, "ann")
+    assert (await run.result()).new_primary == "node-3"
+
+
+async def test_a_revoked_key_does_not_vote_in_a_window_that_is_open(meeting: Meeting) -> None:
+    crowd = await meeting()
+    run = await crowd.start("bob")
+    pending = await asked(run)
+    crowd.write({name: role for name, role in ROLES.items() if name != "ann"})
+
+    assert await refused(run, crowd.vote("ann", pending)) == "person_unknown"
+    await run.terminate()
+
+
+@pytest.mark.parametrize(
+    ("start", "rule"),
+    [
+        (lambda crowd: crowd.request("bob").model_copy(update={"token": None}), "token_missing"),
+        (lambda crowd: crowd.request("bob").model_copy(update={"reason": "another"}), "token_for_another"),
+        (lambda crowd: crowd.request("bob").model_copy(update={"initiated_by": "ann"}), "token_of_another"),
+        (lambda crowd: crowd.request("eve"), "permission_missing"),
+    ],
+)
+async def test_who_starts_a_run_proves_it(meeting: Meeting, start: Callable[[Crowd], Any], rule: str) -> None:
+    crowd = await meeting()
+    result = await (await crowd.stage.start(**start(crowd).model_dump(exclude_none=True))).result()
+    assert result.outcome is RunOutcome.REFUSED and result.refusal is not None
+    assert result.refusal.rule == rule
+    assert crowd.stage.world.journal == []
+
+
+async def test_a_token_that_started_a_run_starts_no_other(meeting: Meeting) -> None:
+    crowd = await meeting()
+    request = crowd.request("bob").model_dump(exclude_none=True)
+    first = await crowd.stage.start(**request)
+    await first.execute_update("reject", crowd.vote("ann", await asked(first), Deed.REJECT))
+    await first.result()
+
+    again = await (await crowd.stage.start(**request)).result()
+    assert again.refusal is not None and again.refusal.rule == "token_used"
+
+
+async def test_without_anybody_who_may_vote_no_window_opens(meeting: Meeting) -> None:
+    crowd = await meeting()
+    crowd.write({"bob": "continuity_operator", "eve": "continuity_viewer"})
+    result = await (await crowd.start("bob")).result()
+    assert result.refusal is not None and result.refusal.rule == "too_few_voters"
+
+
+async def test_an_abort_is_proved_and_ends_the_wait(meeting: Meeting) -> None:
+    crowd = await meeting()
+    run = await crowd.start("bob")
+    await asked(run)
+    claim = AbortRequest(by="bob", reason="not today")
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await run.execute_update("abort", claim)
+    assert rule_of(caught.value) == "token_missing"
+
+    token = crowd.token("bob", Deed.ABORT, run_id=run.result_run_id)
+    await run.execute_update("abort", claim.model_copy(update={"token": token}))
+    result = await run.result()
+    assert (result.outcome, result.reason) == (RunOutcome.UNTOUCHED, "aborted by bob: not today")
+
+
+async def test_strategy_manual_asks_people_and_acts_when_they_agree(stage: Setting) -> None:
+    on = await stage(strategy="manual", approvals=True)
+    crowd = Crowd(on)
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    on.world.kill("node-1")
+
+    view = await until(guardian, lambda v: v.holding is not None)
+    assert "strategy manual" in (view.holding or "")
+    run = on.client.get_workflow_handle_for(PrimaryFailure.run, f"failover-{on.cluster_id}")
+    pending = await asked(run)
+    assert pending.window.initiator == f"guardian-{on.cluster_id}"
+    assert on.world.journal == []
+    await crowd.approve(run, "ann")
+
+    view = await until(guardian, lambda v: v.last_result is not None)
+    assert view.last_result is not None and view.last_result.verified
+    await guardian.terminate()
+
+
+async def test_after_a_rejection_the_guardian_asks_again_only_when_something_changes(stage: Setting) -> None:
+    on = await stage(strategy="manual", approvals=True)
+    crowd = Crowd(on)
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    on.world.kill("node-1")
+    run = on.client.get_workflow_handle_for(PrimaryFailure.run, f"failover-{on.cluster_id}")
+    await until(guardian, lambda v: v.holding is not None)
+    await run.execute_update("reject", crowd.vote("ann", await asked(run), Deed.REJECT, reason="no"))
+
+    view = await until(guardian, lambda v: "people_said_no" in (v.holding or ""))
+    assert view.last_result is not None and view.last_result.outcome is RunOutcome.REJECTED
+    assert on.world.journal == []
+    await guardian.terminate()
+
+
+async def test_a_guardian_is_paused_by_who_proves_to_be_allowed(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = Crowd(on)
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    pause = PauseRequest(by="bob", reason="work on the network")
+    await guardian.signal(Guardian.pause_failover, pause)
+    view = await until(guardian, lambda v: v.last_refused is not None)
+    assert view.pause is None and "token_missing" in (view.last_refused or "")
+
+    signed = pause.model_copy(
+        update={"token": crowd.token("bob", Deed.PAUSE, digest=pause.digest, reason=pause.reason)}
+    )
+    await guardian.execute_update("pause", signed)
+    view = await until(guardian, lambda v: v.pause is not None)
+    assert view.pause is not None and view.pause.by == "bob"
+    await guardian.terminate()
+
+
+# The windows, in skipping time
+
+
+@pytest.fixture
+async def skipping(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Hours]]]:
+    async with AsyncExitStack() as running:
+        yield lambda **policy: running.enter_async_context(hours(tmp_path, **policy))
+
+
+@pytest.mark.parametrize(("name", "window_s"), [("manual_failover", 600), ("emergency_override", 300)])
+async def test_a_window_without_enough_votes_expires_at_its_end_and_not_before(
+    skipping: Callable[..., Awaitable[Hours]], monkeypatch: pytest.MonkeyPatch, name: str, window_s: int
+) -> None:
+    on = await skipping(approvals=True)
+    crowd = Crowd(on.stage)
+    on.stage.world.kill("node-1")
+    runbook = load_runbook.__wrapped__  # the shipped text, with another approval workflow
+    monkeypatch.setattr(
+        "workflows.progress.load_runbook",
+        lambda kind: runbook(kind).model_copy(update={"approval_workflow": name}),
+    )
+    run = await crowd.start("bob")
+    pending = await asked(run)
+    assert pending.window.workflow.timeout_sec == window_s
+
+    await on.pass_by(window_s - 20)
+    assert (await run.query(PrimaryFailure.progress_view)).approval is not None
+    await on.pass_by(30)
+    result = await run.result()
+    assert result.outcome is RunOutcome.EXPIRED and f"{name} came within {window_s} s" in result.reason
+    assert on.stage.world.journal == []
+
+
+async def until_noted(run: Run, word: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            steps = (await run.query(PrimaryFailure.progress_view)).steps
+            if any(word in step.note for step in steps):
+                return
+            await asyncio.sleep(0.02)
