@@ -30,11 +30,12 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.config.registry import Registered
     from qnwis.continuity.access import Deed, Person
     from qnwis.continuity.approvals import Vote, VoteRequest
-    from qnwis.continuity.assessment import approval_needed, material_change
+    from qnwis.continuity.assessment import approval_needed, approval_workflow, material_change
     from qnwis.continuity.evidence import ClusterEvidence
     from qnwis.continuity.executor import Finish, Outcome, OutcomeStatus, RunEnd
     from qnwis.continuity.guardian_rules import PastRun
     from qnwis.continuity.plan import VerifyService
+    from qnwis.continuity.policy import Policy
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.run import (
         AbortRequest,
@@ -147,7 +148,7 @@ class Run:
         while True:
             approved = self.assessment
             await self.approval.ask(
-                self.progress.approval_workflow,
+                approval_workflow(self.request, self.progress.approval_workflow),
                 approved,
                 stop=lambda: self.stop,
                 announce=self.announcements.approval_pending,
@@ -169,7 +170,7 @@ class Run:
             assert self.assessment.plan is not None
             self.execution = Execution(
                 self.assessment.plan,
-                self._known,
+                self._known.model_copy(update={"policy": self._limits}),
                 self.assessment.epoch,
                 self.takeover.run_id,
                 joined(self.execution.log if self.execution is not None else (), self.takeover.outcomes),
@@ -200,7 +201,7 @@ class Run:
             VerifyRequest(
                 plan=self.assessment.plan,
                 cluster=self._known.cluster,
-                policy=self._known.policy,
+                policy=self._limits,
                 before=self.before,
                 fencing=fence.fencing if fence is not None else None,
                 epoch=self.assessment.epoch,
@@ -256,6 +257,12 @@ class Run:
         assert self.registered is not None, "the first step loads it"
         return self.registered
 
+    @property
+    def _limits(self) -> Policy:
+        """The policy, or what is left of it under an override."""
+        policy = self._known.policy
+        return policy.without_limits() if self.request.override else policy
+
     async def _look(self) -> None:
         self.before = await workflow.execute_activity_method(
             Evidence.collect, self._known.cluster, **options.read("ask every agent")
@@ -287,7 +294,7 @@ class Run:
             RehearseRequest(
                 plan=self.assessment.plan,
                 cluster=self._known.cluster,
-                policy=self._known.policy,
+                policy=self._limits,
                 evidence=self.before,
             ),
             **options.read("play the plan against the model"),
@@ -297,11 +304,13 @@ class Run:
 
     async def _prove_initiator(self) -> None:
         """A person who starts a run proves it, where the policy asks for that; a dry run changes nothing."""
-        if self.request.automatic or self.request.dry_run or not self._known.policy.approvals:
+        trusted = not self._known.policy.approvals and not self.request.override
+        if self.request.automatic or self.request.dry_run or trusted:
             return
+        deed = Deed.OVERRIDE if self.request.override else Deed.START
         found = await prove(
             self.request.token,
-            Expected(deed=Deed.START, cluster_id=self.request.cluster_id, digest=self.request.digest),
+            Expected(deed=deed, cluster_id=self.request.cluster_id, digest=self.request.digest),
             claimed=self.request.initiated_by,
             used_by=self.takeover.run_id,
         )

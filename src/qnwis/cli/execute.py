@@ -28,6 +28,13 @@ def execute(
         bool,
         typer.Option("--even-if-healthy", help="Fence and fail over although the primary accepts writes."),
     ] = False,
+    override: Annotated[
+        bool,
+        typer.Option(
+            "--override",
+            help="Go past the policy's limits; awaits the approval workflow emergency_override.",
+        ),
+    ] = False,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit record.")] = "manual",
     initiated_by: By = "",
     key: KeyFile = None,
@@ -45,6 +52,7 @@ def execute(
             reason=reason,
             dry_run=dry_run,
             even_if_healthy=even_if_healthy,
+            override=override,
             plan=made,
         )
         request = signed_start(request, who)

@@ -10,6 +10,9 @@ from .refusal import Refusal
 from .run import Assessment, FailoverRequest
 from .topology import Cluster, NodeStatus
 
+EMERGENCY_OVERRIDE = "emergency_override"
+"""Name of the approval workflow, in `config/rbac/continuity.yaml`."""
+
 
 def assess(
     request: FailoverRequest, cluster: Cluster, policy: Policy, evidence: ClusterEvidence
@@ -36,7 +39,7 @@ def assess(
             return Assessment(refusal=gate, epoch=epoch)
         notes.append(f"would be refused: {gate}")
     reason = request.plan.trigger_reason if request.plan is not None else request.reason
-    planning = make_plan(cluster, policy, evidence, trigger_reason=reason)
+    planning = make_plan(cluster, policy, evidence, trigger_reason=reason, override=request.override)
     if request.plan is not None:
         misfit = plan_fits(request.plan, planning)
         if misfit is not None:
@@ -61,9 +64,16 @@ def approval_needed(request: FailoverRequest, policy: Policy) -> tuple[bool, str
         return False, f"not asked for: strategy {policy.strategy}"
     if request.automatic:
         return True, "asked for: strategy manual"
+    if request.override:
+        return True, "asked for: an emergency override"
     if policy.approvals:
         return True, "asked for: a person started this run"
     return False, f"not asked for: policy {policy.policy_id} has approvals: false"
+
+
+def approval_workflow(request: FailoverRequest, of_runbook: str | None) -> str | None:
+    """Which of the approval workflows this run awaits."""
+    return EMERGENCY_OVERRIDE if request.override else of_runbook
 
 
 def material_change(approved: Assessment, now: Assessment, policy: Policy) -> str | None:

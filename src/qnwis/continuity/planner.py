@@ -59,20 +59,35 @@ class Situation:
 
 
 def make_plan(
-    cluster: Cluster, policy: Policy, evidence: ClusterEvidence, *, trigger_reason: str
+    cluster: Cluster,
+    policy: Policy,
+    evidence: ClusterEvidence,
+    *,
+    trigger_reason: str,
+    override: bool = False,
 ) -> Planning:
-    """Plan a failover away from the current primary, or say which rule forbids it."""
+    """Plan a failover away from the current primary, or say which rule forbids it.
+
+    `override`: go past the rules that a policy makes (`PASSABLE`), and note each. What keeps acknowledged
+    writes and a single primary is no such rule.
+    """
     quorum, basis = assess(cluster, evidence), basis_of(evidence)
     primary_id = _current_primary(cluster, evidence)
     if primary_id is None:
         return Planning(refusal=primary_is_unknown(evidence), basis=basis, quorum=quorum)
 
-    view = survey(cluster, policy, evidence, primary_id)
+    # A lag that an override passes is a predicted loss, which the plan's readers see.
+    view = survey(cluster, policy.without_limits() if override else policy, evidence, primary_id)
     situation = Situation(cluster, policy, quorum, primary_id, view, rank(view))
-    refusal = next((no for rule in RULES if (no := rule(situation)) is not None), None)
+    refusals = [(rule, no) for rule in RULES if (no := rule(situation)) is not None]
+    passed = [no for rule, no in refusals if override and rule in PASSABLE]
+    refusal = next((no for _, no in refusals if no not in passed), None)
     plan = None if refusal is not None else _plan(situation, trigger_reason)
-    if plan is not None and (refusal := plan_is_fast_enough(plan, policy)) is not None:
-        plan = None
+    if plan is not None and (slow := plan_is_fast_enough(plan, policy)) is not None:
+        if override:
+            passed.append(slow)
+        else:
+            refusal, plan = slow, None
     return Planning(
         plan=plan,
         refusal=refusal,
@@ -81,7 +96,7 @@ def make_plan(
         quorum=quorum,
         candidates=situation.candidates,
         predicted_loss_bytes=None if plan is None else predicted_loss_bytes(view, plan.failover_target_id),
-        notes=_notes(view),
+        notes=(*(f"passed by the override: {no}" for no in passed), *_notes(view)),
     )
 
 
@@ -187,6 +202,10 @@ RULES: tuple[Callable[[Situation], Refusal | None], ...] = (
     acknowledged_writes_are_held,
     a_target_is_suitable,
 )
+
+
+PASSABLE = frozenset({enough_healthy_nodes_remain})
+"""Limits that a policy sets for ordinary days; an emergency override may pass them."""
 
 
 def plan_is_fast_enough(plan: Plan, policy: Policy) -> Refusal | None:

@@ -11,6 +11,8 @@ from pydantic import Field
 
 from .model import Identifier, Model
 
+NO_LIMIT = 1 << 40
+
 
 class Strategy(StrEnum):
     AUTOMATIC = "automatic"  # fail over at once when the primary fails
@@ -52,3 +54,9 @@ class Policy(Model):
     """Whether people prove who they are, and a person's run awaits the approval workflow that its runbook
     names. False: their word is enough, and nobody else is asked."""
     estimates_ms: StepEstimates = StepEstimates()
+
+    def without_limits(self) -> Policy:
+        """What holds under an emergency override: no limit that is set for ordinary days."""
+        return self.model_copy(
+            update={"min_healthy_nodes": 0, "max_lag_bytes": NO_LIMIT, "max_failover_time_s": float(NO_LIMIT)}
+        )

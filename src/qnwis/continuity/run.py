@@ -49,6 +49,9 @@ class FailoverRequest(Model):
     """Read the world and preview every effect; change nothing."""
     even_if_healthy: bool = False
     """Go on although the primary answers and accepts writes; it will be fenced."""
+    override: bool = False
+    """Go past the limits of the policy (health of the others, lag, expected time), each of which is listed.
+    Awaits the approval workflow `emergency_override`; needs the permission of that name."""
     plan: Plan | None = None
     """A plan made earlier; the run refuses if planning anew gives another digest."""
     detection: Detection | None = None

@@ -1,4 +1,4 @@
-"""The lab's people and their keys, made with the lab: one of each role, and a second who may override."""
+"""The lab's people and their keys, made with the lab: one of each role, and enough who may override."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ ROLES = {
     "carl": ("sre_oncall",),
     "dora": ("continuity_admin",),
     "eve": ("continuity_viewer",),
+    "fay": ("continuity_admin",),
 }
 
 

@@ -28,6 +28,7 @@ ROLES = {
     "carl": "sre_oncall",
     "dora": "continuity_admin",
     "eve": "continuity_viewer",
+    "fay": "continuity_admin",
 }
 
 
@@ -69,7 +70,8 @@ class Crowd:
         made = FailoverRequest.model_validate(
             {"cluster_id": self.stage.cluster_id, "initiated_by": person, "reason": "test", **request}
         )
-        token = self.token(person, Deed.START, digest=made.digest)
+        deed = Deed.OVERRIDE if made.override else Deed.START
+        token = self.token(person, deed, digest=made.digest)
         return made.model_copy(update={"token": token})
 
     def vote(

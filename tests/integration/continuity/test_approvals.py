@@ -14,7 +14,6 @@ from temporalio.client import WorkflowUpdateFailedError
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import VoteRequest
 from qnwis.continuity.run import AbortRequest, RunOutcome, StepStatus
-from qnwis.runbook import load_runbook
 from workflows.guardian import Guardian
 from workflows.guardian_state import PauseRequest
 from workflows.primary_failure import PrimaryFailure
@@ -50,7 +49,7 @@ async def test_a_persons_run_awaits_one_approval_and_its_record_says_whose(meeti
     run = await crowd.start("bob")
     pending = await asked(run)
     assert crowd.stage.world.journal == []
-    assert pending.voters == ("ann", "carl", "dora")
+    assert pending.voters == ("ann", "carl", "dora", "fay")
     assert (pending.plan.digest, pending.window.name) == (pending.window.digest, "manual_failover")
 
     await crowd.approve(run, "carl", reason="agreed")
@@ -109,7 +108,7 @@ async def test_a_vote_that_does_not_count_is_refused_by_its_rule(
 
 
 async def test_two_distinct_approvers_where_the_workflow_wants_two_and_a_replay_is_no_second(
-    meeting: Meeting, monkeypatch: pytest.MonkeyPatch
+    meeting: Meeting,
 ) -> None:
     crowd = await meeting()
     rbac = crowd.stage.settings.config_dir.parent / "rbac" / "continuity.yaml"
@@ -129,6 +128,27 @@ async def test_two_distinct_approvers_where_the_workflow_wants_two_and_a_replay_
     result = await run.result()
     record = await crowd.stage.providers.audit.get(result.audit_id or "")
     assert record is not None and record.approval.approved_by == "ann, dora"
+
+
+async def test_an_override_passes_the_policys_limits_lists_them_and_takes_two_admins(
+    meeting: Meeting,
+) -> None:
+    crowd = await meeting(min_healthy_nodes=3)
+    refused_run = await (await crowd.start("bob")).result()
+    assert refused_run.refusal is not None and refused_run.refusal.rule == "too_few_healthy_nodes"
+    not_allowed = await (await crowd.start("bob", override=True)).result()
+    assert not_allowed.refusal is not None and not_allowed.refusal.rule == "permission_missing"
+
+    run = await crowd.start("ann", override=True)
+    pending = await asked(run)
+    assert (pending.window.name, pending.voters) == ("emergency_override", ("dora", "fay"))
+    await crowd.approve(run, "dora")
+    assert await refused(run, crowd.vote("carl", pending)) == "role_not_allowed"
+    await crowd.approve(run, "fay")
+    result = await run.result()
+    assert result.verified
+    (passed,) = (note for note in result.notes if note.startswith("passed by the override"))
+    assert "too_few_healthy_nodes" in passed
 
 
 async def test_a_rejection_ends_the_run_with_its_reason_and_nothing_changed(meeting: Meeting) -> None:
@@ -283,21 +303,18 @@ async def skipping(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Hour
         yield lambda **policy: running.enter_async_context(hours(tmp_path, **policy))
 
 
-@pytest.mark.parametrize(("name", "window_s"), [("manual_failover", 600), ("emergency_override", 300)])
+@pytest.mark.parametrize(
+    ("override", "name", "window_s"), [(False, "manual_failover", 600), (True, "emergency_override", 300)]
+)
 async def test_a_window_without_enough_votes_expires_at_its_end_and_not_before(
-    skipping: Callable[..., Awaitable[Hours]], monkeypatch: pytest.MonkeyPatch, name: str, window_s: int
+    skipping: Callable[..., Awaitable[Hours]], override: bool, name: str, window_s: int
 ) -> None:
     on = await skipping(approvals=True)
     crowd = Crowd(on.stage)
     on.stage.world.kill("node-1")
-    runbook = load_runbook.__wrapped__  # the shipped text, with another approval workflow
-    monkeypatch.setattr(
-        "workflows.progress.load_runbook",
-        lambda kind: runbook(kind).model_copy(update={"approval_workflow": name}),
-    )
-    run = await crowd.start("bob")
+    run = await crowd.start("ann" if override else "bob", override=override)
     pending = await asked(run)
-    assert pending.window.workflow.timeout_sec == window_s
+    assert (pending.window.name, pending.window.workflow.timeout_sec) == (name, window_s)
 
     await on.pass_by(window_s - 20)
     assert (await run.query(PrimaryFailure.progress_view)).approval is not None
