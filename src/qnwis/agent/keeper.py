@@ -52,6 +52,7 @@ class Keeper:
                     least_pause_s = await self._after_end()
                 elif not self._postgres.running:
                     await self._try_start()
+                    least_pause_s = self._node.handed_over.left_s
             began = now()
             if self._postgres.running:
                 await self._until_ended()
@@ -166,7 +167,8 @@ class Keeper:
                 remedy="Order a rejoin to the primary, or create it with initdb",
             )
         if not self._postgres.standby:
-            return await self._leases.take_up()
+            left_s = self._node.handed_over.left_s
+            return _handed_over(node_id, left_s) if left_s > 0 else await self._leases.take_up()
         if self._postgres.upstream is None:
             return Refusal(
                 rule="no_upstream",
@@ -184,6 +186,16 @@ def _let_down(node_id: str, for_s: float) -> Refusal:
         " left down, so that a run may take over",
         values={"return_after_s": for_s},
         remedy="Wait, or order a failover; see postgres.log for why it ended",
+    )
+
+
+def _handed_over(node_id: str, left_s: float) -> Refusal:
+    return Refusal(
+        rule="handed_over",
+        message=f"{node_id} handed its lease over; for another {left_s:.1f} s it is left down, so that"
+        " the run may take over",
+        values={"left_s": left_s},
+        remedy="Wait, or order it to resume",
     )
 
 

@@ -13,7 +13,19 @@ import pytest
 
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.lease_messages import Promised, PromiseRequest
-from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
+from qnwis.continuity.orders import (
+    AnyOrder,
+    DemoteOrder,
+    DemotionToken,
+    FollowOrder,
+    HandOverOrder,
+    PrepareOrder,
+    PromoteOrder,
+    QuiesceOrder,
+    Receipt,
+    RejoinOrder,
+    ResumeOrder,
+)
 from qnwis.providers.errors import Refused, Unreachable
 
 from .pg import TestCluster, TestNode
@@ -29,6 +41,8 @@ class Scene:
     other: TestNode
     epoch: int
     """An epoch that no node has obeyed yet."""
+    present: int
+    """The epoch that the primary serves under."""
 
     async def order(self, member: TestNode, order: AnyOrder) -> Receipt:
         return await ordered(self.cluster, member, order)
@@ -39,8 +53,10 @@ class Scene:
             await self.order(member, order)
         return caught.value.refusal.rule
 
-    def promote(self, effect: str = "promote", *, epoch: int | None = None) -> PromoteOrder:
-        return PromoteOrder(**self._head(effect, epoch))
+    def promote(
+        self, effect: str = "promote", *, epoch: int | None = None, at: DemotionToken | None = None
+    ) -> PromoteOrder:
+        return PromoteOrder(at=at, **self._head(effect, epoch))
 
     def demote(self, effect: str = "demote") -> DemoteOrder:
         return DemoteOrder(**self._head(effect, None))
@@ -50,6 +66,25 @@ class Scene:
 
     def rejoin(self, upstream: TestNode, effect: str = "rejoin") -> RejoinOrder:
         return RejoinOrder(upstream=upstream.node_id, **self._head(effect, None))
+
+    # Orders of the present epoch
+
+    def quiesce(
+        self, effect: str = "quiesce", *, drain_s: float = 0.2, for_s: float = 20, epoch: int | None = None
+    ) -> QuiesceOrder:
+        head = self._head(effect, epoch or self.present)
+        return QuiesceOrder(standby=self.standby.node_id, drain_s=drain_s, for_s=for_s, **head)
+
+    def prepare(self, effect: str = "prepare", *, epoch: int | None = None) -> PrepareOrder:
+        return PrepareOrder(**self._head(effect, epoch or self.present))
+
+    def hand_over(
+        self, effect: str = "hand over", *, return_after_s: float = 20, epoch: int | None = None
+    ) -> HandOverOrder:
+        return HandOverOrder(return_after_s=return_after_s, **self._head(effect, epoch or self.present))
+
+    def resume(self, effect: str = "resume", *, epoch: int | None = None) -> ResumeOrder:
+        return ResumeOrder(**self._head(effect, epoch or self.present))
 
     def _head(self, effect: str, epoch: int | None) -> dict[str, object]:
         run_id = f"run-{self.epoch}"
@@ -97,7 +132,7 @@ async def healed(cluster: TestCluster) -> Scene:
             await member.until(streaming=True, upstream=holder)
     standby, other = (member for member in cluster.members.values() if member is not primary)
     await primary.sql("CREATE TABLE IF NOT EXISTS rows (name text)")
-    return Scene(cluster, primary, standby, other, newest + 2)
+    return Scene(cluster, primary, standby, other, newest + 2, newest)
 
 
 async def rows(member: TestNode) -> set[str]:
