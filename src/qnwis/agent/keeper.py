@@ -13,7 +13,7 @@ from .guard import now
 from .journal import Journal
 from .logs import log
 from .postgres import Postgres
-from .processes import ProcessesRemainError, kill_processes_in
+from .watched import ProcessesRemainError, kill_processes_in
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0

@@ -17,7 +17,8 @@ from .config import AgentConfig, LocalDatabase
 from .files import Owner, as_user, remove_durably, write_durably
 from .guard import now
 from .peers import Peers
-from .processes import Watched, kill_processes_in, processes_in
+from .processes import processes_in
+from .watched import Watched, kill_processes_in
 
 FAST_STOP_S = 20.0
 """A fast shutdown that takes longer is made an immediate one: the log is replayed at the next start."""

@@ -27,8 +27,8 @@ from .files import sync_directory
 from .follow import replays, streams
 from .logs import log
 from .postgres import Postgres
-from .processes import kill_processes_in
 from .programs import read_control, run_program
+from .watched import kill_processes_in
 
 STREAMING_WITHIN_S = 60.0
 COMES_BACK_WITHIN_S = 5.0

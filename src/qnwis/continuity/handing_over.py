@@ -12,9 +12,9 @@ PresentOrder = QuiesceOrder | PrepareOrder | HandOverOrder | ResumeOrder
 def epoch_refusal(node_id: str, order: PresentOrder, *, obeyed: int, serves: int) -> Refusal | None:
     """Why an order is not of the present epoch, or None.
 
-    `obeyed` is the highest epoch that the agent promised or granted, `serves` the one of its own database. Once
-    a run was promised an epoch above, a primary is not stopped under its own any more; to let it serve again is
-    always right.
+    `obeyed` is the highest epoch that the agent promised or granted, `serves` the one of its own database.
+    Once a run was promised an epoch above, a primary is not stopped under its own any more; to let it serve
+    again is always right.
     """
     wanted = {obeyed, serves} if isinstance(order, QuiesceOrder | HandOverOrder) else {obeyed}
     if wanted == {order.epoch}:
