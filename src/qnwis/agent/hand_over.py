@@ -40,14 +40,13 @@ async def hand_over(node: Node, order: HandOverOrder) -> Decision:
     async def effect() -> Done:
         # Its walsenders end only when every standby that is connected has the shutdown checkpoint.
         await postgres.stop()
-        control = await read_control(postgres)
-        if not control.shut_down:
-            # The lease is not released, so the keeper starts it again.
-            raise EffectError(f"the database of {node.node_id} was not shut down: {control.state}")
         node.handed_over.begin(order.return_after_s)
         if not node.give_up():
             raise EffectError(f"processes of the database of {node.node_id} are left")
-        await node.leases.told(TOLD_WITHIN_S)
+        control, _ = await asyncio.gather(read_control(postgres), node.leases.told(TOLD_WITHIN_S))
+        if not control.shut_down:
+            node.handed_over.end()  # nobody can continue it, so the keeper need not wait
+            raise EffectError(f"the database of {node.node_id} was not shut down: {control.state}")
         token = control.checkpoint
         return Done(
             f"{node.node_id}: every process of the database is gone; it ended on timeline {token.timeline}"

@@ -102,6 +102,8 @@ class Keeper:
         if self._postgres.restarting:
             await self._until_up()
         self._restart_within_s = None
+        if self._postgres.standby:
+            self._node.guarding.be_on_call()
         await self._postgres.wait_ended()
 
     async def _until_up(self) -> None:
