@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -25,6 +26,8 @@ class Deadline:
         """A file that cannot be read is a deadline that has passed."""
         self._file = file
         self._kept: _Kept | None = None
+        self.ended = asyncio.Event()
+        """Set when it is ended early; cleared by the next one."""
         if file.exists():
             try:
                 self._kept = _Kept.model_validate_json(file.read_text())
@@ -46,8 +49,10 @@ class Deadline:
         """On disk when this returns."""
         self._kept = _Kept(until_s=now() + for_s, for_s=for_s)
         write_durably(self._file, self._kept.model_dump_json() + "\n")
+        self.ended.clear()
 
     def end(self) -> None:
         if self._kept is not None:
             remove_durably(self._file)
         self._kept = None
+        self.ended.set()

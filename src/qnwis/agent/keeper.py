@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from qnwis.continuity.refusal import Refusal
 
@@ -126,9 +125,15 @@ class Keeper:
                 await self._postgres.wait_ended()
 
     async def _wait_started(self, within_s: float) -> None:
-        """Wait for somebody else to start it, an order."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._postgres.started.wait(), within_s)
+        """Wait for somebody else to start it, an order, or to say that it need not be left down any more."""
+        waits = [asyncio.ensure_future(self._postgres.started.wait())]
+        if self._node.handed_over.there:
+            waits.append(asyncio.ensure_future(self._node.handed_over.ended.wait()))
+        try:
+            await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _try_start(self) -> None:
         if self._postgres.running:
