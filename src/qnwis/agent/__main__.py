@@ -20,6 +20,7 @@ from qnwis.transport import Transport
 from .checks import Checks
 from .config import AgentConfig, ConfigError, load_config
 from .database import Connection
+from .deadline import Deadline
 from .effects import Node
 from .files import StateError
 from .going_on import HandedOn, accept_signals, go_on_at
@@ -33,6 +34,7 @@ from .orders import Orders
 from .peers import Peers
 from .postgres import Postgres
 from .priority import prefer
+from .quiescing import Quiescing
 from .receiving import Receiving
 from .reporter import Reporter
 from .server import make_app
@@ -87,11 +89,14 @@ async def run(config: AgentConfig, path: Path) -> None:
     if config.database is not None:
         connection = Connection(config.database, config.database.superuser)
         postgres = Postgres(config, config.database, peers)
+        quiescing = Quiescing(postgres, state_dir / "quiesced")
         postgres.replicate_to(members.standbys)
         guarding = Guarding(postgres.data_dir, state_dir / "guard.log")
         leases.on_until = guarding.tell
         receiving = Receiving(postgres, connection, state_dir, config.lease.reserve_s)
-        node = Node(config.node_id, postgres, connection, leases, guarding, receiving)
+        handed_over = Deadline(state_dir / "handed-over")
+        node = Node(config.node_id, postgres, connection, leases, guarding, receiving, quiescing, handed_over)
+        postgres.on_start = node.starting
     reporter = Reporter(config, leases, node)
     leases.on_epoch = reporter.epoch_changed
     orders = Orders(config, peers, leases, journal, node)

@@ -1,4 +1,4 @@
-"""What orders do to the database: promote and demote. (`follow` and `rejoin` have files of their own.)
+"""What orders do to the database: promote and demote. (The others have files of their own.)
 
 Each looks first and then answers one of three: a Refusal, AlreadySo, or the effect to carry out. The caller
 writes the intent down in between, so an effect never begins without a trace.
@@ -12,19 +12,24 @@ from dataclasses import dataclass
 
 import psycopg
 
-from qnwis.continuity.orders import DemoteOrder, PromoteOrder
+from qnwis.continuity.handing_over import token_refusal
+from qnwis.continuity.orders import DemoteOrder, DemotionToken, PromoteOrder
 from qnwis.continuity.refusal import Refusal
 
 from .database import Connection, DatabaseDownError, Facts
+from .deadline import Deadline
 from .guarding import Guarding
 from .lease import Leases
 from .postgres import Postgres
 from .processes import processes_in
+from .quiescing import Quiescing
 from .receiving import Receiving
 
 PROMOTE_AGAIN_S = 0.15
 """PostgreSQL can miss a promotion for 5 s when its startup process sleeps; a second request wakes it."""
 PROMOTE_WITHIN_S = 30.0
+REPLAYED_WITHIN_S = 1.0
+"""What was received is replayed at once, unless that is held up."""
 POLL_S = 0.003
 
 
@@ -35,8 +40,18 @@ class AlreadySo:
     detail: str
 
 
-Effect = Callable[[], Awaitable[str]]
-"""Carries the order out and says what was done. Raises EffectError when that is not certain."""
+@dataclass(frozen=True)
+class Done:
+    """What was done."""
+
+    detail: str
+    token: DemotionToken | None = None
+    """Of a hand-over."""
+
+
+Effect = Callable[[], Awaitable[Done | Refusal]]
+"""Carries the order out; a Refusal says that it could not be done and was taken back. Raises EffectError
+when neither is certain."""
 
 Decision = Refusal | AlreadySo | Effect
 
@@ -55,6 +70,14 @@ class Node:
     leases: Leases
     guarding: Guarding
     receiving: Receiving
+    quiescing: Quiescing
+    handed_over: Deadline
+    """After a hand-over: until when the database is left down for whoever takes over."""
+
+    def starting(self) -> None:
+        """The database is being started: what was ordered of an earlier life of it is over."""
+        self.quiescing.over()
+        self.handed_over.end()
 
     async def hand_over(self) -> None:
         """Give the lease up, after the database was stopped: what it wrote is another's to continue."""
@@ -89,8 +112,10 @@ async def promote(node: Node, order: PromoteOrder) -> Decision:
         )
     if not facts.in_recovery and node.leases.sought == order.epoch:
         return AlreadySo(f"{node.node_id} is the primary already, on timeline {facts.timeline}")
+    if order.at is not None and (refusal := await _until_reached(node, order.at, facts)) is not None:
+        return refusal
 
-    async def effect() -> str:
+    async def effect() -> Done:
         refusal = await node.leases.acquire(order.epoch, order.run_id)
         if refusal is not None:
             raise EffectError(f"{node.node_id} has no lease for epoch {order.epoch}: {refusal}")
@@ -109,7 +134,7 @@ async def promote(node: Node, order: PromoteOrder) -> Decision:
                 await _ask_promotion(node.connection)
             await asyncio.sleep(POLL_S)
         after = await node.connection.facts()
-        return f"{node.node_id} is the primary on timeline {after.timeline} at LSN {after.write_lsn}"
+        return Done(f"{node.node_id} is the primary on timeline {after.timeline} at LSN {after.write_lsn}")
 
     return effect
 
@@ -121,15 +146,36 @@ async def demote(node: Node, order: DemoteOrder) -> Decision:
     if stopped and postgres.standby and postgres.upstream is None:
         return AlreadySo(f"{node.node_id} is stopped already and kept as a standby")
 
-    async def effect() -> str:
+    async def effect() -> Done:
         # First the mark: whatever interrupts this, the next start is not a writable one.
         postgres.keep_standby()
         postgres.set_upstream(None)
         await postgres.stop()
         await node.hand_over()
-        return f"{node.node_id}: every process of the database is gone; it comes back only as a standby"
+        return Done(f"{node.node_id}: every process of the database is gone; it comes back only as a standby")
 
     return effect
+
+
+async def _until_reached(node: Node, token: DemotionToken, facts: Facts) -> Refusal | None:
+    """Wait for the replay of the old primary's last record; why it was not replayed in time."""
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + REPLAYED_WITHIN_S
+    latest: Facts | None = facts
+    while True:
+        if latest is not None:
+            facts = latest
+        refusal = token_refusal(
+            node.node_id,
+            token,
+            timeline=facts.timeline,
+            receive_lsn=facts.receive_lsn,
+            replay_lsn=facts.replay_lsn,
+        )
+        if refusal is None or clock() > deadline:
+            return refusal
+        await asyncio.sleep(POLL_S)
+        latest = await node.facts()
 
 
 async def _ask_promotion(connection: Connection) -> None:

@@ -13,7 +13,7 @@ from qnwis.continuity.orders import FollowOrder
 from qnwis.continuity.refusal import Refusal
 
 from .database import Connection, DatabaseDownError, Facts
-from .effects import AlreadySo, Decision, Node
+from .effects import AlreadySo, Decision, Done, Node
 from .logs import log
 
 STREAMS_WITHIN_S = 2.0
@@ -37,7 +37,7 @@ async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
     if same and facts is not None and facts.streaming:
         return AlreadySo(f"{node.node_id} follows {upstream.node_id} already")
 
-    async def effect() -> str:
+    async def effect() -> Done:
         before = f"{node.node_id} follows {upstream.node_id}, before that {now.node_id if now else 'nobody'}"
         node.postgres.set_upstream(upstream)
         if node.postgres.running:
@@ -46,15 +46,17 @@ async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
             await node.postgres.start()
         theirs = await _facts_of(node, upstream)
         if theirs is None:
-            return f"{before}; {upstream.node_id} does not answer as a primary"
+            return Done(f"{before}; {upstream.node_id} does not answer as a primary")
         if await replays(node, theirs, STREAMS_WITHIN_S, after=facts):
-            return before
+            return Done(before)
         log("follow_restarts", upstream=upstream.node_id)
         await node.postgres.stop()
         await node.postgres.start()
         if await replays(node, theirs, RESTARTED_WITHIN_S, after=facts):
-            return f"{before}; it did not stream until it was restarted"
-        return f"{before}; it does not stream, nor after a restart: order a rejoin, and see postgres.log"
+            return Done(f"{before}; it did not stream until it was restarted")
+        return Done(
+            f"{before}; it does not stream, nor after a restart: order a rejoin, and see postgres.log"
+        )
 
     return effect
 

@@ -4,7 +4,10 @@ It is apart from the agent because a frozen agent enforces nothing, and it ends 
 because a backend outlives its postmaster for a while. A database has several guards, and the agent does the
 same by itself: to leave it running past its lease, all of them would have to stand still.
 
-    python -m qnwis.agent.guard DATA_DIR UNTIL
+    python -m qnwis.agent.guard DATA_DIR [UNTIL]
+
+Until it is told a first UNTIL it is on call: beside a standby, whose promotion then need not wait for it to
+start. It has nothing to end, and goes with its agent.
 
 On standard input it takes lines with a later UNTIL each, seconds of the clock that also counts while the
 machine is suspended (CLOCK_BOOTTIME). An end of input means that the agent is gone: then it does not wait.
@@ -31,7 +34,7 @@ def now() -> float:
 
 
 def main() -> None:
-    data_dir, until = Path(sys.argv[1]), float(sys.argv[2])
+    data_dir, until = Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else None
     # Ctrl-C reaches a whole process group; the guard ends by its own rules alone.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -39,20 +42,21 @@ def main() -> None:
     watch(data_dir, until)
 
 
-def watch(data_dir: Path, until: float, *, source: int = 0) -> None:
-    """End the database at the lease's end, as told last, or at the agent's."""
+def watch(data_dir: Path, until: float | None, *, source: int = 0) -> None:
+    """End the database at the lease's end, as told last, or at the agent's. None: it has no lease yet."""
     text = b""
-    while (rest := until - now()) > 0:
-        readable, _, _ = select.select([source], [], [], rest)
+    while until is None or until > now():
+        readable, _, _ = select.select([source], [], [], None if until is None else max(0, until - now()))
         if not readable:
             continue
         chunk = os.read(source, 4096)
         if not chunk:
-            end_all(data_dir)
+            if until is not None:
+                end_all(data_dir)
             print("the agent is gone", flush=True)
             return
         *lines, text = (text + chunk).split(b"\n")
-        until = max([until, *map(float, lines)])
+        until = max([*map(float, lines), *([] if until is None else [until])], default=None)
     woken = now()
     end_all(data_dir)
     late_ms, gone_ms = 1000 * (woken - until), 1000 * (now() - until)

@@ -44,7 +44,7 @@ class Guard:
 
 
 class Guarding:
-    """The guard processes of one database, alive while that may be writable."""
+    """The guard processes of one database, alive while that may be writable, or may soon become so."""
 
     def __init__(self, data_dir: Path, log_file: Path) -> None:
         self._data_dir = data_dir
@@ -54,8 +54,11 @@ class Guarding:
     def tell(self, until: float) -> None:
         """The database must have begun to end by then. Guards that are gone are replaced."""
         self._guards = [guard for guard in self._guards if guard.tell(until)]
-        while len(self._guards) < COUNT:
-            self._guards.append(self._started(until))
+        self._complete(until)
+
+    def be_on_call(self) -> None:
+        """Have guards started that wait to be told. Starting them takes what a promotion should not."""
+        self._complete(None)
 
     def hand_on(self) -> tuple[tuple[int, int], ...]:
         """Pid and pipe of each guard."""
@@ -73,7 +76,11 @@ class Guarding:
             guard.end()
         self._guards = []
 
-    def _started(self, until: float) -> Guard:
+    def _complete(self, until: float | None) -> None:
+        while len(self._guards) < COUNT:
+            self._guards.append(self._started(until))
+
+    def _started(self, until: float | None) -> Guard:
         theirs, ours = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(ours, False)
         with contextlib.suppress(OSError):
@@ -84,14 +91,14 @@ class Guarding:
                 (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
                 (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
             ]
-            pid = self._spawned(str(until), files)
+            pid = self._spawned([] if until is None else [str(until)], files)
         os.close(theirs)
         log("guard_started", pid=pid)
         return Guard(pid, ours)
 
-    def _spawned(self, until: str, files: list[tuple[int, int, int]]) -> int:
+    def _spawned(self, until: list[str], files: list[tuple[int, int, int]]) -> int:
         """Its pid. On a busy machine it has to be quick to start, too."""
-        command = [sys.executable, "-m", "qnwis.agent.guard", str(self._data_dir), until]
+        command = [sys.executable, "-m", "qnwis.agent.guard", str(self._data_dir), *until]
         # A session of its own: out of reach of a terminal's Ctrl-C. It works in the agent's folder, so it is
         # not among the database's processes.
         spawn = partial(os.posix_spawn, sys.executable, command, os.environ, file_actions=files, setsid=True)

@@ -1,8 +1,9 @@
 """The journal: what this agent was ordered and what it did, as JSON lines synced before they count.
 
-An order carried out leaves an `intent` line before its effect and a line after: `done` with the receipt, or
-`failed` (something may have been changed). An intent with nothing after it means that the agent was killed in
-the middle. An order refused before its effect began leaves only a `refused` line.
+An order carried out leaves an `intent` line before its effect and a line after: `done` with the receipt,
+`refused` (what was begun was taken back), or `failed` (something may have been changed). An intent with
+nothing after it means that the agent was killed in the middle. An order refused before its effect began
+leaves only a `refused` line.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from qnwis.continuity.refusal import Refusal
 
@@ -13,7 +12,7 @@ from .guard import now
 from .journal import Journal
 from .logs import log
 from .postgres import Postgres
-from .processes import ProcessesRemainError, kill_processes_in
+from .watched import ProcessesRemainError, kill_processes_in
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
@@ -52,6 +51,7 @@ class Keeper:
                     least_pause_s = await self._after_end()
                 elif not self._postgres.running:
                     await self._try_start()
+                    least_pause_s = self._node.handed_over.left_s
             began = now()
             if self._postgres.running:
                 await self._until_ended()
@@ -101,6 +101,8 @@ class Keeper:
         if self._postgres.restarting:
             await self._until_up()
         self._restart_within_s = None
+        if self._postgres.standby:
+            self._node.guarding.be_on_call()
         await self._postgres.wait_ended()
 
     async def _until_up(self) -> None:
@@ -123,9 +125,15 @@ class Keeper:
                 await self._postgres.wait_ended()
 
     async def _wait_started(self, within_s: float) -> None:
-        """Wait for somebody else to start it, an order."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._postgres.started.wait(), within_s)
+        """Wait for somebody else to start it, an order, or to say that it need not be left down any more."""
+        waits = [asyncio.ensure_future(self._postgres.started.wait())]
+        if self._node.handed_over.there:
+            waits.append(asyncio.ensure_future(self._node.handed_over.ended.wait()))
+        try:
+            await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _try_start(self) -> None:
         if self._postgres.running:
@@ -166,7 +174,8 @@ class Keeper:
                 remedy="Order a rejoin to the primary, or create it with initdb",
             )
         if not self._postgres.standby:
-            return await self._leases.take_up()
+            left_s = self._node.handed_over.left_s
+            return _handed_over(node_id, left_s) if left_s > 0 else await self._leases.take_up()
         if self._postgres.upstream is None:
             return Refusal(
                 rule="no_upstream",
@@ -184,6 +193,16 @@ def _let_down(node_id: str, for_s: float) -> Refusal:
         " left down, so that a run may take over",
         values={"return_after_s": for_s},
         remedy="Wait, or order a failover; see postgres.log for why it ended",
+    )
+
+
+def _handed_over(node_id: str, left_s: float) -> Refusal:
+    return Refusal(
+        rule="handed_over",
+        message=f"{node_id} handed its lease over; for another {left_s:.1f} s it is left down, so that"
+        " the run may take over",
+        values={"left_s": left_s},
+        remedy="Wait, or order it to resume",
     )
 
 

@@ -6,16 +6,29 @@ import asyncio
 from datetime import UTC, datetime
 
 from qnwis.continuity.membership import Peer
-from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
+from qnwis.continuity.orders import (
+    AnyOrder,
+    DemoteOrder,
+    FollowOrder,
+    HandOverOrder,
+    PrepareOrder,
+    PromoteOrder,
+    QuiesceOrder,
+    Receipt,
+    RejoinOrder,
+    ResumeOrder,
+)
 from qnwis.continuity.refusal import Refusal
 
 from .config import AgentConfig
-from .effects import AlreadySo, Decision, EffectError, Node, demote, promote
+from .effects import AlreadySo, Decision, Done, EffectError, Node, demote, promote
 from .follow import follow
+from .hand_over import hand_over, resume
 from .journal import Journal, Line, Mark
 from .lease import Leases
 from .logs import log
 from .peers import Peers
+from .quiesce import prepare, quiesce
 from .rejoin import rejoin
 
 
@@ -39,7 +52,7 @@ class Orders:
         self._node = node
 
     async def obey(self, order: AnyOrder) -> Receipt | Refusal:
-        """Carry the order out. A Refusal means that nothing was changed.
+        """Carry the order out. A Refusal means that nothing was changed, or that it was taken back.
 
         Raises EffectError when the effect began and is not known to be complete: the same order may then be
         sent again, and is carried out again.
@@ -47,9 +60,9 @@ class Orders:
         async with self.lock:
             if order.epoch < self._leases.epoch:
                 return self._refuse(order, _superseded(self._config.node_id, order, self._leases.epoch))
-            done = self._journal.receipt_of(order.effect_id)
-            if done is not None:
-                return done.model_copy(update={"changed": False})
+            receipt = self._journal.receipt_of(order.effect_id)
+            if receipt is not None:
+                return receipt.model_copy(update={"changed": False})
             decision = await self._decide(order)
             if not isinstance(decision, Refusal) and order.epoch > self._leases.epoch:
                 # Only now: an order refused must not take the present holder's lease from it.
@@ -58,17 +71,22 @@ class Orders:
                 return self._refuse(order, decision)
             if isinstance(decision, AlreadySo):
                 # If this effect was begun before, it is why the world is as ordered.
-                return self._done(order, decision.detail, changed=self._journal.begun(order.effect_id))
+                begun = self._journal.begun(order.effect_id)
+                return self._done(order, Done(decision.detail), changed=begun)
             self._write(order, Mark.INTENT)
             try:
-                detail = await decision()
+                done = await decision()
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
                 self._write(order, Mark.FAILED, reason=reason)
                 raise EffectError(
                     f"{order.kind} {order.effect_id} is not known to be complete: {reason}"
                 ) from error
-            return self._done(order, detail, changed=True)
+            return (
+                self._refuse(order, done)
+                if isinstance(done, Refusal)
+                else self._done(order, done, changed=True)
+            )
 
     async def _decide(self, order: AnyOrder) -> Decision:
         if self._node is None:
@@ -91,6 +109,14 @@ class Orders:
                 return (
                     upstream if isinstance(upstream, Refusal) else await follow(self._node, order, upstream)
                 )
+            case QuiesceOrder():
+                return await quiesce(self._node, order)
+            case PrepareOrder():
+                return await prepare(self._node, order)
+            case HandOverOrder():
+                return await hand_over(self._node, order)
+            case ResumeOrder():
+                return await resume(self._node, order)
 
     def _upstream(self, order: FollowOrder | RejoinOrder) -> Peer | Refusal:
         peer = self._peers.of(order.upstream)
@@ -108,11 +134,16 @@ class Orders:
         self._write(order, Mark.REFUSED, reason=str(refusal))
         return refusal
 
-    def _done(self, order: AnyOrder, detail: str, *, changed: bool) -> Receipt:
-        if self._node is not None:
+    def _done(self, order: AnyOrder, done: Done, *, changed: bool) -> Receipt:
+        if self._node is not None and not isinstance(order, PrepareOrder):
             self._node.receiving.forget()
         receipt = Receipt(
-            effect_id=order.effect_id, changed=changed, epoch=order.epoch, detail=detail, at=datetime.now(UTC)
+            effect_id=order.effect_id,
+            changed=changed,
+            epoch=order.epoch,
+            detail=done.detail,
+            at=datetime.now(UTC),
+            token=done.token,
         )
         self._write(order, Mark.DONE, receipt=receipt)
         return receipt

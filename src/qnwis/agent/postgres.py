@@ -17,7 +17,8 @@ from .config import AgentConfig, LocalDatabase
 from .files import Owner, as_user, remove_durably, write_durably
 from .guard import now
 from .peers import Peers
-from .processes import Watched, kill_processes_in, processes_in
+from .processes import processes_in
+from .watched import Watched, kill_processes_in
 
 FAST_STOP_S = 20.0
 """A fast shutdown that takes longer is made an immediate one: the log is replayed at the next start."""
@@ -39,6 +40,8 @@ class Postgres:
         """Called at each start and end of the postmaster, and when it is let down."""
         self.on_end: Callable[[], None] = lambda: None
         """Called before that when the postmaster ended by itself, not stopped by the agent."""
+        self.on_start: Callable[[], None] = lambda: None
+        """Called before the postmaster is started."""
         self._postmaster: Watched | None = None
         self._stopping = False
         self.started_at = 0.0
@@ -53,6 +56,8 @@ class Postgres:
         """It ended by itself and gave its lease up, and is not started for now; said by who keeps it."""
         self.restarting = False
         """It is being started (again), and that is not taking too long; said by who keeps it."""
+        self.quiesced = False
+        """New transactions are read-only ones; said by who quiesces it, written with the next settings."""
         self._passfile = self._write_passfile()
 
     # Processes
@@ -79,11 +84,13 @@ class Postgres:
             watched.forget()
             return False
         self._hold(watched)
+        self.reload()  # an earlier agent may have written settings and ended before it said so
         return True
 
     async def start(self) -> None:
         """Start the postmaster. What an earlier one left running is ended first, for it may still write."""
         await self._clear()
+        self.on_start()
         self.set_upstream(self.upstream)
         log = self.config.state_dir / "postgres.log"
         with log.open("ab") as output:
@@ -177,7 +184,8 @@ class Postgres:
         """Write the agent's own settings and `changes`. Whether that changed anything."""
         before = self._auto_conf()
         owned = settings.owned_settings(self.config, self.database, self.standbys)
-        after = settings.merge_settings(before, {**owned, **changes})
+        read_only = {settings.READ_ONLY: "on" if self.quiesced else None}
+        after = settings.merge_settings(before, {**owned, **read_only, **changes})
         if settings.read_settings(before) == settings.read_settings(after):
             return False
         write_durably(self.data_dir / "postgresql.auto.conf", after, self.owner)

@@ -1,21 +1,15 @@
-"""Processes of a folder: who works there, by the working directory that /proc shows."""
+"""Processes of a folder: who works there, by the working directory that /proc shows.
+
+Guards work with this and little else: a new one has to be ready in some hundredths of a second.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-
-GONE_WITHIN_S = 5.0
-"""A process that was sent SIGKILL and is still there after this is stuck in the kernel."""
-
-
-class ProcessesRemainError(Exception):
-    """Processes of the folder cannot be ended."""
 
 
 def processes_in(folder: Path) -> list[int]:
@@ -33,15 +27,6 @@ def kill_each_in(folder: Path) -> list[int]:
     return killed
 
 
-async def kill_processes_in(folder: Path) -> None:
-    """SIGKILL every process of the folder and see that none is left. Raises ProcessesRemainError."""
-    deadline = asyncio.get_running_loop().time() + GONE_WITHIN_S
-    while pids := kill_each_in(folder):
-        if asyncio.get_running_loop().time() > deadline:
-            raise ProcessesRemainError(f"processes {pids} of {folder} are still there after SIGKILL")
-        await asyncio.sleep(0.005)
-
-
 def _found_in(folder: Path) -> Iterator[int]:
     # Text, not Path: a guard has no time to lose among hundreds of processes.
     home = str(folder.resolve())
@@ -53,39 +38,3 @@ def _found_in(folder: Path) -> Iterator[int]:
                 continue
             if cwd == home or cwd.startswith(home + "/"):
                 yield int(name)
-
-
-class Watched:
-    """A process whose end is noticed at once: a child, or one that was running before the agent."""
-
-    def __init__(
-        self, pid: int, on_end: Callable[[], None], *, child: subprocess.Popen[bytes] | None = None
-    ) -> None:
-        """Raises ProcessLookupError when there is no such process. Needs a running event loop."""
-        self.ended = asyncio.Event()
-        self._on_end = on_end
-        self._child = child
-        self._pid = pid
-        self._fd = os.pidfd_open(pid)
-        asyncio.get_running_loop().add_reader(self._fd, self._ended)
-
-    def send(self, number: signal.Signals) -> None:
-        """Send a signal; nothing happens if the process has ended."""
-        if not self.ended.is_set():
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._fd, number)
-
-    def forget(self) -> None:
-        """Watch no longer."""
-        asyncio.get_running_loop().remove_reader(self._fd)
-        os.close(self._fd)
-
-    def _ended(self) -> None:
-        self.forget()
-        if self._child is not None:
-            self._child.wait()
-        else:
-            with contextlib.suppress(ChildProcessError):  # a child only of a process that went on
-                os.waitpid(self._pid, os.WNOHANG)
-        self.ended.set()
-        self._on_end()

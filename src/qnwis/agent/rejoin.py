@@ -15,7 +15,6 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 from qnwis.continuity.membership import Peer
@@ -23,17 +22,17 @@ from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.refusal import Refusal
 
 from .database import Connection, DatabaseDownError, Facts
-from .effects import AlreadySo, Decision, EffectError, Node
-from .files import as_user, sync_directory
+from .effects import AlreadySo, Decision, Done, EffectError, Node
+from .files import sync_directory
 from .follow import replays, streams
 from .logs import log
 from .postgres import Postgres
-from .processes import kill_processes_in
+from .programs import read_control, run_program
+from .watched import kill_processes_in
 
 STREAMING_WITHIN_S = 60.0
 COMES_BACK_WITHIN_S = 5.0
 """A standby that needs longer is looked at by pg_rewind, and started again if that finds nothing to do."""
-COPY_WITHIN_S = 6 * 3600.0
 CHECKPOINT_WITHIN_S = 120.0
 POLL_S = 0.02
 
@@ -57,13 +56,13 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
             f"{node.node_id} streams from {upstream.node_id} already, on timeline {mine.timeline}"
         )
 
-    async def effect() -> str:
+    async def effect() -> Done:
         node.postgres.keep_standby()
         await node.postgres.stop()
         await node.hand_over()
-        standby = node.postgres.initialised and await _is_standby(node.postgres)
+        standby = node.postgres.initialised and (await read_control(node.postgres)).was_standby
         if standby and not interrupted and await _comes_back(node, upstream, theirs):
-            return f"{node.node_id} was a standby and streams from {upstream.node_id}"
+            return Done(f"{node.node_id} was a standby and streams from {upstream.node_id}")
         how = "was rewound"
         anew = interrupted or not node.postgres.initialised
         if anew or not await _rewind(node.postgres, upstream, standby=standby):
@@ -74,7 +73,7 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
         node.postgres.set_upstream(upstream)
         await node.postgres.start()
         timeline = await _wait_streaming(node)
-        return f"{node.node_id} {how} and streams from {upstream.node_id} on timeline {timeline}"
+        return Done(f"{node.node_id} {how} and streams from {upstream.node_id} on timeline {timeline}")
 
     return effect
 
@@ -115,16 +114,6 @@ def _unreachable(node: Node, upstream: Peer, error: DatabaseDownError) -> Refusa
     )
 
 
-async def _is_standby(postgres: Postgres) -> bool:
-    """Whether the database last ran as a standby; a primary that was demoted has the mark of one, too."""
-    arguments = ("-D", str(postgres.data_dir))
-    status, output = await _run(postgres, "pg_controldata", arguments, working_in=postgres.data_dir)
-    state = re.search(r"^Database cluster state: +(.+)$", output, re.MULTILINE)
-    if status != 0 or state is None:
-        raise EffectError(f"pg_controldata ended with status {status}: {output[-500:]}")
-    return state[1] in ("in archive recovery", "shut down in recovery")
-
-
 async def _comes_back(node: Node, upstream: Peer, theirs: Facts) -> bool:
     """Start the standby as it is, and see whether it replays what the upstream has; else stop it again."""
     node.postgres.set_upstream(upstream)
@@ -149,7 +138,7 @@ async def _rewind(postgres: Postgres, upstream: Peer, *, standby: bool) -> bool:
     conninfo = postgres.conninfo_of(upstream, postgres.database.superuser.user, dbname="postgres")
     arguments = ["--target-pgdata", str(postgres.data_dir), "--source-server", conninfo]
     arguments += ["--no-ensure-shutdown"] if standby else []
-    status, output = await _run(postgres, "pg_rewind", arguments, working_in=postgres.data_dir)
+    status, output = await run_program(postgres, "pg_rewind", arguments, working_in=postgres.data_dir)
     log("pg_rewind", status=status, output=output[-2000:])
     return status == 0
 
@@ -166,7 +155,7 @@ async def _copy(postgres: Postgres, upstream: Peer, effect_id: str) -> Path | No
         os.chown(fresh, postgres.owner.uid, postgres.owner.gid)
     conninfo = postgres.conninfo_of(upstream, postgres.database.replication.user)
     arguments = ("--pgdata", str(fresh), "--dbname", conninfo, "--checkpoint", "fast", "--no-password")
-    status, output = await _run(postgres, "pg_basebackup", arguments, working_in=fresh)
+    status, output = await run_program(postgres, "pg_basebackup", arguments, working_in=fresh)
     log("pg_basebackup", status=status, output=output[-2000:])
     if status != 0:
         raise EffectError(
@@ -203,30 +192,3 @@ async def _wait_streaming(node: Node) -> int:
     raise EffectError(
         f"{node.node_id} runs but does not stream after {STREAMING_WITHIN_S:g} s; see postgres.log"
     )
-
-
-async def _run(
-    postgres: Postgres, name: str, arguments: Sequence[str], *, working_in: Path
-) -> tuple[int, str]:
-    """Run one of PostgreSQL's programs: exit status and output.
-
-    It works in the folder it changes, so that whoever next clears that folder finds it even when the agent
-    that started it was killed.
-    """
-    process = await asyncio.create_subprocess_exec(
-        postgres.program(name),
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=working_in,
-        env=postgres.environment(),
-        **as_user(postgres.owner),
-    )
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), COPY_WITHIN_S)
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert process.returncode is not None
-    return process.returncode, output.decode(errors="replace")

@@ -110,6 +110,8 @@ class Reporter:
             database_up=facts is not None,
             database_ended=postgres is not None and postgres.let_down,
             restarting=postgres is not None and postgres.restarting,
+            quiesced=postgres is not None and postgres.quiesced,
+            handed_over=self._node is not None and self._node.handed_over.there,
             upstream=None if upstream is None else upstream.node_id,
             epoch=self._leases.epoch,
             member=self._leases.member,

@@ -6,7 +6,7 @@
 | GET /health/ready, /health/deep | 200 or 503, each check named with its finding |
 | GET /state | 200, NodeState |
 | GET /events | 200, a NodeEvent a line: one at once, one at each change; it ends when the agent does |
-| POST /orders | 200 Receipt; 409, 422 Refusal (nothing changed); 504 (outcome unknown: send it again) |
+| POST /orders | 200 Receipt; 409, 422 Refusal (no change, or taken back); 504 (not known: send it again) |
 | GET /journal | 200, the journal's lines |
 | POST /lease/ask, /lease/promise | 200 Granted, Promised; 409 Refusal |
 | POST /lease/withdraw, /lease/release | 200, the body again |
@@ -44,7 +44,10 @@ _CHANGE: TypeAdapter[AnyChange] = TypeAdapter(AnyChange)
 _LINES: TypeAdapter[tuple[Line, ...]] = TypeAdapter(tuple[Line, ...])
 
 
-_ORDERS = "Send JSON: kind (promote, demote, follow, rejoin), effect_id, run_id, epoch, maybe upstream"
+_ORDERS = (
+    "Send JSON: kind (promote, demote, follow, rejoin, quiesce, prepare, hand_over, resume), effect_id,"
+    " run_id, epoch, and what that kind needs besides"
+)
 _CHANGES = "Send JSON: kind add with peer and disk_id, or kind remove with node_id"
 
 

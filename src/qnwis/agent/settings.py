@@ -20,6 +20,7 @@ from qnwis.continuity.topology import Replication, ReplicationMode
 from .config import AgentConfig, LocalDatabase
 
 UPSTREAM = "primary_conninfo"
+READ_ONLY = "default_transaction_read_only"
 
 _LINE = re.compile(r"^\s*(?P<name>[A-Za-z_][A-Za-z0-9_.]*)\s*=?\s*'(?P<value>(?:[^'\\]|''|\\.)*)'\s*$")
 _ESCAPED = re.compile(r"''|\\(.)")

@@ -32,6 +32,11 @@ class NodeState(Model):
     now."""
     restarting: bool = False
     """The agent starts its database (again), within a time of its own."""
+    quiesced: bool = False
+    """The agent lets no new writes in, by a run's order and for a limited time."""
+    handed_over: bool = False
+    """The agent stopped its database and released its lease by a run's order; unless another takes over, it
+    comes back by itself."""
     in_recovery: bool | None = None
     system_identifier: str | None = None
     timeline: int | None = None

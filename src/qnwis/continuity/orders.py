@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .model import Model
 
@@ -26,10 +26,66 @@ class Order(Model):
     """Fencing token; a receiver refuses an order below the highest epoch it has obeyed."""
 
 
+class DemotionToken(Model):
+    """Where a primary that was shut down in a clean way ended: at this record nothing it wrote is missing."""
+
+    timeline: int = Field(ge=1)
+    lsn: int = Field(ge=0)
+    """Where the record of its shutdown checkpoint begins, in bytes since the start of the log. A standby that
+    has replayed the record stands after this."""
+
+
 class PromoteOrder(Order):
     """Become the primary."""
 
     kind: Literal["promote"] = "promote"
+    at: DemotionToken | None = None
+    """Where the old primary ended; a standby that has not all of it refuses. None for a failover, where the
+    run has compared the standbys."""
+
+
+class QuiesceOrder(Order):
+    """Let no new writes in, see the open ones end, and wait until `standby` has replayed all of them.
+
+    This order and the next three are of the epoch that the receiver has obeyed already, so none of them takes
+    anybody's lease.
+    """
+
+    kind: Literal["quiesce"] = "quiesce"
+    standby: str
+    """node_id"""
+    drain_s: float = Field(gt=0)
+    """How long open writing transactions may take to end; the rest are ended."""
+    for_s: float = Field(gt=0)
+    """From the beginning on; then the primary lets writes in again by itself, unless it was handed over."""
+
+    @model_validator(mode="after")
+    def _drains_in_time(self) -> Self:
+        if self.drain_s >= self.for_s:
+            raise ValueError(f"expected drain_s ({self.drain_s}) below for_s ({self.for_s})")
+        return self
+
+
+class PrepareOrder(Order):
+    """Write a checkpoint (a standby: a restart point), so that a stop soon after is a short one."""
+
+    kind: Literal["prepare"] = "prepare"
+
+
+class HandOverOrder(Order):
+    """Stop the database in a clean way and release the lease; the receipt has the demotion token. The data
+    directory stays a primary's."""
+
+    kind: Literal["hand_over"] = "hand_over"
+    return_after_s: float = Field(gt=0)
+    """After the release, how long whoever takes over has to be promised an epoch; then the node comes back as
+    the primary by itself, under an epoch of its own, unless another was granted the lease since."""
+
+
+class ResumeOrder(Order):
+    """Undo a quiesce and a hand-over: accept writes again."""
+
+    kind: Literal["resume"] = "resume"
 
 
 class DemoteOrder(Order):
@@ -54,7 +110,17 @@ class RejoinOrder(Order):
     """node_id"""
 
 
-AnyOrder = Annotated[PromoteOrder | DemoteOrder | FollowOrder | RejoinOrder, Field(discriminator="kind")]
+AnyOrder = Annotated[
+    PromoteOrder
+    | DemoteOrder
+    | FollowOrder
+    | RejoinOrder
+    | QuiesceOrder
+    | PrepareOrder
+    | HandOverOrder
+    | ResumeOrder,
+    Field(discriminator="kind"),
+]
 
 
 class Receipt(Model):
@@ -66,6 +132,8 @@ class Receipt(Model):
     epoch: int
     detail: str
     at: datetime
+    token: DemotionToken | None = None
+    """Of `hand_over`."""
 
 
 class FencingEvidenceType(StrEnum):

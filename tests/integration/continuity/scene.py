@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +14,25 @@ import pytest
 
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.lease_messages import Promised, PromiseRequest
-from qnwis.continuity.orders import AnyOrder, DemoteOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
+from qnwis.continuity.orders import (
+    AnyOrder,
+    DemoteOrder,
+    DemotionToken,
+    FollowOrder,
+    HandOverOrder,
+    PrepareOrder,
+    PromoteOrder,
+    QuiesceOrder,
+    Receipt,
+    RejoinOrder,
+    ResumeOrder,
+)
 from qnwis.providers.errors import Refused, Unreachable
 
 from .pg import TestCluster, TestNode
+
+
+SCENES = itertools.count(1)
 
 
 @dataclass
@@ -29,6 +45,10 @@ class Scene:
     other: TestNode
     epoch: int
     """An epoch that no node has obeyed yet."""
+    present: int
+    """The epoch that the primary serves under."""
+    number: int
+    """Of this scene, among those in this process."""
 
     async def order(self, member: TestNode, order: AnyOrder) -> Receipt:
         return await ordered(self.cluster, member, order)
@@ -39,8 +59,10 @@ class Scene:
             await self.order(member, order)
         return caught.value.refusal.rule
 
-    def promote(self, effect: str = "promote", *, epoch: int | None = None) -> PromoteOrder:
-        return PromoteOrder(**self._head(effect, epoch))
+    def promote(
+        self, effect: str = "promote", *, epoch: int | None = None, at: DemotionToken | None = None
+    ) -> PromoteOrder:
+        return PromoteOrder(at=at, **self._head(effect, epoch))
 
     def demote(self, effect: str = "demote") -> DemoteOrder:
         return DemoteOrder(**self._head(effect, None))
@@ -50,6 +72,29 @@ class Scene:
 
     def rejoin(self, upstream: TestNode, effect: str = "rejoin") -> RejoinOrder:
         return RejoinOrder(upstream=upstream.node_id, **self._head(effect, None))
+
+    # Orders of the present epoch
+
+    def quiesce(
+        self, effect: str = "quiesce", *, drain_s: float = 0.2, for_s: float = 20, epoch: int | None = None
+    ) -> QuiesceOrder:
+        head = self._present_head(effect, epoch)
+        return QuiesceOrder(standby=self.standby.node_id, drain_s=drain_s, for_s=for_s, **head)
+
+    def prepare(self, effect: str = "prepare", *, epoch: int | None = None) -> PrepareOrder:
+        return PrepareOrder(**self._present_head(effect, epoch))
+
+    def hand_over(
+        self, effect: str = "hand over", *, return_after_s: float = 20, epoch: int | None = None
+    ) -> HandOverOrder:
+        return HandOverOrder(return_after_s=return_after_s, **self._present_head(effect, epoch))
+
+    def resume(self, effect: str = "resume", *, epoch: int | None = None) -> ResumeOrder:
+        return ResumeOrder(**self._present_head(effect, epoch))
+
+    def _present_head(self, effect: str, epoch: int | None) -> dict[str, object]:
+        # A scene without a failover ends under the epoch that it began with; its effects are others all the same.
+        return self._head(f"{effect}, scene {self.number}", epoch or self.present)
 
     def _head(self, effect: str, epoch: int | None) -> dict[str, object]:
         run_id = f"run-{self.epoch}"
@@ -97,7 +142,7 @@ async def healed(cluster: TestCluster) -> Scene:
             await member.until(streaming=True, upstream=holder)
     standby, other = (member for member in cluster.members.values() if member is not primary)
     await primary.sql("CREATE TABLE IF NOT EXISTS rows (name text)")
-    return Scene(cluster, primary, standby, other, newest + 2)
+    return Scene(cluster, primary, standby, other, newest + 2, newest, next(SCENES))
 
 
 async def rows(member: TestNode) -> set[str]:

@@ -70,6 +70,31 @@ def test_guards_end_the_database_of_an_agent_that_is_gone(
     assert database.wait(20) == -signal.SIGKILL
 
 
+def test_guards_on_call_end_the_database_only_once_they_were_told_to(
+    guarding: Guarding, database: subprocess.Popen[bytes]
+) -> None:
+    guarding.be_on_call()
+    on_call = pids(guarding)
+    end = now() + 0.5
+    guarding.tell(end)
+    assert pids(guarding) == on_call
+    assert database.wait(20) == -signal.SIGKILL
+    assert now() >= end
+
+
+def test_guards_on_call_go_with_their_agent_and_leave_the_database(
+    guarding: Guarding, database: subprocess.Popen[bytes]
+) -> None:
+    guarding.be_on_call()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for _, pipe in guarding.hand_on():
+        os.dup2(nothing, pipe)  # as if the agent had been killed: nobody can write to them any more
+    os.close(nothing)
+    for pid in pids(guarding):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert database.poll() is None
+
+
 def test_a_guard_that_ended_is_replaced_at_the_next_renewal(guarding: Guarding) -> None:
     guarding.tell(now() + 600)
     killed, other = pids(guarding)

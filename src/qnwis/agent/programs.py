@@ -1,0 +1,82 @@
+"""PostgreSQL's programs, and what pg_controldata says of a database that is down."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qnwis.continuity.orders import DemotionToken
+
+from .effects import EffectError
+from .files import as_user
+from .postgres import Postgres
+
+PROGRAM_WITHIN_S = 6 * 3600.0
+"""A copy of a large database takes long."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """What the control file says."""
+
+    state: str
+    checkpoint: DemotionToken
+    """The newest checkpoint; of a database that was shut down, its shutdown checkpoint."""
+
+    @property
+    def was_standby(self) -> bool:
+        """Whether the database last ran as a standby."""
+        return self.state in ("in archive recovery", "shut down in recovery")
+
+    @property
+    def shut_down(self) -> bool:
+        """Whether it last ran as a primary and ended in a clean way: its log ends with the checkpoint."""
+        return self.state == "shut down"
+
+
+async def read_control(postgres: Postgres) -> Control:
+    """Raises EffectError where pg_controldata does not say it."""
+    arguments = ("-D", str(postgres.data_dir))
+    status, output = await run_program(postgres, "pg_controldata", arguments, working_in=postgres.data_dir)
+    found = dict(re.findall(r"^(.+?): +(.+)$", output, re.MULTILINE))
+    try:
+        high, low = found["Latest checkpoint location"].split("/")
+        return Control(
+            state=found["Database cluster state"],
+            checkpoint=DemotionToken(
+                timeline=int(found["Latest checkpoint's TimeLineID"]),
+                lsn=(int(high, 16) << 32) + int(low, 16),
+            ),
+        )
+    except (KeyError, ValueError) as error:
+        raise EffectError(f"pg_controldata ended with status {status}: {output[-500:]}") from error
+
+
+async def run_program(
+    postgres: Postgres, name: str, arguments: Sequence[str], *, working_in: Path
+) -> tuple[int, str]:
+    """Run one of PostgreSQL's programs: exit status and output.
+
+    It works in the folder it changes, so that whoever next clears that folder finds it even when the agent
+    that started it was killed.
+    """
+    process = await asyncio.create_subprocess_exec(
+        postgres.program(name),
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=working_in,
+        env=postgres.environment(),
+        **as_user(postgres.owner),
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), PROGRAM_WITHIN_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode is not None
+    return process.returncode, output.decode(errors="replace")

@@ -1,0 +1,355 @@
+"""The agents' part in a planned switchover, on real PostgreSQL: a primary that is quiesced, handed over, and
+continued elsewhere or by itself, whatever is killed in between.
+
+All tests share one synchronous cluster; each starts from a healed one, whoever is the primary by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+
+from qnwis.agent.journal import Line, Mark
+from qnwis.agent.processes import processes_in
+from qnwis.continuity.lease_messages import LastGrant, Withdrawal
+from qnwis.continuity.orders import AnyOrder, Receipt
+from qnwis.providers.nodes import HttpNodes
+from qnwis.transport import Transport
+
+from .pg import TestCluster, TestNode, running_cluster
+from .scene import Scene, healed, rows, until_gone, until_kept_down
+
+
+@pytest.fixture(scope="module")
+async def shared_cluster() -> AsyncIterator[TestCluster]:
+    async with HttpNodes(Transport()) as nodes, running_cluster(nodes, synchronous=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def scene(shared_cluster: TestCluster) -> Scene:
+    return await healed(shared_cluster)
+
+
+async def test_a_switchover_by_hand_loses_no_acknowledged_write(scene: Scene) -> None:
+    for member in (scene.primary, scene.standby):
+        await scene.order(member, scene.prepare())
+    async with writing_to_any(scene.primary, scene.standby) as client:
+        await client.until_writes()
+        timed = Timed(scene)
+        await timed.order("quiesce", scene.primary, scene.quiesce())
+        receipt = await timed.order("hand over", scene.primary, scene.hand_over())
+        assert receipt.token is not None
+        await timed.promises()
+        promoted = await timed.order("promote", scene.standby, scene.promote(at=receipt.token))
+        await timed.order("follow", scene.other, scene.follow(scene.standby))
+        await client.until_writes()
+        rejoined = await timed.order("rejoin", scene.primary, scene.rejoin(scene.standby))
+        await client.until_writes()
+    print(f"{timed}; longest gap between two acknowledged writes {1000 * client.longest_gap_s:.0f} ms")
+
+    assert promoted.changed and rejoined.changed
+    await scene.primary.until(
+        streaming=True, upstream=scene.standby.node_id, handed_over=False, quiesced=False
+    )
+    assert client.acknowledged <= await rows(scene.standby)
+    await scene.standby.until(writable=True)
+
+
+async def test_a_quiesced_primary_lets_writes_in_again_by_itself(scene: Scene) -> None:
+    async with scene.primary.connect() as connection:
+        receipt = await scene.order(scene.primary, scene.quiesce(for_s=1.5))
+        again = await scene.order(scene.primary, scene.quiesce(for_s=1.5))
+        state = await scene.primary.state()
+        assert (state.database_up, state.writable, state.quiesced, state.epoch) == (
+            True,
+            False,
+            True,
+            scene.present,
+        )
+        # A session from before is stopped, too.
+        with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            await connection.execute("INSERT INTO rows VALUES ('too late')")
+        await scene.primary.until(writable=True, quiesced=False)
+        await connection.execute("INSERT INTO rows VALUES ('in time')")
+    assert receipt.changed and again == receipt.model_copy(update={"changed": False})
+
+
+async def test_an_agent_that_is_executed_anew_keeps_a_quiesce_and_ends_it(scene: Scene) -> None:
+    await scene.order(scene.primary, scene.quiesce(for_s=5))
+    await scene.primary.execute_anew()
+    state = await scene.primary.state()
+    assert (state.writable, state.quiesced) == (False, True)
+    await scene.primary.until(writable=True, quiesced=False)
+    assert (
+        "default_transaction_read_only" not in (scene.primary.data_dir / "postgresql.auto.conf").read_text()
+    )
+
+
+async def test_an_open_write_may_end_before_the_primary_is_quiesced(scene: Scene) -> None:
+    async with scene.primary.connect() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute("INSERT INTO rows VALUES ('drained')")
+        quiescing = asyncio.ensure_future(scene.order(scene.primary, scene.quiesce(drain_s=15)))
+        await scene.primary.until(quiesced=True)
+        assert not quiescing.done()
+        await connection.execute("COMMIT")
+        await quiescing
+    assert "drained" in await rows(scene.standby)
+    await scene.order(scene.primary, scene.resume())
+
+
+async def test_an_open_write_that_does_not_end_is_ended(scene: Scene) -> None:
+    async with scene.primary.connect() as connection, scene.primary.connect() as reader:
+        await reader.execute("BEGIN")
+        await reader.execute("SELECT FROM rows")
+        await connection.execute("BEGIN")
+        await connection.execute("INSERT INTO rows VALUES ('never committed')")
+        await scene.order(scene.primary, scene.quiesce(drain_s=0.05))
+        with pytest.raises(psycopg.OperationalError):
+            await connection.execute("COMMIT")
+        await reader.execute("SELECT FROM rows")
+    assert "never committed" not in await rows(scene.primary)
+    await scene.order(scene.primary, scene.resume())
+
+
+async def test_a_standby_that_does_not_replay_leaves_the_primary_writable(scene: Scene) -> None:
+    await scene.standby.sql("SELECT pg_wal_replay_pause()")
+    try:
+        await scene.primary.sql("INSERT INTO rows VALUES ('flushed there, not replayed')")
+        assert await scene.refused(scene.primary, scene.quiesce()) == "standby_lags"
+    finally:
+        await scene.standby.sql("SELECT pg_wal_replay_resume()")
+    await scene.primary.until(writable=True, quiesced=False)
+    await scene.standby.power_off()
+    absent = scene.quiesce("of a standby that is not there")
+    async with asyncio.timeout(30):
+        while any(s.application_name == absent.standby for s in (await scene.primary.state()).standbys):
+            await asyncio.sleep(0.02)
+    assert await scene.refused(scene.primary, absent) == "standby_lags"
+
+
+async def test_an_agent_killed_while_it_quiesces_comes_back_writable(scene: Scene) -> None:
+    async with scene.primary.connect() as connection:
+        await connection.execute("INSERT INTO rows VALUES ('before the quiesce')")
+        await connection.execute("BEGIN")
+        await connection.execute("INSERT INTO rows VALUES ('open')")
+        quiescing = asyncio.ensure_future(scene.order(scene.primary, scene.quiesce(drain_s=15)))
+        await scene.primary.until(quiesced=True)
+        await scene.primary.stop_agent(signal.SIGKILL)
+        with pytest.raises(AssertionError):
+            await quiescing
+    await scene.primary.start_agent()
+    await scene.primary.until(writable=True, quiesced=False)
+    await scene.primary.sql("INSERT INTO rows VALUES ('after the quiesce')")
+    assert {"before the quiesce", "after the quiesce"} <= await rows(scene.primary)
+
+
+async def test_an_agent_killed_between_the_stop_and_the_release_serves_on_and_hands_over_when_asked_again(
+    scene: Scene,
+) -> None:
+    wanted = scene.hand_over()
+    # The agent stands still while its database ends as it would have ended it, and then is gone.
+    os.kill(scene.primary.agent_pid(), signal.SIGSTOP)
+    os.kill(scene.primary.postmaster_pid(), signal.SIGINT)
+    await until_gone(scene.primary)
+    await scene.primary.stop_agent(signal.SIGKILL)
+    intent = Line(at=datetime.now(UTC), mark=Mark.INTENT, order=wanted)
+    with (scene.primary.folder / "state" / "journal.jsonl").open("a") as file:
+        file.write(intent.model_dump_json() + "\n")
+    await scene.primary.start_agent()
+    assert (await scene.primary.until(writable=True)).epoch == scene.present
+
+    await scene.primary.sql("INSERT INTO rows VALUES ('between two attempts')")
+    receipt = await scene.order(scene.primary, wanted)
+    assert receipt.changed and receipt.token is not None
+    await scene.promised(*scene.cluster.members.values())
+    await scene.order(scene.standby, scene.promote(at=receipt.token))
+    assert "between two attempts" in await rows(scene.standby)
+
+
+async def test_a_primary_that_was_handed_over_comes_back_by_itself_if_nobody_takes_over(scene: Scene) -> None:
+    receipt = await scene.order(scene.primary, scene.hand_over(return_after_s=3))
+    assert processes_in(scene.primary.data_dir) == []
+    assert all(grant is not None and grant.released for grant in grants(scene))
+    again = await scene.order(scene.primary, scene.hand_over(return_after_s=3))
+    assert again == receipt.model_copy(update={"changed": False})
+
+    await scene.primary.stop_agent(signal.SIGKILL)
+    await scene.primary.start_agent()
+    state = await scene.primary.state()
+    assert (state.database_up, state.handed_over) == (False, True), "a restart does not shorten the time"
+    back = await scene.primary.until(writable=True, handed_over=False)
+    assert back.epoch > scene.present
+    assert receipt.token is not None and back.timeline == receipt.token.timeline
+
+
+async def test_a_run_that_was_promised_an_epoch_is_waited_for_until_it_withdraws(scene: Scene) -> None:
+    await scene.order(scene.primary, scene.hand_over(return_after_s=0.1))
+    members = tuple(scene.cluster.members.values())
+    await scene.promised(*members)
+    await until_kept_down(scene.primary, "reserved")
+    withdrawal = Withdrawal(epoch=scene.epoch, run_id=f"run-{scene.epoch}")
+    for member in members:
+        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=5)
+
+    # Of the epoch that the run was promised, which is the highest that the agent has obeyed.
+    assert await scene.refused(scene.primary, scene.resume("of before")) == "epoch_superseded"
+    epoch = (await scene.primary.state()).epoch
+    resumed = await scene.order(scene.primary, scene.resume(epoch=epoch))
+    state = await scene.primary.state()
+    assert state.writable and state.epoch > scene.epoch
+    assert await scene.refused(scene.primary, scene.resume(epoch=epoch)) == "epoch_superseded"
+    assert resumed.token is None
+
+
+async def test_a_primary_that_was_handed_over_resumes_at_once_when_it_is_told_to(scene: Scene) -> None:
+    await scene.order(scene.primary, scene.quiesce(for_s=600))
+    await scene.order(scene.primary, scene.hand_over(return_after_s=600))
+    await until_kept_down(scene.primary, "handed_over")
+    receipt = await scene.order(scene.primary, scene.resume())
+    state = await scene.primary.state()
+    assert receipt.changed
+    assert (state.writable, state.quiesced, state.handed_over) == (True, False, False)
+    assert not (await scene.order(scene.primary, scene.resume("again", epoch=state.epoch))).changed
+    await scene.primary.sql("INSERT INTO rows VALUES ('after the resume')")
+    await scene.other.until(streaming=True, upstream=scene.primary.node_id)
+
+
+async def test_a_primary_that_was_handed_over_stays_down_once_another_took_over(scene: Scene) -> None:
+    receipt = await scene.order(scene.primary, scene.hand_over(return_after_s=600))
+    await scene.promised(*scene.cluster.members.values())
+    await scene.order(scene.standby, scene.promote(at=receipt.token))
+    await scene.order(scene.other, scene.follow(scene.standby))
+    await scene.primary.stop_agent(signal.SIGKILL)
+    await scene.primary.start_agent()
+
+    assert await scene.refused(scene.primary, scene.resume(epoch=scene.epoch)) == "another_held_since"
+    await until_kept_down(scene.primary, "another_held_since")
+    await scene.order(scene.primary, scene.rejoin(scene.standby))
+    state = await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
+    assert not state.handed_over
+    assert await scene.refused(scene.primary, scene.resume("as a standby", epoch=scene.epoch)) == "is_standby"
+
+
+async def test_a_standby_that_has_not_all_of_the_old_primary_is_not_promoted(scene: Scene) -> None:
+    await scene.standby.sql("SELECT pg_wal_replay_pause()")
+    await scene.primary.sql("INSERT INTO rows VALUES ('received there, not replayed')")
+    token = (await scene.order(scene.primary, scene.hand_over())).token
+    assert token is not None
+    assert await scene.refused(scene.standby, scene.promote("paused", at=token)) == "token_not_reached"
+    assert (await scene.standby.state()).epoch == scene.present, "a promotion that is refused takes no epoch"
+    await scene.standby.sql("SELECT pg_wal_replay_resume()")
+    later = token.model_copy(update={"timeline": token.timeline + 1})
+    assert await scene.refused(scene.standby, scene.promote("other history", at=later)) == "token_not_reached"
+    await scene.order(scene.standby, scene.promote(at=token))
+    assert "received there, not replayed" in await rows(scene.standby)
+
+
+async def test_orders_of_another_epoch_stop_no_primary(scene: Scene) -> None:
+    older, later = scene.present - 1, scene.present + 1
+    stopping = (scene.quiesce, scene.prepare, scene.hand_over)
+    for make in (*stopping, scene.resume):
+        if older:
+            assert await scene.refused(scene.primary, make("older", epoch=older)) == "epoch_superseded"
+        assert await scene.refused(scene.primary, make("later", epoch=later)) == "epoch_not_present"
+    assert await scene.refused(scene.standby, scene.hand_over("a standby")) in (
+        "is_standby",
+        "epoch_not_present",
+    )
+    assert (await scene.primary.state()).epoch == scene.present
+
+    # A run is at work: nobody stops the primary under the epoch of that run.
+    await scene.promised(scene.primary)
+    for make in (scene.quiesce, scene.hand_over):
+        assert await scene.refused(scene.primary, make("before the run")) == "epoch_superseded"
+        assert await scene.refused(scene.primary, make("of it", epoch=scene.epoch)) == "epoch_not_present"
+    state = await scene.primary.state()
+    assert (state.writable, state.quiesced) == (True, False)
+
+
+def grants(scene: Scene) -> list[LastGrant | None]:
+    """The last grant of each member, as it has it on its disk."""
+    return [member.grants().granted for member in scene.cluster.members.values()]
+
+
+class Timed:
+    """Gives orders, and keeps how long each took."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._took: list[str] = []
+
+    async def order(self, what: str, member: TestNode, order: AnyOrder) -> Receipt:
+        began = time.monotonic()
+        receipt = await self._scene.order(member, order)
+        self._took.append(f"{what} {1000 * (time.monotonic() - began):.0f} ms")
+        return receipt
+
+    async def promises(self) -> None:
+        began = time.monotonic()
+        members = self._scene.cluster.members.values()
+        await asyncio.gather(*(self._scene.promised(member) for member in members))
+        self._took.append(f"promises {1000 * (time.monotonic() - began):.0f} ms")
+
+    def __str__(self) -> str:
+        return ", ".join(self._took)
+
+
+class RovingClient:
+    """Writes one row after another to whichever of some nodes takes it; knows which were acknowledged."""
+
+    def __init__(self, members: Iterable[TestNode]) -> None:
+        self._members = tuple(members)
+        self.acknowledged: set[str] = set()
+        self.longest_gap_s = 0.0
+        self._last = time.monotonic()
+        self._written = asyncio.Event()
+
+    async def run(self) -> None:
+        number = 0
+        while True:
+            for member in self._members:
+                with contextlib.suppress(psycopg.Error, TimeoutError):
+                    async with asyncio.timeout(5), member.connect() as connection:
+                        while True:
+                            number += 1
+                            name = f"roving {id(self)} {number}"
+                            await connection.execute("INSERT INTO rows VALUES (%s)", (name,))
+                            self._note(name)
+                await asyncio.sleep(0.002)
+
+    def _note(self, name: str) -> None:
+        now = time.monotonic()
+        if self.acknowledged:
+            self.longest_gap_s = max(self.longest_gap_s, now - self._last)
+        self._last = now
+        self.acknowledged.add(name)
+        self._written.set()
+
+    async def until_writes(self, count: int = 20) -> None:
+        """Returns after so many more acknowledged writes."""
+        async with asyncio.timeout(30):
+            for _ in range(count):
+                self._written.clear()
+                await self._written.wait()
+
+
+@contextlib.asynccontextmanager
+async def writing_to_any(*members: TestNode) -> AsyncIterator[RovingClient]:
+    client = RovingClient(members)
+    task = asyncio.ensure_future(client.run())
+    try:
+        yield client
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
