@@ -5,7 +5,7 @@ from __future__ import annotations
 from temporalio import activity
 
 from qnwis.continuity.executor import Outcome, OutcomeStatus
-from qnwis.continuity.plan import FlipDns
+from qnwis.continuity.plan import FlipDns, LowerTtl, RestoreTtl
 from qnwis.providers.dns import Dns
 
 from .effect import EffectRequest, carried_out, preview
@@ -15,6 +15,10 @@ NO_DNS = "no DNS service is configured for this cluster; move the clients yourse
 
 class FlipRequest(EffectRequest):
     action: FlipDns
+
+
+class RetimeRequest(EffectRequest):
+    action: LowerTtl | RestoreTtl
 
 
 class DnsRecords:
@@ -32,7 +36,10 @@ class DnsRecords:
                     action_id=action.action_id, status=OutcomeStatus.SKIPPED, changed=False, detail=NO_DNS
                 )
             change = await self._dns.swap(
-                service, from_address=action.from_address, to_address=action.to_address
+                service,
+                from_address=action.from_address,
+                to_address=action.to_address,
+                ttl_s=action.ttl_s,
             )
             return Outcome(
                 action_id=action.action_id,
@@ -43,6 +50,42 @@ class DnsRecords:
             )
 
         return await carried_out(action.action_id, swap)
+
+    @activity.defn
+    async def retime(self, request: RetimeRequest) -> Outcome:
+        """Give the record another TTL, whatever address it has."""
+        action, service = request.action, request.cluster.dns
+        assert service is not None, "without a DNS service no plan changes a TTL"
+
+        async def retimed() -> Outcome:
+            (address,) = {a for answers in (await self._dns.read(service)).values() for a in answers}
+            await self._dns.swap(service, from_address=address, to_address=address, ttl_s=action.to_ttl_s)
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.SUCCEEDED,
+                changed=True,
+                detail=f"the TTL of {action.record} is {action.to_ttl_s} s",
+            )
+
+        return await carried_out(action.action_id, retimed)
+
+    @activity.defn
+    async def retime_back(self, request: RetimeRequest) -> Outcome:
+        """Compensation of a TTL that was lowered: the ordinary one again."""
+        action, service = request.action, request.cluster.dns
+        assert service is not None, "without a DNS service no plan changes a TTL"
+
+        async def undone() -> Outcome:
+            (address,) = {a for answers in (await self._dns.read(service)).values() for a in answers}
+            await self._dns.swap(service, from_address=address, to_address=address)
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.UNDONE,
+                changed=True,
+                detail=f"the TTL of {action.record} is {service.ttl_s} s again",
+            )
+
+        return await carried_out(action.action_id, undone)
 
     @activity.defn
     async def preview_flip(self, request: FlipRequest) -> Outcome:

@@ -47,10 +47,10 @@ class Fencing:
         action, hook = request.action, request.cluster.fencing
 
         async def fenced() -> Outcome:
-            gate = await self._promised(request)
+            gate = await self.promised(request, request.target)
             switched = await self._switch_off(request, hook) if hook is not None else None
             await asyncio.sleep(gate.wait_s)
-            evidence = switched or _lease_evidence(request, gate)
+            evidence = switched or lease_evidence(request, action.node_id, gate)
             return Outcome(
                 action_id=action.action_id,
                 status=OutcomeStatus.FAILED if evidence is None else OutcomeStatus.SUCCEEDED,
@@ -72,7 +72,6 @@ class Fencing:
         action, hook = request.action, request.cluster.fencing
 
         async def undone() -> Outcome:
-            withdrawal = Withdrawal(epoch=request.epoch, run_id=request.run_id)
             detail, changed = "the epoch's promise is withdrawn", True
             if hook is not None:
                 effect_id = request.effect_id(action.action_id) + "/undo"
@@ -81,14 +80,7 @@ class Fencing:
                 except Refused as refused:
                     raise Unreachable(str(refused.refusal)) from refused
                 detail, changed = f"{detail}; {answer.detail}", answer.changed
-            # An agent that does not hear of it forgets the reservation by itself after a while.
-            await asyncio.gather(
-                *(
-                    self._nodes.withdraw(node, withdrawal, timeout_s=ANSWER_WITHIN_S)
-                    for node in request.cluster.nodes
-                ),
-                return_exceptions=True,
-            )
+            await self.withdraw(request)
             return Outcome(
                 action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=changed, detail=detail
             )
@@ -107,7 +99,18 @@ class Fencing:
             f" {request.action.node_id} to run out{besides}",
         )
 
-    async def _promised(self, request: FenceRequest) -> Gate:
+    async def withdraw(self, request: EffectRequest) -> None:
+        """Let go of this run's epoch. An agent that does not hear of it forgets it after a while."""
+        withdrawal = Withdrawal(epoch=request.epoch, run_id=request.run_id)
+        await asyncio.gather(
+            *(
+                self._nodes.withdraw(node, withdrawal, timeout_s=ANSWER_WITHIN_S)
+                for node in request.cluster.nodes
+            ),
+            return_exceptions=True,
+        )
+
+    async def promised(self, request: EffectRequest, target: str) -> Gate:
         """A majority's promises of this run's epoch. Raises Unreachable until there is one: nothing is sure
         before that, and a minority that promised is told again or let go by the compensation."""
         membership = await self._membership(request.cluster)
@@ -118,9 +121,7 @@ class Fencing:
         answers = await asyncio.gather(
             *(self._promise(node, asked) for node in members), return_exceptions=True
         )
-        gate = promotion_gate(
-            membership, asked, [a for a in answers if isinstance(a, Promised)], request.target
-        )
+        gate = promotion_gate(membership, asked, [a for a in answers if isinstance(a, Promised)], target)
         if isinstance(gate, Refusal):
             raise Unreachable(f"{gate}: {_whys(answers)}")
         return gate
@@ -169,9 +170,9 @@ class Fencing:
         )
 
 
-def _lease_evidence(request: FenceRequest, gate: Gate) -> FencingEvidence | None:
+def lease_evidence(request: EffectRequest, primary: str, gate: Gate) -> FencingEvidence | None:
     """What the promises prove of the old primary; nothing where they speak of nobody or of another node."""
-    if gate.evidence is None or gate.holder != request.action.node_id:
+    if gate.evidence is None or gate.holder != primary:
         return None
     how = {
         FencingEvidenceType.RELEASED: "released its lease",

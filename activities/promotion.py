@@ -9,7 +9,7 @@ from temporalio import activity
 
 from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.executor import Outcome, OutcomeStatus
-from qnwis.continuity.orders import FollowOrder, PromoteOrder, Receipt
+from qnwis.continuity.orders import DemotionToken, FollowOrder, PromoteOrder, Receipt
 from qnwis.continuity.plan import Plan, PromoteTarget, RepointStandbys
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.promotion import promotion_refusal
@@ -30,6 +30,8 @@ class PromoteRequest(EffectRequest):
     action: PromoteTarget
     plan: Plan
     policy: Policy
+    at: DemotionToken | None = None
+    """Where the old primary ended, if it was handed over."""
     again: bool = False
     """An earlier attempt of this run ended unknown."""
 
@@ -64,7 +66,10 @@ class Promotion:
             receipt = await self._nodes.order(
                 request.cluster.node(action.node_id),
                 PromoteOrder(
-                    effect_id=request.effect_id(action.action_id), run_id=request.run_id, epoch=request.epoch
+                    effect_id=request.effect_id(action.action_id),
+                    run_id=request.run_id,
+                    epoch=request.epoch,
+                    at=request.at,
                 ),
                 timeout_s=PROMOTE_TIMEOUT_S,
             )

@@ -25,11 +25,22 @@ from .evidence import Evidence
 from .fencing import Fencing
 from .planning import Planning
 from .promotion import Promotion
+from .switchover import Switchover
 
 EFFECTS = {
-    effect.__name__ for effect in (Fencing.fence, Promotion.promote, Promotion.repoint, DnsRecords.flip)
+    effect.__name__
+    for effect in (
+        Fencing.fence,
+        Promotion.promote,
+        Promotion.repoint,
+        DnsRecords.flip,
+        DnsRecords.retime,
+        Switchover.prepare,
+        Switchover.release,
+        Switchover.rejoin,
+    )
 }
-UNDOING = Fencing.unfence.__name__
+UNDOING = {undoing.__name__ for undoing in (Fencing.unfence, Switchover.take_back, DnsRecords.retime_back)}
 LOOK_BACK = "look_back"
 """The activity by which an execution takes over what others of its run had done."""
 
@@ -88,7 +99,7 @@ class HistoryReader:
     async def _begun(self, event: HistoryEvent) -> None:
         scheduled = event.activity_task_scheduled_event_attributes
         name, action_id = scheduled.activity_type.name, ""
-        if name in EFFECTS or name == UNDOING:
+        if name in EFFECTS or name in UNDOING:
             action_id = str((await self._decode(scheduled.input, dict))["action"]["action_id"])
         if name in EFFECTS:
             self._log.append(Outcome(action_id=action_id, status=OutcomeStatus.STARTED))

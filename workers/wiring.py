@@ -23,6 +23,7 @@ from activities.past_runs import PastRuns
 from activities.people import People
 from activities.planning import Planning
 from activities.promotion import Promotion
+from activities.switchover import Switchover
 from activities.verification import Verification
 from qnwis.config.access import AccessFiles
 from qnwis.config.registry import Registry
@@ -35,11 +36,13 @@ from qnwis.providers.notifier import LogNotifier, Notifier
 from qnwis.transport import Transport
 from workflows.guardian import Guardian
 from workflows.names import vantage_queue
+from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
+from workflows.scheduled_maintenance import ScheduledMaintenance
 
 from .settings import WorkerSettings
 
-WORKFLOWS = (PrimaryFailure, Guardian)
+WORKFLOWS = (PrimaryFailure, PlannedMaintenance, ScheduledMaintenance, Guardian)
 
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
@@ -90,6 +93,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
     past_runs = PastRuns(client)
     people = People(AccessFiles(p.registry.directory), p.nonces)
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
+    switchover = Switchover(p.nodes, fencing)
     return [
         evidence.load_cluster,
         evidence.collect,
@@ -102,7 +106,16 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         promotion.repoint,
         promotion.preview_promote,
         promotion.preview_repoint,
+        switchover.prepare,
+        switchover.release,
+        switchover.take_back,
+        switchover.rejoin,
+        switchover.preview_prepare,
+        switchover.preview_release,
+        switchover.preview_rejoin,
         dns.flip,
+        dns.retime,
+        dns.retime_back,
         dns.preview_flip,
         past_runs.look_back,
         past_runs.watch_runs,

@@ -29,10 +29,17 @@ class Announcements:
         self._sending: list[asyncio.Task[None]] = []
         self._overrun: asyncio.Task[None] | None = None
 
-    def begin(self, max_failover_time_s: float) -> None:
-        """Say that the run started, and arm the notice of an overrun."""
+    def begin(self) -> None:
+        """Say that the run started."""
         self._send("started", f"by {self._request.initiated_by}: {self._request.reason}")
+
+    def watch_overrun(self, max_failover_time_s: float) -> None:
+        """Arm the notice of an overrun."""
         self._overrun = asyncio.create_task(self._watch_overrun(max_failover_time_s))
+
+    def planned(self, what: str) -> None:
+        """Say what is going to be moved."""
+        self._send("planned", f"by {self._request.initiated_by}: {what}: {self._request.reason}")
 
     async def end(self, result: RunResult) -> None:
         """Say how the run ended, then give the channels a bounded time."""

@@ -7,6 +7,7 @@ wherever the run is interrupted.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,19 +18,35 @@ from temporalio.workflow import ActivityConfig
 from . import options
 
 with workflow.unsafe.imports_passed_through():
-    from activities.dns import DnsRecords, FlipRequest
+    from activities.dns import DnsRecords, FlipRequest, RetimeRequest
     from activities.effect import preview
     from activities.fencing import FenceRequest, Fencing
     from activities.promotion import PromoteRequest, Promotion, RepointRequest
+    from activities.switchover import PrepareRequest, RejoinRequest, ReleaseRequest, Switchover
     from qnwis.config.registry import Registered
-    from qnwis.continuity.executor import Do, Finish, Outcome, OutcomeStatus, Undo, abort_refusal, advance
+    from qnwis.continuity.executor import (
+        FENCES,
+        Do,
+        Finish,
+        Outcome,
+        OutcomeStatus,
+        Undo,
+        abort_refusal,
+        advance,
+    )
+    from qnwis.continuity.orders import DemotionToken
     from qnwis.continuity.plan import (
         Action,
         FencePrimary,
         FlipDns,
+        LowerTtl,
         Plan,
+        PrepareNodes,
         PromoteTarget,
+        RejoinOldPrimary,
+        ReleasePrimary,
         RepointStandbys,
+        RestoreTtl,
         VerifyService,
     )
     from qnwis.continuity.refusal import Refusal
@@ -67,7 +84,7 @@ class Execution:
                 case Do(action=action, again=again):
                     self._register(Outcome(action_id=action.action_id, status=OutcomeStatus.STARTED))
                     shown()
-                    self._register(await self._do(action, again=again))
+                    self._register(await self._do(action, again=again, stop=stop))
                 case Undo(action=action):
                     self._register(await self._undo(action))
                 case Finish() as finish:
@@ -109,48 +126,103 @@ class Execution:
     @property
     def fence(self) -> Outcome | None:
         """What is known of the old primary's right to serve."""
-        return self.outcome_of("fence_primary")
+        return next((outcome for kind in FENCES if (outcome := self.outcome_of(kind)) is not None), None)
 
     def _register(self, outcome: Outcome) -> None:
         self._log.append(outcome)
 
-    async def _do(self, action: Action, *, again: bool) -> Outcome:
+    async def _do(self, action: Action, *, again: bool, stop: Callable[[], str | None]) -> Outcome:
         match action:
             case FencePrimary():
                 return await _effect(Fencing.fence, self._fence(action), options.fence)
+            case LowerTtl():
+                return await self._lower_ttl(action, stop)
+            case PrepareNodes():
+                return await _effect(Switchover.prepare, PrepareRequest(action=action, **self._world))
+            case ReleasePrimary():
+                return await _effect(Switchover.release, self._release(action), options.fence)
             case PromoteTarget():
                 return await _effect(Promotion.promote, self._promotion(action, again=again))
             case RepointStandbys():
                 return await _effect(Promotion.repoint, RepointRequest(action=action, **self._world))
             case FlipDns():
                 return await _effect(DnsRecords.flip, FlipRequest(action=action, **self._world))
-        raise AssertionError(action)
+            case RejoinOldPrimary():
+                return await _effect(Switchover.rejoin, RejoinRequest(action=action, **self._world))
+            case RestoreTtl():
+                return await _effect(DnsRecords.retime, RetimeRequest(action=action, **self._world))
+            case VerifyService():
+                raise AssertionError("the run itself verifies")
+
+    async def _lower_ttl(self, action: LowerTtl, stop: Callable[[], str | None]) -> Outcome:
+        """And wait for one old TTL: until then clients may hold the address for as long as that said."""
+        outcome = await _effect(DnsRecords.retime, RetimeRequest(action=action, **self._world))
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: stop() is not None, timeout=action.from_ttl_s, timeout_summary="one old TTL"
+            )
+        return outcome
 
     async def _undo(self, action: Action) -> Outcome:
-        assert isinstance(action, FencePrimary), f"{action.kind} is not reversible"
-        request = self._fence(action)
-        return await workflow.execute_activity_method(
-            Fencing.unfence, request, **options.compensate(f"undo {action.action_id}")
+        match action:
+            case FencePrimary():
+                undoing: Any = (Fencing.unfence, self._fence(action))
+            case ReleasePrimary():
+                undoing = (Switchover.take_back, self._release(action))
+            case LowerTtl():
+                undoing = (DnsRecords.retime_back, RetimeRequest(action=action, **self._world))
+            case _:
+                raise AssertionError(f"{action.kind} is not reversible")
+        outcome: Outcome = await workflow.execute_activity_method(
+            *undoing, **options.compensate(f"undo {action.action_id}")
         )
+        return outcome
 
     async def _preview(self, action: Action) -> Outcome:
         match action:
             case FencePrimary():
                 return await _read(Fencing.preview_fence, self._fence(action))
+            case LowerTtl() | RestoreTtl():
+                return preview(
+                    action.action_id, f"would set the TTL of {action.record} to {action.to_ttl_s} s"
+                )
+            case PrepareNodes():
+                return await _read(Switchover.preview_prepare, PrepareRequest(action=action, **self._world))
+            case ReleasePrimary():
+                return await _read(Switchover.preview_release, self._release(action))
             case PromoteTarget():
                 return await _read(Promotion.preview_promote, self._promotion(action, again=False))
             case RepointStandbys():
                 return await _read(Promotion.preview_repoint, RepointRequest(action=action, **self._world))
             case FlipDns():
                 return await _read(DnsRecords.preview_flip, FlipRequest(action=action, **self._world))
+            case RejoinOldPrimary():
+                return await _read(Switchover.preview_rejoin, RejoinRequest(action=action, **self._world))
             case VerifyService():
                 return preview(action.action_id, f"would verify that {action.node_id} serves")
 
     def _fence(self, action: FencePrimary) -> FenceRequest:
         return FenceRequest(action=action, target=self._plan.failover_target_id, **self._world)
 
+    def _release(self, action: ReleasePrimary) -> ReleaseRequest:
+        return ReleaseRequest(action=action, **self._world)
+
     def _promotion(self, action: PromoteTarget, *, again: bool) -> PromoteRequest:
-        return PromoteRequest(action=action, plan=self._plan, policy=self._policy, again=again, **self._world)
+        return PromoteRequest(
+            action=action,
+            plan=self._plan,
+            policy=self._policy,
+            at=self._token,
+            again=again,
+            **self._world,
+        )
+
+    @property
+    def _token(self) -> DemotionToken | None:
+        """Where the old primary ended, once it was handed over."""
+        released = self.outcome_of("release_primary")
+        token = released.facts.get("token") if released is not None else None
+        return None if token is None else DemotionToken.model_validate(token)
 
 
 async def _effect(

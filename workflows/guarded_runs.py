@@ -7,12 +7,14 @@ or whose child was terminated, learns here what goes on, what has ended and what
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError
 
 from . import options
 from .names import failover_id, guardian_id
@@ -52,6 +54,12 @@ class GuardedRuns:
             static_summary=f"Failover of {self._cluster_id}: {request.reason}",
             static_details=load_runbook(RunKind.PRIMARY_FAILURE).text,
         )
+
+    async def ask_to_give_way(self, reason: str) -> None:
+        """Have a run that only waits, for people or for a window, leave the lock."""
+        with contextlib.suppress(ApplicationError):  # it has ended meanwhile
+            run = workflow.get_external_workflow_handle(failover_id(self._cluster_id))
+            await run.signal("give_way", reason)
 
     def to_finish(self) -> FailoverRequest | None:
         """What starts a run that ends the unfinished one; once for each time that one is found."""

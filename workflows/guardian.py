@@ -213,6 +213,7 @@ class Guardian:
         try:
             run = await self.runs.start(request)
         except WorkflowAlreadyStartedError:
+            await self.runs.ask_to_give_way(request.reason)
             self._try_again_later("a run holds the cluster's lock")
             return
         try:

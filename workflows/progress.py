@@ -100,6 +100,11 @@ class Progress:
         self._steps[name] = self._steps[name].model_copy(update={"note": note})
         self.refresh()
 
+    def say(self, note: str) -> None:
+        """A sentence beside the step that runs."""
+        running = next(step.name for step in self._steps.values() if step.status is StepStatus.RUNNING)
+        self.note(running, note)
+
     def skip_rest(self) -> None:
         """Mark the steps not reached as skipped, all but the audit, which always runs."""
         for step in list(self._steps.values()):

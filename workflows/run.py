@@ -6,7 +6,9 @@ A runbook's own workflow names its steps and their order; what a step does is he
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -32,7 +34,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.approvals import Vote, VoteRequest
     from qnwis.continuity.assessment import approval_needed, approval_workflow, material_change
     from qnwis.continuity.evidence import ClusterEvidence
-    from qnwis.continuity.executor import Finish, Outcome, OutcomeStatus, RunEnd
+    from qnwis.continuity.executor import REVERSIBLE, Finish, Outcome, OutcomeStatus, RunEnd
     from qnwis.continuity.guardian_rules import PastRun
     from qnwis.continuity.plan import VerifyService
     from qnwis.continuity.policy import Policy
@@ -41,6 +43,7 @@ with workflow.unsafe.imports_passed_through():
         AbortRequest,
         Assessment,
         FailoverRequest,
+        Maintenance,
         RunArtefacts,
         RunKind,
         RunOutcome,
@@ -48,6 +51,7 @@ with workflow.unsafe.imports_passed_through():
         RunResult,
         StepStatus,
     )
+    from qnwis.continuity.switchover import window_begins_at, window_refusal
     from qnwis.continuity.takeover import joined
     from qnwis.continuity.tokens import Expected
     from qnwis.continuity.verifier import VerificationReport
@@ -67,9 +71,14 @@ class Run:
     verification: VerificationReport | None = None
     ended: Ended | None = None
 
-    def __init__(self, kind: RunKind, request: FailoverRequest) -> None:
+    def __init__(
+        self, kind: RunKind, request: FailoverRequest, maintenance: Maintenance | None = None
+    ) -> None:
         self.kind = kind
         self.request = request
+        self.maintenance = maintenance
+        self.acting_since: datetime | None = None
+        """When what changes the world began; until then people and windows take the time they take."""
         self.stop: str | None = None
         self.takeover = Takeover(request)
         self.progress = Progress(kind, request.cluster_id, dry_run=request.dry_run)
@@ -109,7 +118,7 @@ class Run:
         self.registered = await workflow.execute_activity_method(
             Evidence.load_cluster, name, **options.read("registered topology and policy")
         )
-        self.announcements.begin(self.registered.policy.max_failover_time_s)
+        self.announcements.begin()
         await self._prove_initiator()
         await self._look()
         if looking_back is not None:
@@ -121,15 +130,59 @@ class Run:
         """Decide: the plan and its epoch, or the rule that refuses."""
         if await self._taken_over():
             assert self.takeover.remains is not None
-            self.progress.note("assessment", f"taken over: the run was {self.takeover.remains.ended}")
+            self.progress.say(f"taken over: the run was {self.takeover.remains.ended}")
             return
         await self._plan()
         plan = self.assessment.plan
         assert plan is not None
-        self.progress.note(
-            "assessment", f"{plan.primary_node_id} → {plan.failover_target_id}, `{plan.digest[:19]}…`"
-        )
+        self.progress.say(f"{plan.primary_node_id} → {plan.failover_target_id}, `{plan.digest[:19]}…`")
         self._stop_here()
+
+    def notify_operators(self) -> None:
+        """Say what is going to be moved; nobody's answer is waited for."""
+        plan = self.assessment.plan
+        assert plan is not None
+        when = self.maintenance.not_before if self.maintenance is not None else None
+        at = f"not before {when:%F %T} UTC" if when is not None else "as soon as it is approved"
+        self.announcements.planned(f"{plan.primary_node_id} → {plan.failover_target_id}, {at}")
+        self.progress.say(f"operators are told: {at}")
+
+    async def wait_for_window(self) -> None:
+        """Wait until the window begins; then see that the plan still is the one, and that it fits."""
+        if self.maintenance is None or self.request.dry_run or await self._taken_over():
+            return
+        begins_at = window_begins_at(self.maintenance, self.takeover.started_at)
+        if (left := begins_at - workflow.now()) > timedelta(0):
+            self.progress.say(f"waits until {begins_at:%F %T} UTC")
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: self.stop is not None, timeout=left, timeout_summary="until the window begins"
+                )
+            self._stop_here()
+            approved = self.assessment
+            await self._look()
+            await self._plan()
+            if material_change(approved, self.assessment, self._known.policy) is not None:
+                await self.approve()
+        assert self.assessment.plan is not None
+        _end_if_refused(
+            window_refusal(
+                self.maintenance,
+                self.assessment.plan,
+                started_at=self.takeover.started_at,
+                now=workflow.now(),
+            )
+        )
+
+    def show_the_way_back(self) -> None:
+        """What takes the service back, before anything is changed."""
+        plan = self.assessment.plan
+        assert plan is not None
+        undoes = [action.action_id for action in plan.actions if action.kind in REVERSIBLE]
+        self.progress.say(
+            f"until the promotion a failure undoes {', '.join(undoes)}; after it:"
+            f" `qnwis-continuity maintenance run {plan.cluster_id} --target {plan.primary_node_id}`"
+        )
 
     async def simulate(self) -> None:
         """Play the plan on paper first."""
@@ -164,6 +217,10 @@ class Run:
 
     async def execute(self) -> None:
         """Drive the plan through the stepper."""
+        if self.approval.window is not None or self.maintenance is not None:
+            self.acting_since = workflow.now()
+        if self.assessment.plan is not None:
+            self.announcements.watch_overrun(self._known.policy.max_failover_time_s)
         end = None
         while end is None:
             await self._taken_over()
@@ -195,7 +252,7 @@ class Run:
         """Read the world again; what the verifier says is what the run has achieved."""
         assert self.execution is not None and self.verification_due is not None
         assert self.assessment.plan is not None and self.before is not None
-        fence = self.execution.fence
+        fence, began_at = self.execution.fence, self.acting_since or self.takeover.started_at
         verified = await workflow.execute_activity_method(
             Verification.verify,
             VerifyRequest(
@@ -205,7 +262,7 @@ class Run:
                 before=self.before,
                 fencing=fence.fencing if fence is not None else None,
                 epoch=self.assessment.epoch,
-                elapsed_ms=(workflow.now() - self.takeover.started_at).total_seconds() * 1000,
+                elapsed_ms=(workflow.now() - began_at).total_seconds() * 1000,
             ),
             **options.effect("read the world again"),
         )
@@ -273,7 +330,7 @@ class Run:
         self.assessment = await workflow.execute_activity_method(
             Planning.assess,
             AssessRequest(
-                request=self.request,
+                request=self.request.model_copy(update={"maintenance": self.maintenance}),
                 cluster=self._known.cluster,
                 policy=self._known.policy,
                 evidence=self.before,
@@ -283,7 +340,7 @@ class Run:
         refusal, plan = self.assessment.refusal, self.assessment.plan
         if refusal is not None or plan is None:
             reason = str(refusal) if refusal is not None else "no plan was made"
-            self.progress.note("assessment", reason)
+            self.progress.say(reason)
             raise Ended(RunOutcome.REFUSED, reason, refusal=refusal)
         self.progress.plan_digest = plan.digest
 
@@ -304,7 +361,9 @@ class Run:
 
     async def _prove_initiator(self) -> None:
         """A person who starts a run proves it, where the policy asks for that; a dry run changes nothing."""
-        trusted = not self._known.policy.approvals and not self.request.override
+        # What a schedule starts has nobody who could sign; it awaits people's approval all the same.
+        by_schedule = workflow.info().parent is not None
+        trusted = by_schedule or (not self._known.policy.approvals and not self.request.override)
         if self.request.automatic or self.request.dry_run or trusted:
             return
         deed = Deed.OVERRIDE if self.request.override else Deed.START
@@ -378,6 +437,11 @@ class Run:
         refusal = await self._abort(request)
         if refusal is not None:
             self.progress.note("execution", f"abort by {request.by} refused: {refusal}")
+
+    @workflow.signal(description="A failover needs the lock: a run that only waits ends (sent by guardians)")
+    def give_way(self, reason: str) -> None:
+        if self.execution is None:
+            self.stop = self.stop or f"gave way to a failover: {reason}"
 
     async def _abort(self, request: AbortRequest) -> Refusal | None:
         await workflow.wait_condition(lambda: self.registered is not None or self.ended is not None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
 
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy
@@ -25,23 +26,40 @@ from qnwis.runbook import load_runbook
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianState
 from workflows.names import RUNBOOKS_QUEUE, failover_id, guardian_id
+from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 
+RunHandle = WorkflowHandle[Any, RunResult]
+"""Of a run of any runbook."""
 
-async def start_failover(
-    client: Client, request: FailoverRequest
-) -> WorkflowHandle[PrimaryFailure, RunResult]:
+
+async def start_failover(client: Client, request: FailoverRequest) -> RunHandle:
     """Start the run under the cluster's lock. Raises Refused with the id of the run that holds it."""
+    return await _start(client, PrimaryFailure.run, RunKind.PRIMARY_FAILURE, "Failover", request)
+
+
+async def start_maintenance(client: Client, request: FailoverRequest) -> RunHandle:
+    """The same for planned maintenance."""
+    return await _start(client, PlannedMaintenance.run, RunKind.PLANNED_MAINTENANCE, "Maintenance", request)
+
+
+async def _start(
+    client: Client,
+    run: Callable[[Any, FailoverRequest | None], Awaitable[RunResult]],
+    kind: RunKind,
+    what: str,
+    request: FailoverRequest,
+) -> RunHandle:
     mark = f"{DRY_RUN_MARK} " if request.dry_run else ""
     workflow_id = failover_id(request.cluster_id, dry_run=request.dry_run)
     try:
         return await client.start_workflow(
-            PrimaryFailure.run,
+            run,
             request,
             id=workflow_id,
             task_queue=RUNBOOKS_QUEUE,
-            static_summary=f"{mark}Failover of {request.cluster_id}: {request.reason}",
-            static_details=load_runbook(RunKind.PRIMARY_FAILURE).text,
+            static_summary=f"{mark}{what} of {request.cluster_id}: {request.reason}",
+            static_details=load_runbook(kind).text,
         )
     except WorkflowAlreadyStartedError as error:
         raise Refused(

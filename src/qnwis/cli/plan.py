@@ -11,7 +11,20 @@ from rich.table import Table
 
 from qnwis.config.load import load_cluster, load_policy
 from qnwis.continuity.evidence import ClusterEvidence, evidence_from_file
-from qnwis.continuity.plan import Action, FencePrimary, FlipDns, PlanFile, PromoteTarget, RepointStandbys
+from qnwis.continuity.plan import (
+    Action,
+    FencePrimary,
+    FlipDns,
+    LowerTtl,
+    PlanFile,
+    PrepareNodes,
+    PromoteTarget,
+    RejoinOldPrimary,
+    ReleasePrimary,
+    RepointStandbys,
+    RestoreTtl,
+    VerifyService,
+)
 from qnwis.continuity.planner import Planning, make_plan
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.evidence import collect_evidence
@@ -68,6 +81,16 @@ def describe(action: Action) -> str:
     match action:
         case FencePrimary():
             return f"fence {action.node_id}"
+        case LowerTtl():
+            return f"TTL of {action.record}: {action.from_ttl_s} s → {action.to_ttl_s} s; wait one old TTL"
+        case PrepareNodes():
+            return f"write checkpoints on {' and '.join(action.node_ids)}"
+        case ReleasePrimary():
+            return f"stop writes on {action.node_id}, let {action.target} catch up, stop it (demotion token)"
+        case RejoinOldPrimary():
+            return f"let {action.node_id} come back as a standby of {action.upstream}"
+        case RestoreTtl():
+            return f"TTL of {action.record}: {action.to_ttl_s} s again"
         case PromoteTarget():
             return f"promote {action.node_id}  (point of no return)"
         case RepointStandbys():
@@ -75,7 +98,7 @@ def describe(action: Action) -> str:
         case FlipDns():
             where = action.record or "no DNS service configured"
             return f"flip DNS: {where}: {action.from_address} → {action.to_address}"
-        case _:
+        case VerifyService():
             return f"verify that {action.node_id} serves"
 
 

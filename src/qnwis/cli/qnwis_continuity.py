@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from . import audit, guardian, lab, member, people
+from . import audit, guardian, lab, maintenance, member, people
 from .approving import approve, reject
 from .ending import abort, finish
 from .execute import execute
@@ -47,6 +47,7 @@ for command in (
     app.command()(command)
 app.add_typer(audit.app, name="audit")
 app.add_typer(guardian.app, name="guardian")
+app.add_typer(maintenance.app, name="maintenance")
 app.add_typer(member.app, name="member")
 app.add_typer(people.app, name="people")
 app.add_typer(lab.app, name="lab")

@@ -10,11 +10,12 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError
 from temporalio.service import RPCError
 
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.run import DRY_RUN_MARK, RunOutcome, RunProgress, RunResult, StepProgress, StepStatus
+from qnwis.starting import RunHandle
 from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 
@@ -34,16 +35,12 @@ class RunFailed(Exception):
     """The workflow ended without a result; the text is its own reason."""
 
 
-def run_handle(
-    client: Client, cluster_id: str, *, dry_run: bool = False
-) -> WorkflowHandle[PrimaryFailure, RunResult]:
+def run_handle(client: Client, cluster_id: str, *, dry_run: bool = False) -> RunHandle:
     """The cluster's current or last run."""
     return client.get_workflow_handle_for(PrimaryFailure.run, failover_id(cluster_id, dry_run=dry_run))
 
 
-async def follow(
-    handle: WorkflowHandle[PrimaryFailure, RunResult], show: Callable[[RunProgress], None] | None = None
-) -> RunResult:
+async def follow(handle: RunHandle, show: Callable[[RunProgress], None] | None = None) -> RunResult:
     """Wait for the run's result, showing its progress meanwhile. Raises RunFailed."""
     result = asyncio.create_task(handle.result())
     while show is not None and not result.done():
@@ -57,15 +54,18 @@ async def follow(
         raise RunFailed(str(error.cause)) from error
 
 
-async def progress_of(handle: WorkflowHandle[PrimaryFailure, RunResult]) -> RunProgress | None:
+async def progress_of(handle: RunHandle) -> RunProgress | None:
     """Where the run stands, or None while no worker answers."""
     try:
-        return await handle.query(PrimaryFailure.progress_view, rpc_timeout=timedelta(seconds=1))
+        progress: RunProgress = await handle.query(
+            "progress", result_type=RunProgress, rpc_timeout=timedelta(seconds=1)
+        )
+        return progress
     except RPCError:
         return None
 
 
-async def follow_on_terminal(handle: WorkflowHandle[PrimaryFailure, RunResult]) -> RunResult:
+async def follow_on_terminal(handle: RunHandle) -> RunResult:
     """Follow with a live table of steps."""
     with Live(Text("waiting for a worker …", "dim"), console=out, refresh_per_second=10) as live:
         result = await follow(handle, lambda progress: live.update(progress_table(progress)))

@@ -8,6 +8,7 @@ from .planner import healthy_primary_refusal, make_plan, plan_fits
 from .policy import Policy, Strategy
 from .refusal import Refusal
 from .run import Assessment, FailoverRequest
+from .switchover import make_switchover
 from .topology import Cluster, NodeStatus
 
 EMERGENCY_OVERRIDE = "emergency_override"
@@ -39,7 +40,10 @@ def assess(
             return Assessment(refusal=gate, epoch=epoch)
         notes.append(f"would be refused: {gate}")
     reason = request.plan.trigger_reason if request.plan is not None else request.reason
-    planning = make_plan(cluster, policy, evidence, trigger_reason=reason, override=request.override)
+    if request.maintenance is None:
+        planning = make_plan(cluster, policy, evidence, trigger_reason=reason, override=request.override)
+    else:
+        planning = make_switchover(cluster, policy, evidence, request.maintenance, trigger_reason=reason)
     if request.plan is not None:
         misfit = plan_fits(request.plan, planning)
         if misfit is not None:
@@ -120,7 +124,7 @@ def _automatic_refusal(request: FailoverRequest, primary: str | None) -> Refusal
 def _healthy_refusal(
     request: FailoverRequest, evidence: ClusterEvidence, primary: str | None
 ) -> Refusal | None:
-    if primary is None or request.even_if_healthy:
+    if primary is None or request.even_if_healthy or request.maintenance is not None:
         return None
     return healthy_primary_refusal(evidence.of(primary))
 

@@ -29,7 +29,9 @@ from .plan import Action, Plan
 from .refusal import Refusal
 
 POINT_OF_NO_RETURN = "promote_target"
-REVERSIBLE = frozenset({"fence_primary"})
+FENCES = frozenset({"fence_primary", "release_primary"})
+"""Each brings the evidence that is the gate before promotion."""
+REVERSIBLE = FENCES | {"lower_ttl"}
 
 
 class OutcomeStatus(StrEnum):
@@ -51,7 +53,7 @@ class Outcome(Model):
     changed: bool | None = None
     """Whether the world was changed; None where unknown."""
     fencing: FencingEvidence | None = None
-    """Of `fence_primary` only."""
+    """Of what fences (`FENCES`) only."""
     facts: dict[str, JsonValue] = Field(default_factory=dict)
     """Further facts for the record, for example DNS before and after."""
 
@@ -169,7 +171,7 @@ def _setback(plan: Plan, outcomes: Sequence[Outcome]) -> str | None:
             continue
         if outcome.status is not OutcomeStatus.SUCCEEDED:
             return _told(action, outcome)
-        if action.kind == "fence_primary" and not _proves_fenced(plan, outcome):
+        if action.kind in FENCES and not _proves_fenced(plan, outcome):
             return f"{action.action_id} brought no evidence that {plan.primary_node_id} cannot write any more"
     return None
 
@@ -213,7 +215,7 @@ def _log(plan: Plan, outcomes: Sequence[Outcome]) -> Log:
     if _committed(plan, log):
         for action in plan.actions:
             fence = log.get(action.action_id)
-            if action.kind == "fence_primary" and (fence is None or not _proves_fenced(plan, fence)):
+            if action.kind in FENCES and (fence is None or not _proves_fenced(plan, fence)):
                 raise ValueError(
                     f"the log of {plan.plan_id} has a promotion that began without evidence from "
                     f"{action.action_id} that {plan.primary_node_id} was fenced"

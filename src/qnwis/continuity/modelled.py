@@ -13,7 +13,20 @@ from datetime import datetime, timedelta
 from .evidence import ClusterEvidence, NodeEvidence, NodeState
 from .executor import Do, Finish, Outcome, OutcomeStatus, RunEnd, Undo, advance
 from .orders import FencingEvidence, FencingEvidenceType
-from .plan import Action, FencePrimary, FlipDns, Plan, PromoteTarget, RepointStandbys, VerifyService
+from .plan import (
+    Action,
+    FencePrimary,
+    FlipDns,
+    LowerTtl,
+    Plan,
+    PrepareNodes,
+    PromoteTarget,
+    RejoinOldPrimary,
+    ReleasePrimary,
+    RepointStandbys,
+    RestoreTtl,
+    VerifyService,
+)
 from .policy import Policy
 from .topology import Cluster, NodeRole, NodeStatus
 from .verifier import VerificationReport, verify
@@ -73,6 +86,14 @@ class ModelledCluster:
         match action:
             case FencePrimary():
                 return self._fence(action, epoch, at)
+            case ReleasePrimary():
+                return self._release(action, epoch, at)
+            case LowerTtl() | RestoreTtl():
+                return _ended(action, OutcomeStatus.SUCCEEDED, f"the TTL is {action.to_ttl_s} s")
+            case PrepareNodes():
+                return _ended(action, OutcomeStatus.SUCCEEDED, "checkpoints are written")
+            case RejoinOldPrimary():
+                return self._rejoin(action, epoch)
             case PromoteTarget():
                 return self._promote(action, epoch)
             case RepointStandbys():
@@ -99,6 +120,42 @@ class ModelledCluster:
                 at=at,
             ),
         )
+
+    def _release(self, action: ReleasePrimary, epoch: int, at: datetime) -> Outcome:
+        state = self.states.get(action.node_id)
+        if state is None or not state.writable:
+            return _ended(action, OutcomeStatus.FAILED, f"{action.node_id} does not accept writes")
+        self.states[action.node_id] = state.model_copy(
+            update={"database_up": False, "writable": False, "in_recovery": None}
+        )
+        evidence = FencingEvidence(
+            type=FencingEvidenceType.RELEASED,
+            holder=action.node_id,
+            epoch=epoch,
+            source=SOURCE,
+            detail="a lease that was released, modelled",
+            at=at,
+        )
+        outcome = _ended(action, OutcomeStatus.SUCCEEDED, f"{action.node_id} has released its lease")
+        return outcome.model_copy(update={"fencing": evidence})
+
+    def _rejoin(self, action: RejoinOldPrimary, epoch: int) -> Outcome:
+        state, upstream = self.states[action.node_id], self.states[action.upstream]
+        self.states[action.node_id] = state.model_copy(
+            update={
+                "database_up": True,
+                "in_recovery": True,
+                "upstream": action.upstream,
+                "streaming": True,
+                "last_message_age_s": 0.0,
+                "timeline": upstream.timeline,
+                "write_lsn": None,
+                "receive_lsn": upstream.write_lsn,
+                "replay_lsn": upstream.write_lsn,
+                "epoch": epoch,
+            }
+        )
+        return _ended(action, OutcomeStatus.SUCCEEDED, f"{action.node_id} follows {action.upstream}")
 
     def _promote(self, action: PromoteTarget, epoch: int) -> Outcome:
         state = self.states.get(action.node_id)

@@ -24,6 +24,42 @@ class FencePrimary(Model):
     estimate_ms: int
 
 
+class LowerTtl(Model):
+    """Let clients keep the service's address for a short time only. One old TTL later all of them do."""
+
+    kind: Literal["lower_ttl"] = "lower_ttl"
+    action_id: str
+    record: str
+    from_ttl_s: int
+    to_ttl_s: int
+    estimate_ms: int
+
+
+class PrepareNodes(Model):
+    """Write checkpoints ahead, so that the old primary stops in a short time."""
+
+    kind: Literal["prepare_nodes"] = "prepare_nodes"
+    action_id: str
+    node_ids: tuple[str, ...]
+    estimate_ms: int
+
+
+class ReleasePrimary(Model):
+    """Let no new writes in, let the target catch up, stop the old primary and have it release its lease.
+
+    Brings the fencing evidence, and the demotion token: where the log ends.
+    """
+
+    kind: Literal["release_primary"] = "release_primary"
+    action_id: str
+    node_id: str
+    target: str
+    """node_id of whoever takes over."""
+    drain_s: float
+    """How long open writing transactions may take to end."""
+    estimate_ms: int
+
+
 class PromoteTarget(Model):
     """Make the target the primary, under the run's epoch. The point of no return."""
 
@@ -58,6 +94,26 @@ class FlipDns(Model):
     estimate_ms: int
 
 
+class RejoinOldPrimary(Model):
+    """Let the old primary come back as a standby of the new one."""
+
+    kind: Literal["rejoin_old_primary"] = "rejoin_old_primary"
+    action_id: str
+    node_id: str
+    upstream: str
+    estimate_ms: int
+
+
+class RestoreTtl(Model):
+    """Give the service's record its ordinary TTL again."""
+
+    kind: Literal["restore_ttl"] = "restore_ttl"
+    action_id: str
+    record: str
+    to_ttl_s: int
+    estimate_ms: int
+
+
 class VerifyService(Model):
     """Read the world again and let the verifier say whether the failover succeeded."""
 
@@ -68,7 +124,17 @@ class VerifyService(Model):
 
 
 Action = Annotated[
-    FencePrimary | PromoteTarget | RepointStandbys | FlipDns | VerifyService, Field(discriminator="kind")
+    FencePrimary
+    | LowerTtl
+    | PrepareNodes
+    | ReleasePrimary
+    | PromoteTarget
+    | RepointStandbys
+    | FlipDns
+    | RejoinOldPrimary
+    | RestoreTtl
+    | VerifyService,
+    Field(discriminator="kind"),
 ]
 
 

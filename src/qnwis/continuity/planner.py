@@ -261,7 +261,7 @@ def _actions(cluster: Cluster, policy: Policy, primary: Node, target: Node) -> t
         ),
         RepointStandbys(
             action_id="3-repoint-standbys",
-            node_ids=_standbys_left(cluster, primary, target),
+            node_ids=standbys_left(cluster, primary, target),
             upstream=target.node_id,
             estimate_ms=estimates.repoint_standbys,
         ),
@@ -280,7 +280,7 @@ def _actions(cluster: Cluster, policy: Policy, primary: Node, target: Node) -> t
     )
 
 
-def _standbys_left(cluster: Cluster, primary: Node, target: Node) -> tuple[str, ...]:
+def standbys_left(cluster: Cluster, primary: Node, target: Node) -> tuple[str, ...]:
     """All that could follow the target. Evidence does not shorten the list: a standby that is away now may
     be back when the run asks it, and one that is not must not hold the run up."""
     other_primaries = cluster.deployment is Deployment.ACTIVE_ACTIVE

@@ -29,6 +29,18 @@ class StepEstimates(Model):
     flip_dns: int = Field(default=2_000, ge=0)
     """Without the record's TTL, which the planner adds."""
     verify_service: int = Field(default=3_000, ge=0)
+    prepare_nodes: int = Field(default=5_000, ge=0)
+    release_primary: int = Field(default=1_000, ge=0)
+    rejoin_old_primary: int = Field(default=10_000, ge=0)
+
+
+class SwitchoverLimits(Model):
+    """What a planned switchover may take."""
+
+    drain_s: float = Field(default=2.0, gt=0, lt=60)
+    """How long open writing transactions may take to end once no new ones are let in; the rest are ended."""
+    ttl_s: int = Field(default=1, ge=0)
+    """TTL of the service's record while the switchover goes on; the ordinary one comes back after it."""
 
 
 class Policy(Model):
@@ -53,6 +65,7 @@ class Policy(Model):
     approvals: bool = True
     """Whether people prove who they are, and a person's run awaits the approval workflow that its runbook
     names. False: their word is enough, and nobody else is asked."""
+    switchover: SwitchoverLimits = SwitchoverLimits()
     estimates_ms: StepEstimates = StepEstimates()
 
     def without_limits(self) -> Policy:

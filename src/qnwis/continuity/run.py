@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from .approvals import PendingApproval, Window
 from .evidence import ClusterEvidence
@@ -23,6 +23,7 @@ DRY_RUN_MARK = "[DRY-RUN]"
 
 class RunKind(StrEnum):
     PRIMARY_FAILURE = "primary_failure"
+    PLANNED_MAINTENANCE = "planned_maintenance"
 
 
 class Detection(Model):
@@ -36,8 +37,19 @@ class Detection(Model):
     detected_at: datetime
 
 
+class Maintenance(Model):
+    """What planned maintenance is told. Everything has a default: at once, to the best standby."""
+
+    target_node_id: str | None = None
+    """Who takes over; by default the planner's choice."""
+    not_before: AwareDatetime | None = None
+    """When the window begins; by default as soon as the plan is approved."""
+    window_s: float | None = Field(default=None, gt=0)
+    """How long the window is, from `not_before` or from the start of the run; without it there is no end."""
+
+
 class FailoverRequest(Model):
-    """Starts a primary-failure run. From the Temporal UI, cluster_id, initiated_by and reason are enough."""
+    """Starts a run of a runbook. From the Temporal UI, cluster_id, initiated_by and reason are enough."""
 
     cluster_id: Identifier
     initiated_by: str = Field(min_length=1)
@@ -55,6 +67,8 @@ class FailoverRequest(Model):
     plan: Plan | None = None
     """A plan made earlier; the run refuses if planning anew gives another digest."""
     detection: Detection | None = None
+    maintenance: Maintenance | None = None
+    """Of planned maintenance only: the primary is well, and a switchover moves the service away from it."""
     continues: str | None = None
     """A run that was terminated, by its run_id or as `unfinished`: this one brings it to an end and does
     nothing else. What was begun is undone before the point of no return, and completed past it."""

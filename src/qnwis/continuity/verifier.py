@@ -14,7 +14,7 @@ from .confidence import Confidence, Signs, rate
 from .evidence import ClusterEvidence, NodeEvidence, NodeState
 from .model import Model, sha256_digest
 from .orders import FencingEvidence, FencingEvidenceType
-from .plan import FlipDns, Plan, RepointStandbys
+from .plan import FlipDns, Plan, RejoinOldPrimary, RepointStandbys
 from .policy import Policy
 from .quorum import VOTING, QuorumView, assess, demands_quorum
 from .topology import Cluster
@@ -94,6 +94,7 @@ class World:
         quorum and `min_healthy_nodes` judge whether the cluster can do without it.
         """
         planned = [n for a in self.plan.actions if isinstance(a, RepointStandbys) for n in a.node_ids]
+        planned += [a.node_id for a in self.plan.actions if isinstance(a, RejoinOldPrimary)]
         return tuple(n for n in planned if not (self._was_away(n) and self.state(n) is None))
 
     def _was_away(self, node_id: str) -> bool:

@@ -49,8 +49,13 @@ class Dns(Protocol):
         """The A addresses that each authoritative server answers, sorted; () where the name has none."""
         ...
 
-    async def swap(self, service: DnsService, *, from_address: str, to_address: str) -> DnsChange:
-        """Move the record, if and only if it holds exactly `from_address`; already moved changes nothing."""
+    async def swap(
+        self, service: DnsService, *, from_address: str, to_address: str, ttl_s: int | None = None
+    ) -> DnsChange:
+        """Move the record, if and only if it holds exactly `from_address`; already moved changes nothing.
+
+        The same address twice sets the TTL alone, by default to the service's own.
+        """
         ...
 
 
@@ -79,7 +84,9 @@ class Rfc2136Dns:
             if not isinstance(found, BaseException)
         }
 
-    async def swap(self, service: DnsService, *, from_address: str, to_address: str) -> DnsChange:
+    async def swap(
+        self, service: DnsService, *, from_address: str, to_address: str, ttl_s: int | None = None
+    ) -> DnsChange:
         first = service.servers[0]
         update = dns.update.UpdateMessage(dns.name.from_text(service.zone))
         if service.tsig_key_file is not None:
@@ -87,7 +94,7 @@ class Rfc2136Dns:
             update.use_tsig(key, key.name, algorithm=key.algorithm)
         name = _owner(service)
         update.present(name, "A", from_address)
-        update.replace(name, service.ttl_s, "A", to_address)
+        update.replace(name, service.ttl_s if ttl_s is None else ttl_s, "A", to_address)
         rcode = (await self._exchange(update, first)).rcode()
         # NXRRSET and NXDOMAIN: the record is something else, perhaps by our own earlier request whose
         # answer was lost.

@@ -31,7 +31,6 @@ from qnwis.providers.errors import Refused, Unreachable
 
 from .pg import TestCluster, TestNode
 
-
 SCENES = itertools.count(1)
 
 
@@ -93,7 +92,7 @@ class Scene:
         return ResumeOrder(**self._present_head(effect, epoch))
 
     def _present_head(self, effect: str, epoch: int | None) -> dict[str, object]:
-        # A scene without a failover ends under the epoch that it began with; its effects are others all the same.
+        # A scene without a failover ends under the epoch that it began with; its effects are others.
         return self._head(f"{effect}, scene {self.number}", epoch or self.present)
 
     def _head(self, effect: str, epoch: int | None) -> dict[str, object]:

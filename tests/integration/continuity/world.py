@@ -17,7 +17,17 @@ from typing import Literal
 from qnwis.continuity.evidence import NodeEvent, NodeState, StandbyConnection
 from qnwis.continuity.lease_messages import LastGrant, Membership, Promised, PromiseRequest, Withdrawal
 from qnwis.continuity.membership import MembershipView
-from qnwis.continuity.orders import AnyOrder, FollowOrder, PromoteOrder, Receipt
+from qnwis.continuity.orders import (
+    AnyOrder,
+    DemotionToken,
+    FollowOrder,
+    HandOverOrder,
+    PromoteOrder,
+    QuiesceOrder,
+    Receipt,
+    RejoinOrder,
+    ResumeOrder,
+)
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster, DnsService, FencingHook, Node, NodeRole
 from qnwis.providers.dns import DnsChange
@@ -48,9 +58,17 @@ class Machine:
     """Highest that its agent has obeyed or promised."""
     held: int = 0
     """Highest under which it held the lease."""
+    quiesced: bool = False
+    handed_over: bool = False
+    """It was stopped in a clean way and has released its lease; its agent answers."""
     reachable: bool = True
     """Whether watchers and runs can reach it; other nodes always can."""
     died: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def serves(self) -> bool:
+        """Whether it accepts writes."""
+        return self.on and self.primary and self.leased and not self.quiesced and not self.handed_over
 
 
 @dataclass
@@ -60,6 +78,7 @@ class World:
     cluster: Cluster
     machines: dict[str, Machine]
     address: str
+    ttl_s: int = 1
     journal: list[tuple[str, str]] = field(default_factory=list)
     """(effect, effect id or node) of every real change."""
     leases: bool = True
@@ -77,7 +96,8 @@ class World:
             n.node_id: Machine(n.node_id, n is primary, None if n is primary else primary.node_id)
             for n in cluster.nodes
         }
-        return cls(cluster, machines, address=primary.hostname)
+        ttl_s = 0 if cluster.dns is None else cluster.dns.ttl_s
+        return cls(cluster, machines, address=primary.hostname, ttl_s=ttl_s)
 
     def fail_next(self, effect: str, *faults: Exception) -> None:
         """Let the next calls of this effect raise, one fault a call."""
@@ -106,7 +126,7 @@ class World:
 
     def writable(self) -> list[str]:
         """Nodes that accept writes now; a test asserts that there is never more than one."""
-        return [m.node_id for m in self.machines.values() if m.on and m.primary and m.leased]
+        return [m.node_id for m in self.machines.values() if m.serves]
 
     def changes(self, effect: str) -> list[str]:
         return [what for name, what in self.journal if name == effect]
@@ -129,12 +149,15 @@ class World:
             return NodeState(node_id=node.node_id, role=node.role, database_up=False, epoch=epoch)
         upstream = self.machines.get(machine.upstream or "")
         streaming = upstream is not None and upstream.on and upstream.primary and upstream.leased
+        streaming = streaming and upstream is not None and not upstream.handed_over
         followers = [m for m in self.machines.values() if m.on and m.upstream == node.node_id]
         return NodeState(
             node_id=node.node_id,
             role=node.role,
-            database_up=True,
-            writable=machine.primary and machine.leased,
+            database_up=not machine.handed_over,
+            writable=machine.serves,
+            quiesced=machine.quiesced,
+            handed_over=machine.handed_over,
             in_recovery=not machine.primary,
             system_identifier=SYSTEM,
             timeline=machine.timeline,
@@ -165,6 +188,20 @@ class World:
             machine.primary, machine.upstream, machine.leased, changed = True, None, True, True
             machine.held = order.epoch
             machine.timeline += 1
+        token = None
+        if isinstance(order, QuiesceOrder):
+            machine.quiesced, changed = True, not machine.quiesced
+        if isinstance(order, HandOverOrder):
+            machine.handed_over, changed = True, not machine.handed_over
+            token = DemotionToken(timeline=machine.timeline, lsn=machine.lsn)
+        if isinstance(order, ResumeOrder):
+            changed = machine.quiesced or machine.handed_over
+            machine.quiesced = machine.handed_over = False
+            machine.leased = True
+        if isinstance(order, RejoinOrder) and machine.primary:
+            machine.primary, machine.upstream, changed = False, order.upstream, True
+            machine.quiesced = machine.handed_over = False
+            machine.timeline = self.machines[order.upstream].timeline
         if isinstance(order, FollowOrder) and machine.upstream != order.upstream:
             machine.upstream, changed = order.upstream, True
             machine.timeline = self.machines[order.upstream].timeline
@@ -177,6 +214,7 @@ class World:
             epoch=order.epoch,
             detail=f"{order.kind} {node.node_id}",
             at=datetime.now(UTC),
+            token=token,
         )
 
     async def promise(self, node: Node, request: PromiseRequest, *, timeout_s: float) -> Promised:
@@ -190,7 +228,7 @@ class World:
         if holder is not None and holder.held < request.epoch and self._most(lambda m: m.promised == asked):
             holder.leased = False
         granted = (
-            LastGrant(epoch=holder.held, holder=holder.node_id, duration_s=3)
+            LastGrant(epoch=holder.held, holder=holder.node_id, duration_s=3, released=holder.handed_over)
             if holder and self.leases
             else None
         )
@@ -264,8 +302,14 @@ class World:
     async def read(self, service: DnsService) -> dict[str, tuple[str, ...]]:
         return dict.fromkeys(service.servers, (self.address,))
 
-    async def swap(self, service: DnsService, *, from_address: str, to_address: str) -> DnsChange:
-        self._enter("dns")
+    async def swap(
+        self, service: DnsService, *, from_address: str, to_address: str, ttl_s: int | None = None
+    ) -> DnsChange:
+        self._enter("dns" if from_address != to_address else "ttl")
+        wanted = service.ttl_s if ttl_s is None else ttl_s
+        if from_address == to_address == self.address and wanted != self.ttl_s:
+            self.journal.append(("ttl", str(wanted)))
+        self.ttl_s = wanted
         before = self.address
         if before not in (from_address, to_address):
             raise Refused(Refusal(rule="dns_conflict", message=f"found {before}", remedy="look"))

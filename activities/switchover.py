@@ -1,0 +1,214 @@
+"""A planned switchover's own effects: prepare, release the old primary, take that back, and its rejoin."""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio import activity
+
+from qnwis.continuity.evidence import NodeState
+from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.orders import (
+    FencingEvidenceType,
+    HandOverOrder,
+    PrepareOrder,
+    QuiesceOrder,
+    Receipt,
+    RejoinOrder,
+    ResumeOrder,
+)
+from qnwis.continuity.plan import PrepareNodes, RejoinOldPrimary, ReleasePrimary
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.nodes import Nodes
+
+from .effect import EffectRequest, carried_out, preview
+from .fencing import Fencing, lease_evidence
+
+QUIET_S = 12.0
+"""Beyond the time to drain: for so long a primary lets no writes in and waits to be handed over."""
+RETURN_AFTER_S = 8.0
+"""A primary that was handed over and that nobody succeeds comes back by itself after this long."""
+STATE_WITHIN_S = 2.0
+PREPARE_WITHIN_S = 20.0
+RELEASE_WITHIN_S = 20.0
+RESUME_WITHIN_S = 20.0
+REJOIN_WITHIN_S = 22.0
+
+
+class PrepareRequest(EffectRequest):
+    action: PrepareNodes
+
+
+class ReleaseRequest(EffectRequest):
+    action: ReleasePrimary
+
+
+class RejoinRequest(EffectRequest):
+    action: RejoinOldPrimary
+
+
+class Switchover:
+    def __init__(self, nodes: Nodes, fencing: Fencing) -> None:
+        self._nodes = nodes
+        self._fencing = fencing
+
+    @activity.defn
+    async def prepare(self, request: PrepareRequest) -> Outcome:
+        """Have checkpoints written, so that there is little to write when the primary stops."""
+        action = request.action
+
+        async def prepared() -> Outcome:
+            await asyncio.gather(*(self._prepare(request, node_id) for node_id in action.node_ids))
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.SUCCEEDED,
+                changed=False,
+                detail=f"{' and '.join(action.node_ids)} have written checkpoints",
+            )
+
+        return await carried_out(action.action_id, prepared)
+
+    async def _prepare(self, request: PrepareRequest, node_id: str) -> None:
+        state = await self._state(request, node_id)
+        order = PrepareOrder(
+            effect_id=f"{request.effect_id(request.action.action_id)}/{node_id}",
+            run_id=request.run_id,
+            epoch=state.epoch,
+        )
+        await self._nodes.order(request.cluster.node(node_id), order, timeout_s=PREPARE_WITHIN_S)
+
+    @activity.defn
+    async def release(self, request: ReleaseRequest) -> Outcome:
+        """Quiesce the primary, hand it over, and reserve the next epoch for this run.
+
+        The first two are of the primary's own epoch. No promise is asked for before it has ended, so that
+        nothing that fails until then costs it its lease.
+        """
+        action, node = request.action, request.cluster.node(request.action.node_id)
+        effect = request.effect_id(action.action_id)
+
+        async def released() -> Outcome:
+            state = await self._state(request, action.node_id)
+            head = {"run_id": request.run_id, "epoch": state.epoch}
+            quiet = QuiesceOrder(
+                effect_id=f"{effect}/quiesce",
+                standby=action.target,
+                drain_s=action.drain_s,
+                for_s=action.drain_s + QUIET_S,
+                **head,
+            )
+            quiesced = await self._nodes.order(node, quiet, timeout_s=RELEASE_WITHIN_S)
+            order = HandOverOrder(effect_id=f"{effect}/hand-over", return_after_s=RETURN_AFTER_S, **head)
+            try:
+                handed_over = await self._nodes.order(node, order, timeout_s=RELEASE_WITHIN_S)
+                gate = await self._fencing.promised(request, action.target)
+            except Refused as refused:
+                # Who refused changed nothing, but by now no new writes are let in.
+                return Outcome(
+                    action_id=action.action_id,
+                    status=OutcomeStatus.UNKNOWN,
+                    detail=str(refused.refusal),
+                    facts={"rule": refused.refusal.rule},
+                )
+            evidence = lease_evidence(request, action.node_id, gate)
+            token = handed_over.token
+            if token is None or evidence is None or evidence.type is not FencingEvidenceType.RELEASED:
+                why = "no demotion token" if token is None else f"no release, but {evidence}"
+                return Outcome(
+                    action_id=action.action_id,
+                    status=OutcomeStatus.UNKNOWN,
+                    detail=f"{action.node_id} was handed over, and there is {why}",
+                )
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.SUCCEEDED,
+                changed=True,
+                detail=f"{quiesced.detail}; it ended at LSN {token.lsn} of timeline {token.timeline}",
+                fencing=evidence,
+                facts={
+                    "token": token.model_dump(mode="json"),
+                    "quiesced_at": quiesced.at.isoformat(),
+                    "handed_over_at": handed_over.at.isoformat(),
+                    "promised_by": list(gate.members),
+                },
+            )
+
+        return await carried_out(action.action_id, released)
+
+    @activity.defn
+    async def take_back(self, request: ReleaseRequest) -> Outcome:
+        """Compensation of `release`: the primary accepts writes again. Asked without limit."""
+        action = request.action
+
+        async def undone() -> Outcome:
+            await self._fencing.withdraw(request)
+            receipt = await self._resume(request)
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.UNDONE,
+                changed=receipt.changed,
+                detail=receipt.detail,
+            )
+
+        return await carried_out(action.action_id, undone)
+
+    async def _resume(self, request: ReleaseRequest) -> Receipt:
+        state = await self._state(request, request.action.node_id)
+        order = ResumeOrder(
+            effect_id=f"{request.effect_id(request.action.action_id)}/resume/{state.epoch}",
+            run_id=request.run_id,
+            epoch=state.epoch,
+        )
+        node = request.cluster.node(request.action.node_id)
+        try:
+            return await self._nodes.order(node, order, timeout_s=RESUME_WITHIN_S)
+        except Refused as refused:
+            # Nothing that it refuses is final while nobody else was promoted.
+            raise Unreachable(str(refused.refusal)) from refused
+
+    @activity.defn
+    async def rejoin(self, request: RejoinRequest) -> Outcome:
+        """Let the old primary, which ended where the new one began, follow it."""
+        action = request.action
+
+        async def rejoined() -> Outcome:
+            order = RejoinOrder(
+                effect_id=request.effect_id(action.action_id),
+                run_id=request.run_id,
+                epoch=request.epoch,
+                upstream=action.upstream,
+            )
+            receipt = await self._nodes.order(
+                request.cluster.node(action.node_id), order, timeout_s=REJOIN_WITHIN_S
+            )
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.SUCCEEDED,
+                changed=receipt.changed,
+                detail=receipt.detail,
+            )
+
+        return await carried_out(action.action_id, rejoined)
+
+    @activity.defn
+    async def preview_prepare(self, request: PrepareRequest) -> Outcome:
+        nodes = " and ".join(request.action.node_ids)
+        return preview(request.action.action_id, f"would have {nodes} write checkpoints")
+
+    @activity.defn
+    async def preview_release(self, request: ReleaseRequest) -> Outcome:
+        action, state = request.action, await self._state(request, request.action.node_id)
+        followers = [standby.application_name for standby in state.standbys]
+        return preview(
+            action.action_id,
+            f"would let no new writes into {action.node_id} (followed by {', '.join(followers) or 'nobody'}),"
+            f" drain for at most {action.drain_s:g} s, wait until {action.target} has all, and stop it",
+        )
+
+    @activity.defn
+    async def preview_rejoin(self, request: RejoinRequest) -> Outcome:
+        action = request.action
+        return preview(action.action_id, f"would let {action.node_id} follow {action.upstream}")
+
+    async def _state(self, request: EffectRequest, node_id: str) -> NodeState:
+        return await self._nodes.state(request.cluster.node(node_id), timeout_s=STATE_WITHIN_S)

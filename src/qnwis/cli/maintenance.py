@@ -1,0 +1,213 @@
+"""`maintenance`: move a service away from a primary that is well; now, in a window, or by a schedule."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, date, datetime
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.table import Table
+from temporalio.client import ScheduleHandle
+from temporalio.service import RPCError
+
+from qnwis.continuity.run import FailoverRequest, Maintenance, RunResult
+from qnwis.schedules import ListedSchedule, Timing, handle_of, listed, schedule_maintenance
+from qnwis.starting import start_maintenance
+from qnwis.temporal import connect
+
+from .execute import show_result, signed_start
+from .output import AsJson, Exit, clear_errors, fail, out, print_json
+from .settings import Address
+from .signing import By, KeyFile, Print, me
+from .watching import RunFailed, exit_code, follow, follow_on_terminal
+
+app = typer.Typer(help="Planned maintenance: run it, or schedule it.", no_args_is_help=True)
+
+ClusterId = Annotated[str, typer.Argument(help="cluster_id of a registered cluster.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the audit record.")]
+Target = Annotated[str, typer.Option(help="node_id that takes over; by default the best standby.")]
+Window = Annotated[str, typer.Option(help="How long the window is, for example 30m; by default without end.")]
+Name = Annotated[str, typer.Option(help="Tells the cluster's schedules apart.")]
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600}
+
+
+@app.command()
+def run(
+    cluster_id: ClusterId,
+    reason: Reason,
+    target: Target = "",
+    not_before: Annotated[
+        str, typer.Option(help="When the window begins, ISO 8601 with a zone; by default at once.")
+    ] = "",
+    window: Window = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read the world, preview every effect, change nothing.")
+    ] = False,
+    by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Switch over to another node, without the loss of a write. Waits for people, and for the window."""
+    who = me(key, by)
+    maintenance = Maintenance(
+        target_node_id=target or None, not_before=_moment(not_before), window_s=_seconds(window)
+    )
+    request = FailoverRequest(
+        cluster_id=cluster_id,
+        initiated_by=who.name,
+        reason=reason,
+        dry_run=dry_run,
+        maintenance=maintenance,
+    )
+    request = signed_start(request, who)
+    if only_print:
+        print_json(request)
+        return
+
+    async def carry_out() -> RunResult:
+        handle = await start_maintenance(await connect(address), request)
+        return await (follow(handle) if as_json else follow_on_terminal(handle))
+
+    with clear_errors(as_json=as_json):
+        try:
+            result = asyncio.run(carry_out())
+        except RunFailed as failed:
+            fail(Exit.NOT_DONE, f"The run failed: {failed}")
+    if as_json:
+        print_json(result)
+    else:
+        show_result(result)
+    raise typer.Exit(exit_code(result))
+
+
+@app.command()
+def schedule(
+    cluster_id: ClusterId,
+    cron: Annotated[str, typer.Option(help="When, five fields as in crontab: '0 3 * * SUN'.")],
+    reason: Reason,
+    name: Name = "default",
+    target: Target = "",
+    window: Window = "1h",
+    time_zone: Annotated[str, typer.Option(help="In which the fields are read.")] = "UTC",
+    jitter: Annotated[str, typer.Option(help="Put each start off by up to this, for example 5m.")] = "",
+    blackout: Annotated[
+        list[str] | None, typer.Option(help="A day on which nothing starts, YYYY-MM-DD; may repeat.")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Only the next time.")] = False,
+    by: By = "",
+    key: KeyFile = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start planned maintenance by a schedule. Each run awaits people's approval, within its window."""
+    who = me(key, by)
+    request = FailoverRequest(
+        cluster_id=cluster_id,
+        initiated_by=who.name,
+        reason=reason,
+        maintenance=Maintenance(target_node_id=target or None, window_s=_seconds(window)),
+    )
+    try:
+        days = tuple(date.fromisoformat(day) for day in blackout or [])
+    except ValueError as error:
+        fail(Exit.USAGE, f"--blackout: {error}; expected YYYY-MM-DD")
+    timing = Timing(cron=cron, time_zone=time_zone, jitter_s=_seconds(jitter) or 0, blackout=days, once=once)
+
+    async def make() -> str:
+        return await schedule_maintenance(await connect(address), name, request, timing)
+
+    with clear_errors(as_json=as_json):
+        made = asyncio.run(make())
+    if as_json:
+        print_json({"schedule_id": made})
+    else:
+        out.print(f"{made}: {cron} ({time_zone})", markup=False)
+
+
+@app.command(name="list")
+def list_schedules(cluster_id: ClusterId, address: Address = None, as_json: AsJson = False) -> None:
+    """The cluster's schedules and when they start next."""
+
+    async def look() -> list[ListedSchedule]:
+        return list(await listed(await connect(address), cluster_id))
+
+    with clear_errors(as_json=as_json):
+        found = asyncio.run(look())
+    if as_json:
+        print_json({"schedules": [schedule.model_dump(mode="json") for schedule in found]})
+        return
+    table = Table("schedule", "state", "next", "note", box=None, pad_edge=False)
+    for one in found:
+        state = "paused" if one.paused else "on"
+        table.add_row(one.schedule_id, state, ", ".join(one.next_at) or "never", one.note)
+    out.print(table)
+
+
+@app.command()
+def pause(cluster_id: ClusterId, reason: Reason, name: Name = "default", address: Address = None) -> None:
+    """Let a schedule start nothing until it is resumed."""
+    _speak(cluster_id, name, address, lambda handle: handle.pause(note=reason))
+    out.print(f"schedule {name} of {cluster_id} is paused", markup=False)
+
+
+@app.command()
+def resume(cluster_id: ClusterId, reason: Reason, name: Name = "default", address: Address = None) -> None:
+    """Let a schedule start maintenance again."""
+    _speak(cluster_id, name, address, lambda handle: handle.unpause(note=reason))
+    out.print(f"schedule {name} of {cluster_id} is on", markup=False)
+
+
+@app.command()
+def delete(cluster_id: ClusterId, name: Name = "default", address: Address = None) -> None:
+    """Remove a schedule. A run that it started goes on."""
+    _speak(cluster_id, name, address, lambda handle: handle.delete())
+    out.print(f"schedule {name} of {cluster_id} is deleted", markup=False)
+
+
+@app.command(name="run-now")
+def run_now(cluster_id: ClusterId, name: Name = "default", address: Address = None) -> None:
+    """Start what the schedule would start, at once."""
+    _speak(cluster_id, name, address, lambda handle: handle.trigger())
+    out.print(f"schedule {name} of {cluster_id} starts its maintenance", markup=False)
+
+
+def _speak(
+    cluster_id: str, name: str, address: str | None, say: Callable[[ScheduleHandle], Awaitable[None]]
+) -> None:
+    async def connect_and_say() -> None:
+        await say(handle_of(await connect(address), cluster_id, name))
+
+    with clear_errors():
+        try:
+            asyncio.run(connect_and_say())
+        except RPCError as error:
+            fail(Exit.UNREACHABLE, f"schedule {name} of {cluster_id}: {error.message}")
+
+
+def _seconds(text: str) -> float | None:
+    """`90s`, `30m`, `2h`; None for nothing. Ends the command for anything else."""
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if found is None:
+        fail(Exit.USAGE, f"{text!r}: expected a number and s, m or h, for example 30m")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def _moment(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except (ValueError, ValidationError):
+        fail(Exit.USAGE, f"{text!r}: expected ISO 8601, for example 2026-11-28T03:00:00+01:00")
+    if moment.tzinfo is None:
+        fail(Exit.USAGE, f"{text!r}: expected a time zone, for example {text}Z")
+    return moment.astimezone(UTC)

@@ -1,0 +1,135 @@
+"""Maintenance schedules: Temporal Schedules that start planned maintenance of one cluster."""
+
+from __future__ import annotations
+
+import zoneinfo
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleCalendarSpec,
+    ScheduleHandle,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleRange,
+    ScheduleSpec,
+    ScheduleState,
+)
+from temporalio.service import RPCError, RPCStatusCode
+
+from qnwis.continuity.model import Model
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.run import FailoverRequest
+from qnwis.providers.errors import Refused
+from workflows.names import RUNBOOKS_QUEUE
+from workflows.scheduled_maintenance import ScheduledMaintenance
+
+CATCH_UP = timedelta(minutes=1)
+"""Maintenance that the server slept through by more than this is not made up for."""
+
+
+class Timing(Model):
+    """When a schedule starts maintenance."""
+
+    cron: str
+    """Five fields, as crontab has them."""
+    time_zone: str = "UTC"
+    jitter_s: float = 0.0
+    """Each start is put off by a random time up to this."""
+    blackout: tuple[date, ...] = ()
+    """Days on which nothing starts, in that time zone."""
+    once: bool = False
+    """Only the next time."""
+
+
+class ListedSchedule(Model):
+    schedule_id: str
+    paused: bool
+    note: str
+    next_at: tuple[str, ...]
+
+
+def schedule_id(cluster_id: str, name: str) -> str:
+    return f"maintenance-{cluster_id}-{name}"
+
+
+async def schedule_maintenance(client: Client, name: str, request: FailoverRequest, timing: Timing) -> str:
+    """Make a schedule. Raises Refused for one that is there, and for a time zone or cron nobody knows."""
+    if timing.time_zone not in zoneinfo.available_timezones():
+        raise Refused(
+            _unusable("time_zone_unknown", f"time zone {timing.time_zone!r}", "Name one of tzdata.")
+        )
+    made_id = schedule_id(request.cluster_id, name)
+    schedule = Schedule(
+        action=ScheduleActionStartWorkflow(
+            ScheduledMaintenance.run,
+            request,
+            id=made_id,
+            task_queue=RUNBOOKS_QUEUE,
+            static_summary=f"Maintenance of {request.cluster_id}: {request.reason}",
+        ),
+        spec=ScheduleSpec(
+            cron_expressions=[timing.cron],
+            skip=[_whole(day) for day in timing.blackout],
+            time_zone_name=timing.time_zone,
+            jitter=timedelta(seconds=timing.jitter_s) if timing.jitter_s else None,
+        ),
+        policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=CATCH_UP),
+        state=ScheduleState(
+            limited_actions=timing.once,
+            remaining_actions=1 if timing.once else 0,
+            note=f"by {request.initiated_by}: {request.reason}",
+        ),
+    )
+    try:
+        await client.create_schedule(made_id, schedule)
+    except ScheduleAlreadyRunningError as error:
+        raise Refused(
+            _unusable("schedule_exists", f"schedule {made_id}", "Delete it first, or give another --name.")
+        ) from error
+    except RPCError as error:
+        if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+            raise
+        raise Refused(_unusable("schedule_invalid", error.message, "Correct --cron.")) from error
+    return made_id
+
+
+async def listed(client: Client, cluster_id: str) -> Sequence[ListedSchedule]:
+    found = []
+    async for schedule in await client.list_schedules():
+        if not schedule.id.startswith(schedule_id(cluster_id, "")) or schedule.schedule is None:
+            continue
+        times = schedule.info.next_action_times if schedule.info is not None else []
+        found.append(
+            ListedSchedule(
+                schedule_id=schedule.id,
+                paused=schedule.schedule.state.paused,
+                note=schedule.schedule.state.note or "",
+                next_at=tuple(time.isoformat() for time in times[:3]),
+            )
+        )
+    return found
+
+
+def handle_of(client: Client, cluster_id: str, name: str) -> ScheduleHandle:
+    return client.get_schedule_handle(schedule_id(cluster_id, name))
+
+
+def _whole(day: date) -> ScheduleCalendarSpec:
+    """Every second of the day."""
+    return ScheduleCalendarSpec(
+        second=[ScheduleRange(0, 59)],
+        minute=[ScheduleRange(0, 59)],
+        hour=[ScheduleRange(0, 23)],
+        year=[ScheduleRange(day.year)],
+        month=[ScheduleRange(day.month)],
+        day_of_month=[ScheduleRange(day.day)],
+    )
+
+
+def _unusable(rule: str, what: str, remedy: str) -> Refusal:
+    return Refusal(rule=rule, message=f"Not scheduled: {what}", values={}, remedy=remedy)

@@ -1,0 +1,216 @@
+"""Planned maintenance on a real Temporal server, over a world in memory that journals effects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qnwis.continuity.executor import OutcomeStatus
+from qnwis.continuity.orders import FencingEvidenceType
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.run import Maintenance, RunKind, RunOutcome, StepStatus
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.runbook import load_runbook
+from workflows.names import failover_id
+from workflows.planned_maintenance import PlannedMaintenance
+
+from .conftest import Run, Setting, Stage
+from .people import Crowd, asked
+from .test_guardian import all_healthy, until
+from .time_skipping import Hours, hours
+
+NO_TARGET = "no_suitable_target"
+SWITCHOVER = ["quiesce", "hand_over", "promote", "follow", "dns", "rejoin"]
+
+
+async def maintain(on: Stage, **request: Any) -> Run:
+    """Start planned maintenance, as a person would."""
+    for machine in on.world.machines.values():
+        machine.epoch = machine.held = 1  # as in a cluster that serves
+    crowd = Crowd(on)
+    asked_for = crowd.request(**{"reason": "new kernel", **request})
+    return await on.client.start_workflow(
+        PlannedMaintenance.run,
+        asked_for,
+        id=failover_id(on.cluster_id, dry_run=asked_for.dry_run),
+        task_queue=on.settings.task_queue,
+    )
+
+
+def states(on: Stage) -> dict[str, bool]:
+    return {name: machine.serves for name, machine in on.world.machines.items()}
+
+
+async def test_the_service_moves_and_the_old_primary_is_a_standby(stage: Setting) -> None:
+    on = await stage()
+
+    result = await (await maintain(on)).result()
+
+    assert result.outcome is RunOutcome.COMPLETED and result.verified, result.reason
+    assert (result.kind, result.old_primary, result.new_primary) == (
+        RunKind.PLANNED_MAINTENANCE,
+        "node-1",
+        "node-2",
+    )
+    assert result.fencing is not None and result.fencing.type is FencingEvidenceType.RELEASED
+    assert [effect for effect, _ in on.world.journal] == SWITCHOVER
+    assert on.world.writable() == ["node-2"] and on.world.writable_at_most == 1
+    assert on.world.machines["node-1"].upstream == "node-2"
+    assert on.world.address == "10.0.1.11"
+
+
+async def test_its_steps_are_the_steps_of_the_text(stage: Setting) -> None:
+    on = await stage()
+    result = await (await maintain(on)).result()
+    text = load_runbook(RunKind.PLANNED_MAINTENANCE)
+    assert [step.name for step in result.steps] == [step.name for step in text.steps]
+    assert {step.status for step in result.steps} == {StepStatus.DONE}
+
+
+async def test_the_ttl_is_lowered_ahead_and_restored(stage: Setting) -> None:
+    dns = {"zone": "lab.test", "name": "db", "ttl_s": 2, "servers": ["127.0.0.1:53"]}
+    on = await stage(cluster={"dns": dns})
+    result = await (await maintain(on)).result()
+    assert result.verified
+    assert [what for effect, what in on.world.journal if effect == "ttl"] == ["1", "2"]
+    assert on.world.ttl_s == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "effect"),
+    [
+        (Refused(Refusal(rule="standby_lags", message="lags", remedy="wait")), "quiesce"),
+        (Refused(Refusal(rule="database_down", message="down", remedy="wait")), "hand_over"),
+        (Refused(Refusal(rule="token_not_reached", message="lags", remedy="wait")), "promote"),
+    ],
+)
+async def test_what_fails_before_the_promotion_leaves_the_service_where_it_was(
+    stage: Setting, fault: Exception, effect: str
+) -> None:
+    dns = {"zone": "lab.test", "name": "db", "ttl_s": 2, "servers": ["127.0.0.1:53"]}
+    on = await stage(cluster={"dns": dns})
+    on.world.fail_next(effect, fault)
+
+    result = await (await maintain(on)).result()
+
+    assert result.outcome is RunOutcome.ROLLED_BACK
+    assert on.world.writable() == ["node-1"] and on.world.writable_at_most == 1
+    assert on.world.ttl_s == 2 and on.world.address == "10.0.1.10"
+    undone = [o.action_id for o in result.outcomes if o.status is OutcomeStatus.UNDONE]
+    assert "1-lower-ttl" in undone
+
+
+async def test_a_release_whose_end_is_not_known_is_taken_back(stage: Setting) -> None:
+    on = await stage()
+    on.world.fail_next("promise", *[Unreachable("no answer")] * 300)
+
+    result = await (await maintain(on)).result()
+
+    assert result.outcome is RunOutcome.ROLLED_BACK
+    assert on.world.writable() == ["node-1"]
+    assert on.world.changes("resume"), "it was handed over, and came back"
+
+
+async def test_a_primary_that_is_ill_is_no_case_for_maintenance(stage: Setting) -> None:
+    on = await stage()
+    on.world.kill("node-1")
+    result = await (await maintain(on)).result()
+    assert result.refusal is not None and result.refusal.rule == "primary_not_serving"
+
+
+@pytest.mark.parametrize(
+    ("target", "new", "rule"),
+    [
+        ("node-3", "node-3", None),
+        ("node-1", None, "no_suitable_target"),
+        ("node-9", None, "no_suitable_target"),
+    ],
+)
+async def test_a_person_may_choose_the_target(
+    stage: Setting, target: str, new: str | None, rule: str | None
+) -> None:
+    on = await stage()
+    result = await (await maintain(on, maintenance=Maintenance(target_node_id=target))).result()
+    assert result.new_primary == new
+    assert (result.refusal.rule if result.refusal is not None else None) == rule
+
+
+async def test_a_dry_run_previews_every_action_and_changes_nothing(stage: Setting) -> None:
+    on = await stage()
+    result = await (await maintain(on, dry_run=True)).result()
+    assert result.outcome is RunOutcome.PREVIEWED and on.world.journal == []
+    assert all("[DRY-RUN]" in outcome.detail for outcome in result.outcomes)
+
+
+async def test_it_awaits_people_and_gives_way_to_a_failover(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    run = await maintain(on)
+    await asked(run)
+
+    on.world.kill("node-1")
+    result = await run.result()
+    assert result.outcome is RunOutcome.UNTOUCHED and "gave way to a failover" in result.reason
+    view = await until(
+        guardian, lambda v: v.last_result is not None and v.last_result.outcome is RunOutcome.COMPLETED
+    )
+    assert view.primary_node_id == "node-2"
+    await guardian.terminate()
+
+
+async def test_a_terminated_one_is_finished_by_the_guardian(stage: Setting) -> None:
+    on = await stage()
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    waiting = asyncio.Event()
+
+    def hold(effect: str) -> None:
+        if effect == "hand_over" and not waiting.is_set():
+            waiting.set()
+            raise Unreachable("the answer was lost")
+
+    on.world.before_effect = hold
+    run = await maintain(on)
+    await asyncio.wait_for(waiting.wait(), 30)
+    await run.terminate("somebody pressed the button")
+
+    view = await until(guardian, lambda v: v.last_result is not None)
+    assert view.last_result is not None and view.last_result.outcome is RunOutcome.ROLLED_BACK
+    assert on.world.writable() == ["node-1"] and on.world.writable_at_most == 1
+    await guardian.terminate()
+
+
+# Windows, in skipping time
+
+
+@pytest.fixture
+async def skipping(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Hours]]]:
+    async with AsyncExitStack() as running:
+        yield lambda **policy: running.enter_async_context(hours(tmp_path, **policy))
+
+
+async def test_it_waits_for_its_window(skipping: Callable[..., Awaitable[Hours]]) -> None:
+    on = await skipping()
+    begins = await on.now() + timedelta(hours=2)
+    run = await maintain(on.stage, maintenance=Maintenance(not_before=begins, window_s=600))
+    await on.pass_by(3600)
+    assert on.stage.world.journal == []
+    await on.pass_by(3660)
+    result = await run.result()
+    assert result.verified and result.verification is not None, result.reason
+
+
+async def test_it_does_not_begin_in_a_window_that_is_too_short(stage: Setting) -> None:
+    on = await stage()
+    late = datetime.now(UTC) - timedelta(seconds=60)
+    maintenance = Maintenance(not_before=late, window_s=65)
+    result = await (await maintain(on, maintenance=maintenance)).result()
+    assert result.refusal is not None and result.refusal.rule == "window_too_short"
+    assert on.world.journal == []

@@ -1,0 +1,51 @@
+"""The runbook for planned work: the service moves away from a primary that is well, and loses nothing.
+
+Text for people: `runbooks/planned_maintenance.md`. The workflow id is the cluster's lock; while a run only
+waits, for people or for its window, it gives way to a failover.
+"""
+
+from __future__ import annotations
+
+from temporalio import workflow
+
+from .run import Run
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from qnwis.continuity.run import FailoverRequest, Maintenance, RunKind, RunResult
+
+
+@workflow.defn(failure_exception_types=[ValidationError])
+class PlannedMaintenance(Run):
+    """Switch over to another node on purpose, within a window, once, and prove that nothing was lost."""
+
+    @workflow.init
+    def __init__(self, request: FailoverRequest | None = None) -> None:
+        # Started without input it fails and says what is missing; a missing argument would retry for ever.
+        request = request or FailoverRequest.model_validate({})
+        super().__init__(RunKind.PLANNED_MAINTENANCE, request, request.maintenance or Maintenance())
+
+    @workflow.run
+    async def run(self, request: FailoverRequest | None = None) -> RunResult:
+        return await self.carry_out(self._runbook())
+
+    async def _runbook(self) -> None:
+        step = self.progress.step
+        async with step("preparation"):
+            await self.detect()
+            await self.assess()
+        async with step("notification"):
+            self.notify_operators()
+        async with step("simulation"):
+            await self.simulate()
+        async with step("approval"):
+            await self.approve()
+        async with step("window"):
+            await self.wait_for_window()
+        async with step("rollback"):
+            self.show_the_way_back()
+        async with step("execution"):
+            await self.execute()
+        async with step("verification"):
+            await self.verify()
