@@ -24,11 +24,13 @@ from activities.planning import Planning
 from activities.promotion import Promotion
 from activities.verification import Verification
 from qnwis.config.registry import Registry
+from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
 from qnwis.providers.dns import Dns, Rfc2136Dns
 from qnwis.providers.fencing import Hook, PowerHook
 from qnwis.providers.nodes import HttpNodes, Nodes
-from qnwis.providers.notifier import LogNotifier, Notifier
+from qnwis.providers.notifier import ChannelNotifier, Notifier
+from qnwis.providers.sent import SentStore
 from qnwis.transport import Transport
 from workflows.guardian import Guardian
 from workflows.names import vantage_queue
@@ -76,7 +78,11 @@ def providers_for(settings: WorkerSettings) -> Providers:
         audit=SqliteAuditStore(
             settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
         ),
-        notifier=LogNotifier(),
+        notifier=ChannelNotifier(
+            settings.config_dir,
+            SentStore(settings.state_dir / "notifications.sqlite", longest=timedelta(seconds=TIMEOUT_S + 1)),
+            apprise_send,
+        ),
     )
 
 

@@ -67,9 +67,9 @@ def record(summary: str) -> ActivityConfig:
 
 
 def notify(summary: str) -> ActivityConfig:
-    """A notification: tried, never waited for."""
+    """A notification: tried, never waited for. An attempt has time for the slowest channel."""
     return ActivityConfig(
-        start_to_close_timeout=timedelta(seconds=5),
+        start_to_close_timeout=timedelta(seconds=7),
         schedule_to_close_timeout=timedelta(seconds=15),
         summary=summary,
     )

@@ -70,7 +70,7 @@ class PrimaryFailure:
         self.progress = Progress(
             RunKind.PRIMARY_FAILURE, self.request.cluster_id, dry_run=self.request.dry_run
         )
-        self.announcements = Announcements(self.request)
+        self.announcements = Announcements(self.request, self.progress)
 
     @workflow.run
     async def run(self, request: FailoverRequest | None = None) -> RunResult:
@@ -104,7 +104,8 @@ class PrimaryFailure:
         async with step("audit"):
             result = await self._audit()
         await self._tell(result)
-        return result.model_copy(update={"steps": self.progress.steps})
+        notes = (*self.assessment.notes, *self.progress.undelivered)
+        return result.model_copy(update={"steps": self.progress.steps, "notes": notes})
 
     async def _detect(self) -> None:
         """Load what is registered, read the world, and look for a run that was left unfinished."""
@@ -243,6 +244,7 @@ class PrimaryFailure:
             self.execution,
             self.verification,
             self.progress.steps,
+            self.progress.undelivered,
         )
         recorded = await workflow.execute_activity_method(
             Audit.record,

@@ -62,6 +62,8 @@ class Progress:
         }
         self._began: dict[str, datetime] = {}
         self.outcomes: Sequence[Outcome] = ()
+        self.undelivered: tuple[str, ...] = ()
+        """Notifications that did not reach somebody, a sentence each."""
         self.plan_digest: str | None = None
 
     @contextlib.asynccontextmanager
@@ -85,6 +87,11 @@ class Progress:
         self._steps[name] = self._steps[name].model_copy(update={"note": note})
         self.refresh()
 
+    def miss(self, undelivered: str) -> None:
+        """Show that somebody was not told."""
+        self.undelivered = (*self.undelivered, undelivered)
+        self.refresh()
+
     def skip_rest(self) -> None:
         """Mark the steps not reached as skipped, all but the audit, which always runs."""
         for step in list(self._steps.values()):
@@ -103,6 +110,7 @@ class Progress:
             steps=tuple(self._with_elapsed(step) for step in self._steps.values()),
             outcomes=tuple(self.outcomes),
             plan_digest=self.plan_digest,
+            undelivered=self.undelivered,
         )
 
     def _with_elapsed(self, step: StepProgress) -> StepProgress:
@@ -129,6 +137,7 @@ class Progress:
             )
             if step.name == "execution":
                 lines += [f"    - {_line(outcome)}" for outcome in self.outcomes]
+        lines += [f"- ⚠ {undelivered}" for undelivered in self.undelivered]
         running = next((s for s in self._steps.values() if s.status is StepStatus.RUNNING), None)
         if running is not None:
             lines += ["", f"### {running.title}", self._runbook.step(running.name).text]

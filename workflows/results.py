@@ -23,6 +23,7 @@ def result_of(
     execution: Execution | None,
     verification: VerificationReport | None,
     steps: Sequence[StepProgress],
+    undelivered: Sequence[str],
 ) -> RunResult:
     plan = assessment.plan
     fence = execution.outcome_of("fence_primary") if execution is not None else None
@@ -44,7 +45,7 @@ def result_of(
         fencing=fence.fencing if fence is not None else None,
         verification=verification,
         steps=tuple(steps),
-        notes=assessment.notes,
+        notes=(*assessment.notes, *undelivered),
         continues=takeover.continued,
         started_at=takeover.started_at,
         ended_at=workflow.now(),

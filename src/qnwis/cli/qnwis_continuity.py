@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from . import audit, guardian, lab, member, people
+from . import audit, guardian, lab, member, notify, people
 from .ending import abort, finish
 from .execute import execute
 from .plan import plan
@@ -34,6 +34,7 @@ for command in (plan, simulate, execute, abort, finish, status, rejoin, validate
 app.add_typer(audit.app, name="audit")
 app.add_typer(guardian.app, name="guardian")
 app.add_typer(member.app, name="member")
+app.add_typer(notify.app, name="notify")
 app.add_typer(people.app, name="people")
 app.add_typer(lab.app, name="lab")
 

@@ -114,6 +114,8 @@ class RunProgress(Model):
     steps: tuple[StepProgress, ...]
     outcomes: tuple[Outcome, ...] = ()
     plan_digest: str | None = None
+    undelivered: tuple[str, ...] = ()
+    """Notifications that did not reach somebody, a sentence each."""
 
 
 class Continued(Model):
@@ -148,6 +150,7 @@ class RunResult(Model):
     verification: VerificationReport | None = None
     steps: tuple[StepProgress, ...] = ()
     notes: tuple[str, ...] = ()
+    """What a dry run went past, and whom the run could not tell; its record has what was known by then."""
     continues: Continued | None = None
     started_at: datetime
     ended_at: datetime
