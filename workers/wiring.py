@@ -22,6 +22,7 @@ from activities.notification import Notifications
 from activities.past_runs import PastRuns
 from activities.planning import Planning
 from activities.promotion import Promotion
+from activities.readiness import ReadinessChecks
 from activities.verification import Verification
 from qnwis.config.registry import Registry
 from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send
@@ -30,15 +31,17 @@ from qnwis.providers.dns import Dns, Rfc2136Dns
 from qnwis.providers.fencing import Hook, PowerHook
 from qnwis.providers.nodes import HttpNodes, Nodes
 from qnwis.providers.notifier import ChannelNotifier, Notifier
+from qnwis.providers.proofs import NoDrills
 from qnwis.providers.sent import SentStore
 from qnwis.transport import Transport
 from workflows.guardian import Guardian
 from workflows.names import vantage_queue
 from workflows.primary_failure import PrimaryFailure
+from workflows.readiness import ReadinessCheck
 
 from .settings import WorkerSettings
 
-WORKFLOWS = (PrimaryFailure, Guardian)
+WORKFLOWS = (PrimaryFailure, Guardian, ReadinessCheck)
 
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
@@ -109,6 +112,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         Verification(p.nodes, p.dns).verify,
         Audit(p.audit).record,
         Notifications(p.notifier).notify,
+        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, NoDrills()).evaluate,
     ]
 
 

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from . import audit, guardian, lab, member, notify, people
+from . import audit, guardian, lab, member, notify, people, readiness
 from .ending import abort, finish
 from .execute import execute
 from .plan import plan
@@ -36,6 +36,7 @@ app.add_typer(guardian.app, name="guardian")
 app.add_typer(member.app, name="member")
 app.add_typer(notify.app, name="notify")
 app.add_typer(people.app, name="people")
+app.add_typer(readiness.app, name="readiness")
 app.add_typer(lab.app, name="lab")
 
 

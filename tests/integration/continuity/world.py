@@ -18,6 +18,7 @@ from qnwis.continuity.evidence import NodeEvent, NodeState, StandbyConnection
 from qnwis.continuity.lease_messages import LastGrant, Membership, Promised, PromiseRequest, Withdrawal
 from qnwis.continuity.membership import MembershipView
 from qnwis.continuity.orders import AnyOrder, FollowOrder, PromoteOrder, Receipt
+from qnwis.continuity.readiness_facts import UpdateAnswer
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster, DnsService, FencingHook, Node, NodeRole
 from qnwis.providers.dns import DnsChange
@@ -273,6 +274,12 @@ class World:
             self.address = to_address
             self.journal.append(("dns", to_address))
         return DnsChange(changed=before != to_address, before=(before,), after=(self.address,))
+
+    async def try_update(self, service: DnsService) -> tuple[UpdateAnswer, ...]:
+        reason = str(self.faults["try_update"].pop(0)) if self.faults.get("try_update") else ""
+        return tuple(
+            UpdateAnswer(server=server, accepted=not reason, reason=reason) for server in service.servers
+        )
 
 
 def three_nodes(cluster_id: str, **changes: object) -> Cluster:
