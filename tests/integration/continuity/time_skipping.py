@@ -49,6 +49,7 @@ from .conftest import CACHE, Stage
 from .world import World
 
 VERSION = "1.32.1"
+STARTS = 5
 MAIN = "io.temporal.testserver.TestServer"
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
 POM = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -208,20 +209,29 @@ class _LikeARealServer(ClientInterceptor, WorkerInterceptor):
         return _Inbound
 
 
+async def _started(program: Path, port: int) -> WorkflowEnvironment:
+    """The SDK gives the server 5 s to start, which on a busy machine a Java program needs for itself."""
+    for tries_left in reversed(range(STARTS)):
+        try:
+            return await WorkflowEnvironment.start_time_skipping(
+                port=port,
+                test_server_existing_path=str(program),
+                data_converter=pydantic_data_converter,
+                interceptors=[_LikeARealServer()],
+            )
+        except RuntimeError as error:
+            if not tries_left or "did not start within" not in str(error):
+                raise
+    raise AssertionError
+
+
 @asynccontextmanager
 async def hours(home: Path, **policy: object) -> AsyncIterator[Hours]:
     """A stage on a time-skipping server of its own, because all that runs on one shares its clock."""
     program = await obtain_server(CACHE)
     async with AsyncExitStack() as running:
         block = running.enter_context(claimed_block(0))
-        environment = await running.enter_async_context(
-            await WorkflowEnvironment.start_time_skipping(
-                port=block.temporal_port,
-                test_server_existing_path=str(program),
-                data_converter=pydantic_data_converter,
-                interceptors=[_LikeARealServer()],
-            )
-        )
+        environment = await running.enter_async_context(await _started(program, block.temporal_port))
         client = environment.client
         keyword = IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD
         await client.operator_service.add_search_attributes(
