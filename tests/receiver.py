@@ -13,6 +13,8 @@ import yaml
 from aiohttp import web
 
 from qnwis.config.notifications import FILE
+from qnwis.continuity.notifications import Notification
+from qnwis.providers.apprise_send import apprise_send
 
 SECRET = "hunter2"
 """In every address; it must show up nowhere."""
@@ -40,6 +42,14 @@ class Receiver:
                 await self.go_on.wait()
         self.took.append(message)
         return web.Response()
+
+
+HANGS_S = 3.0
+
+
+async def impatient(url: str, notification: Notification) -> None:
+    """As workers send, but quick to give up what hangs, and with any patience for what does not."""
+    await apprise_send(url, notification, timeout_s=HANGS_S if "/hangs/" in url else 60)
 
 
 @asynccontextmanager

@@ -24,8 +24,9 @@ from activities.planning import Planning
 from activities.promotion import Promotion
 from activities.readiness import ReadinessChecks
 from activities.verification import Verification
+from qnwis.config.notifications import FILE as CHANNELS
 from qnwis.config.registry import Registry
-from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send
+from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
 from qnwis.providers.dns import Dns, Rfc2136Dns
 from qnwis.providers.fencing import Hook, PowerHook
@@ -73,6 +74,8 @@ def providers_for(settings: WorkerSettings) -> Providers:
     assert settings.state_dir is not None, "the settings demand it"
     transport = Transport()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
+    if (settings.config_dir / CHANNELS).exists():
+        load_beside()
     return Providers(
         registry=Registry(settings.config_dir),
         nodes=HttpNodes(transport),

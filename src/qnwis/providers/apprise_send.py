@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import threading
+from functools import cache
 
 from qnwis.continuity.notifications import Notification, RunEvent, without_secrets
 
@@ -26,8 +27,22 @@ TYPES = {  # apprise's words
 }
 
 
+@cache
+def load() -> None:
+    """Load apprise and its plugins: near a second of work, which commands that tell nobody need not do."""
+    import apprise
+
+    apprise.Apprise.instantiate("json://localhost")
+
+
+def load_beside() -> None:
+    """Have it loaded before somebody must be told."""
+    threading.Thread(target=load, name="apprise", daemon=True).start()
+
+
 async def apprise_send(url: str, notification: Notification, *, timeout_s: float = TIMEOUT_S) -> None:
     """Raises Unreachable when the channel does not take it, or not in time."""
+    await asyncio.to_thread(load)
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[str | None] = loop.create_future()
 
@@ -52,7 +67,7 @@ async def apprise_send(url: str, notification: Notification, *, timeout_s: float
 
 def _send(url: str, notification: Notification, timeout_s: float) -> str | None:
     """Why it was not delivered; None if it was."""
-    import apprise  # takes a while, which commands that tell nobody need not spend
+    import apprise
 
     _keep_quiet()
     _here.warnings = warnings = list[str]()
