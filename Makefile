@@ -7,6 +7,7 @@
 #   make matrix  SIGKILL of worker and Temporal server at every point of a failover; MATRIX=promote,flip for some
 #   make histories  record again what the replay test replays
 #   make bench   speed of planning, verification and simulation
+#   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
 
 PYTHON ?= python3
@@ -15,13 +16,13 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo test check matrix chaos chaos-simulated histories bench soak clean install-system lock wheel
+.PHONY: demo test check matrix chaos chaos-simulated histories bench bench-gaps soak clean install-system lock wheel
 
 demo: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo $(ARGS)
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -43,6 +44,9 @@ histories: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -m pytest tests/bench -m bench --benchmark-only $(ARGS)
+
+bench-gaps: $(STAMP)
+	@$(BIN)/python -m tests.bench.gaps --rounds $(or $(ROUNDS),5) $(ARGS)
 
 soak: $(STAMP)
 	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),60) $(ARGS)

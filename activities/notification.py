@@ -1,18 +1,11 @@
-"""Telling people. A channel that fails never blocks a run."""
+"""Telling people. A channel that fails never blocks a run: what became of each is the answer."""
 
 from __future__ import annotations
 
 from temporalio import activity
 
-from qnwis.continuity.model import Model
+from qnwis.continuity.notifications import Notification, Told
 from qnwis.providers.notifier import Notifier
-
-
-class Notification(Model):
-    cluster_id: str
-    run_id: str
-    title: str
-    text: str
 
 
 class Notifications:
@@ -20,10 +13,6 @@ class Notifications:
         self._notifier = notifier
 
     @activity.defn
-    async def notify(self, notification: Notification) -> None:
-        await self._notifier.send(
-            notification.title,
-            notification.text,
-            cluster_id=notification.cluster_id,
-            run_id=notification.run_id,
-        )
+    async def notify(self, notification: Notification) -> Told:
+        """Where to is read from the worker's own files: a run names the event, never an address."""
+        return await self._notifier.send(notification)

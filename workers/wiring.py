@@ -23,26 +23,32 @@ from activities.past_runs import PastRuns
 from activities.people import People
 from activities.planning import Planning
 from activities.promotion import Promotion
+from activities.readiness import ReadinessChecks
 from activities.switchover import Switchover
 from activities.verification import Verification
 from qnwis.config.access import AccessFiles
+from qnwis.config.notifications import FILE as CHANNELS
 from qnwis.config.registry import Registry
+from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
 from qnwis.providers.dns import Dns, Rfc2136Dns
 from qnwis.providers.fencing import Hook, PowerHook
 from qnwis.providers.nodes import HttpNodes, Nodes
 from qnwis.providers.nonces import Nonces, SqliteNonces
-from qnwis.providers.notifier import LogNotifier, Notifier
+from qnwis.providers.notifier import ChannelNotifier, Notifier
+from qnwis.providers.proofs import NoDrills
+from qnwis.providers.sent import SentStore
 from qnwis.transport import Transport
 from workflows.guardian import Guardian
 from workflows.names import vantage_queue
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
+from workflows.readiness import ReadinessCheck
 from workflows.scheduled_maintenance import ScheduledMaintenance
 
 from .settings import WorkerSettings
 
-WORKFLOWS = (PrimaryFailure, PlannedMaintenance, ScheduledMaintenance, Guardian)
+WORKFLOWS = (PrimaryFailure, PlannedMaintenance, ScheduledMaintenance, Guardian, ReadinessCheck)
 
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
@@ -75,6 +81,8 @@ def providers_for(settings: WorkerSettings) -> Providers:
     assert settings.state_dir is not None, "the settings demand it"
     transport = Transport()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
+    if (settings.config_dir / CHANNELS).exists():
+        load_beside()
     return Providers(
         registry=Registry(settings.config_dir),
         nodes=HttpNodes(transport),
@@ -83,8 +91,12 @@ def providers_for(settings: WorkerSettings) -> Providers:
         audit=SqliteAuditStore(
             settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
         ),
-        notifier=LogNotifier(),
         nonces=SqliteNonces(settings.state_dir / "nonces.sqlite"),
+        notifier=ChannelNotifier(
+            settings.config_dir,
+            SentStore(settings.state_dir / "notifications.sqlite", longest=timedelta(seconds=TIMEOUT_S + 1)),
+            apprise_send,
+        ),
     )
 
 
@@ -124,6 +136,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         Verification(p.nodes, p.dns).verify,
         Audit(p.audit).record,
         Notifications(p.notifier).notify,
+        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, NoDrills()).evaluate,
     ]
 
 

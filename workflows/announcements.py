@@ -10,58 +10,68 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from . import options
+from .progress import Progress
 
 with workflow.unsafe.imports_passed_through():
-    from activities.notification import Notification, Notifications
+    from activities.notification import Notifications
     from qnwis.continuity.approvals import PendingApproval
     from qnwis.continuity.guardian_rules import PastRun
-    from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunResult
+    from qnwis.continuity.notifications import Notification, RunEvent, Told, approval_text
+    from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunOutcome, RunResult
 
 PATIENCE = timedelta(seconds=5)
 """How long a finished run waits for its notifications to be taken."""
 
 
 class Announcements:
-    """The notifications of one run, sent beside it."""
+    """The notifications of one run, sent beside it. Whom they did not reach is shown in its progress."""
 
-    def __init__(self, request: FailoverRequest) -> None:
+    def __init__(self, request: FailoverRequest, progress: Progress) -> None:
         self._request = request
-        self._sending: list[asyncio.Task[None]] = []
+        self._progress = progress
+        self._sending: dict[asyncio.Task[None], str] = {}
         self._overrun: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
         """Say that the run started."""
-        self._send("started", f"by {self._request.initiated_by}: {self._request.reason}")
+        self._send(RunEvent.STARTED, "started", f"by {self._request.initiated_by}: {self._request.reason}")
 
     def watch_overrun(self, max_failover_time_s: float) -> None:
         """Arm the notice of an overrun."""
         self._overrun = asyncio.create_task(self._watch_overrun(max_failover_time_s))
 
     def planned(self, what: str) -> None:
-        """Say what is going to be moved."""
-        self._send("planned", f"by {self._request.initiated_by}: {what}: {self._request.reason}")
+        """Say what is going to be moved, and when."""
+        self._send(RunEvent.STARTED, "is planned", what, about="planned")
+
+    def approval_pending(self, pending: PendingApproval) -> None:
+        """Say that people are asked for this plan, and what to type."""
+        window = pending.window
+        missing = window.workflow.required_approvers - window.approvals
+        text = approval_text(
+            run=self._request.cluster_id,
+            digest=window.digest,
+            left_s=(window.closes_at - workflow.now()).total_seconds(),
+            until=window.closes_at,
+            needs=f"{missing} of {', '.join(pending.voters)}",
+        )
+        self._send(RunEvent.APPROVAL_PENDING, "waits for approval", text, about=window.digest)
 
     async def end(self, result: RunResult) -> None:
         """Say how the run ended, then give the channels a bounded time."""
         if self._overrun is not None:
             self._overrun.cancel()
-        self._send(result.outcome.value, result.reason)
+        done = result.verified or result.outcome is RunOutcome.PREVIEWED
+        self._send(RunEvent.DONE if done else RunEvent.FAILED, result.outcome.value, result.reason)
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: all(sending.done() for sending in self._sending),
                 timeout=PATIENCE,
                 timeout_summary="patience with the channels",
             )
-
-    def approval_pending(self, pending: PendingApproval) -> None:
-        """Say what waits for whom, until when, and what to type."""
-        window = pending.window
-        self._send(
-            "waits for approval",
-            f"{pending.plan.primary_node_id} → {pending.plan.failover_target_id}, {window.digest}:"
-            f" {', '.join(pending.voters)} may vote until {window.closes_at:%H:%M:%S} UTC:"
-            f" qnwis-continuity approve {self._request.cluster_id}",
-        )
+        for sending, title in self._sending.items():
+            if not sending.done():
+                self._progress.miss(f"notification `{title}`: not known whether it was delivered")
 
     async def tell_guardian(self, guardian: str, run: PastRun) -> None:
         """Let the guardian count a run that it did not start. A cluster may be without a guardian."""
@@ -70,20 +80,33 @@ class Announcements:
 
     async def _watch_overrun(self, max_failover_time_s: float) -> None:
         await workflow.sleep(max_failover_time_s, summary="max_failover_time_s of the policy")
-        self._send("overrun", f"still running after max_failover_time_s = {max_failover_time_s:g} s")
+        self._send(
+            RunEvent.OVERRUN,
+            "overrun",
+            f"still running after max_failover_time_s = {max_failover_time_s:g} s",
+        )
 
-    def _send(self, title: str, text: str) -> None:
-        self._sending.append(asyncio.create_task(self._notify(title, text)))
-
-    async def _notify(self, title: str, text: str) -> None:
+    def _send(self, event: RunEvent, title: str, text: str, *, about: str = "") -> None:
         mark = f"{DRY_RUN_MARK} " if self._request.dry_run else ""
         notification = Notification(
             cluster_id=self._request.cluster_id,
-            run_id=workflow.info().run_id,
+            run_id=workflow.info().original_execution_run_id,
+            event=event,
+            about=about,
             title=f"{mark}failover of {self._request.cluster_id} {title}",
             text=f"{mark}{text}",
         )
-        with contextlib.suppress(ActivityError):
-            await workflow.execute_activity_method(
+        self._sending[asyncio.create_task(self._notify(notification, title))] = title
+
+    async def _notify(self, notification: Notification, title: str) -> None:
+        told: Told | None
+        try:
+            told = await workflow.execute_activity_method(
                 Notifications.notify, notification, **options.notify(title)
             )
+        except ActivityError as error:
+            self._progress.miss(f"notification `{title}`: {error.cause or error}")
+            return
+        # Answered before channels were told of, by a worker of an older version: nothing is known.
+        for failure in told.failures if told is not None else ():
+            self._progress.miss(f"notification `{title}` through {failure.channel}: {failure.reason}")

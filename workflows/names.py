@@ -23,6 +23,12 @@ def guardian_id(cluster_id: str) -> str:
     return f"guardian-{cluster_id}"
 
 
+def readiness_id(cluster_id: str) -> str:
+    """Of an evaluation that a person asks for, and of the schedule; the server appends a time to the ids of
+    what a schedule starts."""
+    return f"readiness-{cluster_id}"
+
+
 def vantage_queue(vantage: str) -> str:
     """The task queue that the workers standing at this vantage poll."""
     return f"qnwis-vantage-{vantage}"

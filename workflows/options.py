@@ -31,6 +31,16 @@ def read(summary: str) -> ActivityConfig:
     )
 
 
+def look(summary: str) -> ActivityConfig:
+    """Looking at everything, silent servers too; given up when nobody could do it."""
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(seconds=30),
+        schedule_to_close_timeout=timedelta(minutes=2),
+        retry_policy=_retry(200, 5),
+        summary=summary,
+    )
+
+
 def effect(summary: str) -> ActivityConfig:
     """Changing the world. When schedule-to-close is over the outcome is unknown, and the stepper decides."""
     return ActivityConfig(
@@ -67,9 +77,9 @@ def record(summary: str) -> ActivityConfig:
 
 
 def notify(summary: str) -> ActivityConfig:
-    """A notification: tried, never waited for."""
+    """A notification: tried, never waited for. An attempt has time for the slowest channel."""
     return ActivityConfig(
-        start_to_close_timeout=timedelta(seconds=5),
+        start_to_close_timeout=timedelta(seconds=7),
         schedule_to_close_timeout=timedelta(seconds=15),
         summary=summary,
     )

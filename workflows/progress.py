@@ -63,6 +63,8 @@ class Progress:
         }
         self._began: dict[str, datetime] = {}
         self.outcomes: Sequence[Outcome] = ()
+        self.undelivered: tuple[str, ...] = ()
+        """Notifications that did not reach somebody, a sentence each."""
         self.plan_digest: str | None = None
         self.approval: PendingApproval | None = None
 
@@ -105,6 +107,11 @@ class Progress:
         running = next(step.name for step in self._steps.values() if step.status is StepStatus.RUNNING)
         self.note(running, note)
 
+    def miss(self, undelivered: str) -> None:
+        """Show that somebody was not told."""
+        self.undelivered = (*self.undelivered, undelivered)
+        self.refresh()
+
     def skip_rest(self) -> None:
         """Mark the steps not reached as skipped, all but the audit, which always runs."""
         for step in list(self._steps.values()):
@@ -124,6 +131,7 @@ class Progress:
             outcomes=tuple(self.outcomes),
             plan_digest=self.plan_digest,
             approval=self.approval,
+            undelivered=self.undelivered,
         )
 
     def _with_elapsed(self, step: StepProgress) -> StepProgress:
@@ -150,6 +158,7 @@ class Progress:
             )
             if step.name == "execution":
                 lines += [f"    - {_line(outcome)}" for outcome in self.outcomes]
+        lines += [f"- ⚠ {undelivered}" for undelivered in self.undelivered]
         running = next((s for s in self._steps.values() if s.status is StepStatus.RUNNING), None)
         if running is not None:
             lines += ["", f"### {running.title}", self._runbook.step(running.name).text]

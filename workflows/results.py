@@ -36,7 +36,7 @@ def result_of(run: Run, ended: Ended) -> RunResult:
         fencing=fence.fencing if fence is not None else None,
         verification=run.verification,
         steps=run.progress.steps,
-        notes=run.assessment.notes,
+        notes=(*run.assessment.notes, *run.progress.undelivered),
         approval=run.approval.window,
         initiator_roles=run.initiator.roles if run.initiator is not None else (),
         continues=run.takeover.continued,

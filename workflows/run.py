@@ -82,7 +82,7 @@ class Run:
         self.stop: str | None = None
         self.takeover = Takeover(request)
         self.progress = Progress(kind, request.cluster_id, dry_run=request.dry_run)
-        self.announcements = Announcements(request)
+        self.announcements = Announcements(request, self.progress)
         self.approval = Approval(request.cluster_id, request.initiated_by)
 
     async def carry_out(self, runbook: Awaitable[None]) -> RunResult:
@@ -107,7 +107,8 @@ class Run:
         async with self.progress.step("audit"):
             result = await self._audit()
         await self._tell(result)
-        return result.model_copy(update={"steps": self.progress.steps})
+        notes = (*self.assessment.notes, *self.progress.undelivered)
+        return result.model_copy(update={"steps": self.progress.steps, "notes": notes})
 
     # The steps
 

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from . import audit, guardian, lab, maintenance, member, people
+from . import audit, guardian, lab, maintenance, member, notify, people, readiness
 from .approving import approve, reject
 from .ending import abort, finish
 from .execute import execute
@@ -49,7 +49,9 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(guardian.app, name="guardian")
 app.add_typer(maintenance.app, name="maintenance")
 app.add_typer(member.app, name="member")
+app.add_typer(notify.app, name="notify")
 app.add_typer(people.app, name="people")
+app.add_typer(readiness.app, name="readiness")
 app.add_typer(lab.app, name="lab")
 
 

@@ -147,6 +147,8 @@ class RunProgress(Model):
     plan_digest: str | None = None
     approval: PendingApproval | None = None
     """What waits for people's votes now."""
+    undelivered: tuple[str, ...] = ()
+    """Notifications that did not reach somebody, a sentence each."""
 
 
 class Continued(Model):
@@ -181,6 +183,7 @@ class RunResult(Model):
     verification: VerificationReport | None = None
     steps: tuple[StepProgress, ...] = ()
     notes: tuple[str, ...] = ()
+    """What a dry run went past, and whom the run could not tell; its record has what was known by then."""
     approval: Window | None = None
     """The newest window in which people voted; None where nobody had to."""
     initiator_roles: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.SOA import SOA
 
 from qnwis.continuity.model import Model
+from qnwis.continuity.readiness_facts import UpdateAnswer
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import DnsService
 
@@ -42,6 +43,10 @@ class DnsChange(Model):
     """The zone's serial on the first server afterwards."""
 
 
+UNUSED = tuple(f"192.0.2.{number}" for number in range(1, 255))
+"""Addresses for documentation only (RFC 5737)."""
+
+
 class Dns(Protocol):
     """Reads and moves a service's address record. Raises Unreachable or Refused."""
 
@@ -56,6 +61,11 @@ class Dns(Protocol):
 
         The same address twice sets the TTL alone, by default to the service's own.
         """
+        ...
+
+    async def try_update(self, service: DnsService) -> tuple[UpdateAnswer, ...]:
+        """Whether each authoritative server takes updates of the record: asked by one that changes nothing.
+        Raises nothing on purpose."""
         ...
 
 
@@ -88,11 +98,7 @@ class Rfc2136Dns:
         self, service: DnsService, *, from_address: str, to_address: str, ttl_s: int | None = None
     ) -> DnsChange:
         first = service.servers[0]
-        update = dns.update.UpdateMessage(dns.name.from_text(service.zone))
-        if service.tsig_key_file is not None:
-            key = read_key_file(Path(service.tsig_key_file))
-            update.use_tsig(key, key.name, algorithm=key.algorithm)
-        name = _owner(service)
+        update, name = _signed_update(service), _owner(service)
         update.present(name, "A", from_address)
         update.replace(name, service.ttl_s if ttl_s is None else ttl_s, "A", to_address)
         rcode = (await self._exchange(update, first)).rcode()
@@ -120,6 +126,32 @@ class Rfc2136Dns:
             after=(to_address,),
             serial=await self._serial(service, first),
         )
+
+    async def try_update(self, service: DnsService) -> tuple[UpdateAnswer, ...]:
+        return tuple(await asyncio.gather(*(self._try(service, server) for server in service.servers)))
+
+    async def _try(self, service: DnsService, server: str) -> UpdateAnswer:
+        try:
+            await self._change_nothing(service, server)
+        except (Unreachable, Refused, KeyFileError) as error:
+            return UpdateAnswer(server=server, accepted=False, reason=str(error))
+        return UpdateAnswer(server=server, accepted=True)
+
+    async def _change_nothing(self, service: DnsService, server: str) -> None:
+        """If the record is what it is, delete an address that it does not hold: the server checks all that it
+        would check of a real update, down to who may change this name, and there is nothing to change."""
+        name, found = _owner(service), await self._addresses(service, server)
+        update = _signed_update(service)
+        if found:
+            update.present(name, "A", *found)
+        else:
+            update.absent(name, "A")
+        update.delete(name, "A", next(address for address in UNUSED if address not in found))
+        rcode = (await self._exchange(update, server)).rcode()
+        if rcode in (Rcode.NXRRSET, Rcode.NXDOMAIN, Rcode.YXRRSET):
+            raise Unreachable(f"DNS server {server}: {name} changed while an update of it was tried")
+        if rcode != Rcode.NOERROR:
+            raise Refused(_update_refused(service, server, rcode))
 
     async def _settled(self, service: DnsService, address: str) -> None:
         """Wait until every server answers the new address."""
@@ -220,6 +252,15 @@ def read_key_file(path: Path) -> dns.tsig.Key:
 def key_file_text(name: str, secret: str) -> str:
     """A TSIG key for hmac-sha256 in BIND's form; `secret` is base64."""
     return f'key "{name}" {{\n    algorithm hmac-sha256;\n    secret "{secret}";\n}};\n'
+
+
+def _signed_update(service: DnsService) -> dns.update.UpdateMessage:
+    """Raises KeyFileError."""
+    update = dns.update.UpdateMessage(dns.name.from_text(service.zone))
+    if service.tsig_key_file is not None:
+        key = read_key_file(Path(service.tsig_key_file))
+        update.use_tsig(key, key.name, algorithm=key.algorithm)
+    return update
 
 
 def _update_refused(service: DnsService, server: str, rcode: Rcode) -> Refusal:

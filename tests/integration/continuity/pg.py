@@ -229,7 +229,8 @@ class TestCluster:
     __test__ = False
 
     def __init__(self, root: Path, nodes: HttpNodes, *, synchronous: bool) -> None:
-        port = free_port("127.0.7.1", above=20_000 + os.getpid() % 10_000)
+        # Far from those that a test run beside this one takes.
+        port = free_port("127.0.7.1", above=20_000 + 64 * os.getpid() % 10_000)
         agent_port = free_port("127.0.7.1", above=port)
         roles = (NodeRole.PRIMARY, NodeRole.SECONDARY, NodeRole.SECONDARY)
         self.root = root

@@ -165,6 +165,10 @@ async def test_a_crashed_standby_is_never_left_to_recover_by_itself(scene: Scene
     """Its own checkpoint would take the place of what the primary writes there, on the same timeline."""
     await scene.standby.power_off()
     await scene.primary.sql("INSERT INTO rows VALUES ('while it was away')")
+    # Nobody to follow: its agent does not start it before the order comes.
+    settings = scene.standby.data_dir / "postgresql.auto.conf"
+    kept = [line for line in settings.read_text().splitlines() if "primary_conninfo" not in line]
+    settings.write_text("\n".join(kept) + "\n")
     await scene.standby.start_agent()
 
     receipt = await scene.order(scene.standby, scene.rejoin(scene.primary))

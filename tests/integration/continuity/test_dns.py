@@ -21,7 +21,7 @@ from qnwis.continuity.topology import DnsService
 from qnwis.lab.layout import DNS_PORT, claimed_block, write_secret
 from qnwis.lab.processes import Processes, python_module
 from qnwis.lab.procfs import kill_inside
-from qnwis.providers.dns import KeyFileError, Rfc2136Dns, key_file_text, read_key_file
+from qnwis.providers.dns import UNUSED, KeyFileError, Rfc2136Dns, key_file_text, read_key_file
 from qnwis.providers.errors import Refused, Unreachable
 
 SECRET = "c2VjcmV0IG9mIHRoZSBsYWIncyB0ZXN0cyAwMTIzNDU="
@@ -139,6 +139,41 @@ async def test_an_update_needs_the_right_signature(lab: DnsLab, provider: Rfc213
         assert caught.value.refusal.rule == rule
     assert await provider.read(lab.service) == {lab.service.servers[0]: (OLD,)}
     assert lab.changes() == []
+
+
+async def test_whether_a_server_takes_updates_is_tried_and_nothing_changes(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    (lab.home / "wrong.key").write_text(key_file_text("lab.", SECRET.replace("c2Vj", "AAAA")))
+    await lab.start(1)
+    for name in ("db", "other"):  # with a record, and without
+        first, second = await provider.try_update(lab.service_on(0, 1, name=name))
+        assert first.accepted and second.accepted, (first, second)
+    for key, said in (
+        (None, "REFUSED"),
+        ("wrong.key", "didn't like the signature"),
+        ("none.key", "cannot be read"),
+    ):
+        answers = await provider.try_update(lab.service_on(0, 1, key=key))
+        assert [answer.accepted for answer in answers] == [False, False]
+        assert all(said in answer.reason for answer in answers), answers
+    lab.processes.kill("dns-1")
+    first, second = await provider.try_update(lab.service_on(0, 1))
+    assert first.accepted and not second.accepted and "no answer" in second.reason
+    elsewhere = lab.service.model_copy(update={"zone": "other.test"})
+    assert [answer.accepted for answer in await provider.try_update(elsewhere)] == [False]
+    # Were it to change something, there would be a line for it, and the zone another serial.
+    assert not lab.journal(0).exists() and not lab.journal(1).exists()
+    assert (await provider.swap(lab.service, from_address=OLD, to_address=NEW)).serial == 2
+
+
+async def test_an_unused_address_in_the_record_is_not_deleted_by_a_trial(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    await provider.swap(lab.service, from_address=OLD, to_address=UNUSED[0])
+    (answer,) = await provider.try_update(lab.service)
+    assert answer.accepted
+    assert await provider.read(lab.service) == {lab.service.servers[0]: (UNUSED[0],)}
 
 
 async def test_a_zone_that_the_server_does_not_hold_is_refused(lab: DnsLab, provider: Rfc2136Dns) -> None:

@@ -39,6 +39,7 @@ from activities.health import WatchReport, WatchRequest
 from activities.past_runs import LookBackRequest, RunsReport, WatchRunsRequest
 from activities.run_history import LOOK_BACK
 from qnwis.continuity.heartbeat import NodeDetector, observe
+from qnwis.continuity.notifications import Notification, Told
 from qnwis.continuity.takeover import Remains
 from qnwis.lab.layout import claimed_block
 from workers import wiring
@@ -168,8 +169,9 @@ class Notes:
     def __init__(self) -> None:
         self.titles: list[str] = []
 
-    async def send(self, title: str, text: str, *, cluster_id: str, run_id: str) -> None:
-        self.titles.append(title)
+    async def send(self, notification: Notification) -> Told:
+        self.titles.append(notification.title)
+        return Told()
 
 
 @dataclass

@@ -28,6 +28,7 @@ from qnwis.continuity.orders import (
     RejoinOrder,
     ResumeOrder,
 )
+from qnwis.continuity.readiness_facts import UpdateAnswer
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster, DnsService, FencingHook, Node, NodeRole
 from qnwis.providers.dns import DnsChange
@@ -317,6 +318,12 @@ class World:
             self.address = to_address
             self.journal.append(("dns", to_address))
         return DnsChange(changed=before != to_address, before=(before,), after=(self.address,))
+
+    async def try_update(self, service: DnsService) -> tuple[UpdateAnswer, ...]:
+        reason = str(self.faults["try_update"].pop(0)) if self.faults.get("try_update") else ""
+        return tuple(
+            UpdateAnswer(server=server, accepted=not reason, reason=reason) for server in service.servers
+        )
 
 
 def three_nodes(cluster_id: str, **changes: object) -> Cluster:

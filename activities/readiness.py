@@ -1,0 +1,70 @@
+"""Learning what a cluster's readiness is evaluated from. What cannot be learnt is unknown, never good."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from qnwis.config.problem import ConfigError
+from qnwis.config.registry import Registry
+from qnwis.continuity.readiness import evaluate
+from qnwis.continuity.readiness_facts import DnsTrial, Facts, Past, Readiness
+from qnwis.continuity.topology import Cluster
+from qnwis.providers.audit_store import AuditStore
+from qnwis.providers.dns import Dns
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.evidence import collect_evidence
+from qnwis.providers.nodes import Nodes
+from qnwis.providers.proofs import Drills, past_of
+
+from .evidence import ClusterName
+
+log = logging.getLogger(__name__)
+
+
+class ReadinessChecks:
+    def __init__(self, registry: Registry, nodes: Nodes, dns: Dns, audit: AuditStore, drills: Drills) -> None:
+        self._registry = registry
+        self._nodes = nodes
+        self._dns = dns
+        self._audit = audit
+        self._drills = drills
+
+    @activity.defn(name="evaluate_readiness")
+    async def evaluate(self, name: ClusterName) -> Readiness:
+        """Ask agents, DNS servers and the audit trail, and judge. Changes nothing."""
+        try:
+            registered = await asyncio.to_thread(self._registry.load, name.cluster_id)
+        except ConfigError as error:
+            raise ApplicationError(str(error), type="cluster_not_loaded", non_retryable=True) from error
+        evidence, dns, past = await asyncio.gather(
+            collect_evidence(self._nodes, registered.cluster),
+            self._try_dns(registered.cluster),
+            self._past(name.cluster_id),
+        )
+        return evaluate(
+            Facts(
+                cluster=registered.cluster,
+                policy=registered.policy,
+                evidence=evidence,
+                dns=dns,
+                past=past,
+                now=datetime.now(UTC),
+            )
+        )
+
+    async def _try_dns(self, cluster: Cluster) -> DnsTrial | None:
+        if cluster.dns is None:
+            return None
+        return DnsTrial(answers=await self._dns.try_update(cluster.dns), tried_at=datetime.now(UTC))
+
+    async def _past(self, cluster_id: str) -> Past | None:
+        try:
+            return await past_of(cluster_id, self._audit, self._drills)
+        except (Unreachable, Refused) as error:
+            log.warning("readiness of %s: %s", cluster_id, error)
+            return None

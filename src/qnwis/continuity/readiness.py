@@ -1,0 +1,273 @@
+"""Readiness: whether a failover would work now, a check a line, each with its reason, its values and its age.
+
+Read `CHECKS` as the list. Missing data never gives Ready. The overall is the worst of the checks that count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydantic import JsonValue
+
+from .losses import Loss, losses
+from .model import sha256_digest
+from .planner import Planning, make_plan, topology_digest
+from .quorum import VOTING
+from .readiness_facts import Check, Facts, Grade, Readiness
+from .targets import Basis, survey
+
+DRILL_DUE = timedelta(days=90)
+"""A cluster whose last drill is longer ago has changed more than people remember."""
+
+
+def evaluate(facts: Facts) -> Readiness:
+    """Every check, in order."""
+    planning = None
+    if facts.evidence is not None:
+        made = make_plan(facts.cluster, facts.policy, facts.evidence, trigger_reason="readiness")
+        planning = made if made.basis is Basis.LIVE else None  # a file's own statuses are no evidence
+    checks = tuple(check(_Look(facts, planning)) for check in CHECKS)
+    grades = list(Grade)
+    return Readiness(
+        cluster_id=facts.cluster.cluster_id,
+        grade=max((check.grade for check in checks if check.counts), key=grades.index),
+        checks=checks,
+        evaluated_at=facts.now,
+        topology_digest=topology_digest(facts.cluster),
+        policy_digest=sha256_digest(facts.policy),
+        unverified_since_edit=_edited(facts),
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the checks look at."""
+
+    facts: Facts
+    planning: Planning | None
+    """None without live evidence."""
+
+    @property
+    def evidence_age_s(self) -> float | None:
+        taken_at = None if self.facts.evidence is None else self.facts.evidence.taken_at
+        return None if taken_at is None else _age_s(self.facts, taken_at)
+
+
+# --- The checks ---------------------------------------------------------------------------------------------
+
+
+def target_exists(look: _Look) -> Check:
+    """A failover away from the present primary can be planned."""
+    name, planning = "target exists", look.planning
+    if planning is None:
+        return _unknown(name, "no agent was asked")
+    values: dict[str, JsonValue] = {
+        "primary": planning.primary_node_id,
+        "candidates": {c.node_id: c.reason for c in planning.candidates},
+    }
+    if planning.plan is None:
+        refusal = planning.refusal
+        return Check(
+            name=name,
+            grade=Grade.NOT_READY,
+            reason=str(refusal),
+            values={**values, "rule": refusal and refusal.rule},
+            age_s=look.evidence_age_s,
+        )
+    target = planning.plan.failover_target_id
+    return Check(
+        name=name,
+        grade=Grade.READY,
+        reason=f"{target} would take over from {planning.primary_node_id}",
+        values={**values, "target": target},
+        age_s=look.evidence_age_s,
+    )
+
+
+def lag_in_bounds(look: _Look) -> Check:
+    """The standbys have the primary's log, up to what the policy lets a target miss."""
+    name, facts, planning = "replication lag", look.facts, look.planning
+    if planning is None or facts.evidence is None or planning.primary_node_id is None:
+        return _unknown(name, "the primary is not known")
+    view = survey(facts.cluster, facts.policy, facts.evidence, planning.primary_node_id)
+    primary, allowed = view.primary.state, view.allowed_lag_bytes
+    if primary is None or primary.write_lsn is None or primary.timeline is None:
+        return _unknown(name, f"the primary {planning.primary_node_id} does not say its log position")
+    lags: dict[str, JsonValue] = {}
+    within: list[str] = []
+    behind: list[str] = []
+    silent: list[str] = []
+    for node in (node for node in view.standbys if node.holds_data):
+        position = view.positions.get(node.node_id)
+        if position is None or position.timeline != primary.timeline:
+            lags[node.node_id] = None
+            silent.append(f"{node.node_id} does not say its position on timeline {primary.timeline}")
+            continue
+        lag = lags[node.node_id] = max(0, primary.write_lsn - position.lsn)
+        (within if lag <= allowed else behind).append(f"{node.node_id} is {lag} bytes behind")
+    grade = Grade.READY if not behind and not silent else Grade.WARNING
+    if not within:
+        grade = Grade.NOT_EVALUATED if silent and not behind else Grade.NOT_READY
+    told = "; ".join([*behind, *silent] or within) or "no standby holds data"
+    return Check(
+        name=name,
+        grade=grade,
+        reason=f"{told}; allowed are {allowed} bytes",
+        values={"lag_bytes": lags, "allowed_bytes": allowed},
+        age_s=look.evidence_age_s,
+    )
+
+
+def survives_each_node(look: _Look) -> Check:
+    found = losses(look.facts.cluster)[: len(look.facts.cluster.nodes)]
+    return _survival(look, "loss of any node", found, otherwise=Grade.NOT_READY)
+
+
+def survives_each_region(look: _Look) -> Check:
+    """Many clusters are not made to survive that, so it is no more than a warning."""
+    found = losses(look.facts.cluster)[len(look.facts.cluster.nodes) :]
+    if not found:
+        reason = "all nodes are in one region, and its loss is the loss of all"
+        return Check(name="loss of any region", grade=Grade.WARNING, reason=reason)
+    return _survival(look, "loss of any region", found, otherwise=Grade.WARNING)
+
+
+def dns_takes_updates(look: _Look) -> Check:
+    """The first server takes a failover's update; others that would not are worth a look."""
+    name, service, trial = "DNS credentials", look.facts.cluster.dns, look.facts.dns
+    if service is None:
+        reason = "no DNS service is configured, so people move the clients themselves"
+        return Check(name=name, grade=Grade.WARNING, reason=reason)
+    answers = {} if trial is None else {answer.server: answer for answer in trial.answers}
+    missing = [server for server in service.servers if server not in answers]
+    if trial is None or missing:
+        return _unknown(name, f"not tried: {', '.join(missing)}")
+    refused = {server: answers[server].reason for server in service.servers if not answers[server].accepted}
+    first = service.servers[0]
+    grade = Grade.NOT_READY if first in refused else Grade.WARNING if refused else Grade.READY
+    return Check(
+        name=name,
+        grade=grade,
+        reason="; ".join(refused.values()) or f"{', '.join(service.servers)} would take an update",
+        values={"servers": list(service.servers), "refused": dict(refused)},
+        age_s=_age_s(look.facts, trial.tried_at),
+    )
+
+
+def capacity_is_enough(look: _Look) -> Check:
+    """The target can carry what the primary carries."""
+    name, planning = "standby capacity", look.planning
+    if planning is None or planning.plan is None:
+        return _unknown(name, "there is no target")
+    primary = look.facts.cluster.node(planning.plan.primary_node_id)
+    target = look.facts.cluster.node(planning.plan.failover_target_id)
+    return Check(
+        name=name,
+        grade=Grade.READY if target.capacity >= primary.capacity else Grade.WARNING,
+        reason=f"{target.node_id} has {target.capacity:g}, {primary.node_id} has {primary.capacity:g}",
+        values={"target": target.capacity, "primary": primary.capacity},
+        age_s=look.evidence_age_s,
+    )
+
+
+def drilled_lately(look: _Look) -> Check:
+    name, past = "last drill", look.facts.past
+    if past is None:
+        return _unknown(name, "the audit trail could not be read")
+    if past.last_drill_at is None:
+        return Check(name=name, grade=Grade.WARNING, reason="no drill yet")
+    age_s = _age_s(look.facts, past.last_drill_at)
+    return Check(
+        name=name,
+        grade=Grade.READY if age_s <= DRILL_DUE.total_seconds() else Grade.WARNING,
+        reason=f"{age_s / 86400:.1f} days ago; due every {DRILL_DUE.days} days",
+        values={"last_drill_at": past.last_drill_at.isoformat(), "due_days": DRILL_DUE.days},
+        age_s=age_s,
+    )
+
+
+def configuration_is_verified(look: _Look) -> Check:
+    """The topology and the policy are those under which a run or a drill was verified."""
+    name, past = "configuration", look.facts.past
+    if past is None:
+        return _unknown(name, "the audit trail could not be read")
+    if past.verified is None:
+        return Check(name=name, grade=Grade.WARNING, reason="no run or drill has verified it yet")
+    edited = _edited(look.facts)
+    run = f"run {past.verified.run_id} of {past.verified.at:%Y-%m-%d %H:%M} UTC"
+    return Check(
+        name=name,
+        grade=Grade.WARNING if edited else Grade.READY,
+        reason=f"unverified since edit: {', '.join(edited)} differ from what {run} verified"
+        if edited
+        else f"verified by {run}",
+        values={"verified": past.verified.model_dump(mode="json"), "edited": list(edited)},
+        age_s=_age_s(look.facts, past.verified.at),
+    )
+
+
+def certificates_are_valid(look: _Look) -> Check:
+    reason = "agents have no certificates yet"
+    return Check(name="certificates", grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
+
+
+CHECKS: tuple[Callable[[_Look], Check], ...] = (
+    target_exists,
+    lag_in_bounds,
+    survives_each_node,
+    survives_each_region,
+    dns_takes_updates,
+    capacity_is_enough,
+    drilled_lately,
+    configuration_is_verified,
+    certificates_are_valid,
+)
+
+
+# --- What they need -----------------------------------------------------------------------------------------
+
+
+def _survival(look: _Look, name: str, found: Sequence[Loss], *, otherwise: Grade) -> Check:
+    """Whether the cluster, as it is now, goes on or fails over after each of these losses."""
+    facts = look.facts
+    if look.planning is None or facts.evidence is None:
+        return _unknown(name, "no agent was asked")
+    seen = {node.node_id: node.status for node in facts.evidence.nodes}
+    voting = {node.node_id for node in facts.cluster.nodes if seen.get(node.node_id) in VOTING}
+    stopped = {loss.what: why for loss in found if (why := _why_it_stops(loss, voting)) is not None}
+    told = "; ".join(f"{what}: {why}" for what, why in stopped.items())
+    return Check(
+        name=name,
+        grade=otherwise if stopped else Grade.READY,
+        reason=told or f"{len(found)} losses would be survived, one at a time",
+        values={"voting": sorted(voting), "quorum": facts.cluster.quorum, "stopped": dict(stopped)},
+        age_s=look.evidence_age_s,
+    )
+
+
+def _why_it_stops(loss: Loss, voting: set[str]) -> str | None:
+    if loss.why:
+        return loss.why
+    left = len(voting - set(loss.node_ids))
+    return None if left >= loss.quorum else f"{left} voting nodes would be left, the quorum is {loss.quorum}"
+
+
+def _edited(facts: Facts) -> tuple[str, ...]:
+    verified = None if facts.past is None else facts.past.verified
+    if verified is None:
+        return ()
+    present = {
+        "topology_digest": topology_digest(facts.cluster),
+        "policy_digest": sha256_digest(facts.policy),
+    }
+    return tuple(name for name, digest in present.items() if digest != getattr(verified, name))
+
+
+def _unknown(name: str, why: str) -> Check:
+    return Check(name=name, grade=Grade.NOT_EVALUATED, reason=why)
+
+
+def _age_s(facts: Facts, at: datetime) -> float:
+    return max(0.0, (facts.now - at).total_seconds())

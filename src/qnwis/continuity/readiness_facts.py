@@ -1,0 +1,95 @@
+"""What a cluster's readiness is evaluated from, and what an evaluation answers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import AwareDatetime, Field, JsonValue
+
+from .evidence import ClusterEvidence
+from .model import Model
+from .policy import Policy
+from .topology import Cluster
+
+
+class Grade(StrEnum):
+    """From best to worst."""
+
+    READY = "ready"
+    WARNING = "warning"  # a failover would work, but somebody should look
+    NOT_EVALUATED = "not_evaluated"  # the check could not run
+    NOT_READY = "not_ready"  # a failover would not work, or not after the loss named
+
+
+class UpdateAnswer(Model):
+    """Whether a DNS server takes this installation's updates."""
+
+    server: str
+    accepted: bool
+    reason: str = ""
+
+
+class DnsTrial(Model):
+    """What each authoritative server answered to a signed update that changes nothing."""
+
+    answers: tuple[UpdateAnswer, ...]
+    tried_at: AwareDatetime
+
+
+class Verified(Model):
+    """The configuration under which a run or a drill was verified last."""
+
+    run_id: str
+    at: AwareDatetime
+    topology_digest: str
+    policy_digest: str
+
+
+class Past(Model):
+    """What the audit trail knows of a cluster."""
+
+    last_drill_at: AwareDatetime | None = None
+    verified: Verified | None = None
+
+
+class Facts(Model):
+    """All that is known at an evaluation; None for what could not be learnt."""
+
+    cluster: Cluster
+    policy: Policy
+    evidence: ClusterEvidence | None
+    dns: DnsTrial | None
+    past: Past | None
+    now: AwareDatetime
+
+
+class Check(Model):
+    name: str
+    grade: Grade
+    reason: str
+    values: dict[str, JsonValue] = Field(default_factory=dict)
+    age_s: float | None = None
+    """How old what it stands on is, seconds."""
+    counts: bool = True
+    """False where there is nothing to check yet; the overall is then that of the others."""
+
+
+class Readiness(Model):
+    """One evaluation of one cluster."""
+
+    cluster_id: str
+    grade: Grade
+    """The worst of the checks that count."""
+    checks: tuple[Check, ...]
+    evaluated_at: AwareDatetime
+    topology_digest: str
+    policy_digest: str
+    unverified_since_edit: tuple[str, ...] = ()
+    """The digests, by name, that differ from those of the last verified run or drill."""
+
+    @property
+    def headline(self) -> str:
+        grade = self.grade.value.replace("_", " ")
+        if not self.unverified_since_edit:
+            return grade
+        return f"{grade}, unverified since edit ({', '.join(self.unverified_since_edit)})"

@@ -1,0 +1,267 @@
+"""Readiness: a row a check, and that what is not known is never Ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qnwis.continuity.evidence import ClusterEvidence
+from qnwis.continuity.model import sha256_digest
+from qnwis.continuity.planner import topology_digest
+from qnwis.continuity.readiness import CHECKS, DRILL_DUE, evaluate
+from qnwis.continuity.readiness_facts import Check, DnsTrial, Facts, Grade, Past, UpdateAnswer, Verified
+from qnwis.continuity.topology import Cluster
+
+from .scenes import (
+    DEGRADED,
+    NOON,
+    SPEC_CLUSTER,
+    UNKNOWN,
+    changed,
+    cluster,
+    clusters,
+    evidence,
+    live_evidence,
+    node,
+    on_file,
+    policy,
+    primary,
+    standby,
+    with_dns,
+)
+
+READY, WARNING, NOT_EVALUATED, NOT_READY = Grade.READY, Grade.WARNING, Grade.NOT_EVALUATED, Grade.NOT_READY
+FIRST, SECOND = "10.0.9.1:53", "10.0.9.2:53"
+POLICY = policy(max_lag_bytes=100)
+WIDE = with_dns(
+    cluster(
+        node("node-1", "primary", "region-1"),
+        node("node-2", region="region-1"),
+        node("node-3", region="region-2"),
+        node("node-4", region="region-2"),
+        node("node-5", "witness", "region-3"),
+    ),
+    servers=(FIRST, SECOND),
+)
+"""Survives the loss of any node and of any region."""
+SAID = (primary("node-1"), *(standby(f"node-{number}") for number in (2, 3, 4)))
+
+
+def seen(topology: Cluster = WIDE, **nodes: Any) -> ClusterEvidence:
+    """Every node healthy; `node_2={…}` changes what node-2 says, `node_2=None` silences it."""
+    said, statuses = [], {n.node_id: n.status for n in topology.nodes}
+    for state in SAID:
+        change = nodes.get(state.node_id.replace("-", "_"), {})
+        if change is None:
+            statuses[state.node_id] = UNKNOWN
+        else:
+            said.append(state.model_copy(update=change))
+    return evidence(topology, *said, statuses=statuses)
+
+
+def answers(**refused: str) -> DnsTrial:
+    made = {"first": FIRST, "second": SECOND}
+    return DnsTrial(
+        tried_at=NOON,
+        answers=tuple(
+            UpdateAnswer(server=server, accepted=name not in refused, reason=refused.get(name, ""))
+            for name, server in made.items()
+        ),
+    )
+
+
+def verified(topology: Cluster = WIDE, rules: Any = POLICY) -> Verified:
+    return Verified(
+        run_id="run-7",
+        at=NOON - timedelta(days=1),
+        topology_digest=topology_digest(topology),
+        policy_digest=sha256_digest(rules),
+    )
+
+
+GOOD = Facts(
+    cluster=WIDE,
+    policy=POLICY,
+    evidence=seen(),
+    dns=answers(),
+    past=Past(last_drill_at=NOON - timedelta(days=10), verified=verified()),
+    now=NOON + timedelta(seconds=5),
+)
+
+
+def but(**changes: Any) -> Facts:
+    return GOOD.model_copy(update=changes)
+
+
+def check(facts: Facts, name: str) -> Check:
+    return next(check for check in evaluate(facts).checks if check.name == name)
+
+
+def test_a_cluster_of_which_all_is_known_and_good_is_ready() -> None:
+    found = evaluate(GOOD)
+    assert found.grade is READY and found.headline == "ready", found
+    assert {c.name: c.grade for c in found.checks if c.counts and c.grade is not READY} == {}
+    assert len(found.checks) == len(CHECKS)
+    assert check(GOOD, "target exists").age_s == 5 and check(GOOD, "last drill").age_s == 10 * 86400 + 5
+
+
+ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [
+    ("target exists", lambda: GOOD, READY, "node-2 would take over from node-1"),
+    ("target exists", lambda: but(policy=policy(min_healthy_nodes=9)), NOT_READY, "too_few_healthy_nodes"),
+    ("target exists", lambda: but(evidence=None), NOT_EVALUATED, "no agent was asked"),
+    ("target exists", lambda: but(evidence=on_file(WIDE)), NOT_EVALUATED, "no agent was asked"),
+    ("replication lag", lambda: but(evidence=seen(node_2={"receive_lsn": 900})), READY, "node-2 is 100"),
+    ("replication lag", lambda: but(evidence=seen(node_2={"receive_lsn": 899})), WARNING, "101 bytes behind"),
+    ("replication lag", lambda: but(evidence=seen(node_1={"write_lsn": 1101})), NOT_READY, "101 bytes"),
+    ("replication lag", lambda: but(evidence=seen(node_3=None)), WARNING, "node-3 does not say"),
+    (
+        "replication lag",
+        lambda: but(evidence=seen(node_2=None, node_3=None, node_4=None)),
+        NOT_EVALUATED,
+        "does not say its position",
+    ),
+    ("replication lag", lambda: but(evidence=seen(node_1=None)), NOT_EVALUATED, "node-1 does not say"),
+    ("loss of any node", lambda: GOOD, READY, "5 losses"),
+    ("loss of any node", lambda: but(evidence=seen(node_2=None)), READY, "5 losses"),
+    (
+        "loss of any node",
+        lambda: but(evidence=seen(node_2=None, node_3=None)),
+        NOT_READY,
+        "2 voting nodes would be left, the quorum is 3",
+    ),
+    ("loss of any node", lambda: but(evidence=None), NOT_EVALUATED, "no agent was asked"),
+    ("loss of any region", lambda: GOOD, READY, "3 losses"),
+    (
+        "loss of any region",
+        lambda: but(cluster=SPEC_CLUSTER, evidence=evidence(SPEC_CLUSTER, *SAID[:3])),
+        WARNING,
+        "region region-1: 1 of 3 members are left",
+    ),
+    (
+        "loss of any region",
+        lambda: but(cluster=one_region(), evidence=evidence(one_region(), *SAID[:3])),
+        WARNING,
+        "all nodes are in one region",
+    ),
+    ("loss of any region", lambda: but(evidence=None), NOT_EVALUATED, "no agent was asked"),
+    ("DNS credentials", lambda: GOOD, READY, f"{FIRST}, {SECOND} would take an update"),
+    ("DNS credentials", lambda: but(dns=answers(first="bad key")), NOT_READY, "bad key"),
+    ("DNS credentials", lambda: but(dns=answers(second="bad key")), WARNING, "bad key"),
+    ("DNS credentials", lambda: but(dns=None), NOT_EVALUATED, f"not tried: {FIRST}, {SECOND}"),
+    ("DNS credentials", lambda: but(dns=DnsTrial(answers=(), tried_at=NOON)), NOT_EVALUATED, "not tried"),
+    ("DNS credentials", lambda: but(cluster=SPEC_CLUSTER, dns=None), WARNING, "no DNS service is configured"),
+    ("standby capacity", lambda: GOOD, READY, "node-2 has 100, node-1 has 100"),
+    ("standby capacity", lambda: small_target(), WARNING, "node-2 has 90, node-1 has 100"),
+    ("standby capacity", lambda: but(evidence=None), NOT_EVALUATED, "there is no target"),
+    ("last drill", lambda: but(past=Past(verified=verified())), WARNING, "no drill yet"),
+    ("last drill", lambda: but(past=Past(last_drill_at=GOOD.now - DRILL_DUE)), READY, "90.0 days ago"),
+    (
+        "last drill",
+        lambda: but(past=Past(last_drill_at=GOOD.now - DRILL_DUE - timedelta(hours=3))),
+        WARNING,
+        "90.1 days ago",
+    ),
+    ("last drill", lambda: but(past=None), NOT_EVALUATED, "audit trail could not be read"),
+    ("configuration", lambda: GOOD, READY, "verified by run run-7 of 2025-01-10 12:00 UTC"),
+    ("configuration", lambda: but(past=Past()), WARNING, "no run or drill has verified it yet"),
+    ("configuration", lambda: but(policy=policy(max_lag_bytes=99)), WARNING, "since edit: policy_digest"),
+    (
+        "configuration",
+        lambda: but(past=Past(verified=verified(changed(WIDE, name="Old")))),
+        WARNING,
+        "since edit: topology_digest",
+    ),
+    ("configuration", lambda: but(past=None), NOT_EVALUATED, "audit trail could not be read"),
+    ("certificates", lambda: GOOD, NOT_EVALUATED, "no certificates yet"),
+]
+
+
+def one_region() -> Cluster:
+    return cluster(node("node-1", "primary"), node("node-2"), node("node-3"))
+
+
+def small_target() -> Facts:
+    nodes = [{**n.model_dump(), "capacity": 100.0 if n.node_id == "node-1" else 90.0} for n in WIDE.nodes]
+    return but(cluster=changed(WIDE, nodes=nodes))
+
+
+@pytest.mark.parametrize(("name", "facts", "grade", "reason"), ROWS)
+def test_a_check(name: str, facts: Callable[[], Facts], grade: Grade, reason: str) -> None:
+    found = check(facts(), name)
+    assert found.grade is grade and reason in found.reason, found
+
+
+def test_every_check_has_its_rows() -> None:
+    assert {row[0] for row in ROWS} == {check.name for check in evaluate(GOOD).checks}
+
+
+def test_an_edit_is_named_by_its_digests_and_an_evaluation_does_not_verify_it() -> None:
+    edited = but(policy=policy(max_lag_bytes=99), cluster=changed(WIDE, name="New"))
+    found = evaluate(edited)
+    assert found.unverified_since_edit == ("topology_digest", "policy_digest")
+    assert found.headline == "warning, unverified since edit (topology_digest, policy_digest)"
+    assert found.topology_digest == topology_digest(edited.cluster) != topology_digest(WIDE)
+    statuses = changed(WIDE, nodes=[{**n.model_dump(), "status": DEGRADED} for n in WIDE.nodes])
+    assert evaluate(but(cluster=statuses)).unverified_since_edit == (), "a status is evidence, no edit"
+
+
+@pytest.mark.parametrize(
+    ("facts", "overall"),
+    [
+        (but(past=Past()), WARNING),
+        (but(dns=None), NOT_EVALUATED),
+        (but(dns=None, past=Past()), NOT_EVALUATED),
+        (but(dns=None, evidence=seen(node_2=None, node_3=None)), NOT_READY),
+    ],
+)
+def test_the_overall_is_the_worst_and_certificates_that_nobody_has_do_not_count(
+    facts: Facts, overall: Grade
+) -> None:
+    assert evaluate(facts).grade is overall
+
+
+NEEDS = {
+    "evidence": {
+        "target exists",
+        "replication lag",
+        "loss of any node",
+        "loss of any region",
+        "standby capacity",
+    },
+    "dns": {"DNS credentials"},
+    "past": {"last drill", "configuration"},
+}
+
+
+@given(st.data(), st.sets(st.sampled_from(sorted(NEEDS)), min_size=1))
+def test_what_is_not_known_is_never_ready(data: st.DataObject, missing: set[str]) -> None:
+    topology = data.draw(clusters())
+    facts = Facts(
+        cluster=topology,
+        policy=POLICY,
+        evidence=data.draw(live_evidence(topology)),
+        dns=data.draw(st.sampled_from([None, answers(), answers(first="no")])),
+        past=data.draw(st.sampled_from([None, Past(), GOOD.past])),
+        now=NOON,
+    ).model_copy(update=dict.fromkeys(missing))
+    found = evaluate(facts)
+    blind = {name for piece in missing for name in NEEDS[piece]}
+    assert {c.name for c in found.checks if c.grade is READY} & blind == set()
+    assert found.grade is not READY
+    if missing & {"evidence", "past"}:
+        assert found.grade is not WARNING
+
+
+@given(st.sets(st.sampled_from([state.node_id for state in SAID]), min_size=1))
+def test_the_silence_of_nodes_makes_nothing_better(silent: set[str]) -> None:
+    grades = list(Grade)
+    whole = evaluate(GOOD)
+    part = evaluate(but(evidence=seen(**{name.replace("-", "_"): None for name in silent})))
+    assert part.grade is not READY
+    for before, after in zip(whole.checks, part.checks, strict=True):
+        assert grades.index(after.grade) >= grades.index(before.grade), (before, after)

@@ -1,0 +1,63 @@
+"""Readiness of one cluster, evaluated once. Started by a schedule, or by a person who wants to know now."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+
+from . import options
+from .names import CLUSTER, INITIATOR, KIND, OUTCOME
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import ValidationError
+
+    from activities.evidence import ClusterName
+    from activities.readiness import ReadinessChecks
+    from qnwis.continuity.model import Identifier, Model
+    from qnwis.continuity.readiness_facts import Check, Grade, Readiness
+
+READINESS = "readiness"
+"""The kind by which such runs are found."""
+
+MARKS = {Grade.READY: "☑", Grade.WARNING: "⚠", Grade.NOT_EVALUATED: "?", Grade.NOT_READY: "☒"}
+
+
+class ReadinessRequest(Model):
+    """From the Temporal UI, cluster_id is enough."""
+
+    cluster_id: Identifier
+    initiated_by: str = "a person"
+
+
+@workflow.defn(failure_exception_types=[ValidationError])
+class ReadinessCheck:
+    """Evaluate whether a failover of the cluster would work now."""
+
+    @workflow.init
+    def __init__(self, request: ReadinessRequest | None = None) -> None:
+        self.request = request or ReadinessRequest.model_validate({})
+
+    @workflow.run
+    async def run(self, request: ReadinessRequest | None = None) -> Readiness:
+        workflow.upsert_search_attributes(
+            [
+                CLUSTER.value_set(self.request.cluster_id),
+                KIND.value_set(READINESS),
+                INITIATOR.value_set(self.request.initiated_by),
+                OUTCOME.value_set("running"),
+            ]
+        )
+        readiness = await workflow.execute_activity_method(
+            ReadinessChecks.evaluate,
+            ClusterName(cluster_id=self.request.cluster_id),
+            **options.look("agents, DNS servers, audit trail"),
+        )
+        workflow.upsert_search_attributes([OUTCOME.value_set(readiness.grade.value)])
+        workflow.set_current_details(
+            "\n".join([f"**{readiness.headline}**", "", *map(_line, readiness.checks)])
+        )
+        return readiness
+
+
+def _line(check: Check) -> str:
+    age = "" if check.age_s is None else f" ({check.age_s:.0f} s old)"
+    return f"- {MARKS[check.grade]} **{check.name}**{age} — {check.reason}"
