@@ -92,7 +92,7 @@ class Scene:
         return ResumeOrder(**self._present_head(effect, epoch))
 
     def _present_head(self, effect: str, epoch: int | None) -> dict[str, object]:
-        # A scene without a failover ends under the epoch it began with, and the next one's effects are others.
+        # Without a failover the next scene has the same epochs, but effects of its own.
         return self._head(f"{effect}, scene {self.number}", epoch or self.present)
 
     def _head(self, effect: str, epoch: int | None) -> dict[str, object]:
