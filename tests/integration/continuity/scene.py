@@ -75,7 +75,7 @@ class Scene:
     # Orders of the present epoch
 
     def quiesce(
-        self, effect: str = "quiesce", *, drain_s: float = 0.2, for_s: float = 20, epoch: int | None = None
+        self, effect: str = "quiesce", *, drain_s: float = 0.2, for_s: float = 600, epoch: int | None = None
     ) -> QuiesceOrder:
         head = self._present_head(effect, epoch)
         return QuiesceOrder(standby=self.standby.node_id, drain_s=drain_s, for_s=for_s, **head)
@@ -92,7 +92,7 @@ class Scene:
         return ResumeOrder(**self._present_head(effect, epoch))
 
     def _present_head(self, effect: str, epoch: int | None) -> dict[str, object]:
-        # A scene without a failover ends under the epoch that it began with; its effects are others.
+        # Without a failover the next scene has the same epochs, but effects of its own.
         return self._head(f"{effect}, scene {self.number}", epoch or self.present)
 
     def _head(self, effect: str, epoch: int | None) -> dict[str, object]:

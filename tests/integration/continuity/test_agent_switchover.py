@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 
+from qnwis.agent.guard import now
 from qnwis.agent.journal import Line, Mark
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.lease_messages import LastGrant, Withdrawal
@@ -84,10 +86,14 @@ async def test_a_quiesced_primary_lets_writes_in_again_by_itself(scene: Scene) -
 
 
 async def test_an_agent_that_is_executed_anew_keeps_a_quiesce_and_ends_it(scene: Scene) -> None:
-    await scene.order(scene.primary, scene.quiesce(for_s=5))
+    await scene.order(scene.primary, scene.quiesce(for_s=600))
     await scene.primary.execute_anew()
     state = await scene.primary.state()
     assert (state.writable, state.quiesced) == (False, True)
+    # As if most of that time had passed.
+    kept = scene.primary.folder / "state" / "quiesced"
+    kept.write_text(json.dumps({**json.loads(kept.read_text()), "until_s": now() + 1}))
+    await scene.primary.execute_anew()
     await scene.primary.until(writable=True, quiesced=False)
     assert (
         "default_transaction_read_only" not in (scene.primary.data_dir / "postgresql.auto.conf").read_text()
@@ -138,8 +144,8 @@ async def test_a_standby_that_does_not_replay_leaves_the_primary_writable(scene:
 
 
 async def test_an_agent_killed_while_it_quiesces_comes_back_writable(scene: Scene) -> None:
+    await scene.primary.sql("INSERT INTO rows VALUES ('before the quiesce')")
     async with scene.primary.connect() as connection:
-        await connection.execute("INSERT INTO rows VALUES ('before the quiesce')")
         await connection.execute("BEGIN")
         await connection.execute("INSERT INTO rows VALUES ('open')")
         quiescing = asyncio.ensure_future(scene.order(scene.primary, scene.quiesce(drain_s=15)))
@@ -147,6 +153,8 @@ async def test_an_agent_killed_while_it_quiesces_comes_back_writable(scene: Scen
         await scene.primary.stop_agent(signal.SIGKILL)
         with pytest.raises(AssertionError):
             await quiescing
+        await until_gone(scene.primary)
+        await connection.close()
     await scene.primary.start_agent()
     await scene.primary.until(writable=True, quiesced=False)
     await scene.primary.sql("INSERT INTO rows VALUES ('after the quiesce')")
@@ -328,10 +336,10 @@ class RovingClient:
                 await asyncio.sleep(0.002)
 
     def _note(self, name: str) -> None:
-        now = time.monotonic()
+        at = time.monotonic()
         if self.acknowledged:
-            self.longest_gap_s = max(self.longest_gap_s, now - self._last)
-        self._last = now
+            self.longest_gap_s = max(self.longest_gap_s, at - self._last)
+        self._last = at
         self.acknowledged.add(name)
         self._written.set()
 
