@@ -63,6 +63,7 @@ class Approval:
         stop: Callable[[], str | None],
         announce: Announce,
         show: Callable[[PendingApproval | None], None],
+        say: Callable[[str], None],
     ) -> None:
         """Open a window for this plan and wait until it is approved. Raises Ended when it is not."""
         assert assessment.plan is not None
@@ -92,6 +93,7 @@ class Approval:
         await self._until_closed(stop, show, pending)
         show(None)
         _end_unless_approved(self.window, self._standing, stop())
+        say(f"approved by {', '.join(vote.person for vote in self.window.votes)}")
 
     async def _until_closed(
         self,

@@ -197,7 +197,7 @@ class Run:
         registered = self._known
         needed, why = approval_needed(self.request, registered.policy)
         if not needed or await self._taken_over():
-            self.progress.note("approval", why)
+            self.progress.say(why)
             return
         while True:
             approved = self.assessment
@@ -207,6 +207,7 @@ class Run:
                 stop=lambda: self.stop,
                 announce=self.announcements.approval_pending,
                 show=self.progress.show_approval,
+                say=self.progress.say,
             )
             await self._look()
             await self._plan()
@@ -214,7 +215,7 @@ class Run:
             change = material_change(approved, self.assessment, registered.policy)
             if change is None:
                 return
-            self.progress.note("approval", f"{change}; the votes are void, and people are asked again")
+            self.progress.say(f"{change}; the votes are void, and people are asked again")
 
     async def execute(self) -> None:
         """Drive the plan through the stepper."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,10 +13,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from qnwis.continuity.run import RunResult
+from qnwis.lab.acks import WriteReport
 from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import ControlPlane
 from qnwis.lab.demo import DemoReport, run_demo
 from qnwis.lab.errors import LabError
+from qnwis.lab.maintenance_demo import MaintenanceReport, run_maintenance_demo
 from qnwis.lab.shape import Shape
 
 from .output import AsJson, Exit, err, fail, out, print_json
@@ -63,6 +66,34 @@ def demo(
         print_json(report)
     else:
         _show(report)
+        if keep:
+            _show_kept(directory)
+    raise typer.Exit(Exit.OK if report.verified else Exit.NOT_DONE)
+
+
+@app.command(name="demo-maintenance")
+def demo_maintenance(
+    clients: Annotated[int, typer.Option(min=1, help="Clients that write.")] = 4,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab running.")] = False,
+    directory: Directory = None,
+    pg_bin: PgBin = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move the service to another node under a write load; exits 0 only if verified and nothing was lost."""
+    report = _run(
+        run_maintenance_demo(
+            directory,
+            pg_bin=pg_bin,
+            clients=clients,
+            keep=keep,
+            say=_say,
+            follow=follow if as_json else follow_on_terminal,
+        )
+    )
+    if as_json:
+        print_json(report)
+    else:
+        _show_maintenance(report)
         if keep:
             _show_kept(directory)
     raise typer.Exit(Exit.OK if report.verified else Exit.NOT_DONE)
@@ -143,6 +174,7 @@ def _settings(lab: Lab) -> dict[str, str]:
         "TEMPORAL_ADDRESS": lab.state().temporal_address or "",
         "QNWIS_CONFIG_DIR": str(lab.folder.config),
         "QNWIS_STATE_DIR": str(lab.folder.audit),
+        "QNWIS_KEY": str(lab.folder.key("bob")),
     }
 
 
@@ -177,9 +209,6 @@ def _lab_errors() -> Iterator[None]:
 def _show(report: DemoReport) -> None:
     """The summary for people."""
     result, writes = report.result, report.writes
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column()
-    table.add_column(overflow="fold")
     rows = [
         ("outcome", f"{result.outcome.value}: {result.reason}"),
         ("time to detect", _seconds(report.detect_ms)),
@@ -188,25 +217,55 @@ def _show(report: DemoReport) -> None:
         ("write gap (longest of any client)", _seconds(writes.gap_ms)),
         ("acknowledged writes", f"{writes.acked}, lost {len(writes.lost)}, unknown {writes.unknown}"),
         ("primary", f"{result.old_primary} → {result.new_primary}, epoch {result.epoch}"),
+        ("DNS", f"{', '.join(report.dns_before)} → {', '.join(report.dns_after)}"),
+        *_proof(result),
+        ("Temporal UI", report.ui_url or "the UI of the server at TEMPORAL_ADDRESS"),
     ]
+    _show_rows(rows, result, writes, good=report.verified)
+
+
+def _show_maintenance(report: MaintenanceReport) -> None:
+    """The summary for people."""
+    result, writes = report.result, report.writes
+    rows = [
+        ("outcome", f"{result.outcome.value}: {result.reason}"),
+        ("approved by", report.approved_by),
+        ("write gap (longest of any client)", _seconds(writes.gap_ms)),
+        ("acknowledged writes", f"{writes.acked}, lost {len(writes.lost)}, unknown {writes.unknown}"),
+        ("primary", f"{result.old_primary} → {result.new_primary}, epoch {result.epoch}"),
+        *_proof(result),
+        ("Temporal UI", report.ui_url or "the UI of the server at TEMPORAL_ADDRESS"),
+    ]
+    _show_rows(rows, result, writes, good=report.verified)
+
+
+def _proof(result: RunResult) -> Iterator[tuple[str, str]]:
+    """What proves how it went."""
     if result.fencing is not None:
-        rows.append(("fencing evidence", f"{result.fencing.type.value}: {result.fencing.detail}"))
-    rows.append(("DNS", f"{', '.join(report.dns_before)} → {', '.join(report.dns_after)}"))
+        yield "fencing evidence", f"{result.fencing.type.value}: {result.fencing.detail}"
     if result.verification is not None:
-        checks = result.verification.checks
-        confidence = result.verification.confidence
-        rows.append(("verification", f"{sum(c.ok for c in checks)} of {len(checks)} checks passed"))
-        rows += [("", f"FAILED {c.name}: {c.detail}") for c in checks if not c.ok]
-        rows.append(("confidence", f"{confidence.score} ({confidence.band})"))
-    rows.append(("audit", result.audit_id or "none"))
-    rows.append(("Temporal UI", report.ui_url or "the UI of the server at TEMPORAL_ADDRESS"))
+        checks, confidence = result.verification.checks, result.verification.confidence
+        yield "verification", f"{sum(c.ok for c in checks)} of {len(checks)} checks passed"
+        for check in checks:
+            if not check.ok:
+                yield "", f"FAILED {check.name}: {check.detail}"
+        yield "confidence", f"{confidence.score} ({confidence.band})"
+    yield "audit", result.audit_id or "none"
+
+
+def _show_rows(
+    rows: Sequence[tuple[str, str]], result: RunResult, writes: WriteReport, *, good: bool
+) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(name, Text(value))
     out.print()
     out.print(table)
     lost = f"{len(writes.lost) or 'no'} acknowledged writes lost"
     verdict = f"{'verified' if result.verified else 'NOT verified'}, {lost}"
-    out.print(verdict, style="bold green" if report.verified else "bold red")
+    out.print(verdict, style="bold green" if good else "bold red")
 
 
 def _show_kept(directory: Path | None) -> None:
@@ -217,6 +276,7 @@ def _show_kept(directory: Path | None) -> None:
         f'  eval "$(qnwis-continuity lab env{option})"\n'
         f"  qnwis-continuity status --cluster {lab.folder.config / 'cluster.yaml'}\n"
         "  qnwis-continuity audit verify\n"
+        f"  you are bob; others approve what he starts: --key {lab.folder.key('ann')}\n"
         f"  qnwis-continuity lab stop{option}",
         markup=False,
     )

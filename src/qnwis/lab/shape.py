@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue
 from qnwis.continuity.heartbeat import HeartbeatConfig
 from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.continuity.model import Identifier, Model
-from qnwis.continuity.policy import Policy, StepEstimates, Strategy
+from qnwis.continuity.policy import Policy, StepEstimates, Strategy, SwitchoverLimits
 from qnwis.continuity.topology import (
     Cluster,
     Database,
@@ -137,7 +137,16 @@ def lab_policy(shape: Shape) -> Policy:
         "cooldown_s": 30,
         "startup_grace_s": 2,
         "estimates_ms": StepEstimates(
-            fence_primary=300, promote_target=500, repoint_standbys=500, flip_dns=200, verify_service=500
+            fence_primary=300,
+            promote_target=500,
+            repoint_standbys=500,
+            flip_dns=200,
+            verify_service=500,
+            prepare_nodes=500,
+            release_primary=500,
+            rejoin_old_primary=3_000,
         ),
+        # The lab's clients ask again at once; some resolvers on the way would not.
+        "switchover": SwitchoverLimits(ttl_s=0),
     }
     return Policy.model_validate({**ours, **shape.policy})

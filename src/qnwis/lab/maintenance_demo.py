@@ -1,0 +1,127 @@
+"""The demonstration of planned maintenance: writers on, the service moved to another node, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from qnwis.continuity.access import Deed
+from qnwis.continuity.approvals import VoteRequest
+from qnwis.continuity.model import Model
+from qnwis.continuity.run import FailoverRequest, Maintenance, RunResult
+from qnwis.continuity.tokens import Claim, Token
+from qnwis.providers.errors import Refused
+from qnwis.providers.keys import read_key, sign_claim
+from qnwis.starting import RunHandle, pending_approval, start_maintenance, vote
+
+from .acks import WriteReport, analyse
+from .cluster import Lab
+from .control_plane import ControlPlane
+from .demo import WRITE_BEFORE_S, Follow
+from .shape import SERVICE_NAME, TTL_S
+from .temporal_server import Say
+
+ASKED_WITHIN_S = 30.0
+
+
+class MaintenanceReport(Model):
+    """What the demonstration measured. Times in milliseconds."""
+
+    verified: bool
+    """The run was verified, writes went on, and none acknowledged was lost."""
+    approved_by: str
+    writes: WriteReport
+    result: RunResult
+    ui_url: str | None
+
+
+async def run_maintenance_demo(
+    directory: Path | None, *, pg_bin: Path | None, clients: int, keep: bool, say: Say, follow: Follow
+) -> MaintenanceReport:
+    """The whole demonstration on a new lab, which is stopped afterwards unless `keep` and all went well."""
+    say("starting three PostgreSQL nodes with their agents, and a DNS server")
+    lab = await Lab.create(directory, pg_bin=pg_bin)
+    kept = False
+    try:
+        control = await ControlPlane.start(lab, say)
+        say(f"Temporal at {control.server.address}; the guardian sees every node healthy")
+        report = await play_maintenance(control, clients=clients, say=say, follow=follow)
+        if keep:
+            lab.keep()
+            kept = True
+        return report
+    finally:
+        if not kept:
+            await lab.stop()
+
+
+async def play_maintenance(
+    control: ControlPlane, *, clients: int, say: Say, follow: Follow
+) -> MaintenanceReport:
+    """Move the service under a write load, as bob asks and ann agrees."""
+    lab = control.lab
+    await lab.start_clients(clients)
+    say(f"{clients} clients write through {SERVICE_NAME} (TTL {TTL_S} s)")
+    await asyncio.sleep(WRITE_BEFORE_S)
+
+    began = time.monotonic()
+    handle = await start_maintenance(control.client, _signed_request(lab, "bob"))
+    say("bob has started planned maintenance; it waits for an approval")
+    result, _ = await asyncio.gather(follow(handle), _approve(control, handle, "ann", say))
+    await asyncio.sleep(WRITE_BEFORE_S)
+    await lab.stop_clients()
+
+    rows = await lab.rows(result.new_primary or lab.primary.node_id)
+    writes = analyse(lab.ack_log(), rows, since=began)
+    return MaintenanceReport(
+        verified=result.verified and writes.first_ack_after_ms is not None and not writes.lost,
+        approved_by="ann",
+        writes=writes,
+        result=result,
+        ui_url=control.run_url(result.run_id),
+    )
+
+
+def _signed_request(lab: Lab, person: str) -> FailoverRequest:
+    request = FailoverRequest(
+        cluster_id=lab.cluster.cluster_id,
+        initiated_by=person,
+        reason="the host of the primary gets a new kernel",
+        maintenance=Maintenance(),
+    )
+    token = _token(lab, person, Deed.START, digest=request.digest, reason=request.reason)
+    return request.model_copy(update={"token": token})
+
+
+async def _approve(control: ControlPlane, handle: RunHandle, person: str, say: Say) -> None:
+    """Vote for the plan as soon as it waits; a run that ended without asking needs no vote."""
+    lab, cluster_id = control.lab, control.lab.cluster.cluster_id
+    deadline = time.monotonic() + ASKED_WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            pending = await pending_approval(control.client, cluster_id)
+        except Refused:
+            await asyncio.sleep(0.05)
+            if (await handle.describe()).close_time is not None:
+                return
+            continue
+        digest = pending.window.digest
+        token = _token(lab, person, Deed.APPROVE, run_id=pending.run_id, digest=digest, reason="agreed")
+        await vote(control.client, cluster_id, VoteRequest(token=token), approve=True)
+        say(f"{person} approves {pending.plan.plan_id}")
+        return
+
+
+def _token(lab: Lab, person: str, deed: Deed, **claim: str) -> Token:
+    fields = {
+        "person": person,
+        "deed": deed,
+        "cluster_id": lab.cluster.cluster_id,
+        "nonce": secrets.token_hex(16),
+        "expires_at": datetime.now(UTC) + timedelta(minutes=5),
+        **claim,
+    }
+    return sign_claim(Claim.model_validate(fields), read_key(lab.folder.key(person)))
