@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 from temporalio import activity
 
@@ -18,11 +19,12 @@ from qnwis.continuity.orders import (
     ResumeOrder,
 )
 from qnwis.continuity.plan import PrepareNodes, RejoinOldPrimary, ReleasePrimary
+from qnwis.continuity.promises import lease_evidence
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import Nodes
 
 from .effect import EffectRequest, carried_out, preview
-from .fencing import Fencing, lease_evidence
+from .fencing import Fencing
 
 QUIET_S = 12.0
 """Beyond the time to drain: for so long a primary lets no writes in and waits to be handed over."""
@@ -110,7 +112,8 @@ class Switchover:
                     detail=str(refused.refusal),
                     facts={"rule": refused.refusal.rule},
                 )
-            evidence = lease_evidence(request, action.node_id, gate)
+            at = datetime.now(UTC)
+            evidence = lease_evidence(gate, action.node_id, epoch=request.epoch, at=at)
             token = handed_over.token
             if token is None or evidence is None or evidence.type is not FencingEvidenceType.RELEASED:
                 why = "no demotion token" if token is None else f"no release, but {evidence}"

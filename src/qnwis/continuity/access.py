@@ -33,6 +33,7 @@ class Deed(StrEnum):
     SKIP = "skip"
     ACKNOWLEDGE = "acknowledge"
     OVERRIDE = "override"
+    RECORD = "record"
 
 
 PERMISSIONS: Mapping[Deed, str] = {
@@ -44,7 +45,8 @@ PERMISSIONS: Mapping[Deed, str] = {
     Deed.ACKNOWLEDGE: "continuity:trigger_manual_failover",
     Deed.OVERRIDE: "continuity:emergency_override",
 }
-"""What a deed needs. A vote needs none: the approval workflow names the roles that may cast it."""
+"""What a deed needs. A vote needs none: the approval workflow names the roles that may cast it.
+Nor does the record of what was done without a control plane: it happened, whoever did it."""
 
 
 class Role(Model):
