@@ -122,7 +122,7 @@ def rejoin(action: RejoinOldPrimary, h: Hands) -> Step:
     return Step(
         title=f"Let {action.node_id} follow {action.upstream}",
         does="It ended where the new primary began, and comes back as its standby.",
-        commands=h.block(_rejoin_line(action.node_id, action, h)),
+        commands=h.block(*_rejoin_lines(action.node_id, action, h)),
         see="its receipt: it streams.",
     )
 
@@ -160,13 +160,16 @@ def verify(action: VerifyService, h: Hands) -> Step:
             Otherwise(
                 when=f"Once {h.primary.node_id} is back:",
                 text="Its agent keeps it down. Let it come back as a standby; what only it had is dropped.",
-                commands=h.block(_rejoin_line(h.primary.node_id, action, h)),
+                commands=h.block(*_rejoin_lines(h.primary.node_id, action, h)),
             ),
         ),
     )
 
 
-def _rejoin_line(node_id: str, action: Action, h: Hands) -> str:
+def _rejoin_lines(node_id: str, action: Action, h: Hands) -> tuple[str, str]:
+    """Under an epoch above what the node has promised, where that is higher: it obeys nothing else."""
     order = RejoinOrder.model_validate({**h.order_head(action, "rejoin"), "upstream": h.target.node_id})
     node = h.cluster.node(node_id)
-    return tell(f"rejoin-{node_id}", node, "/orders", order, within_s=REJOIN_WITHIN_S)
+    above = "if $from[0].epoch > .epoch then .epoch = $from[0].epoch + 1 else . end"
+    body = filled_in(order, above, f"state-{node_id}.json")
+    return look(node), tell_text(f"rejoin-{node_id}", node, "/orders", body, within_s=REJOIN_WITHIN_S)

@@ -152,6 +152,9 @@ async def test_the_printed_steps_fail_over_by_hand_and_are_recorded_afterwards(h
     assert (verified.code, verified.out) == (0, "the chain is unbroken\n")
 
     await lab.start_node(primary)
+    await until_state(
+        lab, hands.nodes, primary, lambda state: "[another_held_since]" in (state.why_down or "")
+    )
     (rejoin,) = [block for block in blocks(steps, "console") if "tell rejoin-" in block]
     await hands.paste(rejoin)
     back = await until_state(lab, hands.nodes, primary, lambda state: state.streaming)
