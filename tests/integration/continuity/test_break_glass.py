@@ -46,11 +46,15 @@ class Hands:
             for node in self.lab.cluster.nodes
         }
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        config = self.lab.folder.config
+        return ("--cluster", str(config / "cluster.yaml"), "--policy", str(config / "policy.yaml"))
+
     async def print(self, *options: str) -> str:
         """The steps, as Markdown; the JSON lies beside it."""
-        config, steps = self.lab.folder.config, self.here / "steps.md"
-        files = ("--cluster", str(config / "cluster.yaml"), "--policy", str(config / "policy.yaml"))
-        said = await command("break-glass", "plan", *files, *options, "--output", str(steps))
+        steps = self.here / "steps.md"
+        said = await command("break-glass", "plan", *self.files, *options, "--output", str(steps))
         assert said.code == 0, said
         return steps.read_text()
 
@@ -126,7 +130,10 @@ async def test_the_printed_steps_fail_over_by_hand_and_are_recorded_afterwards(h
     (primary,) = [node_id for node_id, state in (await hands.states()).items() if state.writable]
     await lab.kill_node(primary)
 
-    steps = await hands.print()
+    plan = hands.here / "plan.json"
+    planned = await command("plan", *hands.files, "--live", "--output", str(plan), "--json")
+    steps = await hands.print("--plan", str(plan))
+    assert f"digest `{planned.json['digest']}`" in steps
     for block in blocks(steps):
         await hands.paste(block)
 
@@ -167,6 +174,8 @@ async def test_the_printed_switchover_loses_nothing_and_can_turn_back_before_the
     lab = hands.lab
     await lab.start_clients(CLIENTS)
     (primary,) = [node_id for node_id, state in (await hands.states()).items() if state.writable]
+    healthy = await command("break-glass", "plan", *hands.files)
+    assert healthy.code == 3 and "Refused [primary_is_healthy]" in healthy.err, healthy
     steps = await hands.print("--maintenance")
     assert names(steps)["primary"] == primary
     pasted = blocks(steps)

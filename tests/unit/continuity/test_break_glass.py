@@ -4,9 +4,11 @@ their shell lets pass is what the run's own gates let pass."""
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -211,14 +213,16 @@ HOLDERS = st.fixed_dictionaries({epoch: st.sampled_from(["node-1", "node-1", "no
 """Of each epoch that was granted: one."""
 
 
-def promise_of(member: str, granted: LastGrant | None, *, epoch: int = 5) -> Promised:
+def promise_of(
+    member: str, granted: LastGrant | None, *, epoch: int = 5, remaining_s: float = 0.0
+) -> Promised:
     return Promised(
         member=member,
         epoch=epoch,
         run_id=FAILOVER.run_id,
         membership_version=MEMBERS.version,
         granted=granted,
-        remaining_s=0.0,
+        remaining_s=remaining_s,
     )
 
 
@@ -228,25 +232,38 @@ def promise_of(member: str, granted: LastGrant | None, *, epoch: int = 5) -> Pro
     holders=HOLDERS,
     said=st.dictionaries(
         st.sampled_from(MEMBERS.members),
-        st.tuples(st.sampled_from([None, 3, 4, 4]), st.booleans(), st.sampled_from([5, 5, 5, 6])),
+        st.tuples(
+            st.sampled_from([None, 3, 4, 4]),
+            st.booleans(),
+            st.sampled_from([5, 5, 5, 6]),
+            st.sampled_from([0.0, 0.5, 2.25]),
+        ),
     ),
 )
 def test_the_shell_takes_the_promises_that_the_runs_gate_takes(
-    tmp_path: Path, holders: Mapping[int, str], said: Mapping[str, tuple[int | None, bool, int]]
+    tmp_path: Path, holders: Mapping[int, str], said: Mapping[str, tuple[int | None, bool, int, float]]
 ) -> None:
     def granted(epoch: int | None, released: bool) -> LastGrant | None:
         if epoch is None:
             return None
         return LastGrant(epoch=epoch, holder=holders[epoch], duration_s=3.0, released=released)
 
-    answers = [promise_of(m, granted(of, released), epoch=epoch) for m, (of, released, epoch) in said.items()]
+    answers = [
+        promise_of(m, granted(of, released), epoch=epoch, remaining_s=0.0 if of is None else left_s)
+        for m, (of, released, epoch, left_s) in said.items()
+    ]
     asked = PromiseRequest(epoch=5, run_id=FAILOVER.run_id, membership_version=MEMBERS.version)
     gate = promotion_gate(MEMBERS, asked, answers, "node-2")
     fences = not isinstance(gate, Refusal) and gate.holder == "node-1"
-    released = fences and not isinstance(gate, Refusal) and gate.evidence is FencingEvidenceType.RELEASED
     files = {f"promise-{a.member}.json": a.model_dump_json() for a in answers}
-    assert passes(tmp_path, files, "promised promise") is fences
-    assert passes(tmp_path, files, "promised promise released") is released
+    slept = "sleep() { echo slept for $1; }"
+    ran = goes_on(tmp_path, files, f"{slept}\npromised promise")
+    assert (ran.returncode == 0) is fences
+    if fences and not isinstance(gate, Refusal):
+        assert f"slept for {gate.wait_s:g}\n" in ran.stdout, "not before the old lease has run out"
+        released = gate.evidence is FencingEvidenceType.RELEASED
+        ran = goes_on(tmp_path, files, f"{slept}\npromised promise released")
+        assert (ran.returncode == 0) is released
 
 
 @needs_shell
@@ -282,6 +299,66 @@ def test_a_promotion_that_was_obeyed_is_known_again(tmp_path: Path) -> None:
     granted = LastGrant(epoch=5, holder="node-2", duration_s=3.0)
     halfway = {f"again-{m}.json": promise_of(m, granted).model_dump_json() for m in MEMBERS.members[1:]}
     assert passes(tmp_path, halfway, "promised again"), "its lease was granted, so it had passed here"
+
+
+CURL = """#!{python}
+import pathlib, sys
+url = next(word for word in sys.argv if word.startswith("http"))
+answer = pathlib.Path("{answers}") / url.rpartition("//")[2].replace("/", "_")
+with open("{asked}", "a") as log:
+    log.write(url + "\\n")
+if not answer.exists():
+    sys.exit(7)
+pathlib.Path(sys.argv[sys.argv.index("-o") + 1]).write_text(answer.read_text())
+print(200, end="")
+"""
+
+
+@needs_shell
+@pytest.mark.parametrize(
+    ("promising", "other_lsn", "ordered"),
+    [
+        (("node-2", "node-3"), 1000, True),
+        (("node-2",), 1000, False),
+        ((), 1000, False),
+        (("node-2", "node-3"), 1001, False),
+        (("node-2", "node-3"), None, False),
+    ],
+)
+def test_the_pasted_promotion_sends_its_order_only_past_every_gate(
+    tmp_path: Path, promising: tuple[str, ...], other_lsn: int | None, ordered: bool
+) -> None:
+    answers, asked, program = tmp_path / "answers", tmp_path / "asked", tmp_path / "bin" / "curl"
+    answers.mkdir()
+    program.parent.mkdir()
+    program.write_text(CURL.format(python=sys.executable, answers=answers, asked=asked))
+    program.chmod(0o755)
+
+    def answer(node_id: str, path: str, text: str) -> None:
+        url = CLUSTER.node(node_id).agent_url + path
+        (answers / url.rpartition("//")[2].replace("/", "_")).write_text(text)
+
+    granted = LastGrant(epoch=4, holder="node-1", duration_s=3.0)
+    for member in promising:
+        answer(member, "/lease/promise", promise_of(member, granted).model_dump_json())
+    answer("node-2", "/state", standby("node-2", 1000).model_dump_json())
+    if other_lsn is not None:
+        answer("node-3", "/state", standby("node-3", other_lsn).model_dump_json())
+    answer("node-2", "/orders", "{}")
+    (promotion,) = [step.commands for step in FAILOVER.steps if step.past_return]
+
+    ran = paste(tmp_path, {}, promotion, path=str(program.parent))
+
+    assert (ran.returncode == 0) is ordered, ran.stdout
+    assert any(url.endswith("/orders") for url in asked.read_text().splitlines()) is ordered
+
+
+def test_a_promote_order_takes_the_token_of_the_hand_over() -> None:
+    (place,) = [n for n, step in enumerate(SWITCHOVER.steps) if step.past_return]
+    line = next(x for x in SWITCHOVER.steps[place].commands.splitlines() if "tell promote" in x)
+    assert ".at = $from[0].token" in line and "hand-over.json" in line
+    (words,) = tells(line)
+    assert isinstance(ORDER.validate_json(words[3]), PromoteOrder)
 
 
 # The record
@@ -368,21 +445,24 @@ def tells(commands: str) -> list[list[str]]:
 
 def passes(folder: Path, files: Mapping[str, str], check: str) -> bool:
     """Whether bash goes on after this check, with these answers kept."""
+    return goes_on(folder, files, check).returncode == 0
+
+
+def goes_on(folder: Path, files: Mapping[str, str], check: str) -> subprocess.CompletedProcess[str]:
+    return paste(folder, files, f"( . ./{FAILOVER.run_id}/functions.sh\n{check}\n)")
+
+
+def paste(
+    folder: Path, files: Mapping[str, str], block: str, *, path: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """What bash comes to with this block, with these answers kept; `path` goes before its own."""
     here = folder / FAILOVER.run_id
     shutil.rmtree(here, ignore_errors=True)
     make = FAILOVER.steps[0].commands.partition("\n( . ")[0]
     subprocess.run(["bash", "-c", make], cwd=folder, check=True)
     for name, text in files.items():
         (here / name).write_text(text)
-    block = f"( . ./{FAILOVER.run_id}/functions.sh\n{check}\n)"
-    ran = subprocess.run(["bash", "-c", block], cwd=folder, capture_output=True, text=True)
-    assert ("==> go on" in ran.stdout) is (ran.returncode == 0)
-    return ran.returncode == 0
-
-
-def test_a_promote_order_takes_the_token_of_the_hand_over() -> None:
-    (place,) = [n for n, step in enumerate(SWITCHOVER.steps) if step.past_return]
-    line = next(x for x in SWITCHOVER.steps[place].commands.splitlines() if "tell promote" in x)
-    assert ".at = $from[0].token" in line and "hand-over.json" in line
-    (words,) = tells(line)
-    assert isinstance(ORDER.validate_json(words[3]), PromoteOrder)
+    env = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+    ran = subprocess.run(["bash", "-c", block], cwd=folder, env=env, capture_output=True, text=True)
+    assert ran.stdout.endswith("==> go on\n" if ran.returncode == 0 else "==> STOP\n"), ran
+    return ran
