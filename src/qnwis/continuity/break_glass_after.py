@@ -47,7 +47,8 @@ def promote(action: PromoteTarget, h: Hands) -> Step:
         ),
         see=f"the receipt: {node.node_id} is the primary, on a new timeline. No answer, or 504: the order may"
         " have been obeyed. Paste the block again until it is answered; do not turn back and promote nothing"
-        " else. A STOP before the line `promote:` has changed nothing: turn back, and print the steps again.",
+        " else. As long as no line `promote:` was ever printed nothing has changed: turn back, and print"
+        " the steps again.",
         past_return=True,
         otherwise=(
             Otherwise(

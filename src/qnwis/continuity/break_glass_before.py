@@ -92,7 +92,7 @@ def release(action: ReleasePrimary, h: Hands) -> Step:
         f" still until the promotion: read it first, and go on within {RETURN_AFTER_S:g} s, or"
         f" {action.node_id} serves again by itself.",
         commands=h.block(
-            tell("quiesce", node, "/orders", quiesce, within_s=RELEASE_WITHIN_S),
+            tell("quiesce", node, "/orders", quiesce, within_s=action.drain_s + RELEASE_WITHIN_S),
             tell(HANDED_OVER, node, "/orders", hand_over, within_s=RELEASE_WITHIN_S),
             f"jq -e .token {HANDED_OVER}.json",
             *h.ask_promises(PROMISE),

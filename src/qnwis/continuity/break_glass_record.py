@@ -99,7 +99,7 @@ def draft_of(
         source_node=plan.primary_node_id,
         target_node=plan.failover_target_id,
         reason=f"{recorded.reason} (carried out by hand, and recorded afterwards by {recorded.by})",
-        approval=Approval(required=False),
+        approval=Approval(required=paper.policy.approvals),  # which nobody could give
         result=AuditResult(
             success=report.passed,
             duration_ms=round(elapsed_ms(paper, answers, now=recorded.recorded_at)),

@@ -63,6 +63,14 @@ class DnsService(Model):
     tsig_key_file: str | None = None
     """A BIND-style key file on the worker's machine."""
 
+    @field_validator("servers")
+    @classmethod
+    def _names_places(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
+        for server in servers:
+            if host_and_port(server) is None:
+                raise ValueError(f"expected host:port, found {server!r}")
+        return servers
+
 
 def host_and_port(server: str) -> tuple[str, int] | None:
     """Of a DNS server: `host:port`, `host` (port 53), or `[v6]:port`; None for anything else."""

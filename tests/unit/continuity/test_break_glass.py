@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from qnwis.continuity.assessment import assess
+from qnwis.continuity.audit import Approval
 from qnwis.continuity.break_glass import BreakGlass, agreed_membership, break_glass, markdown
 from qnwis.continuity.break_glass_record import Recorded, artefacts_of, draft_of, elapsed_ms, fencing_of
 from qnwis.continuity.break_glass_shell import TOOLS
@@ -412,6 +413,7 @@ def test_the_record_says_that_it_was_written_afterwards_and_what_was_found() -> 
     assert report.passed, report.failures
     assert (draft.operation, draft.initiated_by, draft.role) == ("break_glass", "bob", "unauthenticated")
     assert draft.result.success and (draft.result.duration_ms, draft.result.actions_executed) == (30_000, 1)
+    assert draft.approval == Approval(required=True), "the policy asks for it, and nobody was asked"
     assert draft.reason == "no Temporal (carried out by hand, and recorded afterwards by bob)"
     texts = artefacts_of(FAILOVER, answers, recorded, report, fencing=fencing, after=after)
     assert json.loads(texts["recorded"])["recorded_afterwards"] is True
