@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -241,6 +241,14 @@ def promise_of(
         ),
     ),
 )
+@example(
+    holders={3: "node-1", 4: "node-1"},
+    said={
+        "node-1": (4, False, 5, 2.25),
+        "node-2": (4, False, 5, 0.5),
+        "node-3": (4, False, 5, 0.0),
+    },
+)
 def test_the_shell_takes_the_promises_that_the_runs_gate_takes(
     tmp_path: Path, holders: Mapping[int, str], said: Mapping[str, tuple[int | None, bool, int, float]]
 ) -> None:
@@ -265,6 +273,16 @@ def test_the_shell_takes_the_promises_that_the_runs_gate_takes(
         released = gate.evidence is FencingEvidenceType.RELEASED
         ran = goes_on(tmp_path, files, f"{slept}\npromised promise released")
         assert (ran.returncode == 0) is released
+
+
+@needs_shell
+def test_the_shell_takes_no_promise_of_another_membership_or_run(tmp_path: Path) -> None:
+    granted = LastGrant(epoch=4, holder="node-1", duration_s=3.0)
+    good = [promise_of(member, granted) for member in ("node-2", "node-3")]
+    for change in ({}, {"membership_version": 2}, {"run_id": "another"}):
+        kept = [good[0], good[1].model_copy(update=change)]
+        files = {f"promise-{a.member}.json": a.model_dump_json() for a in kept}
+        assert passes(tmp_path, files, "promised promise") is (change == {}), change
 
 
 @needs_shell
