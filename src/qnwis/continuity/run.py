@@ -15,7 +15,7 @@ from .orders import FencingEvidence
 from .plan import Plan
 from .refusal import Refusal
 from .targets import Candidate
-from .tokens import Token
+from .tokens import PersonRequest, Token
 from .verifier import VerificationReport
 
 DRY_RUN_MARK = "[DRY-RUN]"
@@ -82,13 +82,29 @@ class FailoverRequest(Model):
         return sha256_digest(self.model_dump(mode="json", exclude={"token"}))
 
 
-class AbortRequest(Model):
+class AbortRequest(PersonRequest):
     """Stop a run at the next safe place and undo what it has begun."""
 
-    by: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
-    token: Token | None = None
-    """By which a person proves to be `by`; `qnwis-continuity abort` makes it."""
+
+class PauseRunRequest(PersonRequest):
+    """Hold a run before its next action. Nothing that goes on is cut off, and past return nothing is held."""
+
+
+class ResumeRunRequest(PersonRequest):
+    """Let a run that is held go on."""
+
+
+class ExtendRequest(PersonRequest):
+    """Give the window that is open more time: the one for votes, else the one for maintenance."""
+
+    by_s: float = Field(gt=0, le=24 * 3600)
+
+
+class ConfirmRequest(PersonRequest):
+    """Say that something a person had to do by hand is done."""
+
+    manual_step: str
+    """Its name, as the runbook declares it."""
 
 
 class Assessment(Model):
@@ -147,6 +163,10 @@ class RunProgress(Model):
     plan_digest: str | None = None
     approval: PendingApproval | None = None
     """What waits for people's votes now."""
+    paused: str | None = None
+    """By whom and why the run is held."""
+    awaits: tuple[str, ...] = ()
+    """Manual steps that a person has to confirm before the run goes on."""
     undelivered: tuple[str, ...] = ()
     """Notifications that did not reach somebody, a sentence each."""
 

@@ -90,12 +90,13 @@ def make_switchover(
 
 
 def window_refusal(
-    maintenance: Maintenance, plan: Plan, *, started_at: datetime, now: datetime
+    maintenance: Maintenance, plan: Plan, *, started_at: datetime, now: datetime, extended_s: float = 0.0
 ) -> Refusal | None:
     """Why what is dangerous does not begin now: it would not end within the window."""
     if maintenance.window_s is None:
         return None
-    ends_at = window_begins_at(maintenance, started_at) + timedelta(seconds=maintenance.window_s)
+    length = timedelta(seconds=maintenance.window_s + extended_s)
+    ends_at = window_begins_at(maintenance, started_at) + length
     needed = timedelta(milliseconds=plan.estimated_total_ms)
     if now + needed <= ends_at:
         return None

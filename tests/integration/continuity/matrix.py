@@ -241,9 +241,9 @@ async def cancelled(case: Case) -> None:
 
 
 async def aborted(case: Case) -> None:
-    token = case.crowd.token("ann", Deed.ABORT, run_id=case.run.result_run_id)
+    request = case.crowd.signed(case.run, Deed.ABORT, AbortRequest(by="ann", reason="enough"))
     try:
-        await case.run.execute_update("abort", AbortRequest(by="ann", reason="enough", token=token))
+        await case.run.execute_update("abort", request)
     except WorkflowUpdateFailedError as refused:
         assert refused.cause.type in {"past_return", "run_is_over"}, refused.cause  # type: ignore[union-attr]
 
