@@ -76,8 +76,8 @@ class Execution:
     ) -> Finish | VerifyService | None:
         """Go on until the plan is finished or its verification is due.
 
-        `stop` gives an abort's reason; `held` says that a person wants no further action begun. None as soon as
-        `forgot` says that this log may not be all that the run has done: a reset set the workflow back.
+        `stop` gives an abort's reason; `held` says that a person wants no further action begun. None as soon
+        as `forgot` says that this log may not be all that the run has done: a reset set the workflow back.
         """
         while not forgot():
             if held() and not is_committed(self._plan, self._log):

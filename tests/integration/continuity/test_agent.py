@@ -165,13 +165,16 @@ async def test_a_crashed_standby_is_never_left_to_recover_by_itself(scene: Scene
     """Its own checkpoint would take the place of what the primary writes there, on the same timeline."""
     await scene.standby.power_off()
     await scene.primary.sql("INSERT INTO rows VALUES ('while it was away')")
-    # Nobody to follow: its agent does not start it before the order comes.
-    settings = scene.standby.data_dir / "postgresql.auto.conf"
-    kept = [line for line in settings.read_text().splitlines() if "primary_conninfo" not in line]
-    settings.write_text("\n".join(kept) + "\n")
+    await scene.primary.sql("ALTER ROLE replicator NOLOGIN")  # it does not come back before it is told to
     await scene.standby.start_agent()
 
-    receipt = await scene.order(scene.standby, scene.rejoin(scene.primary))
+    wanted = scene.rejoin(scene.primary)
+    rejoining = asyncio.ensure_future(scene.order(scene.standby, wanted))
+    async with asyncio.timeout(30):
+        while not any(line.order == wanted for line in await journal(scene, scene.standby)):
+            await asyncio.sleep(0.01)
+    await scene.primary.sql("ALTER ROLE replicator LOGIN")
+    receipt = await rejoining
 
     assert receipt.changed and "was a standby" in receipt.detail, scene.standby.logs()
     await until_rows(scene.standby, "while it was away")

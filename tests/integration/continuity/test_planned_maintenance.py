@@ -10,18 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import WorkflowUpdateFailedError
 
+from qnwis.continuity.access import Deed
 from qnwis.continuity.executor import OutcomeStatus
 from qnwis.continuity.orders import FencingEvidenceType
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.run import Maintenance, RunKind, RunOutcome, StepStatus
+from qnwis.continuity.run import (
+    AbortRequest,
+    ExtendRequest,
+    Maintenance,
+    PauseRunRequest,
+    ResumeRunRequest,
+    RunKind,
+    RunOutcome,
+    RunProgress,
+    StepStatus,
+)
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.runbook import load_runbook
 from workflows.names import failover_id
 from workflows.planned_maintenance import PlannedMaintenance
 
 from .conftest import Run, Setting, Stage
-from .people import Crowd, asked
+from .people import Crowd, asked, rule_of
 from .test_guardian import all_healthy, until
 from .time_skipping import Hours, hours
 
@@ -29,12 +41,11 @@ NO_TARGET = "no_suitable_target"
 SWITCHOVER = ["quiesce", "hand_over", "promote", "follow", "dns", "rejoin"]
 
 
-async def maintain(on: Stage, **request: Any) -> Run:
+async def maintain(on: Stage, crowd: Crowd | None = None, **request: Any) -> Run:
     """Start planned maintenance, as a person would."""
     for machine in on.world.machines.values():
         machine.epoch = machine.held = 1  # as in a cluster that serves
-    crowd = Crowd(on)
-    asked_for = crowd.request(**{"reason": "new kernel", **request})
+    asked_for = (crowd or Crowd(on)).request(**{"reason": "new kernel", **request})
     return await on.client.start_workflow(
         PlannedMaintenance.run,
         asked_for,
@@ -214,3 +225,66 @@ async def test_it_does_not_begin_in_a_window_that_is_too_short(stage: Setting) -
     result = await (await maintain(on, maintenance=maintenance)).result()
     assert result.refusal is not None and result.refusal.rule == "window_too_short"
     assert on.world.journal == []
+
+
+# While a run goes on
+
+
+async def held_at_execution(on: Stage, crowd: Crowd) -> Run:
+    """A run that is paused while it waits for votes, and then approved."""
+    run = await maintain(on, crowd)
+    pending = await asked(run)
+    pause = PauseRunRequest(by="bob", reason="the switch is not ready")
+    await run.execute_update("pause", crowd.signed(run, Deed.PAUSE, pause))
+    await run.execute_update("approve", crowd.vote("ann", pending))
+    return run
+
+
+async def progress_until(run: Run, holds: Callable[[RunProgress], bool]) -> RunProgress:
+    async with asyncio.timeout(30):
+        while not holds(progress := await run.query("progress", result_type=RunProgress)):
+            await asyncio.sleep(0.02)
+    return progress
+
+
+async def test_a_run_that_is_held_begins_nothing_until_it_is_resumed(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = Crowd(on)
+    run = await held_at_execution(on, crowd)
+    progress = await progress_until(
+        run, lambda p: any(s.name == "execution" and s.status is StepStatus.RUNNING for s in p.steps)
+    )
+    assert progress.paused == "by bob: the switch is not ready" and on.world.journal == []
+
+    resume = ResumeRunRequest(by="bob", reason="it is ready")
+    await run.signal("resume", crowd.signed(run, Deed.RESUME, resume))
+    assert (await run.result()).verified
+
+
+async def test_a_run_that_is_held_can_be_aborted(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = Crowd(on)
+    run = await held_at_execution(on, crowd)
+    await run.execute_update("abort", crowd.signed(run, Deed.ABORT, AbortRequest(by="bob", reason="late")))
+    assert (await run.result()).outcome is RunOutcome.UNTOUCHED
+    assert on.world.journal == []
+
+
+async def test_a_window_is_extended_by_who_may_start_and_by_nobody_else(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = Crowd(on)
+    run = await maintain(on, crowd)
+    before = (await asked(run)).window.closes_at
+    extend = ExtendRequest(by="eve", reason="more time", by_s=300)
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await run.execute_update("extend", crowd.signed(run, Deed.EXTEND, extend))
+    assert rule_of(caught.value) == "permission_missing"
+
+    extend = extend.model_copy(update={"by": "bob"})
+    await run.execute_update("extend", crowd.signed(run, Deed.EXTEND, extend))
+    progress = await progress_until(
+        run, lambda p: p.approval is not None and p.approval.window.closes_at != before
+    )
+    assert progress.approval is not None
+    assert progress.approval.window.closes_at - before == timedelta(seconds=300)
+    await run.terminate()
