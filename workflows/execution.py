@@ -80,7 +80,7 @@ class Execution:
         as `forgot` says that this log may not be all that the run has done: a reset set the workflow back.
         """
         while not forgot():
-            if held() and not is_committed(self._plan, self._log):
+            if held() and stop() is None and not is_committed(self._plan, self._log):
                 await workflow.wait_condition(lambda: not held() or stop() is not None or forgot())
                 continue
             match advance(self._plan, self._log, stop=stop()):
