@@ -362,9 +362,10 @@ class Run(Steered):
 
     async def _prove_initiator(self) -> None:
         """A person who starts a run proves it, where the policy asks for that; a dry run changes nothing."""
-        # What a schedule starts has nobody who could sign; it awaits people's approval all the same.
-        by_schedule = workflow.info().parent is not None
-        trusted = by_schedule or (not self._known.policy.approvals and not self.request.override)
+        parent, returns = workflow.info().parent, self.maintenance is not None and self.maintenance.returns
+        if parent is None and returns:
+            raise Ended(RunOutcome.REFUSED, "only a round trip may say that a run is its way back")
+        trusted = bool(returns) or (not self._known.policy.approvals and not self.request.override)
         if self.request.automatic or self.request.dry_run or trusted:
             return
         deed = Deed.OVERRIDE if self.request.override else Deed.START
@@ -373,6 +374,7 @@ class Run(Steered):
             Expected(deed=deed, cluster_id=self.request.cluster_id, digest=self.request.digest),
             claimed=self.request.initiated_by,
             used_by=self.takeover.run_id,
+            standing=parent is not None,
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)

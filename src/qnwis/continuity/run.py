@@ -46,6 +46,12 @@ class Maintenance(Model):
     """When the window begins; by default as soon as the plan is approved."""
     window_s: float | None = Field(default=None, gt=0)
     """How long the window is, from `not_before` or from the start of the run; without it there is no end."""
+    back_after_s: float | None = Field(default=None, ge=0)
+    """Of a round trip: how long after the switchover the way back begins; None for no way back."""
+    drill: bool = False
+    """On purpose, to see that it works; the record says so, and readiness asks how long ago it was."""
+    returns: str | None = None
+    """Set by a round trip on its way back: the run that this returns from, and with which it was approved."""
 
 
 class FailoverRequest(Model):
@@ -221,6 +227,31 @@ class RunResult(Model):
             and self.verification is not None
             and self.verification.passed
         )
+
+
+class RoundTripResult(Model):
+    """What became of maintenance there and back."""
+
+    cluster_id: str
+    drill: bool
+    there: RunResult | None
+    """None where another run held the cluster's lock."""
+    back: RunResult | None = None
+    """None where no way back was wanted, or nothing had moved."""
+
+    @property
+    def summary(self) -> str:
+        if self.there is None:
+            return f"skipped: a run holds the lock of {self.cluster_id}"
+        there = f"there: run {self.there.run_id} {self.there.outcome}: {self.there.reason}"
+        return there if self.back is None else f"{there}; back: run {self.back.run_id} {self.back.outcome}"
+
+    @property
+    def verified(self) -> bool:
+        """Both ways, and the service stands where it began; one way only where nothing was to come back."""
+        if self.there is None or not self.there.verified:
+            return False
+        return self.back is None or (self.back.verified and self.back.new_primary == self.there.old_primary)
 
 
 class RunArtefacts(Model):

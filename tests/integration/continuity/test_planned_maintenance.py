@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from temporalio.client import WorkflowUpdateFailedError
+from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.executor import OutcomeStatus
@@ -28,7 +29,10 @@ from qnwis.continuity.run import (
     StepStatus,
 )
 from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.proofs import last_drill_at
 from qnwis.runbook import load_runbook
+from qnwis.schedules import Timing, handle_of, listed, schedule_maintenance
+from qnwis.starting import start_round_trip
 from workflows.names import failover_id
 from workflows.planned_maintenance import PlannedMaintenance
 
@@ -43,9 +47,7 @@ SWITCHOVER = ["quiesce", "hand_over", "promote", "follow", "dns", "rejoin"]
 
 async def maintain(on: Stage, crowd: Crowd | None = None, **request: Any) -> Run:
     """Start planned maintenance, as a person would."""
-    for machine in on.world.machines.values():
-        machine.epoch = machine.held = 1  # as in a cluster that serves
-    asked_for = (crowd or Crowd(on)).request(**{"reason": "new kernel", **request})
+    asked_for = (crowd or serving(on)).request(**{"reason": "new kernel", **request})
     return await on.client.start_workflow(
         PlannedMaintenance.run,
         asked_for,
@@ -54,8 +56,11 @@ async def maintain(on: Stage, crowd: Crowd | None = None, **request: Any) -> Run
     )
 
 
-def states(on: Stage) -> dict[str, bool]:
-    return {name: machine.serves for name, machine in on.world.machines.items()}
+def serving(on: Stage) -> Crowd:
+    """People of a cluster that serves: its agents have granted an epoch."""
+    for machine in on.world.machines.values():
+        machine.epoch = machine.held = 1
+    return Crowd(on)
 
 
 async def test_the_service_moves_and_the_old_primary_is_a_standby(stage: Setting) -> None:
@@ -249,7 +254,7 @@ async def progress_until(run: Run, holds: Callable[[RunProgress], bool]) -> RunP
 
 async def test_a_run_that_is_held_begins_nothing_until_it_is_resumed(stage: Setting) -> None:
     on = await stage(approvals=True)
-    crowd = Crowd(on)
+    crowd = serving(on)
     run = await held_at_execution(on, crowd)
     progress = await progress_until(
         run, lambda p: any(s.name == "execution" and s.status is StepStatus.RUNNING for s in p.steps)
@@ -263,7 +268,7 @@ async def test_a_run_that_is_held_begins_nothing_until_it_is_resumed(stage: Sett
 
 async def test_a_run_that_is_held_can_be_aborted(stage: Setting) -> None:
     on = await stage(approvals=True)
-    crowd = Crowd(on)
+    crowd = serving(on)
     run = await held_at_execution(on, crowd)
     await run.execute_update("abort", crowd.signed(run, Deed.ABORT, AbortRequest(by="bob", reason="late")))
     assert (await run.result()).outcome is RunOutcome.UNTOUCHED
@@ -272,7 +277,7 @@ async def test_a_run_that_is_held_can_be_aborted(stage: Setting) -> None:
 
 async def test_a_window_is_extended_by_who_may_start_and_by_nobody_else(stage: Setting) -> None:
     on = await stage(approvals=True)
-    crowd = Crowd(on)
+    crowd = serving(on)
     run = await maintain(on, crowd)
     before = (await asked(run)).window.closes_at
     extend = ExtendRequest(by="eve", reason="more time", by_s=300)
@@ -288,3 +293,77 @@ async def test_a_window_is_extended_by_who_may_start_and_by_nobody_else(stage: S
     assert progress.approval is not None
     assert progress.approval.window.closes_at - before == timedelta(seconds=300)
     await run.terminate()
+
+
+# There and back, and by schedule
+
+
+async def test_a_drill_ends_where_it_began_and_is_approved_once(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = serving(on)
+    trip = await start_round_trip(
+        on.client,
+        crowd.request(maintenance=Maintenance(back_after_s=0.1, drill=True)),
+        on.settings.task_queue,
+    )
+    run = on.client.get_workflow_handle_for(PlannedMaintenance.run, failover_id(on.cluster_id))
+    async with asyncio.timeout(30):
+        while not await exists(run):
+            await asyncio.sleep(0.05)
+    await crowd.approve(run, "ann")
+
+    result = await trip.result()
+    assert result.verified, result.summary
+    assert on.world.writable() == ["node-1"] and on.world.writable_at_most == 1
+    assert result.back is not None and result.back.approval is None
+    records = await on.providers.audit.latest(10)
+    assert [record.operation for record in records] == ["drill_execute"] * 2
+    assert last_drill_at(records, on.cluster_id) == records[0].timestamp
+    assert last_drill_at(records[1:], on.cluster_id) is None, "one way is no drill"
+
+
+async def test_nobody_says_by_hand_that_a_run_is_a_way_back(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    serving(on)
+    result = await (await maintain(on, maintenance=Maintenance(returns="run-1"))).result()
+    assert result.outcome is RunOutcome.REFUSED and on.world.journal == []
+
+
+async def test_a_schedule_starts_maintenance_that_awaits_people(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = serving(on)
+    request = crowd.request(maintenance=Maintenance(window_s=600))
+    timing = Timing(cron="0 3 1 1 *", time_zone="Asia/Qatar", blackout=(date(2031, 1, 1),))
+    queue = on.settings.task_queue
+    made = await schedule_maintenance(on.client, "yearly", request, timing, queue)
+    with pytest.raises(Refused) as caught:
+        await schedule_maintenance(on.client, "yearly", request, timing, queue)
+    assert caught.value.refusal.rule == "schedule_exists"
+    (listed_one,) = await listed(on.client, on.cluster_id)
+    assert (listed_one.schedule_id, listed_one.paused) == (made, False)
+
+    schedule = handle_of(on.client, on.cluster_id, "yearly")
+    await schedule.trigger()
+    run = on.client.get_workflow_handle_for(PlannedMaintenance.run, failover_id(on.cluster_id))
+    async with asyncio.timeout(30):
+        while not await exists(run):
+            await asyncio.sleep(0.05)
+    await crowd.approve(run, "ann")
+    result = await run.result()
+    assert result.verified and result.initiator_roles == ("continuity_operator",)
+    await schedule.delete()
+
+
+async def test_a_schedule_in_a_time_zone_that_nobody_knows_is_refused(stage: Setting) -> None:
+    on = await stage()
+    timing = Timing(cron="0 3 * * SUN", time_zone="Europe/Atlantis")
+    with pytest.raises(Refused) as caught:
+        await schedule_maintenance(on.client, "x", Crowd(on).request(), timing)
+    assert caught.value.refusal.rule == "time_zone_unknown"
+
+
+async def exists(run: Run) -> bool:
+    try:
+        return (await run.describe()).status is not None
+    except RPCError:
+        return False
