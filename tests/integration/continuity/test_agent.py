@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
@@ -298,6 +299,21 @@ async def test_a_standby_that_promised_a_run_receives_no_more_until_the_run_give
         await standby.until(streaming=True, upstream=scene.primary.node_id)
     await scene.primary.until(writable=True)
     await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_a_receiver_that_hangs_holds_no_promise_up(scene: Scene) -> None:
+    ((receiver,),) = await scene.standby.sql("SELECT pid FROM pg_stat_wal_receiver")
+    os.kill(receiver, signal.SIGSTOP)
+
+    await scene.promised(scene.standby, scene.other)
+
+    assert not Path(f"/proc/{receiver}").exists()
+    assert not (await scene.standby.state()).streaming
+    withdrawal = Withdrawal(epoch=scene.epoch, run_id=f"run-{scene.epoch}")
+    for member in scene.cluster.members.values():
+        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=5)
+    await scene.standby.until(streaming=True, upstream=scene.primary.node_id)
+    await scene.primary.until(writable=True)
 
 
 async def test_a_standby_that_is_held_goes_on_after_a_while_though_its_agent_was_killed(scene: Scene) -> None:
