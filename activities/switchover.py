@@ -17,8 +17,11 @@ from qnwis.continuity.orders import (
     RejoinOrder,
     ResumeOrder,
 )
-from qnwis.continuity.plan import PrepareNodes, RejoinOldPrimary, ReleasePrimary
+from qnwis.continuity.plan import Plan, PrepareNodes, RejoinOldPrimary, ReleasePrimary
+from qnwis.continuity.policy import Policy
+from qnwis.continuity.switchover import steady_state_refusal
 from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
 
 from .effect import EffectRequest, carried_out, preview
@@ -41,6 +44,8 @@ class PrepareRequest(EffectRequest):
 
 class ReleaseRequest(EffectRequest):
     action: ReleasePrimary
+    plan: Plan
+    policy: Policy
 
 
 class RejoinRequest(EffectRequest):
@@ -88,6 +93,7 @@ class Switchover:
         effect = request.effect_id(action.action_id)
 
         async def released() -> Outcome:
+            await self._see_steady_state(request)
             state = await self._state(request, action.node_id)
             head = {"run_id": request.run_id, "epoch": state.epoch}
             quiet = QuiesceOrder(
@@ -134,6 +140,16 @@ class Switchover:
             )
 
         return await carried_out(action.action_id, released)
+
+    async def _see_steady_state(self, request: ReleaseRequest) -> None:
+        """Raises Refused for what would make the release dangerous now, before anything of it has begun."""
+        evidence = await collect_evidence(self._nodes, request.cluster)
+        seen = evidence.of(request.action.node_id).state
+        if seen is not None and (seen.quiesced or seen.handed_over):
+            return  # by an earlier attempt of this
+        refusal = steady_state_refusal(request.plan, request.cluster, request.policy, evidence)
+        if refusal is not None:
+            raise Refused(refusal)
 
     @activity.defn
     async def take_back(self, request: ReleaseRequest) -> Outcome:

@@ -210,7 +210,7 @@ class Execution:
         return FenceRequest(action=action, target=self._plan.failover_target_id, **self._world)
 
     def _release(self, action: ReleasePrimary) -> ReleaseRequest:
-        return ReleaseRequest(action=action, **self._world)
+        return ReleaseRequest(action=action, plan=self._plan, policy=self._policy, **self._world)
 
     def _promotion(self, action: PromoteTarget, *, again: bool) -> PromoteRequest:
         return PromoteRequest(

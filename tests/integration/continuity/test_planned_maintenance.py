@@ -122,6 +122,24 @@ async def test_what_fails_before_the_promotion_leaves_the_service_where_it_was(
     assert "1-lower-ttl" in undone
 
 
+async def test_a_world_that_changed_since_the_plan_stops_the_run_before_the_primary_is_touched(
+    stage: Setting,
+) -> None:
+    dns = {"zone": "lab.test", "name": "db", "ttl_s": 2, "servers": ["127.0.0.1:53"]}
+    on = await stage(cluster={"dns": dns})
+
+    def lose_the_target(effect: str) -> None:
+        if effect == "ttl":
+            on.world.machines["node-2"].on = False
+
+    on.world.before_effect = lose_the_target
+    result = await (await maintain(on)).result()
+
+    assert result.outcome is RunOutcome.ROLLED_BACK and "node-2" in result.reason
+    assert on.world.changes("quiesce") == [] and on.world.writable() == ["node-1"]
+    assert on.world.ttl_s == 2
+
+
 async def test_a_release_whose_end_is_not_known_is_taken_back(stage: Setting) -> None:
     on = await stage()
     on.world.fail_next("promise", *[Unreachable("no answer")] * 300)
