@@ -10,6 +10,7 @@ from qnwis.continuity.evidence import NodeState
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.orders import (
     FencingEvidenceType,
+    FollowOrder,
     HandOverOrder,
     PrepareOrder,
     QuiesceOrder,
@@ -17,7 +18,7 @@ from qnwis.continuity.orders import (
     RejoinOrder,
     ResumeOrder,
 )
-from qnwis.continuity.plan import Plan, PrepareNodes, RejoinOldPrimary, ReleasePrimary
+from qnwis.continuity.plan import Plan, PrepareNodes, RejoinOldPrimary, ReleasePrimary, RepointStandbys
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.switchover import steady_state_refusal
 from qnwis.providers.errors import Refused, Unreachable
@@ -159,6 +160,7 @@ class Switchover:
         async def undone() -> Outcome:
             await self._fencing.withdraw(request)
             receipt = await self._resume(request)
+            await self._follow_again(request)
             return Outcome(
                 action_id=action.action_id,
                 status=OutcomeStatus.UNDONE,
@@ -181,6 +183,29 @@ class Switchover:
         except Refused as refused:
             # Nothing that it refuses is final while nobody else was promoted.
             raise Unreachable(str(refused.refusal)) from refused
+
+    async def _follow_again(self, request: ReleaseRequest) -> None:
+        """Those who had begun to follow the target follow the primary again, without the detour."""
+        action, state = request.action, await self._state(request, request.action.node_id)
+        node_ids = [
+            node_id for a in request.plan.actions if isinstance(a, RepointStandbys) for node_id in a.node_ids
+        ]
+        await asyncio.gather(
+            *(
+                self._nodes.order(
+                    request.cluster.node(node_id),
+                    FollowOrder(
+                        effect_id=f"{request.effect_id(action.action_id)}/follow-again/{node_id}/{state.epoch}",
+                        run_id=request.run_id,
+                        epoch=state.epoch,
+                        upstream=action.node_id,
+                    ),
+                    timeout_s=STATE_WITHIN_S,
+                )
+                for node_id in node_ids
+            ),
+            return_exceptions=True,
+        )
 
     @activity.defn
     async def rejoin(self, request: RejoinRequest) -> Outcome:
