@@ -21,7 +21,7 @@ with workflow.unsafe.imports_passed_through():
         StepProgress,
         StepStatus,
     )
-    from qnwis.runbook import load_runbook
+    from qnwis.runbook import ManualStep, load_runbook
 
 MARKS = {
     StepStatus.PENDING: "☐",
@@ -67,6 +67,37 @@ class Progress:
         """Notifications that did not reach somebody, a sentence each."""
         self.plan_digest: str | None = None
         self.approval: PendingApproval | None = None
+        self.paused: str | None = None
+        """By whom and why the run is held."""
+        self._confirmed: dict[str, str] = {}
+        """Manual steps that are done, and who said so."""
+
+    def hold(self, paused: str | None) -> None:
+        """Show by whom the run is held; None when it goes on."""
+        self.paused = paused
+        self.refresh()
+
+    def awaited(self, step: str) -> tuple[ManualStep, ...]:
+        """What people have to confirm before this step."""
+        return tuple(
+            manual
+            for manual in self._runbook.manual_steps
+            if manual.before == step and manual.name not in self._confirmed
+        )
+
+    def confirm(self, name: str, by: str, reason: str) -> Refusal | None:
+        """Take a manual step as done; or why it is none."""
+        known = [manual.name for manual in self._runbook.manual_steps]
+        if name not in known:
+            return Refusal(
+                rule="no_such_manual_step",
+                message=f"The runbook has no manual step {name}",
+                values={"manual_steps": [*known]},
+                remedy=f"Name one of {', '.join(known)}." if known else "Nothing has to be confirmed.",
+            )
+        self._confirmed[name] = f"{by}: {reason}"
+        self.refresh()
+        return None
 
     @property
     def approval_workflow(self) -> str | None:
@@ -131,6 +162,8 @@ class Progress:
             outcomes=tuple(self.outcomes),
             plan_digest=self.plan_digest,
             approval=self.approval,
+            paused=self.paused,
+            awaits=tuple(manual.name for step in self._steps for manual in self.awaited(step)),
             undelivered=self.undelivered,
         )
 
@@ -158,6 +191,12 @@ class Progress:
             )
             if step.name == "execution":
                 lines += [f"    - {_line(outcome)}" for outcome in self.outcomes]
+        lines += [
+            f"- {'☑' if manual.name in self._confirmed else '☐'} by hand before {manual.before}:"
+            f" **{manual.name}**: {manual.text} {self._confirmed.get(manual.name, '')}"
+            for manual in self._runbook.manual_steps
+        ]
+        lines += [f"- ⏸ **held** {self.paused}"] if self.paused is not None else []
         lines += [f"- ⚠ {undelivered}" for undelivered in self.undelivered]
         running = next((s for s in self._steps.values() if s.status is StepStatus.RUNNING), None)
         if running is not None:

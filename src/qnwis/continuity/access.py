@@ -31,6 +31,8 @@ class Deed(StrEnum):
     RESUME = "resume"
     ABORT = "abort"
     SKIP = "skip"
+    EXTEND = "extend"
+    CONFIRM = "confirm"
     ACKNOWLEDGE = "acknowledge"
     OVERRIDE = "override"
     RECORD = "record"
@@ -42,6 +44,8 @@ PERMISSIONS: Mapping[Deed, str] = {
     Deed.RESUME: "continuity:trigger_manual_failover",
     Deed.ABORT: "continuity:trigger_manual_failover",
     Deed.SKIP: "continuity:trigger_manual_failover",
+    Deed.EXTEND: "continuity:trigger_manual_failover",
+    Deed.CONFIRM: "continuity:trigger_manual_failover",
     Deed.ACKNOWLEDGE: "continuity:trigger_manual_failover",
     Deed.OVERRIDE: "continuity:emergency_override",
 }
