@@ -30,10 +30,13 @@ TYPES = {  # apprise's words
 @cache
 def load() -> None:
     """Load apprise and its plugins: near a second of work, which commands that tell nobody need not do."""
-    _keep_quiet()
+    logger = logging.getLogger("apprise")
+    logger.disabled = True  # its import makes a logger anew, without the filter
     import apprise
 
     apprise.Apprise.instantiate("json://localhost")
+    _keep_quiet()
+    logger.disabled = False
 
 
 def load_beside() -> None:
@@ -70,6 +73,7 @@ def _send(url: str, notification: Notification, timeout_s: float) -> str | None:
     """Why it was not delivered; None if it was."""
     import apprise
 
+    _keep_quiet()
     _here.warnings = warnings = list[str]()
     try:
         service = apprise.Apprise.instantiate(url)
