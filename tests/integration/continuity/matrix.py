@@ -95,7 +95,11 @@ class Point:
 
     def is_at(self, other: Point) -> bool:
         """Whether it is the same place, in a run of whichever node: an action has one place in its plan."""
-        return (self.when, self.activity) == (other.when, other.activity)
+        return (self.when, self.activity, self._place) == (other.when, other.activity, other._place)
+
+    @property
+    def _place(self) -> str:
+        return self.action_id.partition("-")[0]
 
 
 @dataclass
