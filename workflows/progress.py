@@ -9,27 +9,15 @@ from datetime import datetime
 
 from temporalio import workflow
 
+from .checklist import asked, checklist, how_to_vote
+from .details import show_details
+
 with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.approvals import PendingApproval
-    from qnwis.continuity.executor import Outcome, OutcomeStatus
+    from qnwis.continuity.executor import Outcome
     from qnwis.continuity.refusal import Refusal
-    from qnwis.continuity.run import (
-        DRY_RUN_MARK,
-        RunKind,
-        RunOutcome,
-        RunProgress,
-        StepProgress,
-        StepStatus,
-    )
+    from qnwis.continuity.run import RunKind, RunOutcome, RunProgress, StepProgress, StepStatus
     from qnwis.runbook import load_runbook
-
-MARKS = {
-    StepStatus.PENDING: "☐",
-    StepStatus.RUNNING: "▶",
-    StepStatus.DONE: "☑",
-    StepStatus.FAILED: "☒",
-    StepStatus.SKIPPED: "–",
-}
 
 
 class Ended(Exception):
@@ -67,6 +55,7 @@ class Progress:
         """Notifications that did not reach somebody, a sentence each."""
         self.plan_digest: str | None = None
         self.approval: PendingApproval | None = None
+        self._ended: Ended | None = None
 
     @property
     def approval_workflow(self) -> str | None:
@@ -77,9 +66,16 @@ class Progress:
         """What waits for votes; None when nothing does any more."""
         self.approval = pending
         if pending is not None:
-            self.note("approval", _asked(pending))
-        else:
-            self.refresh()
+            self.note("approval", asked(pending))
+        self._remark_approval()
+
+    def refuse_vote(self, why: str) -> None:
+        """Show the newest vote that does not count, beside what people still have to vote on."""
+        self._remark_approval(f"a vote was refused: {why}")
+
+    def _remark_approval(self, *refused: str) -> None:
+        asked_for = how_to_vote(self.approval) if self.approval is not None else ()
+        self._update("approval", remarks=(*asked_for, *refused))
 
     @contextlib.asynccontextmanager
     async def step(self, name: str) -> AsyncIterator[None]:
@@ -99,8 +95,7 @@ class Progress:
 
     def note(self, name: str, note: str) -> None:
         """A sentence beside a step, for example why it ended as it did."""
-        self._steps[name] = self._steps[name].model_copy(update={"note": note})
-        self.refresh()
+        self._update(name, note=note)
 
     def say(self, note: str) -> None:
         """A sentence beside the step that runs."""
@@ -112,8 +107,9 @@ class Progress:
         self.undelivered = (*self.undelivered, undelivered)
         self.refresh()
 
-    def skip_rest(self) -> None:
-        """Mark the steps not reached as skipped, all but the audit, which always runs."""
+    def end(self, ended: Ended) -> None:
+        """Show how the run ends; the steps not reached are skipped, all but the audit, which always runs."""
+        self._ended = ended
         for step in list(self._steps.values()):
             if step.status is StepStatus.PENDING and step.name != "audit":
                 self._steps[step.name] = step.model_copy(update={"status": StepStatus.SKIPPED})
@@ -144,37 +140,19 @@ class Progress:
 
     def _set(self, name: str, status: StepStatus) -> None:
         elapsed_ms = None if status is StepStatus.RUNNING else self._elapsed_ms(name)
-        self._steps[name] = self._steps[name].model_copy(update={"status": status, "elapsed_ms": elapsed_ms})
+        self._update(name, status=status, elapsed_ms=elapsed_ms)
+
+    def _update(self, name: str, **fields: object) -> None:
+        self._steps[name] = self._steps[name].model_copy(update=fields)
         self.refresh()
 
     def refresh(self) -> None:
-        """The UI's "current details": the checklist, then the text of the step that runs."""
-        lines = [f"**{DRY_RUN_MARK}** every effect is previewed, none is made", ""] if self._dry_run else []
-        for step in self._steps.values():
-            elapsed = "" if step.elapsed_ms is None else f", took {step.elapsed_ms:.0f} ms"
-            note = f" — {step.note}" if step.note else ""
-            lines.append(
-                f"- {MARKS[step.status]} **{step.title}** (expected {step.expected_ms} ms{elapsed}){note}"
-            )
-            if step.name == "execution":
-                lines += [f"    - {_line(outcome)}" for outcome in self.outcomes]
-        lines += [f"- ⚠ {undelivered}" for undelivered in self.undelivered]
+        """Give the UI its "current details"."""
+        show_details(checklist(self.view(), self._below()))
+
+    def _below(self) -> str:
         running = next((s for s in self._steps.values() if s.status is StepStatus.RUNNING), None)
-        if running is not None:
-            lines += ["", f"### {running.title}", self._runbook.step(running.name).text]
-        workflow.set_current_details("\n".join(lines))
-
-
-def _line(outcome: Outcome) -> str:
-    mark = "☑" if outcome.status is OutcomeStatus.SUCCEEDED else outcome.status.value
-    return f"{mark} `{outcome.action_id}` {outcome.detail}"
-
-
-def _asked(pending: PendingApproval) -> str:
-    window = pending.window
-    votes = ", ".join(f"{vote.person} {'for' if vote.approve else 'against'}" for vote in window.votes)
-    return (
-        f"{window.approvals} of {window.workflow.required_approvers} approvals of {window.name}"
-        f"{f' ({votes})' if votes else ''} until {window.closes_at:%H:%M:%S} UTC;"
-        f" `{', '.join(pending.voters)}` may vote on `{window.digest}` of run `{pending.run_id}`"
-    )
+        ended = f"### {self._ended.outcome.value}\n{self._ended.reason}" if self._ended is not None else ""
+        if running is None:
+            return ended
+        return f"{ended}\n\n### {running.title}\n{self._runbook.step(running.name).text}"

@@ -103,7 +103,7 @@ class Run:
             await runbook
         except Ended as ended:
             self.ended = ended
-            self.progress.skip_rest()
+            self.progress.end(ended)
         async with self.progress.step("audit"):
             result = await self._audit()
         await self._tell(result)
@@ -387,7 +387,8 @@ class Run:
 
     @workflow.update(
         name="approve",
-        description="Agree to the plan that waits: {token}; `qnwis-continuity approve` makes it",
+        description="Agree to the plan that waits; answers how the vote counts, or the rule that refuses it."
+        " Input: what `qnwis-continuity approve CLUSTER --print` prints",
     )
     async def approve_plan(self, request: VoteRequest) -> Vote:
         return await self.approval.vote(request, approve=True)
@@ -397,7 +398,9 @@ class Run:
         self.approval.check_open(request)
 
     @workflow.update(
-        name="reject", description="Reject the plan that waits: {token}; `qnwis-continuity reject` makes it"
+        name="reject",
+        description="Say no to the plan that waits: the run ends, nothing is changed. Input: what"
+        " `qnwis-continuity reject CLUSTER --reason … --print` prints",
     )
     async def reject_plan(self, request: VoteRequest) -> Vote:
         return await self.approval.vote(request, approve=False)
@@ -406,11 +409,19 @@ class Run:
     def _may_reject(self, request: VoteRequest) -> None:
         self.approval.check_open(request)
 
-    @workflow.signal(name="approve", description="The same as the update, without an answer")
+    @workflow.signal(
+        name="approve",
+        description="Agree to the plan that waits; the checklist shows a vote that is refused, and why."
+        " Input: what `qnwis-continuity approve CLUSTER --print` prints",
+    )
     async def approve_unanswered(self, request: VoteRequest) -> None:
         await self._voted(request, approve=True)
 
-    @workflow.signal(name="reject", description="The same as the update, without an answer")
+    @workflow.signal(
+        name="reject",
+        description="Say no to the plan that waits: the run ends, nothing is changed. Input: what"
+        " `qnwis-continuity reject CLUSTER --reason … --print` prints",
+    )
     async def reject_unanswered(self, request: VoteRequest) -> None:
         await self._voted(request, approve=False)
 
@@ -419,7 +430,7 @@ class Run:
             self.approval.check_open(request)
             await self.approval.vote(request, approve=approve)
         except ApplicationError as error:
-            self.progress.note("approval", f"a vote was refused: {error.message}")
+            self.progress.refuse_vote(error.message)
 
     @workflow.update(description="Stop at the next safe place and undo what was begun: {by, reason, token}")
     async def abort(self, request: AbortRequest) -> str:
@@ -434,13 +445,19 @@ class Run:
         if refusal is not None:
             raise refused(refusal)
 
-    @workflow.signal(name="abort", description="The same as the update, without an answer")
+    @workflow.signal(
+        name="abort",
+        description="Stop at the next safe place and undo what was begun; the checklist shows a refusal:"
+        " {by, reason, token}. Request Cancellation does the same",
+    )
     async def abort_unanswered(self, request: AbortRequest) -> None:
         refusal = await self._abort(request)
         if refusal is not None:
             self.progress.note("execution", f"abort by {request.by} refused: {refusal}")
 
-    @workflow.signal(description="A failover needs the lock: a run that only waits ends (sent by guardians)")
+    @workflow.signal(
+        description="Sent by guardians, not by people: a failover needs the lock, a run that only waits ends"
+    )
     def give_way(self, reason: str) -> None:
         if self.execution is None:
             self.stop = self.stop or f"gave way to a failover: {reason}"
