@@ -13,7 +13,7 @@ from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.lease_messages import Membership, Promised, PromiseRequest, Withdrawal
 from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
 from qnwis.continuity.plan import FencePrimary
-from qnwis.continuity.promises import Gate, promotion_gate
+from qnwis.continuity.promises import Gate, lease_evidence, promotion_gate
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster, FencingHook, Node
 from qnwis.providers.errors import Refused, Unreachable
@@ -50,7 +50,8 @@ class Fencing:
             gate = await self.promised(request, request.target)
             switched = await self._switch_off(request, hook) if hook is not None else None
             await asyncio.sleep(gate.wait_s)
-            evidence = switched or lease_evidence(request, action.node_id, gate)
+            at = datetime.now(UTC)
+            evidence = switched or lease_evidence(gate, action.node_id, epoch=request.epoch, at=at)
             return Outcome(
                 action_id=action.action_id,
                 status=OutcomeStatus.FAILED if evidence is None else OutcomeStatus.SUCCEEDED,
@@ -168,24 +169,6 @@ class Fencing:
             at=datetime.now(UTC),
             changed=answer.changed,
         )
-
-
-def lease_evidence(request: EffectRequest, primary: str, gate: Gate) -> FencingEvidence | None:
-    """What the promises prove of the old primary; nothing where they speak of nobody or of another node."""
-    if gate.evidence is None or gate.holder != primary:
-        return None
-    how = {
-        FencingEvidenceType.RELEASED: "released its lease",
-        FencingEvidenceType.LEASE_EXPIRED: "can renew its lease no more, and that has run out",
-    }[gate.evidence]
-    return FencingEvidence(
-        type=gate.evidence,
-        holder=gate.holder,
-        epoch=request.epoch,
-        source=f"promises of {', '.join(gate.members)}",
-        detail=f"{gate.holder} {how}; waited {gate.wait_s:.2f} s",
-        at=datetime.now(UTC),
-    )
 
 
 def _no_evidence(request: FenceRequest, gate: Gate) -> str:

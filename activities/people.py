@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -27,6 +27,8 @@ class ProofRequest(Model):
     """Whom the request names."""
     used_by: str
     """What the token is for; the same when this is asked again."""
+    standing: bool = False
+    """Signed once for what a schedule starts again and again: neither its end nor its use counts."""
 
 
 class Proof(Model):
@@ -64,6 +66,8 @@ class People:
     def prove(self, asked: ProofRequest) -> Proof:
         """Who signed this token, if that is the person named and they may do it."""
         access, now = self._access(), datetime.now(UTC)
+        if asked.standing and asked.token is not None:
+            now = asked.token.claim.expires_at - timedelta(seconds=1)
         found = proved(asked.token, asked.expected, asked.claimed, access, now, verify)
         if isinstance(found, Refusal):
             return Proof(refusal=found)
@@ -71,6 +75,8 @@ class People:
             refusal = permitted(found, asked.expected.deed, access)
             if refusal is not None:
                 return Proof(refusal=refusal)
+        if asked.standing:
+            return Proof(person=found)
         assert asked.token is not None
         claim = asked.token.claim
         user = self._nonces.use(claim.person, claim.nonce, used_by=asked.used_by, until=claim.expires_at)

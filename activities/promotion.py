@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable
 from time import monotonic
+from typing import Any
 
 from temporalio import activity
 
@@ -43,6 +46,7 @@ class RepointRequest(EffectRequest):
 class Promotion:
     def __init__(self, nodes: Nodes) -> None:
         self._nodes = nodes
+        self._following: set[asyncio.Future[None]] = set()
 
     @activity.defn
     async def promote(self, request: PromoteRequest) -> Outcome:
@@ -63,6 +67,11 @@ class Promotion:
                     raise Unreachable(f"an order to {action.node_id} may be on its way, and now: {refusal}")
                 if refusal is not None:
                     raise Refused(refusal)
+            for following in self._ahead(request):
+                # Nobody waits for it: one that is silent must not hold the promotion up.
+                task = asyncio.ensure_future(following)
+                self._following.add(task)
+                task.add_done_callback(self._following.discard)
             receipt = await self._nodes.order(
                 request.cluster.node(action.node_id),
                 PromoteOrder(
@@ -82,6 +91,28 @@ class Promotion:
             )
 
         return await carried_out(action.action_id, order)
+
+    def _ahead(self, request: PromoteRequest) -> list[Awaitable[None]]:
+        """In a switchover the other standbys follow the target while it is promoted, so that its first writes
+        are confirmed at once. Whoever does not is seen by the action that follows."""
+        if request.at is None:
+            return []
+        planned = [a for a in request.plan.actions if isinstance(a, RepointStandbys)]
+        return [
+            self._follow_ahead(RepointRequest(action=action, **_world(request)), node_id)
+            for action in planned
+            for node_id in action.node_ids
+        ]
+
+    async def _follow_ahead(self, request: RepointRequest, node_id: str) -> None:
+        order = FollowOrder(
+            effect_id=f"{request.effect_id(request.action.action_id)}/{node_id}/ahead",
+            run_id=request.run_id,
+            epoch=request.epoch,
+            upstream=request.action.upstream,
+        )
+        with contextlib.suppress(Unreachable, Refused):
+            await self._nodes.order(request.cluster.node(node_id), order, timeout_s=FOLLOW_TIMEOUT_S)
 
     @activity.defn
     async def repoint(self, request: RepointRequest) -> Outcome:
@@ -147,6 +178,10 @@ class Promotion:
     async def preview_repoint(self, request: RepointRequest) -> Outcome:
         nodes = ", ".join(request.action.node_ids) or "no other standby"
         return preview(request.action.action_id, f"would let {nodes} follow {request.action.upstream}")
+
+
+def _world(request: EffectRequest) -> dict[str, Any]:
+    return {"run_id": request.run_id, "epoch": request.epoch, "cluster": request.cluster}
 
 
 def _has_begun(request: PromoteRequest, evidence: ClusterEvidence) -> bool:

@@ -19,7 +19,7 @@ from qnwis.providers.dns import Dns
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
-from qnwis.providers.proofs import Drills, past_of
+from qnwis.providers.proofs import past_of
 
 from .evidence import ClusterName
 
@@ -27,12 +27,11 @@ log = logging.getLogger(__name__)
 
 
 class ReadinessChecks:
-    def __init__(self, registry: Registry, nodes: Nodes, dns: Dns, audit: AuditStore, drills: Drills) -> None:
+    def __init__(self, registry: Registry, nodes: Nodes, dns: Dns, audit: AuditStore) -> None:
         self._registry = registry
         self._nodes = nodes
         self._dns = dns
         self._audit = audit
-        self._drills = drills
 
     @activity.defn(name="evaluate_readiness")
     async def evaluate(self, name: ClusterName) -> Readiness:
@@ -64,7 +63,7 @@ class ReadinessChecks:
 
     async def _past(self, cluster_id: str) -> Past | None:
         try:
-            return await past_of(cluster_id, self._audit, self._drills)
+            return await past_of(cluster_id, self._audit)
         except (Unreachable, Refused) as error:
             log.warning("readiness of %s: %s", cluster_id, error)
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 from temporalio import activity
 
@@ -10,6 +11,7 @@ from qnwis.continuity.evidence import NodeState
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.orders import (
     FencingEvidenceType,
+    FollowOrder,
     HandOverOrder,
     PrepareOrder,
     QuiesceOrder,
@@ -17,12 +19,16 @@ from qnwis.continuity.orders import (
     RejoinOrder,
     ResumeOrder,
 )
-from qnwis.continuity.plan import PrepareNodes, RejoinOldPrimary, ReleasePrimary
+from qnwis.continuity.plan import Plan, PrepareNodes, RejoinOldPrimary, ReleasePrimary, RepointStandbys
+from qnwis.continuity.policy import Policy
+from qnwis.continuity.promises import lease_evidence
+from qnwis.continuity.switchover import steady_state_refusal
 from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
 
 from .effect import EffectRequest, carried_out, preview
-from .fencing import Fencing, lease_evidence
+from .fencing import Fencing
 
 QUIET_S = 12.0
 """Beyond the time to drain: for so long a primary lets no writes in and waits to be handed over."""
@@ -41,6 +47,8 @@ class PrepareRequest(EffectRequest):
 
 class ReleaseRequest(EffectRequest):
     action: ReleasePrimary
+    plan: Plan
+    policy: Policy
 
 
 class RejoinRequest(EffectRequest):
@@ -88,6 +96,7 @@ class Switchover:
         effect = request.effect_id(action.action_id)
 
         async def released() -> Outcome:
+            await self._see_steady_state(request)
             state = await self._state(request, action.node_id)
             head = {"run_id": request.run_id, "epoch": state.epoch}
             quiet = QuiesceOrder(
@@ -110,7 +119,8 @@ class Switchover:
                     detail=str(refused.refusal),
                     facts={"rule": refused.refusal.rule},
                 )
-            evidence = lease_evidence(request, action.node_id, gate)
+            at = datetime.now(UTC)
+            evidence = lease_evidence(gate, action.node_id, epoch=request.epoch, at=at)
             token = handed_over.token
             if token is None or evidence is None or evidence.type is not FencingEvidenceType.RELEASED:
                 why = "no demotion token" if token is None else f"no release, but {evidence}"
@@ -135,6 +145,16 @@ class Switchover:
 
         return await carried_out(action.action_id, released)
 
+    async def _see_steady_state(self, request: ReleaseRequest) -> None:
+        """Raises Refused for what would make the release dangerous now, before anything of it has begun."""
+        evidence = await collect_evidence(self._nodes, request.cluster)
+        seen = evidence.of(request.action.node_id).state
+        if seen is not None and (seen.quiesced or seen.handed_over):
+            return  # by an earlier attempt of this
+        refusal = steady_state_refusal(request.plan, request.cluster, request.policy, evidence)
+        if refusal is not None:
+            raise Refused(refusal)
+
     @activity.defn
     async def take_back(self, request: ReleaseRequest) -> Outcome:
         """Compensation of `release`: the primary accepts writes again. Asked without limit."""
@@ -143,6 +163,7 @@ class Switchover:
         async def undone() -> Outcome:
             await self._fencing.withdraw(request)
             receipt = await self._resume(request)
+            await self._follow_again(request)
             return Outcome(
                 action_id=action.action_id,
                 status=OutcomeStatus.UNDONE,
@@ -165,6 +186,29 @@ class Switchover:
         except Refused as refused:
             # Nothing that it refuses is final while nobody else was promoted.
             raise Unreachable(str(refused.refusal)) from refused
+
+    async def _follow_again(self, request: ReleaseRequest) -> None:
+        """Those who had begun to follow the target follow the primary again, without the detour."""
+        action, state = request.action, await self._state(request, request.action.node_id)
+        node_ids = [
+            node_id for a in request.plan.actions if isinstance(a, RepointStandbys) for node_id in a.node_ids
+        ]
+        await asyncio.gather(
+            *(
+                self._nodes.order(
+                    request.cluster.node(node_id),
+                    FollowOrder(
+                        effect_id=f"{request.effect_id(action.action_id)}/follow-again/{node_id}/{state.epoch}",
+                        run_id=request.run_id,
+                        epoch=state.epoch,
+                        upstream=action.node_id,
+                    ),
+                    timeout_s=STATE_WITHIN_S,
+                )
+                for node_id in node_ids
+            ),
+            return_exceptions=True,
+        )
 
     @activity.defn
     async def rejoin(self, request: RejoinRequest) -> Outcome:

@@ -36,7 +36,6 @@ from qnwis.providers.fencing import Hook, PowerHook
 from qnwis.providers.nodes import HttpNodes, Nodes
 from qnwis.providers.nonces import Nonces, SqliteNonces
 from qnwis.providers.notifier import ChannelNotifier, Notifier
-from qnwis.providers.proofs import NoDrills
 from qnwis.providers.sent import SentStore
 from qnwis.transport import Transport
 from workflows.guardian import Guardian
@@ -44,11 +43,11 @@ from workflows.names import vantage_queue
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 from workflows.readiness import ReadinessCheck
-from workflows.scheduled_maintenance import ScheduledMaintenance
+from workflows.round_trip import RoundTrip
 
 from .settings import WorkerSettings
 
-WORKFLOWS = (PrimaryFailure, PlannedMaintenance, ScheduledMaintenance, Guardian, ReadinessCheck)
+WORKFLOWS = (PrimaryFailure, PlannedMaintenance, RoundTrip, Guardian, ReadinessCheck)
 
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
@@ -136,7 +135,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         Verification(p.nodes, p.dns).verify,
         Audit(p.audit).record,
         Notifications(p.notifier).notify,
-        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, NoDrills()).evaluate,
+        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit).evaluate,
     ]
 
 

@@ -36,11 +36,14 @@ with workflow.unsafe.imports_passed_through():
 Announce = Callable[[PendingApproval], None]
 
 
-async def prove(token: Token | None, expected: Expected, *, claimed: str, used_by: str) -> Person | Refusal:
-    """Who did it: the person who signed, if that is who is named and they may. A token serves one user."""
+async def prove(
+    token: Token | None, expected: Expected, *, claimed: str, used_by: str, standing: bool = False
+) -> Person | Refusal:
+    """Who did it: the person who signed, if that is who is named and they may. A token serves one purpose,
+    unless it is `standing`: what a schedule starts was signed when that was made."""
     proof = await workflow.execute_activity_method(
         People.prove,
-        ProofRequest(token=token, expected=expected, claimed=claimed, used_by=used_by),
+        ProofRequest(token=token, expected=expected, claimed=claimed, used_by=used_by, standing=standing),
         **options.read(f"who may {expected.deed}"),
     )
     return proof.person if proof.person is not None else proof.refused

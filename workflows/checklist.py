@@ -26,6 +26,7 @@ def checklist(progress: RunProgress, below: str) -> str:
         lines += [f"    - {remark}" for remark in step.remarks]
         if step.name == "execution":
             lines += [f"    - {_outcome(outcome)}" for outcome in progress.outcomes]
+    lines += [f"- ⏸ **held** {progress.paused}"] if progress.paused is not None else []
     lines += [f"- ⚠ {undelivered}" for undelivered in progress.undelivered]
     # The cluster's own name, so that the commands of the runbook's text are ready to paste.
     return "\n".join([*lines, "", below.replace("<cluster_id>", progress.cluster_id)])

@@ -33,6 +33,7 @@ with workflow.unsafe.imports_passed_through():
         Undo,
         abort_refusal,
         advance,
+        is_committed,
     )
     from qnwis.continuity.orders import DemotionToken
     from qnwis.continuity.plan import (
@@ -69,15 +70,19 @@ class Execution:
     async def drive(
         self,
         stop: Callable[[], str | None],
+        held: Callable[[], bool],
         shown: Callable[[], None],
         forgot: Callable[[], bool],
     ) -> Finish | VerifyService | None:
         """Go on until the plan is finished or its verification is due.
 
-        `stop` gives an abort's reason. None as soon as `forgot` says that this log may not be all that the
-        run has done: a reset set the workflow back.
+        `stop` gives an abort's reason; `held` says that a person wants no further action begun. None as soon
+        as `forgot` says that this log may not be all that the run has done: a reset set the workflow back.
         """
         while not forgot():
+            if held() and stop() is None and not is_committed(self._plan, self._log):
+                await workflow.wait_condition(lambda: not held() or stop() is not None or forgot())
+                continue
             match advance(self._plan, self._log, stop=stop()):
                 case Do(action=VerifyService() as verification):
                     return verification
@@ -205,7 +210,7 @@ class Execution:
         return FenceRequest(action=action, target=self._plan.failover_target_id, **self._world)
 
     def _release(self, action: ReleasePrimary) -> ReleaseRequest:
-        return ReleaseRequest(action=action, **self._world)
+        return ReleaseRequest(action=action, plan=self._plan, policy=self._policy, **self._world)
 
     def _promotion(self, action: PromoteTarget, *, again: bool) -> PromoteRequest:
         return PromoteRequest(

@@ -21,7 +21,6 @@ from .guardian_state import (
     GuardianState,
     GuardianView,
     PauseRequest,
-    PersonRequest,
     ResumeRequest,
 )
 from .names import CLUSTER, KIND, guardian_id
@@ -52,7 +51,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.run import Detection, FailoverRequest
-    from qnwis.continuity.tokens import Expected
+    from qnwis.continuity.tokens import Expected, PersonRequest
     from qnwis.continuity.topology import NodeStatus
 
 

@@ -14,24 +14,10 @@ with workflow.unsafe.imports_passed_through():
 
     from qnwis.continuity.detection import Verdict
     from qnwis.continuity.guardian_rules import PastRun, Pause
-    from qnwis.continuity.model import Identifier, Model, sha256_digest
+    from qnwis.continuity.model import Identifier, Model
     from qnwis.continuity.run import RunResult
-    from qnwis.continuity.tokens import Token
+    from qnwis.continuity.tokens import PersonRequest
     from qnwis.continuity.topology import NodeStatus
-
-
-class PersonRequest(Model):
-    """What a person asks of a guardian, and why."""
-
-    by: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
-    token: Token | None = None
-    """By which the person proves to be `by`; the CLI makes it."""
-
-    @property
-    def digest(self) -> str:
-        """What the token is signed for: everything but the token."""
-        return sha256_digest(self.model_dump(mode="json", exclude={"token"}))
 
 
 class PauseRequest(PersonRequest):

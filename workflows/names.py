@@ -19,6 +19,11 @@ def failover_id(cluster_id: str, *, dry_run: bool = False) -> str:
     return f"dry-run-failover-{cluster_id}" if dry_run else f"failover-{cluster_id}"
 
 
+def round_trip_id(cluster_id: str) -> str:
+    """Of maintenance there and back that a person starts; what a schedule starts has the time in its id."""
+    return f"round-trip-{cluster_id}"
+
+
 def guardian_id(cluster_id: str) -> str:
     return f"guardian-{cluster_id}"
 

@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.executor import Outcome
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.run import RunKind, RunOutcome, RunProgress, StepProgress, StepStatus
-    from qnwis.runbook import load_runbook
+    from qnwis.runbook import ManualStep, load_runbook
 
 
 class Ended(Exception):
@@ -56,6 +56,38 @@ class Progress:
         self.plan_digest: str | None = None
         self.approval: PendingApproval | None = None
         self._ended: Ended | None = None
+        self._answer = ""
+        self.paused: str | None = None
+        """By whom and why the run is held."""
+        self._confirmed: dict[str, str] = {}
+        """Manual steps that are done, and who said so."""
+
+    def hold(self, paused: str | None) -> None:
+        """Show by whom the run is held; None when it goes on."""
+        self.paused = paused
+        self.refresh()
+
+    def awaited(self, step: str) -> tuple[ManualStep, ...]:
+        """What people have to confirm before this step."""
+        return tuple(
+            manual
+            for manual in self._runbook.manual_steps
+            if manual.before == step and manual.name not in self._confirmed
+        )
+
+    def confirm(self, name: str, by: str, reason: str) -> Refusal | None:
+        """Take a manual step as done; or why it is none."""
+        known = [manual.name for manual in self._runbook.manual_steps]
+        if name not in known:
+            return Refusal(
+                rule="no_such_manual_step",
+                message=f"The runbook has no manual step {name}",
+                values={"manual_steps": [*known]},
+                remedy=f"Name one of {', '.join(known)}." if known else "Nothing has to be confirmed.",
+            )
+        self._confirmed[name] = f"{by}: {reason}"
+        self.refresh()
+        return None
 
     @property
     def approval_workflow(self) -> str | None:
@@ -67,20 +99,19 @@ class Progress:
         self.approval = pending
         if pending is not None:
             self.note("approval", asked(pending))
-        self._remark_approval()
+        else:
+            self.refresh()
 
-    def refuse_vote(self, why: str) -> None:
-        """Show the newest vote that does not count, beside what people still have to vote on."""
-        self._remark_approval(f"a vote was refused: {why}")
-
-    def _remark_approval(self, *refused: str) -> None:
-        asked_for = how_to_vote(self.approval) if self.approval is not None else ()
-        self._update("approval", remarks=(*asked_for, *refused))
+    def answer(self, said: str) -> None:
+        """Show what became of the newest signal, below the step that runs; nothing else makes way for it."""
+        self._answer = said
+        self.refresh()
 
     @contextlib.asynccontextmanager
     async def step(self, name: str) -> AsyncIterator[None]:
         """Run one step: announce its text, then mark it done, as `Ended` says, or failed."""
         self._began[name] = workflow.now()
+        self._answer = ""
         self._set(name, StepStatus.RUNNING)
         try:
             yield
@@ -123,17 +154,36 @@ class Progress:
             kind=self._runbook.kind,
             cluster_id=self._cluster_id,
             dry_run=self._dry_run,
-            steps=tuple(self._with_elapsed(step) for step in self._steps.values()),
+            steps=tuple(self._seen(step) for step in self._steps.values()),
             outcomes=tuple(self.outcomes),
             plan_digest=self.plan_digest,
             approval=self.approval,
+            paused=self.paused,
+            awaits=tuple(manual.name for step in self._steps for manual in self.awaited(step)),
             undelivered=self.undelivered,
         )
 
-    def _with_elapsed(self, step: StepProgress) -> StepProgress:
+    def _seen(self, step: StepProgress) -> StepProgress:
+        """The step with what is asked of people below it, and how long it runs."""
+        asked_for = (
+            how_to_vote(self.approval) if self.approval is not None and step.name == "approval" else ()
+        )
+        remarks = (*asked_for, *self._by_hand(step.name))
         if step.status is not StepStatus.RUNNING:
-            return step
-        return step.model_copy(update={"elapsed_ms": self._elapsed_ms(step.name)})
+            return step.model_copy(update={"remarks": remarks})
+        answer = (self._answer,) if self._answer else ()
+        return step.model_copy(
+            update={"remarks": (*remarks, *answer), "elapsed_ms": self._elapsed_ms(step.name)}
+        )
+
+    def _by_hand(self, step: str) -> tuple[str, ...]:
+        """The manual steps before this one, and who confirmed them."""
+        return tuple(
+            f"{'☑' if manual.name in self._confirmed else '☐'} before it, by hand: `{manual.name}`:"
+            f" {manual.text} {self._confirmed.get(manual.name, '')}".rstrip()
+            for manual in self._runbook.manual_steps
+            if manual.before == step
+        )
 
     def _elapsed_ms(self, name: str) -> float:
         return (workflow.now() - self._began[name]).total_seconds() * 1000

@@ -11,16 +11,16 @@ from collections.abc import Awaitable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 from . import options
 from .announcements import Announcements
-from .approval import Approval, prove, refused
+from .approval import Approval, prove
 from .execution import Execution
 from .lock import refuse_another_id
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME, failover_id, guardian_id
 from .progress import Ended, Progress
 from .results import result_of
+from .steered import Steered
 from .stopping import uninterrupted
 from .takeover import Takeover
 
@@ -31,7 +31,6 @@ with workflow.unsafe.imports_passed_through():
     from activities.verification import Verification, VerifyRequest
     from qnwis.config.registry import Registered
     from qnwis.continuity.access import Deed, Person
-    from qnwis.continuity.approvals import Vote, VoteRequest
     from qnwis.continuity.assessment import approval_needed, approval_workflow, material_change
     from qnwis.continuity.evidence import ClusterEvidence
     from qnwis.continuity.executor import REVERSIBLE, Finish, Outcome, OutcomeStatus, RunEnd
@@ -40,14 +39,12 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.policy import Policy
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.run import (
-        AbortRequest,
         Assessment,
         FailoverRequest,
         Maintenance,
         RunArtefacts,
         RunKind,
         RunOutcome,
-        RunProgress,
         RunResult,
         StepStatus,
     )
@@ -57,7 +54,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.verifier import VerificationReport
 
 
-class Run:
+class Run(Steered):
     """One run of a runbook, under its cluster's lock."""
 
     registered: Registered | None = None
@@ -79,7 +76,6 @@ class Run:
         self.maintenance = maintenance
         self.acting_since: datetime | None = None
         """When what changes the world began; until then people and windows take the time they take."""
-        self.stop: str | None = None
         self.takeover = Takeover(request)
         self.progress = Progress(kind, request.cluster_id, dry_run=request.dry_run)
         self.announcements = Announcements(request, self.progress)
@@ -172,6 +168,7 @@ class Run:
                 self.assessment.plan,
                 started_at=self.takeover.started_at,
                 now=workflow.now(),
+                extended_s=self.extended_s,
             )
         )
 
@@ -219,6 +216,7 @@ class Run:
 
     async def execute(self) -> None:
         """Drive the plan through the stepper."""
+        await self.manual_steps("execution")
         if self.approval.window is not None or self.maintenance is not None:
             self.acting_since = workflow.now()
         if self.assessment.plan is not None:
@@ -243,6 +241,7 @@ class Run:
                 )
             end = await self.execution.drive(
                 stop=lambda: self.stop or self.takeover.stop,
+                held=lambda: self.progress.paused is not None,
                 shown=self._show_outcomes,
                 forgot=lambda: self.takeover.forgot,
             )
@@ -363,9 +362,10 @@ class Run:
 
     async def _prove_initiator(self) -> None:
         """A person who starts a run proves it, where the policy asks for that; a dry run changes nothing."""
-        # What a schedule starts has nobody who could sign; it awaits people's approval all the same.
-        by_schedule = workflow.info().parent is not None
-        trusted = by_schedule or (not self._known.policy.approvals and not self.request.override)
+        parent, returns = workflow.info().parent, self.maintenance is not None and self.maintenance.returns
+        if parent is None and returns:
+            raise Ended(RunOutcome.REFUSED, "only a round trip may say that a run is its way back")
+        trusted = bool(returns) or (not self._known.policy.approvals and not self.request.override)
         if self.request.automatic or self.request.dry_run or trusted:
             return
         deed = Deed.OVERRIDE if self.request.override else Deed.START
@@ -374,109 +374,11 @@ class Run:
             Expected(deed=deed, cluster_id=self.request.cluster_id, digest=self.request.digest),
             claimed=self.request.initiated_by,
             used_by=self.takeover.run_id,
+            standing=parent is not None,
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)
         self.initiator = found
-
-    # Being spoken to
-
-    @workflow.query(name="progress", description="The runbook's steps and where this run stands")
-    def progress_view(self) -> RunProgress:
-        return self.progress.view()
-
-    @workflow.update(
-        name="approve",
-        description="Agree to the plan that waits; answers how the vote counts, or the rule that refuses it."
-        " Input: what `qnwis-continuity approve CLUSTER --print` prints",
-    )
-    async def approve_plan(self, request: VoteRequest) -> Vote:
-        return await self.approval.vote(request, approve=True)
-
-    @approve_plan.validator
-    def _may_approve(self, request: VoteRequest) -> None:
-        self.approval.check_open(request)
-
-    @workflow.update(
-        name="reject",
-        description="Say no to the plan that waits: the run ends, nothing is changed. Input: what"
-        " `qnwis-continuity reject CLUSTER --reason … --print` prints",
-    )
-    async def reject_plan(self, request: VoteRequest) -> Vote:
-        return await self.approval.vote(request, approve=False)
-
-    @reject_plan.validator
-    def _may_reject(self, request: VoteRequest) -> None:
-        self.approval.check_open(request)
-
-    @workflow.signal(
-        name="approve",
-        description="Agree to the plan that waits; the checklist shows a vote that is refused, and why."
-        " Input: what `qnwis-continuity approve CLUSTER --print` prints",
-    )
-    async def approve_unanswered(self, request: VoteRequest) -> None:
-        await self._voted(request, approve=True)
-
-    @workflow.signal(
-        name="reject",
-        description="Say no to the plan that waits: the run ends, nothing is changed. Input: what"
-        " `qnwis-continuity reject CLUSTER --reason … --print` prints",
-    )
-    async def reject_unanswered(self, request: VoteRequest) -> None:
-        await self._voted(request, approve=False)
-
-    async def _voted(self, request: VoteRequest, *, approve: bool) -> None:
-        try:
-            self.approval.check_open(request)
-            await self.approval.vote(request, approve=approve)
-        except ApplicationError as error:
-            self.progress.refuse_vote(error.message)
-
-    @workflow.update(description="Stop at the next safe place and undo what was begun: {by, reason, token}")
-    async def abort(self, request: AbortRequest) -> str:
-        refusal = await self._abort(request)
-        if refusal is not None:
-            raise refused(refusal)
-        return "the run stops at the next safe place, and undoes what it has begun"
-
-    @abort.validator
-    def refuse_abort(self, request: AbortRequest) -> None:
-        refusal = self.execution.abort_refusal() if self.execution is not None else None
-        if refusal is not None:
-            raise refused(refusal)
-
-    @workflow.signal(
-        name="abort",
-        description="Stop at the next safe place and undo what was begun; the checklist shows a refusal:"
-        " {by, reason, token}. Request Cancellation does the same",
-    )
-    async def abort_unanswered(self, request: AbortRequest) -> None:
-        refusal = await self._abort(request)
-        if refusal is not None:
-            self.progress.note("execution", f"abort by {request.by} refused: {refusal}")
-
-    @workflow.signal(
-        description="Sent by guardians, not by people: a failover needs the lock, a run that only waits ends"
-    )
-    def give_way(self, reason: str) -> None:
-        if self.execution is None:
-            self.stop = self.stop or f"gave way to a failover: {reason}"
-
-    async def _abort(self, request: AbortRequest) -> Refusal | None:
-        await workflow.wait_condition(lambda: self.registered is not None or self.ended is not None)
-        if self.registered is not None and self.registered.policy.approvals:
-            found = await prove(
-                request.token,
-                Expected(deed=Deed.ABORT, cluster_id=self.request.cluster_id, run_id=workflow.info().run_id),
-                claimed=request.by,
-                used_by=self.takeover.run_id,
-            )
-            if isinstance(found, Refusal):
-                return found
-        refusal = self.execution.abort_refusal() if self.execution is not None else None
-        if refusal is None:
-            self.stop = self.stop or f"aborted by {request.by}: {request.reason}"
-        return refusal
 
     async def _taken_over(self) -> bool:
         """Whether the run had begun before this execution. After a reset that is asked again."""

@@ -27,6 +27,16 @@ class FrontMatterStep(Model):
     expected_s: float
 
 
+class ManualStep(Model):
+    """What a person does by hand, and confirms, before a step begins."""
+
+    name: str
+    before: str
+    """The step that waits for it."""
+    text: str
+    """What is to be done, for people."""
+
+
 class FrontMatter(Model):
     """The YAML between the two `---` lines at the top of a runbook."""
 
@@ -35,6 +45,7 @@ class FrontMatter(Model):
     objective: str
     approval_workflow: str | None = None
     steps: tuple[FrontMatterStep, ...]
+    manual_steps: tuple[ManualStep, ...] = ()
 
 
 class Runbook(Model):
@@ -43,6 +54,7 @@ class Runbook(Model):
     objective: str
     approval_workflow: str | None
     steps: tuple[RunbookStep, ...]
+    manual_steps: tuple[ManualStep, ...] = ()
     text: str
     """The whole text below the front matter."""
 
@@ -60,6 +72,12 @@ def parse_runbook(source: str) -> Runbook:
     meta = FrontMatter.model_validate(yaml.safe_load(front))
     sections = dict(re.findall(r"^## \d+\. (.+?)\n(.*?)(?=^## |\Z)", body, flags=re.MULTILINE | re.DOTALL))
     steps = []
+    names = [step.name for step in meta.steps]
+    for manual in meta.manual_steps:
+        if manual.before not in names:
+            raise ValueError(
+                f"manual step {manual.name!r} is before {manual.before!r}; expected one of {names}"
+            )
     for step in meta.steps:
         if step.title not in sections:
             raise ValueError(
@@ -79,6 +97,7 @@ def parse_runbook(source: str) -> Runbook:
         objective=meta.objective,
         approval_workflow=meta.approval_workflow,
         steps=tuple(steps),
+        manual_steps=meta.manual_steps,
         text=body.strip(),
     )
 

@@ -26,7 +26,7 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import FailoverRequest
 from qnwis.providers.errors import Refused
 from workflows.names import RUNBOOKS_QUEUE
-from workflows.scheduled_maintenance import ScheduledMaintenance
+from workflows.round_trip import RoundTrip
 
 CATCH_UP = timedelta(minutes=1)
 """Maintenance that the server slept through by more than this is not made up for."""
@@ -57,7 +57,9 @@ def schedule_id(cluster_id: str, name: str) -> str:
     return f"maintenance-{cluster_id}-{name}"
 
 
-async def schedule_maintenance(client: Client, name: str, request: FailoverRequest, timing: Timing) -> str:
+async def schedule_maintenance(
+    client: Client, name: str, request: FailoverRequest, timing: Timing, task_queue: str = RUNBOOKS_QUEUE
+) -> str:
     """Make a schedule. Raises Refused for one that is there, and for a time zone or cron nobody knows."""
     if timing.time_zone not in zoneinfo.available_timezones():
         raise Refused(
@@ -66,10 +68,10 @@ async def schedule_maintenance(client: Client, name: str, request: FailoverReque
     made_id = schedule_id(request.cluster_id, name)
     schedule = Schedule(
         action=ScheduleActionStartWorkflow(
-            ScheduledMaintenance.run,
+            RoundTrip.run,
             request,
             id=made_id,
-            task_queue=RUNBOOKS_QUEUE,
+            task_queue=task_queue,
             static_summary=f"Maintenance of {request.cluster_id}: {request.reason}",
         ),
         spec=ScheduleSpec(

@@ -16,6 +16,7 @@ from qnwis.continuity.run import (
     DRY_RUN_MARK,
     AbortRequest,
     FailoverRequest,
+    RoundTripResult,
     RunKind,
     RunProgress,
     RunResult,
@@ -25,9 +26,10 @@ from qnwis.providers.errors import Refused
 from qnwis.runbook import load_runbook
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianState
-from workflows.names import RUNBOOKS_QUEUE, failover_id, guardian_id
+from workflows.names import RUNBOOKS_QUEUE, failover_id, guardian_id, round_trip_id
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
+from workflows.round_trip import RoundTrip
 
 RunHandle = WorkflowHandle[Any, RunResult]
 """Of a run of any runbook."""
@@ -41,6 +43,19 @@ async def start_failover(client: Client, request: FailoverRequest) -> RunHandle:
 async def start_maintenance(client: Client, request: FailoverRequest) -> RunHandle:
     """The same for planned maintenance."""
     return await _start(client, PlannedMaintenance.run, RunKind.PLANNED_MAINTENANCE, "Maintenance", request)
+
+
+async def start_round_trip(
+    client: Client, request: FailoverRequest, task_queue: str = RUNBOOKS_QUEUE
+) -> WorkflowHandle[RoundTrip, RoundTripResult]:
+    """Start maintenance there and back; what it starts holds the cluster's lock in turn."""
+    return await client.start_workflow(
+        RoundTrip.run,
+        request,
+        id=round_trip_id(request.cluster_id),
+        task_queue=task_queue,
+        static_summary=f"Maintenance of {request.cluster_id}, there and back: {request.reason}",
+    )
 
 
 async def _start(

@@ -155,7 +155,9 @@ class _Composer:
             self.add(back_s, "fast", link)
 
     def fill_disk(self, at_s: float) -> None:
-        disk = {"party": self.a_node(), "disk": self.rng.choice(("agent", "wal"))}
+        party, disk_of = self.a_node(), self.rng.choice(("agent", "wal"))
+        # A witness has no database that would write a log.
+        disk = {"party": party, "disk": "agent" if party.startswith("witness") else disk_of}
         self.add(at_s, "fill_disk", disk)
         if (back_s := self.again(at_s)) is not None:
             self.add(back_s, "free_disk", disk)

@@ -79,7 +79,7 @@ class Node:
         self.quiescing.over()
         self.handed_over.end()
 
-    async def hand_over(self) -> None:
+    async def give_up_for_good(self) -> None:
         """Give the lease up, after the database was stopped: what it wrote is another's to continue."""
         if self.give_up():
             self.leases.take_nothing_up()
@@ -151,7 +151,7 @@ async def demote(node: Node, order: DemoteOrder) -> Decision:
         postgres.keep_standby()
         postgres.set_upstream(None)
         await postgres.stop()
-        await node.hand_over()
+        await node.give_up_for_good()
         return Done(f"{node.node_id}: every process of the database is gone; it comes back only as a standby")
 
     return effect

@@ -8,6 +8,10 @@ A run that gives up lets it go on, and so does the end of the reservation.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from qnwis.continuity.membership import Peer
@@ -19,9 +23,12 @@ from .logs import log
 from .postgres import Postgres
 
 STOPPED_WITHIN_S = 0.5
+KILLED_AFTER_S = 0.25
+"""A receiver that hangs does not stop when it is told to. Without it the standby recovers anew, and says no
+position meanwhile."""
 POLL_S = 0.003
 
-_RECEIVERS = "SELECT count(*) AS receivers FROM pg_stat_wal_receiver"
+_RECEIVERS = "SELECT array_agg(pid) AS receivers FROM pg_stat_wal_receiver"
 
 
 class Receiving:
@@ -79,16 +86,26 @@ class Receiving:
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(self._reserve_s, self.go_on)
 
+    def _kill(self, receivers: Sequence[int]) -> None:
+        for pid in receivers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                log("receiver_killed", pid=pid)
+
     async def _until_stopped(self) -> Refusal | None:
         clock = asyncio.get_running_loop().time
-        deadline = clock() + STOPPED_WITHIN_S
+        began, killed = clock(), False
+        deadline = began + STOPPED_WITHIN_S
         while self._postgres.running and clock() < deadline:
             try:
                 row = await self._connection.row(_RECEIVERS, timeout_s=max(0.01, deadline - clock()))
             except DatabaseDownError:
                 return None  # it says no position either, so nothing is counted on
-            if row["receivers"] == 0:
+            if not row["receivers"]:
                 return None
+            if not killed and clock() - began > KILLED_AFTER_S:
+                killed = True
+                self._kill(row["receivers"])
             await asyncio.sleep(POLL_S)
         if not self._postgres.running:
             return None

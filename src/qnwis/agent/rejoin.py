@@ -59,7 +59,7 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
     async def effect() -> Done:
         node.postgres.keep_standby()
         await node.postgres.stop()
-        await node.hand_over()
+        await node.give_up_for_good()
         standby = node.postgres.initialised and (await read_control(node.postgres)).was_standby
         if standby and not interrupted and await _comes_back(node, upstream, theirs):
             return Done(f"{node.node_id} was a standby and streams from {upstream.node_id}")

@@ -35,10 +35,15 @@ def abort(
 
     async def ask() -> str:
         client, who = await connect(address), me(key, by)
+        request = AbortRequest(by=who.name, reason=reason)
         token = who.token(
-            Deed.ABORT, cluster_id=cluster_id, run_id=await running(client, cluster_id), reason=reason
+            Deed.ABORT,
+            cluster_id=cluster_id,
+            run_id=await running(client, cluster_id),
+            digest=request.digest,
+            reason=reason,
         )
-        return await abort_failover(client, cluster_id, AbortRequest(by=who.name, reason=reason, token=token))
+        return await abort_failover(client, cluster_id, request.model_copy(update={"token": token}))
 
     with clear_errors(as_json=as_json):
         try:

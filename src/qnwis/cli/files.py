@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from qnwis.config.problem import ConfigError, Problem
+from qnwis.continuity.break_glass import BreakGlass
 from qnwis.continuity.plan import Plan, PlanFile
 
 
@@ -29,12 +30,32 @@ def read_plan(path: Path) -> Plan:
     return file.plan
 
 
-def write_output(path: Path, value: BaseModel) -> None:
-    """Write a command's result as JSON. Raises ConfigError when the file cannot be written."""
+def read_break_glass(path: Path) -> BreakGlass:
+    """The steps that `break-glass plan --output` wrote as JSON. Raises ConfigError; edited ones are one."""
+    expected = "a file written by `break-glass plan --output`"
     try:
-        path.write_text(value.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        paper = BreakGlass.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _bad(path, "", str(error.strerror), expected) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _bad(path, ".".join(map(str, first["loc"])), first["msg"], expected) from error
+    if paper.digest != paper.plan.digest:
+        raise _bad(path, "digest", paper.digest, f"{paper.plan.digest}, the digest of the plan beside it")
+    return paper
+
+
+def write_text(path: Path, text: str) -> None:
+    """Raises ConfigError when the file cannot be written."""
+    try:
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise _bad(path, "", str(error.strerror), "a file that can be written") from error
+
+
+def write_output(path: Path, value: BaseModel) -> None:
+    """Write a command's result as JSON. Raises ConfigError when the file cannot be written."""
+    write_text(path, value.model_dump_json(indent=2) + "\n")
 
 
 def _bad(path: Path, field: str, value: str, expected: str) -> ConfigError:

@@ -11,6 +11,7 @@ from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
+from qnwis.continuity.tokens import PersonRequest
 from qnwis.starting import raise_refusal, start_guardian
 from qnwis.temporal import connect
 from workflows.guardian import Guardian
@@ -18,7 +19,6 @@ from workflows.guardian_state import (
     AcknowledgeRequest,
     GuardianView,
     PauseRequest,
-    PersonRequest,
     ResumeRequest,
 )
 from workflows.names import guardian_id

@@ -14,9 +14,9 @@ from rich.table import Table
 from temporalio.client import ScheduleHandle
 from temporalio.service import RPCError
 
-from qnwis.continuity.run import FailoverRequest, Maintenance, RunResult
+from qnwis.continuity.run import FailoverRequest, Maintenance, RoundTripResult, RunResult
 from qnwis.schedules import ListedSchedule, Timing, handle_of, listed, schedule_maintenance
-from qnwis.starting import start_maintenance
+from qnwis.starting import start_maintenance, start_round_trip
 from qnwis.temporal import connect
 
 from .execute import show_result, signed_start
@@ -31,6 +31,7 @@ ClusterId = Annotated[str, typer.Argument(help="cluster_id of a registered clust
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit record.")]
 Target = Annotated[str, typer.Option(help="node_id that takes over; by default the best standby.")]
 Window = Annotated[str, typer.Option(help="How long the window is, for example 30m; by default without end.")]
+BackAfter = Annotated[str, typer.Option(help="Go back so long after the switchover, for example 30m.")]
 Name = Annotated[str, typer.Option(help="Tells the cluster's schedules apart.")]
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600}
@@ -88,6 +89,44 @@ def run(
 
 
 @app.command()
+def drill(
+    cluster_id: ClusterId,
+    reason: Reason = "drill",
+    target: Target = "",
+    back_after: BackAfter = "30s",
+    by: By = "",
+    key: KeyFile = None,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move the service on purpose, and back; done only when it stands where it began."""
+    seconds = _seconds(back_after)
+    who = me(key, by)
+    request = FailoverRequest(
+        cluster_id=cluster_id,
+        initiated_by=who.name,
+        reason=reason,
+        maintenance=Maintenance(target_node_id=target or None, back_after_s=seconds or 0, drill=True),
+    )
+
+    async def carry_out() -> RoundTripResult:
+        handle = await start_round_trip(await connect(address), signed_start(request, who))
+        if not as_json:
+            out.print(
+                f"{handle.id} begins; approve it with: qnwis-continuity approve {cluster_id}", markup=False
+            )
+        return await handle.result()
+
+    with clear_errors(as_json=as_json):
+        result = asyncio.run(carry_out())
+    if as_json:
+        print_json(result)
+    else:
+        out.print(result.summary, markup=False, style="bold green" if result.verified else "bold red")
+    raise typer.Exit(Exit.OK if result.verified else Exit.NOT_DONE)
+
+
+@app.command()
 def schedule(
     cluster_id: ClusterId,
     cron: Annotated[str, typer.Option(help="When, five fields as in crontab: '0 3 * * SUN'.")],
@@ -101,6 +140,8 @@ def schedule(
         list[str] | None, typer.Option(help="A day on which nothing starts, YYYY-MM-DD; may repeat.")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Only the next time.")] = False,
+    back_after: BackAfter = "",
+    is_drill: Annotated[bool, typer.Option("--drill", help="It is a drill; needs --back-after.")] = False,
     by: By = "",
     key: KeyFile = None,
     address: Address = None,
@@ -112,8 +153,15 @@ def schedule(
         cluster_id=cluster_id,
         initiated_by=who.name,
         reason=reason,
-        maintenance=Maintenance(target_node_id=target or None, window_s=_seconds(window)),
+        maintenance=Maintenance(
+            target_node_id=target or None,
+            window_s=_seconds(window),
+            back_after_s=_seconds(back_after),
+            drill=is_drill,
+        ),
     )
+    if is_drill and not back_after:
+        fail(Exit.USAGE, "--drill: expected --back-after too, because a drill ends where it began")
     try:
         days = tuple(date.fromisoformat(day) for day in blackout or [])
     except ValueError as error:
@@ -121,7 +169,7 @@ def schedule(
     timing = Timing(cron=cron, time_zone=time_zone, jitter_s=_seconds(jitter) or 0, blackout=days, once=once)
 
     async def make() -> str:
-        return await schedule_maintenance(await connect(address), name, request, timing)
+        return await schedule_maintenance(await connect(address), name, signed_start(request, who), timing)
 
     with clear_errors(as_json=as_json):
         made = asyncio.run(make())

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from . import audit, guardian, lab, maintenance, member, notify, people, readiness
+from . import audit, break_glass, guardian, lab, maintenance, member, notify, people, readiness
 from .approving import approve, reject
 from .ending import abort, finish
 from .execute import execute
@@ -46,6 +46,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(audit.app, name="audit")
+app.add_typer(break_glass.app, name="break-glass")
 app.add_typer(guardian.app, name="guardian")
 app.add_typer(maintenance.app, name="maintenance")
 app.add_typer(member.app, name="member")

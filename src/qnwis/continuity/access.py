@@ -31,8 +31,11 @@ class Deed(StrEnum):
     RESUME = "resume"
     ABORT = "abort"
     SKIP = "skip"
+    EXTEND = "extend"
+    CONFIRM = "confirm"
     ACKNOWLEDGE = "acknowledge"
     OVERRIDE = "override"
+    RECORD = "record"
 
 
 PERMISSIONS: Mapping[Deed, str] = {
@@ -41,10 +44,13 @@ PERMISSIONS: Mapping[Deed, str] = {
     Deed.RESUME: "continuity:trigger_manual_failover",
     Deed.ABORT: "continuity:trigger_manual_failover",
     Deed.SKIP: "continuity:trigger_manual_failover",
+    Deed.EXTEND: "continuity:trigger_manual_failover",
+    Deed.CONFIRM: "continuity:trigger_manual_failover",
     Deed.ACKNOWLEDGE: "continuity:trigger_manual_failover",
     Deed.OVERRIDE: "continuity:emergency_override",
 }
-"""What a deed needs. A vote needs none: the approval workflow names the roles that may cast it."""
+"""What a deed needs. A vote needs none: the approval workflow names the roles that may cast it.
+Nor does the record of what was done without a control plane: it happened, whoever did it."""
 
 
 class Role(Model):

@@ -64,6 +64,8 @@ def approval_needed(request: FailoverRequest, policy: Policy) -> tuple[bool, str
         return False, "not asked for: a dry run changes nothing"
     if request.continues is not None:
         return False, "not asked for: the run had begun, and is brought to an end"
+    if request.maintenance is not None and request.maintenance.returns is not None:
+        return False, f"not asked for: agreed to with run {request.maintenance.returns}"
     if request.automatic and policy.strategy is not Strategy.MANUAL:
         return False, f"not asked for: strategy {policy.strategy}"
     if request.automatic:

@@ -32,6 +32,7 @@ Check = Callable[[bytes, bytes], bool]
 NO_RECORD = "sha256:" + "0" * 64
 """`previous_hash` of the first record."""
 
+DRILL = "drill"
 UNAUTHENTICATED = "unauthenticated"
 """Role of a person whose name was given and not proved; a record must not claim more."""
 
@@ -118,7 +119,7 @@ def draft_of(artefacts: RunArtefacts) -> AuditDraft:
     executed = [o for o in result.outcomes if o.status is OutcomeStatus.SUCCEEDED]
     return AuditDraft(
         timestamp=result.ended_at,
-        operation="failover_dry_run" if request.dry_run else "failover_execute",
+        operation=_operation(request),
         cluster_id=request.cluster_id,
         initiated_by=request.initiated_by,
         role=_role(request, result),
@@ -133,6 +134,13 @@ def draft_of(artefacts: RunArtefacts) -> AuditDraft:
         ),
         run_id=result.run_id,
     )
+
+
+def _operation(request: FailoverRequest) -> str:
+    what = "failover" if request.maintenance is None else "maintenance"
+    if request.maintenance is not None and request.maintenance.drill:
+        what = DRILL
+    return f"{what}_dry_run" if request.dry_run else f"{what}_execute"
 
 
 def _role(request: FailoverRequest, result: RunResult) -> str:

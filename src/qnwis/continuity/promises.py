@@ -9,13 +9,14 @@ granted nobody else since.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from pydantic import JsonValue
 
 from .lease_messages import LeaseTerms, Membership, Promised, PromiseRequest
 from .leases import Holder, seek
 from .model import Model
-from .orders import FencingEvidenceType
+from .orders import FencingEvidence, FencingEvidenceType
 from .refusal import Refusal
 
 
@@ -68,6 +69,25 @@ def promotion_gate(
         holder=last.holder if last else None,
         evidence=expired_or_released[last.released] if last else None,
         wait_s=waits_s[membership.majority - 1],
+    )
+
+
+def lease_evidence(gate: Gate, primary: str, *, epoch: int, at: datetime) -> FencingEvidence | None:
+    """What the promises prove of the old primary, once the gate's wait is over; nothing where they speak of
+    nobody or of another node."""
+    if gate.evidence is None or gate.holder != primary:
+        return None
+    how = {
+        FencingEvidenceType.RELEASED: "released its lease",
+        FencingEvidenceType.LEASE_EXPIRED: "can renew its lease no more, and that has run out",
+    }[gate.evidence]
+    return FencingEvidence(
+        type=gate.evidence,
+        holder=gate.holder,
+        epoch=epoch,
+        source=f"promises of {', '.join(gate.members)}",
+        detail=f"{gate.holder} {how}; waited {gate.wait_s:.2f} s",
+        at=at,
     )
 
 

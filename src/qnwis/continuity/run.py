@@ -15,7 +15,7 @@ from .orders import FencingEvidence
 from .plan import Plan
 from .refusal import Refusal
 from .targets import Candidate
-from .tokens import Token
+from .tokens import PersonRequest, Token
 from .verifier import VerificationReport
 
 DRY_RUN_MARK = "[DRY-RUN]"
@@ -46,6 +46,12 @@ class Maintenance(Model):
     """When the window begins; by default as soon as the plan is approved."""
     window_s: float | None = Field(default=None, gt=0)
     """How long the window is, from `not_before` or from the start of the run; without it there is no end."""
+    back_after_s: float | None = Field(default=None, ge=0)
+    """Of a round trip: how long after the switchover the way back begins; None for no way back."""
+    drill: bool = False
+    """On purpose, to see that it works; the record says so, and readiness asks how long ago it was."""
+    returns: str | None = None
+    """Set by a round trip on its way back: the run that this returns from, and with which it was approved."""
 
 
 class FailoverRequest(Model):
@@ -82,13 +88,29 @@ class FailoverRequest(Model):
         return sha256_digest(self.model_dump(mode="json", exclude={"token"}))
 
 
-class AbortRequest(Model):
+class AbortRequest(PersonRequest):
     """Stop a run at the next safe place and undo what it has begun."""
 
-    by: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
-    token: Token | None = None
-    """By which a person proves to be `by`; `qnwis-continuity abort` makes it."""
+
+class PauseRunRequest(PersonRequest):
+    """Hold a run before its next action. Nothing that goes on is cut off, and past return nothing is held."""
+
+
+class ResumeRunRequest(PersonRequest):
+    """Let a run that is held go on."""
+
+
+class ExtendRequest(PersonRequest):
+    """Give the window that is open more time: the one for votes, else the one for maintenance."""
+
+    by_s: float = Field(gt=0, le=24 * 3600)
+
+
+class ConfirmRequest(PersonRequest):
+    """Say that something a person had to do by hand is done."""
+
+    manual_step: str
+    """Its name, as the runbook declares it."""
 
 
 class Assessment(Model):
@@ -150,6 +172,10 @@ class RunProgress(Model):
     plan_digest: str | None = None
     approval: PendingApproval | None = None
     """What waits for people's votes now."""
+    paused: str | None = None
+    """By whom and why the run is held."""
+    awaits: tuple[str, ...] = ()
+    """Manual steps that a person has to confirm before the run goes on."""
     undelivered: tuple[str, ...] = ()
     """Notifications that did not reach somebody, a sentence each."""
 
@@ -204,6 +230,31 @@ class RunResult(Model):
             and self.verification is not None
             and self.verification.passed
         )
+
+
+class RoundTripResult(Model):
+    """What became of maintenance there and back."""
+
+    cluster_id: str
+    drill: bool
+    there: RunResult | None
+    """None where another run held the cluster's lock."""
+    back: RunResult | None = None
+    """None where no way back was wanted, or nothing had moved."""
+
+    @property
+    def summary(self) -> str:
+        if self.there is None:
+            return f"skipped: a run holds the lock of {self.cluster_id}"
+        there = f"there: run {self.there.run_id} {self.there.outcome}: {self.there.reason}"
+        return there if self.back is None else f"{there}; back: run {self.back.run_id} {self.back.outcome}"
+
+    @property
+    def verified(self) -> bool:
+        """Both ways, and the service stands where it began; one way only where nothing was to come back."""
+        if self.there is None or not self.there.verified:
+            return False
+        return self.back is None or (self.back.verified and self.back.new_primary == self.there.old_primary)
 
 
 class RunArtefacts(Model):

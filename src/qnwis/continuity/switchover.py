@@ -62,6 +62,7 @@ def make_switchover(
         or _quorum_holds(policy, quorum.has_quorum, quorum.voting_nodes, quorum.quorum_size)
         or _target_is_suitable(target, candidates, maintenance)
         or _target_streams(view, target)
+        or _standbys_answer(view)
     )
     plan = None
     if refusal is None and target is not None:
@@ -90,12 +91,13 @@ def make_switchover(
 
 
 def window_refusal(
-    maintenance: Maintenance, plan: Plan, *, started_at: datetime, now: datetime
+    maintenance: Maintenance, plan: Plan, *, started_at: datetime, now: datetime, extended_s: float = 0.0
 ) -> Refusal | None:
     """Why what is dangerous does not begin now: it would not end within the window."""
     if maintenance.window_s is None:
         return None
-    ends_at = window_begins_at(maintenance, started_at) + timedelta(seconds=maintenance.window_s)
+    length = timedelta(seconds=maintenance.window_s + extended_s)
+    ends_at = window_begins_at(maintenance, started_at) + length
     needed = timedelta(milliseconds=plan.estimated_total_ms)
     if now + needed <= ends_at:
         return None
@@ -168,6 +170,44 @@ def _target_streams(view: Survey, target: Candidate | None) -> Refusal | None:
         message=f"{target.node_id} does not stream from {view.primary.node_id}",
         values={"target": target.node_id, "upstream": None if state is None else state.upstream},
         remedy="Let it follow the primary, or choose another target.",
+    )
+
+
+def _standbys_answer(view: Survey) -> Refusal | None:
+    """A primary that stops waits for each standby that is connected, for seconds if one hangs."""
+    state = view.primary.state
+    connected = {standby.application_name for standby in state.standbys} if state is not None else set()
+    hanging = [
+        node.node_id
+        for node in view.standbys
+        if node.node_id in connected
+        and ((seen := view.seen[node.node_id].state) is None or not seen.database_up)
+    ]
+    if not hanging:
+        return None
+    return Refusal(
+        rule="standby_hangs",
+        message=f"{', '.join(hanging)} is connected to {view.primary.node_id} and does not answer: the"
+        " primary would wait for it before it stops",
+        values={"standbys": [*hanging]},
+        remedy="Bring it back, or stop it, before the primary is moved on purpose.",
+    )
+
+
+def steady_state_refusal(
+    plan: Plan, cluster: Cluster, policy: Policy, evidence: ClusterEvidence
+) -> Refusal | None:
+    """What has changed since the plan was made and would make it dangerous to begin; asked before the
+    primary is touched."""
+    same_target = Maintenance(target_node_id=plan.failover_target_id)
+    again = make_switchover(cluster, policy, evidence, same_target, trigger_reason=plan.trigger_reason)
+    if again.refusal is not None or again.primary_node_id == plan.primary_node_id:
+        return again.refusal
+    return Refusal(
+        rule="primary_moved",
+        message=f"The plan is to move {plan.primary_node_id}'s service, and {again.primary_node_id} serves.",
+        values={"planned": plan.primary_node_id, "serves": again.primary_node_id},
+        remedy="Plan again.",
     )
 
 

@@ -16,7 +16,7 @@ from datetime import datetime
 from pydantic import AwareDatetime, Field
 
 from .access import Access, Deed, Person
-from .model import Identifier, Model, canonical_json
+from .model import Identifier, Model, canonical_json, sha256_digest
 from .refusal import Refusal
 
 LONGEST_S = 3600.0
@@ -49,6 +49,20 @@ class Token(Model):
     claim: Claim
     signature: str
     """Ed25519 over the claim's message, base64."""
+
+
+class PersonRequest(Model):
+    """What a person asks of a run or a guardian, and why."""
+
+    by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+    token: Token | None = None
+    """By which the person proves to be `by`; the CLI makes it."""
+
+    @property
+    def digest(self) -> str:
+        """What the token is signed for: everything but the token."""
+        return sha256_digest(self.model_dump(mode="json", exclude={"token"}))
 
 
 class Expected(Model):

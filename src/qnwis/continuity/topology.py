@@ -5,6 +5,7 @@ Source: specification, "Cluster Topology Configuration". Fields beyond the speci
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -61,6 +62,20 @@ class DnsService(Model):
     """`host:port` of every authoritative server; the first takes the updates, all are read back."""
     tsig_key_file: str | None = None
     """A BIND-style key file on the worker's machine."""
+
+    @field_validator("servers")
+    @classmethod
+    def _names_places(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
+        for server in servers:
+            if host_and_port(server) is None:
+                raise ValueError(f"expected host:port, found {server!r}")
+        return servers
+
+
+def host_and_port(server: str) -> tuple[str, int] | None:
+    """Of a DNS server: `host:port`, `host` (port 53), or `[v6]:port`; None for anything else."""
+    found = re.fullmatch(r"\[([^\]]+)\](?::(\d+))?|([^:]+)(?::(\d+))?", server)
+    return None if found is None else (found[1] or found[3], int(found[2] or found[4] or 53))
 
 
 class FencingHook(Model):

@@ -30,6 +30,7 @@ TYPES = {  # apprise's words
 @cache
 def load() -> None:
     """Load apprise and its plugins: near a second of work, which commands that tell nobody need not do."""
+    _keep_quiet()
     import apprise
 
     apprise.Apprise.instantiate("json://localhost")
@@ -69,7 +70,6 @@ def _send(url: str, notification: Notification, timeout_s: float) -> str | None:
     """Why it was not delivered; None if it was."""
     import apprise
 
-    _keep_quiet()
     _here.warnings = warnings = list[str]()
     try:
         service = apprise.Apprise.instantiate(url)

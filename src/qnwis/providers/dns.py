@@ -27,7 +27,7 @@ from dns.rdtypes.ANY.SOA import SOA
 from qnwis.continuity.model import Model
 from qnwis.continuity.readiness_facts import UpdateAnswer
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.topology import DnsService
+from qnwis.continuity.topology import DnsService, host_and_port
 
 from .errors import Refused, Unreachable
 
@@ -195,7 +195,9 @@ class Rfc2136Dns:
     async def _exchange(self, message: dns.message.Message, server: str) -> dns.message.Message:
         """Ask by UDP, twice; by TCP when the answer is cut short. Raises Unreachable, or Refused for a
         signature that the server does not take."""
-        host, port = _host_and_port(server)
+        if (place := host_and_port(server)) is None:
+            raise Unreachable(f"DNS server {server!r}: expected host:port")
+        host, port = place
         try:
             address = await _ip_address(host)
             try:
@@ -284,14 +286,6 @@ def _owner(service: DnsService) -> dns.name.Name:
 
 def _listed(addresses: tuple[str, ...]) -> str:
     return ", ".join(addresses) or "no address"
-
-
-def _host_and_port(server: str) -> tuple[str, int]:
-    """`host:port`, `host` (port 53), or `[v6]:port`."""
-    found = re.fullmatch(r"\[([^\]]+)\](?::(\d+))?|([^:]+)(?::(\d+))?", server)
-    if found is None:
-        raise Unreachable(f"DNS server {server!r}: expected host:port")
-    return found[1] or found[3], int(found[2] or found[4] or 53)
 
 
 async def _ip_address(host: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
+from itertools import pairwise
 
+from qnwis.continuity.audit import DRILL, AuditRecord
 from qnwis.continuity.plan import Plan
 from qnwis.continuity.readiness_facts import Past, Verified
 
@@ -14,24 +16,27 @@ LOOKED_BACK = 500
 """Records that are searched for a verified run, newest first."""
 
 
-class Drills(Protocol):
-    async def last_drill_at(self, cluster_id: str) -> datetime | None:
-        """When the cluster's last verified drill ended; None if there was none. Raises Unreachable."""
-        ...
-
-
-class NoDrills:
-    """Drills, as long as no runbook has one."""
-
-    async def last_drill_at(self, cluster_id: str) -> datetime | None:
-        return None
-
-
-async def past_of(cluster_id: str, store: AuditStore, drills: Drills) -> Past:
+async def past_of(cluster_id: str, store: AuditStore) -> Past:
     """Raises Unreachable or Refused."""
     return Past(
-        last_drill_at=await drills.last_drill_at(cluster_id), verified=await _last_verified(cluster_id, store)
+        last_drill_at=last_drill_at(await store.latest(LOOKED_BACK), cluster_id),
+        verified=await _last_verified(cluster_id, store),
     )
+
+
+def last_drill_at(newest_first: Sequence[AuditRecord], cluster_id: str) -> datetime | None:
+    """When the cluster's last drill was back where it began; a drill that did not come back is none."""
+    verified = [
+        record
+        for record in newest_first
+        if record.cluster_id == cluster_id
+        and record.operation == f"{DRILL}_execute"
+        and record.result.success
+    ]
+    for back, there in pairwise(verified):
+        if (back.source_node, back.target_node) == (there.target_node, there.source_node):
+            return back.timestamp
+    return None
 
 
 async def _last_verified(cluster_id: str, store: AuditStore) -> Verified | None:

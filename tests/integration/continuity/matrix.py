@@ -8,10 +8,12 @@ that is new is among them by being there.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,19 +23,58 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowUpdateFailedError
 from temporalio.client import Interceptor as ClientInterceptor
+from temporalio.service import RPCError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from activities.fencing import Fencing
 from activities.notification import Notifications
-from qnwis.continuity.run import AbortRequest, RunOutcome, RunResult, StepStatus
+from activities.run_history import UNDOING
+from qnwis.continuity.access import Deed
+from qnwis.continuity.plan import RejoinOldPrimary
+from qnwis.continuity.run import AbortRequest, RunOutcome, RunProgress, RunResult, StepStatus
 from qnwis.providers.errors import Unreachable
 from qnwis.temporal import connect
 from workflows.names import failover_id
-from workflows.primary_failure import PrimaryFailure
+from workflows.planned_maintenance import PlannedMaintenance
 
 from .conftest import Run, Stage
+from .people import Crowd
 
 When = Literal["before", "after"]
+SOON = timedelta(seconds=2)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is played at every point."""
+
+    start: Callable[[Crowd], Awaitable[Run]]
+    silent: frozenset[str]
+    """Steps in which nothing is asked of the world."""
+    stage: Mapping[str, Any] = field(default_factory=dict)
+    prepare: Callable[[Stage], None] = lambda on: None
+
+
+async def _failover(crowd: Crowd) -> Run:
+    return await crowd.start("bob", even_if_healthy=True)
+
+
+async def _maintenance(crowd: Crowd) -> Run:
+    on = crowd.stage
+    return await on.client.start_workflow(
+        PlannedMaintenance.run,
+        crowd.request("bob"),
+        id=failover_id(on.cluster_id),
+        task_queue=on.settings.task_queue,
+    )
+
+
+FAILOVER = Scene(_failover, silent=frozenset({"approval"}))
+MAINTENANCE = Scene(
+    _maintenance,
+    silent=frozenset({"notification", "window", "rollback"}),
+    stage={"approvals": True, "switchover": {"ttl_s": 0}},
+)
+"""With people who vote, and a TTL to lower."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +91,7 @@ class Point:
 
     @property
     def undoing(self) -> bool:
-        return self.activity == Fencing.unfence.__name__
+        return self.activity in UNDOING
 
     def is_at(self, other: Point) -> bool:
         """Whether it is the same place, in a run of whichever node: an action has one place in its plan."""
@@ -93,8 +134,8 @@ class Hold(ClientInterceptor, Interceptor):
 
     async def step(self) -> str:
         assert self.client is not None
-        run = self.client.get_workflow_handle_for(PrimaryFailure.run, activity.info().workflow_id or "")
-        progress = await run.query(PrimaryFailure.progress_view)
+        run = self.client.get_workflow_handle(activity.info().workflow_id or "")
+        progress = await run.query("progress", result_type=RunProgress)
         return next(step.name for step in progress.steps if step.status is StepStatus.RUNNING)
 
 
@@ -117,9 +158,25 @@ class Case:
     on: Stage
     hold: Hold
     run: Run
+    crowd: Crowd
 
     def __post_init__(self) -> None:
         self.serve()
+        self.voting = asyncio.create_task(self._vote())
+
+    async def _vote(self) -> None:
+        """As soon as a plan waits for votes, ann agrees."""
+        voted = set()
+        while True:
+            await asyncio.sleep(0.1)
+            with contextlib.suppress(RPCError, WorkflowUpdateFailedError):
+                run = self.client.get_workflow_handle(failover_id(self.on.cluster_id))
+                progress = await run.query("progress", result_type=RunProgress, rpc_timeout=SOON)
+                pending = progress.approval
+                if pending is None or (vote := (pending.run_id, pending.window.digest)) in voted:
+                    continue
+                await run.execute_update("approve", self.crowd.vote("ann", pending), rpc_timeout=SOON)
+                voted.add(vote)
 
     @property
     def client(self) -> Client:
@@ -127,8 +184,9 @@ class Case:
 
     async def result(self) -> RunResult:
         """Of the newest execution under the lock, resets included."""
-        handle = self.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(self.on.cluster_id))
-        return await handle.result()
+        handle = self.client.get_workflow_handle(failover_id(self.on.cluster_id), result_type=RunResult)
+        result: RunResult = await handle.result()
+        return result
 
     async def kill_worker(self) -> None:
         """The worker is gone with all that it had in memory and had not answered; another one comes."""
@@ -147,29 +205,29 @@ class Case:
 
 
 @asynccontextmanager
-async def held(
-    client: Client, home: Path, at: Point | None, prepare: Callable[[Stage], None]
-) -> AsyncIterator[Case]:
+async def held(client: Client, home: Path, at: Point | None, scene: Scene) -> AsyncIterator[Case]:
     """A run on its way to this point, on a stage of its own. The primary lives, and is to be left."""
     hold = Hold(at)
     watched = Client(**{**client.config(), "interceptors": [hold]})  # type: ignore[arg-type]
     hold.client = watched
-    on = Stage.set(watched, home)
-    prepare(on)
-    case = Case(on, hold, await on.start(even_if_healthy=True))
+    on = Stage.set(watched, home, **scene.stage)
+    for machine in on.world.machines.values():
+        machine.epoch = machine.held = 1  # as in a cluster that serves
+    scene.prepare(on)
+    crowd = Crowd(on)
+    case = Case(on, hold, await scene.start(crowd), crowd)
     try:
         yield case
     finally:
+        case.voting.cancel()
         hold.go_on.set()
         await case.worker.shutdown()
         await case.serving
 
 
-async def points(
-    client: Client, home: Path, prepare: Callable[[Stage], None]
-) -> tuple[list[Point], RunResult]:
+async def points(client: Client, home: Path, scene: Scene) -> tuple[list[Point], RunResult]:
     """All points of a run that goes undisturbed, in their order."""
-    async with held(client, home, None, prepare) as case:
+    async with held(client, home, None, scene) as case:
         result = await case.result()
         return list(dict.fromkeys(case.hold.passed)), result
 
@@ -183,8 +241,9 @@ async def cancelled(case: Case) -> None:
 
 
 async def aborted(case: Case) -> None:
+    request = case.crowd.signed(case.run, Deed.ABORT, AbortRequest(by="ann", reason="enough"))
     try:
-        await case.run.execute_update(PrimaryFailure.abort, AbortRequest(by="ann", reason="enough"))
+        await case.run.execute_update("abort", request)
     except WorkflowUpdateFailedError as refused:
         assert refused.cause.type in {"past_return", "run_is_over"}, refused.cause  # type: ignore[union-attr]
 
@@ -193,7 +252,7 @@ async def terminated(case: Case) -> None:
     """And finished by somebody, who need not know more than that it is unfinished."""
     await case.run.terminate("enough")
     case.hold.go_on.set()
-    await case.on.start(continues="unfinished", reason="finish it")
+    await case.crowd.start("bob", continues="unfinished", reason="finish it")
 
 
 async def reset_to_the_start(case: Case) -> None:
@@ -263,10 +322,15 @@ async def end_of(case: Case, result: RunResult) -> str:
     records = await case.on.providers.audit.by_run(result.run_id)
     assert [record.audit_id for record in records] == [result.audit_id], "not one record"
     old, new = world.cluster.node("node-1"), world.cluster.node("node-2")
+    assert world.ttl_s == 1, "the ordinary TTL is back"
     if outcome is RunOutcome.COMPLETED:
         assert result.verified
         assert (world.writable(), world.address) == ([new.node_id], new.hostname)
-        assert world.machines["node-3"].upstream == new.node_id
+        followers = [m.node_id for m in world.machines.values() if m.on and m.upstream == new.node_id]
+        planned = result.plan is not None and any(
+            isinstance(action, RejoinOldPrimary) for action in result.plan.actions
+        )
+        assert followers == (["node-1", "node-3"] if planned else ["node-3"])
         return "completed"
     assert (world.writable(), world.address) == ([old.node_id], old.hostname), outcome
     assert world.changes("promote") == []

@@ -34,7 +34,7 @@ class WithoutRehearsal(PrimaryFailure):
     async def run(self, request: FailoverRequest | None = None) -> RunResult:
         return await super().run(request)
 
-    async def _simulate(self) -> None:
+    async def simulate(self) -> None:
         pass
 
 

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,7 +16,7 @@ from temporalio.exceptions import ApplicationError
 from qnwis.continuity.access import Deed, People, Person
 from qnwis.continuity.approvals import PendingApproval, Vote, VoteRequest
 from qnwis.continuity.run import FailoverRequest
-from qnwis.continuity.tokens import Claim, Token
+from qnwis.continuity.tokens import Claim, PersonRequest, Token
 from qnwis.providers.keys import new_key, public_key_of, sign_claim
 from workflows.primary_failure import PrimaryFailure
 
@@ -30,6 +30,9 @@ ROLES = {
     "eve": "continuity_viewer",
     "fay": "continuity_admin",
 }
+
+
+R = TypeVar("R", bound=PersonRequest)
 
 
 @dataclass
@@ -73,6 +76,13 @@ class Crowd:
         deed = Deed.OVERRIDE if made.override else Deed.START
         token = self.token(person, deed, digest=made.digest)
         return made.model_copy(update={"token": token})
+
+    def signed(self, run: Run, deed: Deed, request: R) -> R:
+        """The request, proved to be from whom it names."""
+        token = self.token(
+            request.by, deed, run_id=run.result_run_id, digest=request.digest, reason=request.reason
+        )
+        return request.model_copy(update={"token": token})
 
     def vote(
         self, person: str, pending: PendingApproval, deed: Deed = Deed.APPROVE, **claim: Any

@@ -27,6 +27,7 @@ from qnwis.agent.files import Owner, as_user
 from qnwis.agent.lease import GRANTOR, found_cluster
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.evidence import NodeEvent, NodeState
+from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.continuity.leases import GrantorRecord
 from qnwis.continuity.topology import Database, Node, NodeRole
 from qnwis.providers.errors import Unreachable
@@ -228,7 +229,7 @@ class TestCluster:
 
     __test__ = False
 
-    def __init__(self, root: Path, nodes: HttpNodes, *, synchronous: bool) -> None:
+    def __init__(self, root: Path, nodes: HttpNodes, *, synchronous: bool, lease: LeaseTerms) -> None:
         # Far from those that a test run beside this one takes.
         port = free_port("127.0.7.1", above=20_000 + 64 * os.getpid() % 10_000)
         agent_port = free_port("127.0.7.1", above=port)
@@ -236,6 +237,7 @@ class TestCluster:
         self.root = root
         self.nodes = nodes
         self._replication = {"mode": "synchronous" if synchronous else "asynchronous"}
+        self._lease = lease.model_dump()
         self.members = {
             f"n{i}": TestNode(
                 root,
@@ -343,6 +345,7 @@ class TestCluster:
                 if peer is not member
             ],
             "replication": self._replication,
+            "lease": self._lease,
         }
 
     def _reachable_postgres(self) -> Path:
@@ -367,11 +370,13 @@ class TestCluster:
 
 
 @contextlib.asynccontextmanager
-async def running_cluster(nodes: HttpNodes, *, synchronous: bool) -> AsyncIterator[TestCluster]:
+async def running_cluster(
+    nodes: HttpNodes, *, synchronous: bool, lease: LeaseTerms | None = None
+) -> AsyncIterator[TestCluster]:
     """A started cluster of three."""
     root = Path(tempfile.mkdtemp(prefix="qnwis-test-", dir="/var/tmp"))
     root.chmod(0o755)
-    cluster = TestCluster(root, nodes, synchronous=synchronous)
+    cluster = TestCluster(root, nodes, synchronous=synchronous, lease=lease or LeaseTerms())
     try:
         cluster.create()
         await cluster.start()

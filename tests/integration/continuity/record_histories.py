@@ -20,16 +20,19 @@ from typing import Any
 
 from temporalio.client import WorkflowHandle, WorkflowHistory
 
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import AbortRequest
-from qnwis.providers.errors import Unreachable
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.temporal import connect
 from workflows.guardian import Guardian
 from workflows.guardian_state import AcknowledgeRequest, PauseRequest, ResumeRequest
 from workflows.names import failover_id
+from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Stage, dev_server
 from .matrix import reset, tasks
+from .people import Crowd
 
 HISTORIES = Path(__file__).parents[2] / "histories"
 WORKER = "worker@lab"
@@ -85,6 +88,48 @@ async def primary_failure_aborted(on: Stage) -> WorkflowHandle[Any, Any]:
 async def primary_failure_dry_run(on: Stage) -> WorkflowHandle[Any, Any]:
     on.world.kill("node-1")
     return await _ended(on, dry_run=True)
+
+
+async def primary_failure_approved(on: Stage) -> WorkflowHandle[Any, Any]:
+    """A person's run: proved, approved, and looked at again."""
+    crowd = _people(on)
+    on.world.kill("node-1")
+    run = await crowd.start("bob")
+    await crowd.approve(run, "ann", reason="agreed")
+    await run.result()
+    return run
+
+
+async def planned_maintenance_completed(on: Stage) -> WorkflowHandle[Any, Any]:
+    return await _maintained(on)
+
+
+async def planned_maintenance_rolled_back(on: Stage) -> WorkflowHandle[Any, Any]:
+    refused = Refusal(rule="token_not_reached", message="it lags", remedy="wait")
+    on.world.fail_next("promote", Refused(refused))
+    return await _maintained(on)
+
+
+async def _maintained(on: Stage) -> WorkflowHandle[Any, Any]:
+    for machine in on.world.machines.values():
+        machine.epoch = machine.held = 1
+    crowd = _people(on)
+    run = await on.client.start_workflow(
+        PlannedMaintenance.run,
+        crowd.request("bob"),
+        id=failover_id(on.cluster_id),
+        task_queue=on.settings.task_queue,
+    )
+    await crowd.approve(run, "ann")
+    await run.result()
+    return run
+
+
+def _people(on: Stage) -> Crowd:
+    """Have the policy ask for proofs and approvals."""
+    policy = on.settings.config_dir / "clusters" / on.cluster_id / "policy.yaml"
+    policy.write_text(policy.read_text().replace("approvals: false", "approvals: true"))
+    return Crowd(on)
 
 
 async def guardian_failed_over(on: Stage) -> WorkflowHandle[Any, Any]:
@@ -149,6 +194,9 @@ SCENES: dict[str, Scene] = {
         primary_failure_finished,
         primary_failure_reset,
         primary_failure_aborted,
+        primary_failure_approved,
+        planned_maintenance_completed,
+        planned_maintenance_rolled_back,
         guardian_failed_over,
         guardian_paused,
         guardian_partition_suspected,

@@ -11,6 +11,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
@@ -165,13 +166,16 @@ async def test_a_crashed_standby_is_never_left_to_recover_by_itself(scene: Scene
     """Its own checkpoint would take the place of what the primary writes there, on the same timeline."""
     await scene.standby.power_off()
     await scene.primary.sql("INSERT INTO rows VALUES ('while it was away')")
-    # Nobody to follow: its agent does not start it before the order comes.
-    settings = scene.standby.data_dir / "postgresql.auto.conf"
-    kept = [line for line in settings.read_text().splitlines() if "primary_conninfo" not in line]
-    settings.write_text("\n".join(kept) + "\n")
+    await scene.primary.sql("ALTER ROLE replicator NOLOGIN")  # it does not come back before it is told to
     await scene.standby.start_agent()
 
-    receipt = await scene.order(scene.standby, scene.rejoin(scene.primary))
+    wanted = scene.rejoin(scene.primary)
+    rejoining = asyncio.ensure_future(scene.order(scene.standby, wanted))
+    async with asyncio.timeout(30):
+        while not any(line.order == wanted for line in await journal(scene, scene.standby)):
+            await asyncio.sleep(0.01)
+    await scene.primary.sql("ALTER ROLE replicator LOGIN")
+    receipt = await rejoining
 
     assert receipt.changed and "was a standby" in receipt.detail, scene.standby.logs()
     await until_rows(scene.standby, "while it was away")
@@ -295,6 +299,21 @@ async def test_a_standby_that_promised_a_run_receives_no_more_until_the_run_give
         await standby.until(streaming=True, upstream=scene.primary.node_id)
     await scene.primary.until(writable=True)
     await asyncio.gather(writing, return_exceptions=True)
+
+
+async def test_a_receiver_that_hangs_holds_no_promise_up(scene: Scene) -> None:
+    ((receiver,),) = await scene.standby.sql("SELECT pid FROM pg_stat_wal_receiver")
+    os.kill(receiver, signal.SIGSTOP)
+
+    await scene.promised(scene.standby, scene.other)
+
+    assert not Path(f"/proc/{receiver}").exists()
+    assert not (await scene.standby.state()).streaming
+    withdrawal = Withdrawal(epoch=scene.epoch, run_id=f"run-{scene.epoch}")
+    for member in scene.cluster.members.values():
+        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=5)
+    await scene.standby.until(streaming=True, upstream=scene.primary.node_id)
+    await scene.primary.until(writable=True)
 
 
 async def test_a_standby_that_is_held_goes_on_after_a_while_though_its_agent_was_killed(scene: Scene) -> None:

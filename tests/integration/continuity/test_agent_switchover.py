@@ -21,7 +21,7 @@ import pytest
 from qnwis.agent.guard import now
 from qnwis.agent.journal import Line, Mark
 from qnwis.agent.processes import processes_in
-from qnwis.continuity.lease_messages import LastGrant, Withdrawal
+from qnwis.continuity.lease_messages import LastGrant, LeaseTerms, Withdrawal
 from qnwis.continuity.orders import AnyOrder, Receipt
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
@@ -32,7 +32,12 @@ from .scene import Scene, healed, rows, until_gone, until_kept_down
 
 @pytest.fixture(scope="module")
 async def shared_cluster() -> AsyncIterator[TestCluster]:
-    async with HttpNodes(Transport()) as nodes, running_cluster(nodes, synchronous=True) as cluster:
+    # No busy machine loses it while an agent is executed anew, and none of these tests waits for its end.
+    lease = LeaseTerms(duration_s=15)
+    async with (
+        HttpNodes(Transport()) as nodes,
+        running_cluster(nodes, synchronous=True, lease=lease) as cluster,
+    ):
         yield cluster
 
 
@@ -201,7 +206,7 @@ async def test_a_primary_that_was_handed_over_comes_back_by_itself_if_nobody_tak
 
 
 async def test_a_run_that_was_promised_an_epoch_is_waited_for_until_it_withdraws(scene: Scene) -> None:
-    await scene.order(scene.primary, scene.hand_over(return_after_s=0.1))
+    await scene.order(scene.primary, scene.hand_over(return_after_s=3))
     members = tuple(scene.cluster.members.values())
     await scene.promised(*members)
     await until_kept_down(scene.primary, "reserved")

@@ -233,8 +233,7 @@ async def test_an_abort_is_proved_and_ends_the_wait(meeting: Meeting) -> None:
         await run.execute_update("abort", claim)
     assert rule_of(caught.value) == "token_missing"
 
-    token = crowd.token("bob", Deed.ABORT, run_id=run.result_run_id)
-    await run.execute_update("abort", claim.model_copy(update={"token": token}))
+    await run.execute_update("abort", crowd.signed(run, Deed.ABORT, claim))
     result = await run.result()
     assert (result.outcome, result.reason) == (RunOutcome.UNTOUCHED, "aborted by bob: not today")
 

@@ -260,6 +260,18 @@ async def test_the_demonstration_is_verified_and_loses_nothing(root: Path) -> No
     assert left_behind(root) == []
 
 
+async def test_the_maintenance_demonstration_is_verified_and_loses_nothing(root: Path) -> None:
+    shown = await command("lab", "demo-maintenance", "--directory", str(root), "--json")
+    assert shown.code == 0, shown
+    assert shown.json["verified"] is True
+    assert shown.json["writes"]["lost"] == [] and len(shown.json["writes"]["per_server"]) == 2
+    result = shown.json["result"]
+    assert result["fencing"]["type"] == FencingEvidenceType.RELEASED
+    assert [vote["person"] for vote in result["approval"]["votes"]] == ["ann"]
+    assert result["initiator_roles"] == ["continuity_operator"]
+    assert left_behind(root) == []
+
+
 @pytest.mark.parametrize("when", ["starting three PostgreSQL nodes", "node-1 is killed"])
 async def test_ctrl_c_leaves_nothing_of_the_demonstration_behind(root: Path, when: str) -> None:
     demo = await start_command("lab", "demo", "--directory", str(root), new_session=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import traceback
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,22 @@ from qnwis.runbook import load_runbook
 from qnwis.temporal import connect
 
 from .conftest import Stage, dev_server
-from .matrix import GOING_ON, STOPPING, Case, Disturbance, Point, end_of, held, points
+from .matrix import (
+    FAILOVER,
+    GOING_ON,
+    MAINTENANCE,
+    STOPPING,
+    Case,
+    Disturbance,
+    Point,
+    Scene,
+    end_of,
+    held,
+    points,
+)
 
 AT_ONCE = 12
 WITHIN_S = 60.0
-
-
-def undisturbed(on: Stage) -> None:
-    pass
 
 
 def refused_promotion(on: Stage) -> None:
@@ -41,25 +50,45 @@ def refused_promotion(on: Stage) -> None:
 
 
 Passed = tuple[list[Point], RunResult]
+SCENES = {RunKind.PRIMARY_FAILURE: FAILOVER, RunKind.PLANNED_MAINTENANCE: MAINTENANCE}
+
+
+@pytest.fixture(scope="module", params=SCENES)
+def kind(request: pytest.FixtureRequest) -> RunKind:
+    kind: RunKind = request.param
+    return kind
 
 
 @pytest.fixture(scope="module")
-async def passed(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Passed:
+def scene(kind: RunKind) -> Scene:
+    return SCENES[kind]
+
+
+@pytest.fixture(scope="module")
+def refusing(scene: Scene) -> Scene:
+    """The same, and the target refuses its promotion."""
+    return replace(scene, prepare=refused_promotion)
+
+
+@pytest.fixture(scope="module")
+async def passed(client: Client, tmp_path_factory: pytest.TempPathFactory, scene: Scene) -> Passed:
     """By a run that nothing disturbs."""
-    return await points(client, tmp_path_factory.mktemp("passed"), undisturbed)
+    return await points(client, tmp_path_factory.mktemp("passed"), scene)
 
 
 @pytest.fixture(scope="module")
-async def rolled_back(client: Client, tmp_path_factory: pytest.TempPathFactory) -> Passed:
+async def rolled_back(client: Client, tmp_path_factory: pytest.TempPathFactory, refusing: Scene) -> Passed:
     """By a run that undoes what it has begun."""
-    return await points(client, tmp_path_factory.mktemp("rolled-back"), refused_promotion)
+    return await points(client, tmp_path_factory.mktemp("rolled-back"), refusing)
 
 
-def test_the_points_are_all_steps_of_the_text_and_all_actions_of_the_plan(passed: Passed) -> None:
+def test_the_points_are_all_steps_of_the_text_and_all_actions_of_the_plan(
+    passed: Passed, kind: RunKind, scene: Scene
+) -> None:
     found, result = passed
 
     assert result.plan is not None
-    steps = [step.name for step in load_runbook(RunKind.PRIMARY_FAILURE).steps]
+    steps = [step.name for step in load_runbook(kind).steps if step.name not in scene.silent]
     assert list(dict.fromkeys(point.step for point in found)) == steps
     effects = {point.action_id for point in found} - {""}
     last = result.plan.actions[-1]
@@ -71,35 +100,35 @@ def test_the_points_are_all_steps_of_the_text_and_all_actions_of_the_plan(passed
 
 @pytest.mark.parametrize("disturbance", [*STOPPING, *GOING_ON], ids=lambda d: d.__name__)
 async def test_wherever_a_run_is_disturbed_it_ends_in_a_stated_place(
-    client: Client, tmp_path: Path, passed: Passed, disturbance: Disturbance
+    client: Client, tmp_path: Path, passed: Passed, scene: Scene, disturbance: Disturbance
 ) -> None:
     found, _ = passed
     wanted = {point: expected(found, point, disturbance) for point in found}
-    ends = await hit_all(client, tmp_path, list(wanted), disturbance)
+    ends = await hit_all(client, tmp_path, list(wanted), disturbance, scene)
     assert {str(p): ends[p] for p in found if ends[p] != wanted[p]} == {}
 
 
 @pytest.mark.parametrize("disturbance", [*STOPPING, *GOING_ON], ids=lambda d: d.__name__)
 async def test_a_rollback_is_disturbed_and_still_gives_the_primary_back(
-    client: Client, tmp_path: Path, rolled_back: Passed, disturbance: Disturbance
+    client: Client, tmp_path: Path, rolled_back: Passed, refusing: Scene, disturbance: Disturbance
 ) -> None:
     found, result = rolled_back
     assert result.outcome is RunOutcome.ROLLED_BACK
     undoing = [point for point in found if point.undoing]
-    ends = await hit_all(client, tmp_path, undoing, disturbance, refused_promotion)
+    ends = await hit_all(client, tmp_path, undoing, disturbance, refusing)
     assert undoing
     assert {str(p): ends[p] for p in undoing if ends[p] != "rolled back"} == {}
 
 
 async def test_a_killed_server_interrupts_runs_at_every_point_and_ends_none(
-    tmp_path: Path, passed: Passed, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, passed: Passed, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(ADDRESS_VARIABLE, raising=False)
     async with dev_server(tmp_path / "temporal") as server, AsyncExitStack() as running:
         client = await connect(server.found.address)
         found, _ = passed
         cases = [
-            await running.enter_async_context(held(client, tmp_path / str(number), point, undisturbed))
+            await running.enter_async_context(held(client, tmp_path / str(number), point, scene))
             for number, point in enumerate(found)
         ]
         await asyncio.gather(*(case.hold.reached.wait() for case in cases))
@@ -114,13 +143,11 @@ def expected(found: list[Point], point: Point, disturbance: Disturbance) -> str:
     """What begins an effect is the moment that it is asked for; the promotion's is the point of no return."""
     if disturbance in GOING_ON:
         return "completed"
-    begins = [p.action_id for p in found if p.when == "before" and p.action_id]
-    fence, promote = (
-        found.index(next(p for p in found if p.action_id == action_id)) for action_id in begins[:2]
-    )
+    begins = [number for number, p in enumerate(found) if p.when == "before" and p.action_id]
+    promote = next(number for number in begins if "promote" in found[number].action_id)
     if found.index(point) >= promote:
         return "completed"
-    return "rolled back" if found.index(point) >= fence else "untouched"
+    return "rolled back" if found.index(point) >= begins[0] else "untouched"
 
 
 async def hit_all(
@@ -128,13 +155,13 @@ async def hit_all(
     home: Path,
     all_points: list[Point],
     disturbance: Disturbance,
-    prepare=undisturbed,  # type: ignore[no-untyped-def]
+    scene: Scene,
 ) -> dict[Point, str]:
     """How the runs ended, each disturbed at its point; or what was wrong then."""
     turn = asyncio.Semaphore(AT_ONCE)
 
     async def hit(number: int, point: Point) -> str:
-        async with turn, held(client, home / str(number), point, prepare) as case:
+        async with turn, held(client, home / str(number), point, scene) as case:
             try:
                 async with asyncio.timeout(WITHIN_S):
                     await case.hold.reached.wait()

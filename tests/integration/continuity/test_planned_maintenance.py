@@ -5,23 +5,39 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.client import WorkflowUpdateFailedError
+from temporalio.service import RPCError
 
+from qnwis.continuity.access import Deed
 from qnwis.continuity.executor import OutcomeStatus
 from qnwis.continuity.orders import FencingEvidenceType
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.run import Maintenance, RunKind, RunOutcome, StepStatus
+from qnwis.continuity.run import (
+    AbortRequest,
+    ExtendRequest,
+    Maintenance,
+    PauseRunRequest,
+    ResumeRunRequest,
+    RunKind,
+    RunOutcome,
+    RunProgress,
+    StepStatus,
+)
 from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.proofs import last_drill_at
 from qnwis.runbook import load_runbook
+from qnwis.schedules import Timing, handle_of, listed, schedule_maintenance
+from qnwis.starting import start_round_trip
 from workflows.names import failover_id
 from workflows.planned_maintenance import PlannedMaintenance
 
 from .conftest import Run, Setting, Stage
-from .people import Crowd, asked
+from .people import Crowd, asked, rule_of
 from .test_guardian import all_healthy, until
 from .time_skipping import Hours, hours
 
@@ -29,12 +45,9 @@ NO_TARGET = "no_suitable_target"
 SWITCHOVER = ["quiesce", "hand_over", "promote", "follow", "dns", "rejoin"]
 
 
-async def maintain(on: Stage, **request: Any) -> Run:
+async def maintain(on: Stage, crowd: Crowd | None = None, **request: Any) -> Run:
     """Start planned maintenance, as a person would."""
-    for machine in on.world.machines.values():
-        machine.epoch = machine.held = 1  # as in a cluster that serves
-    crowd = Crowd(on)
-    asked_for = crowd.request(**{"reason": "new kernel", **request})
+    asked_for = (crowd or serving(on)).request(**{"reason": "new kernel", **request})
     return await on.client.start_workflow(
         PlannedMaintenance.run,
         asked_for,
@@ -43,8 +56,11 @@ async def maintain(on: Stage, **request: Any) -> Run:
     )
 
 
-def states(on: Stage) -> dict[str, bool]:
-    return {name: machine.serves for name, machine in on.world.machines.items()}
+def serving(on: Stage) -> Crowd:
+    """People of a cluster that serves: its agents have granted an epoch."""
+    for machine in on.world.machines.values():
+        machine.epoch = machine.held = 1
+    return Crowd(on)
 
 
 async def test_the_service_moves_and_the_old_primary_is_a_standby(stage: Setting) -> None:
@@ -104,6 +120,24 @@ async def test_what_fails_before_the_promotion_leaves_the_service_where_it_was(
     assert on.world.ttl_s == 2 and on.world.address == "10.0.1.10"
     undone = [o.action_id for o in result.outcomes if o.status is OutcomeStatus.UNDONE]
     assert "1-lower-ttl" in undone
+
+
+async def test_a_world_that_changed_since_the_plan_stops_the_run_before_the_primary_is_touched(
+    stage: Setting,
+) -> None:
+    dns = {"zone": "lab.test", "name": "db", "ttl_s": 2, "servers": ["127.0.0.1:53"]}
+    on = await stage(cluster={"dns": dns})
+
+    def lose_the_target(effect: str) -> None:
+        if effect == "ttl":
+            on.world.machines["node-2"].on = False
+
+    on.world.before_effect = lose_the_target
+    result = await (await maintain(on)).result()
+
+    assert result.outcome is RunOutcome.ROLLED_BACK and "node-2" in result.reason
+    assert on.world.changes("quiesce") == [] and on.world.writable() == ["node-1"]
+    assert on.world.ttl_s == 2
 
 
 async def test_a_release_whose_end_is_not_known_is_taken_back(stage: Setting) -> None:
@@ -214,3 +248,140 @@ async def test_it_does_not_begin_in_a_window_that_is_too_short(stage: Setting) -
     result = await (await maintain(on, maintenance=maintenance)).result()
     assert result.refusal is not None and result.refusal.rule == "window_too_short"
     assert on.world.journal == []
+
+
+# While a run goes on
+
+
+async def held_at_execution(on: Stage, crowd: Crowd) -> Run:
+    """A run that is paused while it waits for votes, and then approved."""
+    run = await maintain(on, crowd)
+    pending = await asked(run)
+    pause = PauseRunRequest(by="bob", reason="the switch is not ready")
+    await run.execute_update("pause", crowd.signed(run, Deed.PAUSE, pause))
+    await run.execute_update("approve", crowd.vote("ann", pending))
+    return run
+
+
+async def progress_until(run: Run, holds: Callable[[RunProgress], bool]) -> RunProgress:
+    async with asyncio.timeout(30):
+        while not holds(progress := await run.query("progress", result_type=RunProgress)):
+            await asyncio.sleep(0.02)
+    return progress
+
+
+async def test_a_run_that_is_held_begins_nothing_until_it_is_resumed(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = serving(on)
+    run = await held_at_execution(on, crowd)
+    progress = await progress_until(
+        run, lambda p: any(s.name == "execution" and s.status is StepStatus.RUNNING for s in p.steps)
+    )
+    assert progress.paused == "by bob: the switch is not ready" and on.world.journal == []
+
+    resume = ResumeRunRequest(by="bob", reason="it is ready")
+    await run.signal("resume", crowd.signed(run, Deed.RESUME, resume))
+    assert (await run.result()).verified
+
+
+async def test_a_run_that_is_held_can_be_aborted(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = serving(on)
+    run = await held_at_execution(on, crowd)
+    await run.execute_update("abort", crowd.signed(run, Deed.ABORT, AbortRequest(by="bob", reason="late")))
+    assert (await run.result()).outcome is RunOutcome.UNTOUCHED
+    assert on.world.journal == []
+
+
+async def test_a_window_is_extended_by_who_may_start_and_by_nobody_else(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = serving(on)
+    run = await maintain(on, crowd)
+    before = (await asked(run)).window.closes_at
+    extend = ExtendRequest(by="eve", reason="more time", by_s=300)
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await run.execute_update("extend", crowd.signed(run, Deed.EXTEND, extend))
+    assert rule_of(caught.value) == "permission_missing"
+
+    extend = extend.model_copy(update={"by": "bob"})
+    await run.execute_update("extend", crowd.signed(run, Deed.EXTEND, extend))
+    progress = await progress_until(
+        run, lambda p: p.approval is not None and p.approval.window.closes_at != before
+    )
+    assert progress.approval is not None
+    assert progress.approval.window.closes_at - before == timedelta(seconds=300)
+    await run.terminate()
+
+
+# There and back, and by schedule
+
+
+async def test_a_drill_ends_where_it_began_and_is_approved_once(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = serving(on)
+    trip = await start_round_trip(
+        on.client,
+        crowd.request(maintenance=Maintenance(back_after_s=0.1, drill=True)),
+        on.settings.task_queue,
+    )
+    run = on.client.get_workflow_handle_for(PlannedMaintenance.run, failover_id(on.cluster_id))
+    async with asyncio.timeout(30):
+        while not await exists(run):
+            await asyncio.sleep(0.05)
+    await crowd.approve(run, "ann")
+
+    result = await trip.result()
+    assert result.verified, result.summary
+    assert on.world.writable() == ["node-1"] and on.world.writable_at_most == 1
+    assert result.back is not None and result.back.approval is None
+    records = await on.providers.audit.latest(10)
+    assert [record.operation for record in records] == ["drill_execute"] * 2
+    assert last_drill_at(records, on.cluster_id) == records[0].timestamp
+    assert last_drill_at(records[1:], on.cluster_id) is None, "one way is no drill"
+
+
+async def test_nobody_says_by_hand_that_a_run_is_a_way_back(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    serving(on)
+    result = await (await maintain(on, maintenance=Maintenance(returns="run-1"))).result()
+    assert result.outcome is RunOutcome.REFUSED and on.world.journal == []
+
+
+async def test_a_schedule_starts_maintenance_that_awaits_people(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = serving(on)
+    request = crowd.request(maintenance=Maintenance(window_s=600))
+    timing = Timing(cron="0 3 1 1 *", time_zone="Asia/Qatar", blackout=(date(2031, 1, 1),))
+    queue = on.settings.task_queue
+    made = await schedule_maintenance(on.client, "yearly", request, timing, queue)
+    with pytest.raises(Refused) as caught:
+        await schedule_maintenance(on.client, "yearly", request, timing, queue)
+    assert caught.value.refusal.rule == "schedule_exists"
+    (listed_one,) = await listed(on.client, on.cluster_id)
+    assert (listed_one.schedule_id, listed_one.paused) == (made, False)
+
+    schedule = handle_of(on.client, on.cluster_id, "yearly")
+    await schedule.trigger()
+    run = on.client.get_workflow_handle_for(PlannedMaintenance.run, failover_id(on.cluster_id))
+    async with asyncio.timeout(30):
+        while not await exists(run):
+            await asyncio.sleep(0.05)
+    await crowd.approve(run, "ann")
+    result = await run.result()
+    assert result.verified and result.initiator_roles == ("continuity_operator",)
+    await schedule.delete()
+
+
+async def test_a_schedule_in_a_time_zone_that_nobody_knows_is_refused(stage: Setting) -> None:
+    on = await stage()
+    timing = Timing(cron="0 3 * * SUN", time_zone="Europe/Atlantis")
+    with pytest.raises(Refused) as caught:
+        await schedule_maintenance(on.client, "x", Crowd(on).request(), timing)
+    assert caught.value.refusal.rule == "time_zone_unknown"
+
+
+async def exists(run: Run) -> bool:
+    try:
+        return (await run.describe()).status is not None
+    except RPCError:
+        return False

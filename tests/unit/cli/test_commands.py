@@ -158,7 +158,7 @@ def test_a_suspected_partition_is_shown_with_what_contradicts_what() -> None:
         watching_since=now,
         pause=None,
         holding=None,
-        proposal=None,
+        last_refused=None,
         last_result=None,
         history=(),
     )

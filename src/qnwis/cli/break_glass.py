@@ -1,0 +1,238 @@
+"""`break-glass`: the plan as steps for a person, for when the control plane is gone; and its record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+from pathlib import Path
+from shlex import join
+from time import monotonic
+from typing import Annotated
+
+import typer
+
+from qnwis.config.access import AccessFiles
+from qnwis.config.load import load_cluster, load_policy
+from qnwis.continuity.access import Deed, Person
+from qnwis.continuity.assessment import assess
+from qnwis.continuity.audit import AuditRecord
+from qnwis.continuity.break_glass import BreakGlass, agreed_membership, break_glass, markdown
+from qnwis.continuity.break_glass_record import (
+    Answers,
+    Recorded,
+    artefacts_of,
+    draft_of,
+    elapsed_ms,
+    fencing_of,
+)
+from qnwis.continuity.evidence import ClusterEvidence
+from qnwis.continuity.membership import MembershipView
+from qnwis.continuity.orders import FencingEvidence
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.run import FailoverRequest, Maintenance
+from qnwis.continuity.tokens import Expected, Token, proved
+from qnwis.continuity.topology import Cluster
+from qnwis.continuity.verifier import VerificationReport, verify
+from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.dns import Rfc2136Dns
+from qnwis.providers.errors import Unreachable
+from qnwis.providers.evidence import collect_evidence
+from qnwis.providers.keys import verify as verify_signature
+from qnwis.providers.nodes import HttpNodes
+from qnwis.transport import Transport
+
+from .files import read_break_glass, read_plan, write_output, write_text
+from .output import AsJson, Exit, clear_errors, out, print_json, refuse
+from .settings import StateDir
+from .signing import By, KeyFile, Me, me
+
+app = typer.Typer(
+    help="The plan as steps for a person with psql and a shell; needs no Temporal.", no_args_is_help=True
+)
+
+ANSWER_WITHIN_S = 2.0
+SETTLE_S, PAUSE_S = 5.0, 0.1
+"""How long the world may take until the last reading counts, and between two readings, seconds."""
+
+
+@app.command()
+def plan(
+    cluster: Annotated[Path, typer.Option(help="Topology, cluster.yaml.")],
+    policy: Annotated[Path, typer.Option(help="Policy, policy.yaml.")],
+    maintenance: Annotated[
+        bool, typer.Option("--maintenance", help="The primary is well: a switchover without a loss.")
+    ] = False,
+    target: Annotated[str, typer.Option(help="With --maintenance: node_id that takes over.")] = "",
+    even_if_healthy: Annotated[
+        bool, typer.Option("--even-if-healthy", help="Fence the primary although it accepts writes.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why; becomes part of the plan.")] = "manual",
+    made: Annotated[
+        Path | None,
+        typer.Option("--plan", help="Print this plan, which `plan` wrote, if it still fits."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write the steps here, and as .json beside it for `record`.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the steps of a failover or switchover. Asks the agents; changes nothing."""
+    with clear_errors(as_json=as_json):
+        topology, rules = load_cluster(cluster), load_policy(policy)
+        request = FailoverRequest(
+            cluster_id=topology.cluster_id,
+            initiated_by="break-glass",
+            reason=reason,
+            even_if_healthy=even_if_healthy,
+            plan=None if made is None else read_plan(made),
+            maintenance=Maintenance(target_node_id=target or None) if maintenance else None,
+        )
+        evidence, views = asyncio.run(_read_agents(topology))
+        membership = agreed_membership(topology, views)
+        if isinstance(membership, Refusal):
+            refuse(membership, as_json=as_json)
+        assessment = assess(request, topology, rules, evidence)
+        if assessment.refusal is not None:
+            refuse(assessment.refusal, as_json=as_json)
+        paper = break_glass(assessment, topology, rules, evidence, membership)
+        beside = Path(f"{paper.run_id}.json") if output is None else output.with_suffix(".json")
+        text = markdown(paper, record=_record_command(paper, beside))
+        if output is not None:
+            write_text(output, text)
+            write_output(beside, paper)
+        if as_json:
+            print_json(paper)
+        elif output is None:
+            print(text)
+        else:
+            out.print(f"{paper.plan.plan_id}  digest {paper.digest}", markup=False)
+            out.print(f"written to {output}; keep {beside} for `break-glass record`", markup=False)
+
+
+@app.command()
+def record(
+    state_dir: StateDir,
+    plan: Annotated[Path, typer.Option(help="The .json that `break-glass plan --output` wrote.")],
+    reason: Annotated[str, typer.Option(help="Why it was done by hand; kept in the record.")],
+    answers: Annotated[
+        Path | None, typer.Option(help="The folder of kept answers; by default ./<run id>.")
+    ] = None,
+    attest: Annotated[
+        str | None,
+        typer.Option(help="Your word that the old primary is off, and how; where no promises were kept."),
+    ] = None,
+    config_dir: Annotated[
+        Path | None,
+        typer.Option(envvar="QNWIS_CONFIG_DIR", help="Where people.yaml is, to prove who you are by --key."),
+    ] = None,
+    by: By = "",
+    key: KeyFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Record afterwards what a person carried out, with what is found when the world is read again."""
+    with clear_errors(as_json=as_json):
+        paper, who = read_break_glass(plan), me(key, by)
+        person, token = _proof(who, paper, reason, config_dir, as_json=as_json)
+        kept = _kept(answers or Path(paper.run_id))
+        now = datetime.now(UTC)
+        fencing = fencing_of(paper, kept, attested=attest, by=who.name, at=now)
+        report, after = asyncio.run(_read_again(paper, fencing, elapsed_ms=elapsed_ms(paper, kept, now=now)))
+        recorded = Recorded(
+            by=who.name,
+            roles=() if person is None else person.roles,
+            recorded_at=now,
+            reason=reason,
+            attested=attest,
+            read_again_and_found=tuple(check.name for check in report.checks if check.ok),
+            read_again_and_missed=tuple(f"{check.name}: {check.detail}" for check in report.failures),
+            token=token,
+        )
+        store = SqliteAuditStore(state_dir / "audit.sqlite", state_dir / "audit-signing-key.pem")
+        written = asyncio.run(
+            store.append(
+                draft_of(paper, kept, recorded, report),
+                artefacts_of(paper, kept, recorded, report, fencing=fencing, after=after),
+            )
+        )
+    if as_json:
+        print_json(written)
+    else:
+        _show(written, report)
+    raise typer.Exit(Exit.OK if written.result.success else Exit.NOT_DONE)
+
+
+async def _read_agents(cluster: Cluster) -> tuple[ClusterEvidence, dict[str, MembershipView]]:
+    """What every agent says of its database and of the membership; without those that do not answer."""
+    async with HttpNodes(Transport()) as nodes:
+        evidence, *views = await asyncio.gather(
+            collect_evidence(nodes, cluster),
+            *(nodes.membership(node, timeout_s=ANSWER_WITHIN_S) for node in cluster.nodes),
+            return_exceptions=True,
+        )
+    for answer in (evidence, *views):
+        if isinstance(answer, BaseException) and not isinstance(answer, Unreachable):
+            raise answer
+    assert isinstance(evidence, ClusterEvidence)
+    return evidence, {view.node_id: view for view in views if isinstance(view, MembershipView)}
+
+
+async def _read_again(
+    paper: BreakGlass, fencing: FencingEvidence | None, *, elapsed_ms: float
+) -> tuple[VerificationReport, ClusterEvidence]:
+    """Read until the verifier passes or the world has had its time; the last reading is the answer."""
+    deadline, dns = monotonic() + SETTLE_S, paper.cluster.dns
+    async with HttpNodes(Transport()) as nodes:
+        while True:
+            answers: dict[str, tuple[str, ...]] | None = None if dns is None else {}
+            after = await collect_evidence(nodes, paper.cluster)
+            if dns is not None:
+                with contextlib.suppress(Unreachable):
+                    answers = await Rfc2136Dns().read(dns)
+            report = verify(
+                paper.plan,
+                paper.cluster,
+                paper.policy,
+                paper.before,
+                after,
+                fencing=fencing,
+                dns=answers,
+                elapsed_ms=elapsed_ms,
+                epoch=paper.epoch,
+            )
+            if report.passed or monotonic() >= deadline:
+                return report, after
+            await asyncio.sleep(PAUSE_S)
+
+
+def _proof(
+    who: Me, paper: BreakGlass, reason: str, config_dir: Path | None, *, as_json: bool
+) -> tuple[Person | None, Token | None]:
+    """Who it is, by their key and people.yaml; without both, a name that the record calls unauthenticated."""
+    about = {"cluster_id": paper.plan.cluster_id, "run_id": paper.run_id, "digest": paper.digest}
+    token = who.token(Deed.RECORD, reason=reason, **about)
+    if token is None or config_dir is None:
+        return None, token
+    expected, access = Expected(deed=Deed.RECORD, **about), AccessFiles(config_dir).load()
+    person = proved(token, expected, who.name, access, datetime.now(UTC), verify_signature)
+    if isinstance(person, Refusal):
+        refuse(person, as_json=as_json)
+    return person, token
+
+
+def _kept(folder: Path) -> Answers:
+    """What the steps kept; nothing where the folder is not there, which the record then shows."""
+    return {path.stem: path.read_text(errors="replace") for path in sorted(folder.glob("*.json"))}
+
+
+def _record_command(paper: BreakGlass, steps: Path) -> str:
+    files = join(["--plan", str(steps), "--answers", paper.run_id])
+    return f"qnwis-continuity break-glass record {files} --reason … --state-dir …"
+
+
+def _show(record: AuditRecord, report: VerificationReport) -> None:
+    for check in report.checks:
+        out.print(f"  {'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}", markup=False)
+    verdict = "verified by reading the world again" if record.result.success else "not verified"
+    out.print(f"recorded afterwards, {verdict}; by {record.initiated_by} ({record.role})", markup=False)
+    out.print(f"audit: {record.audit_id}", markup=False)

@@ -1,0 +1,147 @@
+"""The audit record of a break-glass plan that a person has carried out: written afterwards, and says so.
+
+What it calls verified is what the verifier found when it read the world again; the rest is the person's word,
+and the answers that the agents gave to the pasted commands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TypeVar
+
+from pydantic import AwareDatetime, JsonValue, ValidationError
+
+from .audit import UNAUTHENTICATED, Approval, AuditDraft, AuditResult
+from .break_glass import BreakGlass
+from .break_glass_hands import PROMISE, PROMOTED
+from .evidence import ClusterEvidence
+from .lease_messages import Promised, PromiseRequest
+from .model import Model, canonical_json
+from .orders import FencingEvidence, FencingEvidenceType, Receipt
+from .promises import lease_evidence, promotion_gate
+from .refusal import Refusal
+from .tokens import Token
+from .verifier import VerificationReport
+
+M = TypeVar("M", bound=Model)
+
+OPERATION = "break_glass"
+
+Answers = Mapping[str, str]
+"""What the agents answered, by the name under which the steps kept it."""
+
+
+class Recorded(Model):
+    """Who says so, and what was verified."""
+
+    by: str
+    roles: tuple[str, ...]
+    """That the person proved to have; empty where the name is only a claim."""
+    recorded_at: AwareDatetime
+    recorded_afterwards: bool = True
+    reason: str
+    attested: str | None
+    """The person's word that the old primary was off; None where promises were kept or nobody says so."""
+    read_again_and_found: tuple[str, ...]
+    """Checks of the verifier that passed."""
+    read_again_and_missed: tuple[str, ...]
+    """Those that did not."""
+    token: Token | None = None
+
+
+def fencing_of(
+    paper: BreakGlass, answers: Answers, *, attested: str | None, by: str, at: datetime
+) -> FencingEvidence | None:
+    """What keeps the old primary from writing: a majority's kept promises, else a person's word."""
+    asked = PromiseRequest(
+        epoch=paper.epoch, run_id=paper.run_id, membership_version=paper.membership.version
+    )
+    kept = [
+        promised
+        for name, text in answers.items()
+        if name.startswith(f"{PROMISE}-") and (promised := _read(Promised, text)) is not None
+    ]
+    gate = promotion_gate(paper.membership, asked, kept, paper.plan.failover_target_id)
+    primary = paper.plan.primary_node_id
+    proven = None if isinstance(gate, Refusal) else lease_evidence(gate, primary, epoch=paper.epoch, at=at)
+    if proven is not None or attested is None:
+        return proven
+    return FencingEvidence(
+        type=FencingEvidenceType.ATTESTED,
+        holder=primary,
+        epoch=paper.epoch,
+        source=by,
+        detail=attested,
+        at=at,
+    )
+
+
+def elapsed_ms(paper: BreakGlass, answers: Answers, *, now: datetime) -> float:
+    """From when the steps were printed to the promotion; to `now` where its receipt was not kept."""
+    receipt = _read(Receipt, answers.get(PROMOTED, ""))
+    ended, began = now if receipt is None else receipt.at, paper.before.taken_at
+    return 0.0 if began is None else max(0.0, (ended - began).total_seconds() * 1000)
+
+
+def draft_of(
+    paper: BreakGlass, answers: Answers, recorded: Recorded, report: VerificationReport
+) -> AuditDraft:
+    plan = paper.plan
+    obeyed = [text for text in answers.values() if _read(Receipt, text) is not None]
+    return AuditDraft(
+        timestamp=recorded.recorded_at,
+        operation=OPERATION,
+        cluster_id=plan.cluster_id,
+        initiated_by=recorded.by,
+        role=", ".join(recorded.roles) or UNAUTHENTICATED,
+        source_node=plan.primary_node_id,
+        target_node=plan.failover_target_id,
+        reason=f"{recorded.reason} (carried out by hand, and recorded afterwards by {recorded.by})",
+        approval=Approval(required=paper.policy.approvals),  # which nobody could give
+        result=AuditResult(
+            success=report.passed,
+            duration_ms=round(elapsed_ms(paper, answers, now=recorded.recorded_at)),
+            actions_executed=len(obeyed),
+        ),
+        run_id=paper.run_id,
+    )
+
+
+def artefacts_of(
+    paper: BreakGlass,
+    answers: Answers,
+    recorded: Recorded,
+    report: VerificationReport,
+    *,
+    fencing: FencingEvidence | None,
+    after: ClusterEvidence,
+) -> dict[str, str]:
+    """The texts that the record's manifest names."""
+    named: dict[str, Model | None] = {
+        "plan": paper.plan,
+        "steps": paper,
+        "evidence_before": paper.before,
+        "evidence_after": after,
+        "fencing": fencing,
+        "verification": report,
+        "recorded": recorded,
+    }
+    texts = {name: canonical_json(value) for name, value in named.items() if value is not None}
+    return {**texts, "answers": canonical_json({name: _json(text) for name, text in answers.items()})}
+
+
+def _read(kind: type[M], text: str) -> M | None:
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def _json(text: str) -> JsonValue:
+    try:
+        value: JsonValue = json.loads(text)
+    except ValueError:
+        return text
+    return value
