@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError, ChildWorkflowError, Workflow
 
 from . import options
 from .approval import prove, refused
+from .details import show_details
 from .guarded_runs import GuardedRuns
 from .guardian_state import (
     AcknowledgeRequest,
@@ -385,7 +386,7 @@ class Guardian:
             lines += ["", f"**Not acting**: {self.holding}"]
         if self.last_refused is not None:
             lines += ["", self.last_refused]
-        workflow.set_current_details("\n".join(lines))
+        show_details("\n".join(lines))
 
     # Living long
 

@@ -9,27 +9,15 @@ from datetime import datetime
 
 from temporalio import workflow
 
+from .checklist import asked, checklist, how_to_vote
+from .details import show_details
+
 with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.approvals import PendingApproval
-    from qnwis.continuity.executor import Outcome, OutcomeStatus
+    from qnwis.continuity.executor import Outcome
     from qnwis.continuity.refusal import Refusal
-    from qnwis.continuity.run import (
-        DRY_RUN_MARK,
-        RunKind,
-        RunOutcome,
-        RunProgress,
-        StepProgress,
-        StepStatus,
-    )
+    from qnwis.continuity.run import RunKind, RunOutcome, RunProgress, StepProgress, StepStatus
     from qnwis.runbook import ManualStep, load_runbook
-
-MARKS = {
-    StepStatus.PENDING: "☐",
-    StepStatus.RUNNING: "▶",
-    StepStatus.DONE: "☑",
-    StepStatus.FAILED: "☒",
-    StepStatus.SKIPPED: "–",
-}
 
 
 class Ended(Exception):
@@ -67,6 +55,8 @@ class Progress:
         """Notifications that did not reach somebody, a sentence each."""
         self.plan_digest: str | None = None
         self.approval: PendingApproval | None = None
+        self._ended: Ended | None = None
+        self._answer = ""
         self.paused: str | None = None
         """By whom and why the run is held."""
         self._confirmed: dict[str, str] = {}
@@ -108,14 +98,20 @@ class Progress:
         """What waits for votes; None when nothing does any more."""
         self.approval = pending
         if pending is not None:
-            self.note("approval", _asked(pending))
+            self.note("approval", asked(pending))
         else:
             self.refresh()
+
+    def answer(self, said: str) -> None:
+        """Show what became of the newest signal, below the step that runs; nothing else makes way for it."""
+        self._answer = said
+        self.refresh()
 
     @contextlib.asynccontextmanager
     async def step(self, name: str) -> AsyncIterator[None]:
         """Run one step: announce its text, then mark it done, as `Ended` says, or failed."""
         self._began[name] = workflow.now()
+        self._answer = ""
         self._set(name, StepStatus.RUNNING)
         try:
             yield
@@ -130,8 +126,7 @@ class Progress:
 
     def note(self, name: str, note: str) -> None:
         """A sentence beside a step, for example why it ended as it did."""
-        self._steps[name] = self._steps[name].model_copy(update={"note": note})
-        self.refresh()
+        self._update(name, note=note)
 
     def say(self, note: str) -> None:
         """A sentence beside the step that runs."""
@@ -143,8 +138,9 @@ class Progress:
         self.undelivered = (*self.undelivered, undelivered)
         self.refresh()
 
-    def skip_rest(self) -> None:
-        """Mark the steps not reached as skipped, all but the audit, which always runs."""
+    def end(self, ended: Ended) -> None:
+        """Show how the run ends; the steps not reached are skipped, all but the audit, which always runs."""
+        self._ended = ended
         for step in list(self._steps.values()):
             if step.status is StepStatus.PENDING and step.name != "audit":
                 self._steps[step.name] = step.model_copy(update={"status": StepStatus.SKIPPED})
@@ -158,7 +154,7 @@ class Progress:
             kind=self._runbook.kind,
             cluster_id=self._cluster_id,
             dry_run=self._dry_run,
-            steps=tuple(self._with_elapsed(step) for step in self._steps.values()),
+            steps=tuple(self._seen(step) for step in self._steps.values()),
             outcomes=tuple(self.outcomes),
             plan_digest=self.plan_digest,
             approval=self.approval,
@@ -167,53 +163,46 @@ class Progress:
             undelivered=self.undelivered,
         )
 
-    def _with_elapsed(self, step: StepProgress) -> StepProgress:
+    def _seen(self, step: StepProgress) -> StepProgress:
+        """The step with what is asked of people below it, and how long it runs."""
+        asked_for = (
+            how_to_vote(self.approval) if self.approval is not None and step.name == "approval" else ()
+        )
+        remarks = (*asked_for, *self._by_hand(step.name))
         if step.status is not StepStatus.RUNNING:
-            return step
-        return step.model_copy(update={"elapsed_ms": self._elapsed_ms(step.name)})
+            return step.model_copy(update={"remarks": remarks})
+        answer = (self._answer,) if self._answer else ()
+        return step.model_copy(
+            update={"remarks": (*remarks, *answer), "elapsed_ms": self._elapsed_ms(step.name)}
+        )
+
+    def _by_hand(self, step: str) -> tuple[str, ...]:
+        """The manual steps before this one, and who confirmed them."""
+        return tuple(
+            f"{'☑' if manual.name in self._confirmed else '☐'} before it, by hand: `{manual.name}`:"
+            f" {manual.text} {self._confirmed.get(manual.name, '')}".rstrip()
+            for manual in self._runbook.manual_steps
+            if manual.before == step
+        )
 
     def _elapsed_ms(self, name: str) -> float:
         return (workflow.now() - self._began[name]).total_seconds() * 1000
 
     def _set(self, name: str, status: StepStatus) -> None:
         elapsed_ms = None if status is StepStatus.RUNNING else self._elapsed_ms(name)
-        self._steps[name] = self._steps[name].model_copy(update={"status": status, "elapsed_ms": elapsed_ms})
+        self._update(name, status=status, elapsed_ms=elapsed_ms)
+
+    def _update(self, name: str, **fields: object) -> None:
+        self._steps[name] = self._steps[name].model_copy(update=fields)
         self.refresh()
 
     def refresh(self) -> None:
-        """The UI's "current details": the checklist, then the text of the step that runs."""
-        lines = [f"**{DRY_RUN_MARK}** every effect is previewed, none is made", ""] if self._dry_run else []
-        for step in self._steps.values():
-            elapsed = "" if step.elapsed_ms is None else f", took {step.elapsed_ms:.0f} ms"
-            note = f" — {step.note}" if step.note else ""
-            lines.append(
-                f"- {MARKS[step.status]} **{step.title}** (expected {step.expected_ms} ms{elapsed}){note}"
-            )
-            if step.name == "execution":
-                lines += [f"    - {_line(outcome)}" for outcome in self.outcomes]
-        lines += [
-            f"- {'☑' if manual.name in self._confirmed else '☐'} by hand before {manual.before}:"
-            f" **{manual.name}**: {manual.text} {self._confirmed.get(manual.name, '')}"
-            for manual in self._runbook.manual_steps
-        ]
-        lines += [f"- ⏸ **held** {self.paused}"] if self.paused is not None else []
-        lines += [f"- ⚠ {undelivered}" for undelivered in self.undelivered]
+        """Give the UI its "current details"."""
+        show_details(checklist(self.view(), self._below()))
+
+    def _below(self) -> str:
         running = next((s for s in self._steps.values() if s.status is StepStatus.RUNNING), None)
-        if running is not None:
-            lines += ["", f"### {running.title}", self._runbook.step(running.name).text]
-        workflow.set_current_details("\n".join(lines))
-
-
-def _line(outcome: Outcome) -> str:
-    mark = "☑" if outcome.status is OutcomeStatus.SUCCEEDED else outcome.status.value
-    return f"{mark} `{outcome.action_id}` {outcome.detail}"
-
-
-def _asked(pending: PendingApproval) -> str:
-    window = pending.window
-    votes = ", ".join(f"{vote.person} {'for' if vote.approve else 'against'}" for vote in window.votes)
-    return (
-        f"{window.approvals} of {window.workflow.required_approvers} approvals of {window.name}"
-        f"{f' ({votes})' if votes else ''} until {window.closes_at:%H:%M:%S} UTC;"
-        f" `{', '.join(pending.voters)}` may vote on `{window.digest}` of run `{pending.run_id}`"
-    )
+        ended = f"### {self._ended.outcome.value}\n{self._ended.reason}" if self._ended is not None else ""
+        if running is None:
+            return ended
+        return f"{ended}\n\n### {running.title}\n{self._runbook.step(running.name).text}"

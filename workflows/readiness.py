@@ -5,6 +5,7 @@ from __future__ import annotations
 from temporalio import workflow
 
 from . import options
+from .details import show_details
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME
 
 with workflow.unsafe.imports_passed_through():
@@ -52,9 +53,7 @@ class ReadinessCheck:
             **options.look("agents, DNS servers, audit trail"),
         )
         workflow.upsert_search_attributes([OUTCOME.value_set(readiness.grade.value)])
-        workflow.set_current_details(
-            "\n".join([f"**{readiness.headline}**", "", *map(_line, readiness.checks)])
-        )
+        show_details("\n".join([f"**{readiness.headline}**", "", *map(_line, readiness.checks)]))
         return readiness
 
 

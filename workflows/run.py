@@ -99,7 +99,7 @@ class Run(Steered):
             await runbook
         except Ended as ended:
             self.ended = ended
-            self.progress.skip_rest()
+            self.progress.end(ended)
         async with self.progress.step("audit"):
             result = await self._audit()
         await self._tell(result)

@@ -29,9 +29,14 @@ with workflow.unsafe.imports_passed_through():
         PauseRunRequest,
         ResumeRunRequest,
         RunProgress,
-        StepStatus,
     )
     from qnwis.continuity.tokens import Expected, PersonRequest
+
+APPROVE = "Agree to the plan that waits. Input: what `qnwis-continuity approve CLUSTER --print` prints"
+REJECT = (
+    "Say no to the plan that waits: the run ends, nothing is changed. Input: what"
+    " `qnwis-continuity reject CLUSTER --reason … --print` prints"
+)
 
 
 class Steered:
@@ -55,7 +60,7 @@ class Steered:
 
     # Votes
 
-    @workflow.update(name="approve", description="Agree to the plan that waits: what `approve --print` gives")
+    @workflow.update(name="approve", description=APPROVE)
     async def approve_plan(self, request: VoteRequest) -> Vote:
         return await self.approval.vote(request, approve=True)
 
@@ -63,7 +68,7 @@ class Steered:
     def _may_approve(self, request: VoteRequest) -> None:
         self.approval.check_open(request)
 
-    @workflow.update(name="reject", description="Reject the plan that waits: what `reject --print` gives")
+    @workflow.update(name="reject", description=REJECT)
     async def reject_plan(self, request: VoteRequest) -> Vote:
         return await self.approval.vote(request, approve=False)
 
@@ -71,11 +76,11 @@ class Steered:
     def _may_reject(self, request: VoteRequest) -> None:
         self.approval.check_open(request)
 
-    @workflow.signal(name="approve", description="Agree to the plan that waits: what `approve --print` gives")
+    @workflow.signal(name="approve", description=APPROVE)
     async def approve_unanswered(self, request: VoteRequest) -> None:
         await self._unanswered("a vote", self._vote(request, approve=True))
 
-    @workflow.signal(name="reject", description="Reject the plan that waits: what `reject --print` gives")
+    @workflow.signal(name="reject", description=REJECT)
     async def reject_unanswered(self, request: VoteRequest) -> None:
         await self._unanswered("a vote", self._vote(request, approve=False))
 
@@ -95,7 +100,9 @@ class Steered:
         if (refusal := self._abort_refusal()) is not None:
             raise refused(refusal)
 
-    @workflow.signal(name="abort", description="Stop at the next safe place: {by, reason, token}")
+    @workflow.signal(
+        name="abort", description="As Request Cancellation does, with by whom and why: {by, reason, token}"
+    )
     async def abort_unanswered(self, request: AbortRequest) -> None:
         await self._unanswered(f"abort by {request.by}", self._abort(request))
 
@@ -109,7 +116,7 @@ class Steered:
     def _abort_refusal(self) -> Refusal | None:
         return self.execution.abort_refusal() if self.execution is not None else None
 
-    @workflow.signal(description="A failover needs the lock: a run that only waits ends (sent by guardians)")
+    @workflow.signal(description="Sent by guardians, not by people: a failover needs the lock")
     def give_way(self, reason: str) -> None:
         if self.execution is None:
             self.stop = self.stop or f"gave way to a failover: {reason}"
@@ -214,6 +221,4 @@ class Steered:
             answer = await deed
         except ApplicationError as error:
             answer = f"{what} was refused: {error.message}"
-        running = [step.name for step in self.progress.steps if step.status is StepStatus.RUNNING]
-        if running:
-            self.progress.note(running[0], answer)
+        self.progress.answer(answer)

@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from qnwis.continuity.access import Deed
+from qnwis.continuity.approvals import VoteRequest
+from qnwis.continuity.run import FailoverRequest
+from workflows.names import RUNBOOKS_QUEUE, failover_id
+from workflows.planned_maintenance import PlannedMaintenance
+
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 TESTS = "\n".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
@@ -22,3 +28,14 @@ def test_every_test_a_page_names_exists(page: Path) -> None:
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     links = set(re.findall(r"\]\(([^)#:]+)\)", page.read_text()))
     assert {link for link in links if not (page.parent / link).exists()} == set()
+
+
+def test_the_json_to_paste_is_what_the_workflow_and_the_signal_take() -> None:
+    page = (PROJECT / "docs" / "howto" / "maintenance-from-the-ui.md").read_text()
+    start, approve = re.findall(r"```json\n(.*?)```", page, flags=re.DOTALL)
+
+    request = FailoverRequest.model_validate_json(start)
+    assert request.maintenance is not None and request.token is not None
+    assert VoteRequest.model_validate_json(approve).token.claim.deed is Deed.APPROVE
+    assert f"`{failover_id(request.cluster_id)}`" in page
+    assert f"`{RUNBOOKS_QUEUE}`" in page and f"`{PlannedMaintenance.__name__}`" in page

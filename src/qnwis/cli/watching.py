@@ -86,6 +86,8 @@ def steps_table(
         mark, style = STYLES[step.status]
         times = _ms(step.expected_ms), _ms(step.elapsed_ms)
         table.add_row(mark, step.title, *times, Text(step.note.replace("`", "")), style=style)
+        for remark in step.remarks:
+            table.add_row("", "", "", "", Text(remark.replace("`", "")))
         if step.name == "execution":
             for outcome in outcomes:
                 good = outcome.status is OutcomeStatus.SUCCEEDED

@@ -156,6 +156,9 @@ class StepProgress(Model):
     status: StepStatus = StepStatus.PENDING
     elapsed_ms: float | None = None
     note: str = ""
+    """A sentence beside it."""
+    remarks: tuple[str, ...] = ()
+    """Further ones below it: what people are asked for, and whose vote was refused."""
 
 
 class RunProgress(Model):

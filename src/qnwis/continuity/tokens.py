@@ -145,5 +145,5 @@ def _refused(rule: str, message: str, expected: Expected) -> Refusal:
         rule=rule,
         message=message,
         values=expected.model_dump(mode="json", exclude_none=True),
-        remedy=f"Sign it anew for exactly this: `qnwis-continuity {expected.deed}`.",
+        remedy="Sign a new token for exactly this, with your own key.",
     )

@@ -337,6 +337,16 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
+async def until_each_client_writes(lab: Lab, count: int, *, after: int = 0, to: str | None = None) -> None:
+    """Return once each client has had a write acknowledged, later than so many or by that server."""
+
+    def writes() -> bool:
+        acks = [ack for ack in lab.ack_log().acks[after:] if to in (None, ack.server)]
+        return len({ack.client for ack in acks}) == count
+
+    await until(writes)
+
+
 async def until_state(
     lab: Lab, nodes: HttpNodes, node_id: str, holds: Callable[[NodeState], bool]
 ) -> NodeState:

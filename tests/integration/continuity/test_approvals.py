@@ -327,6 +327,6 @@ async def until_noted(run: Run, word: str) -> None:
     async with asyncio.timeout(30):
         while True:
             steps = (await run.query(PrimaryFailure.progress_view)).steps
-            if any(word in step.note for step in steps):
+            if any(word in text for step in steps for text in (step.note, *step.remarks)):
                 return
             await asyncio.sleep(0.02)

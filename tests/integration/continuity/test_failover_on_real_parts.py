@@ -20,7 +20,6 @@ from qnwis.continuity.detection import Finding
 from qnwis.continuity.orders import FencingEvidenceType, RejoinOrder
 from qnwis.continuity.run import DRY_RUN_MARK, RunResult
 from qnwis.lab.acks import analyse
-from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import WORKER, ControlPlane, start_worker
 from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
@@ -46,6 +45,7 @@ from .real import (
     settings_of,
     start_command,
     until,
+    until_each_client_writes,
 )
 
 
@@ -329,13 +329,3 @@ def postmaster(scene: Scene, node_id: str) -> int:
 async def result_of(run: Run) -> RunResult:
     async with asyncio.timeout(WITHIN_S):
         return await run.result()
-
-
-async def until_each_client_writes(lab: Lab, count: int, *, after: int = 0, to: str | None = None) -> None:
-    """Return once each client has had a write acknowledged, later than so many or by that server."""
-
-    def writes() -> bool:
-        acks = [ack for ack in lab.ack_log().acks[after:] if to in (None, ack.server)]
-        return len({ack.client for ack in acks}) == count
-
-    await until(writes)

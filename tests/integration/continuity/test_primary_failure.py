@@ -294,12 +294,13 @@ async def test_in_the_ui_a_run_reads_like_its_runbook(stage: Setting) -> None:
         underway = await current_details(run)
         assert "- ☑ **Simulation**" in underway and "- ▶ **Execution**" in underway
         assert "- ☐ **Verification**" in underway and "`1-fence-node-1`" in underway
-        assert text.step("execution").text in underway
+        assert text.step("execution").text.replace("<cluster_id>", on.cluster_id) in underway
 
         go_on.set()
         assert (await run.result()).verified
         ended = await current_details(run)
         assert ended.count("- ☑ **") == len(text.steps)
+        assert "### completed\nall 5 actions" in ended
 
     async for event in run.fetch_history_events():
         if event.event_type in SUMMARISED:
