@@ -93,9 +93,9 @@ async def test_a_crashed_database_is_restarted_under_its_lease_where_the_agent_g
         ends = len(scene.primary.logged("lease_over"))
         async with asyncio.timeout(30), scene.primary.watching() as events:
             os.kill(scene.primary.postmaster_pid(), signal.SIGKILL)
-            restarting = await after_each(events, scene.primary, lambda state: not state.database_up)
-            assert (restarting.restarting, restarting.database_ended) == (True, False)
             back = await after_each(events, scene.primary, lambda state: state.writable)
+        # The restart may be over before anybody has asked.
+        assert scene.primary.logged("database_ended")[-1]["restarting"] is True
         assert back.epoch == before.epoch
         assert len(scene.primary.logged("lease_over")) == ends
         assert "before the crash" in await rows(scene.primary)

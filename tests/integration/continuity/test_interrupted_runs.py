@@ -16,6 +16,8 @@ from qnwis.continuity.run import AbortRequest, Continued, RunOutcome
 from qnwis.lab.temporal_server import TemporalServer
 from qnwis.providers.errors import Refused
 from qnwis.starting import abort_failover
+from workflows.guardian import Guardian
+from workflows.guardian_state import PauseRequest
 from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 from workflows.takeover import LINGER
@@ -172,9 +174,11 @@ async def timers(run: Run) -> list[timedelta]:
 async def test_the_guardian_finishes_a_run_that_a_person_terminated(
     stage: Setting, effect: str, outcome: RunOutcome, primary: str
 ) -> None:
-    on = await stage(strategy="manual")
+    on = await stage()
     guardian = await on.start_guardian()
     await until(guardian, all_healthy)
+    # Paused, it starts nothing of its own; what was begun it finishes all the same.
+    await guardian.signal(Guardian.pause_failover, PauseRequest(by="ann", reason="only what was begun"))
     run = await on.start(even_if_healthy=True)
     async with halted(on, effect):
         await run.terminate("enough")
