@@ -242,19 +242,20 @@ def _actions(cluster: Cluster, policy: Policy, primary: Node, target: Node) -> I
         node_id=target.node_id,
         estimate_ms=estimates.promote_target,
     )
-    yield RepointStandbys(
-        action_id="5-repoint-standbys",
-        node_ids=standbys_left(cluster, primary, target),
-        upstream=target.node_id,
-        estimate_ms=estimates.repoint_standbys,
-    )
     yield FlipDns(
-        action_id="6-flip-dns",
+        action_id="5-flip-dns",
         record=None if dns is None else record_name(dns),
         from_address=service_address(primary),
         to_address=service_address(target),
         ttl_s=low_s,
         estimate_ms=0 if dns is None else estimates.flip_dns + low_s * 1000,
+    )
+    # They follow the target while it is promoted; clients need not wait until that is seen.
+    yield RepointStandbys(
+        action_id="6-repoint-standbys",
+        node_ids=standbys_left(cluster, primary, target),
+        upstream=target.node_id,
+        estimate_ms=estimates.repoint_standbys,
     )
     yield RejoinOldPrimary(
         action_id=f"7-rejoin-{primary.node_id}",
