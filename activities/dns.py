@@ -6,6 +6,7 @@ from temporalio import activity
 
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.plan import FlipDns, LowerTtl, RestoreTtl
+from qnwis.continuity.topology import DnsService
 from qnwis.providers.dns import Dns
 
 from .effect import EffectRequest, carried_out, preview
@@ -54,38 +55,27 @@ class DnsRecords:
     @activity.defn
     async def retime(self, request: RetimeRequest) -> Outcome:
         """Give the record another TTL, whatever address it has."""
-        action, service = request.action, request.cluster.dns
-        assert service is not None, "without a DNS service no plan changes a TTL"
-
-        async def retimed() -> Outcome:
-            (address,) = {a for answers in (await self._dns.read(service)).values() for a in answers}
-            await self._dns.swap(service, from_address=address, to_address=address, ttl_s=action.to_ttl_s)
-            return Outcome(
-                action_id=action.action_id,
-                status=OutcomeStatus.SUCCEEDED,
-                changed=True,
-                detail=f"the TTL of {action.record} is {action.to_ttl_s} s",
-            )
-
-        return await carried_out(action.action_id, retimed)
+        return await self._retimed(request, request.action.to_ttl_s, OutcomeStatus.SUCCEEDED)
 
     @activity.defn
     async def retime_back(self, request: RetimeRequest) -> Outcome:
         """Compensation of a TTL that was lowered: the ordinary one again."""
-        action, service = request.action, request.cluster.dns
-        assert service is not None, "without a DNS service no plan changes a TTL"
+        return await self._retimed(request, _service(request).ttl_s, OutcomeStatus.UNDONE)
 
-        async def undone() -> Outcome:
+    async def _retimed(self, request: RetimeRequest, ttl_s: int, status: OutcomeStatus) -> Outcome:
+        action, service = request.action, _service(request)
+
+        async def retimed() -> Outcome:
             (address,) = {a for answers in (await self._dns.read(service)).values() for a in answers}
-            await self._dns.swap(service, from_address=address, to_address=address)
+            await self._dns.swap(service, from_address=address, to_address=address, ttl_s=ttl_s)
             return Outcome(
                 action_id=action.action_id,
-                status=OutcomeStatus.UNDONE,
+                status=status,
                 changed=True,
-                detail=f"the TTL of {action.record} is {service.ttl_s} s again",
+                detail=f"the TTL of {action.record} is {ttl_s} s",
             )
 
-        return await carried_out(action.action_id, undone)
+        return await carried_out(action.action_id, retimed)
 
     @activity.defn
     async def preview_flip(self, request: FlipRequest) -> Outcome:
@@ -95,3 +85,8 @@ class DnsRecords:
         found = await self._dns.read(service)
         servers = "; ".join(f"{server} answers {', '.join(a) or 'nothing'}" for server, a in found.items())
         return preview(action.action_id, f"would set {action.record} to {action.to_address} ({servers})")
+
+
+def _service(request: RetimeRequest) -> DnsService:
+    assert request.cluster.dns is not None, "without a DNS service no plan changes a TTL"
+    return request.cluster.dns

@@ -72,7 +72,7 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
         node.postgres.keep_standby()
         node.postgres.set_upstream(upstream)
         await node.postgres.start()
-        timeline = await _wait_streaming(node)
+        timeline = await _wait_streaming(node, theirs)
         return Done(f"{node.node_id} {how} and streams from {upstream.node_id} on timeline {timeline}")
 
     return effect
@@ -178,13 +178,13 @@ def _set_aside(data_dir: Path, name: str) -> Path | None:
     return aside
 
 
-async def _wait_streaming(node: Node) -> int:
-    """The timeline, once the database streams."""
+async def _wait_streaming(node: Node, theirs: Facts) -> int:
+    """The timeline, once the database streams what the upstream writes now."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + STREAMING_WITHIN_S
     while clock() < deadline:
         facts = await node.facts()
-        if facts is not None and facts.streaming:
+        if facts is not None and streams(facts, theirs):
             return facts.timeline
         if not node.postgres.running:
             raise EffectError(f"the database of {node.node_id} ended while it started; see postgres.log")

@@ -24,7 +24,6 @@ from .conftest import Stage, dev_server
 from .matrix import (
     FAILOVER,
     GOING_ON,
-    MAINTENANCE,
     STOPPING,
     Case,
     Disturbance,
@@ -50,18 +49,16 @@ def refused_promotion(on: Stage) -> None:
 
 
 Passed = tuple[list[Point], RunResult]
-SCENES = {RunKind.PRIMARY_FAILURE: FAILOVER, RunKind.PLANNED_MAINTENANCE: MAINTENANCE}
-
-
-@pytest.fixture(scope="module", params=SCENES)
-def kind(request: pytest.FixtureRequest) -> RunKind:
-    kind: RunKind = request.param
-    return kind
 
 
 @pytest.fixture(scope="module")
-def scene(kind: RunKind) -> Scene:
-    return SCENES[kind]
+def kind() -> RunKind:
+    return RunKind.PRIMARY_FAILURE
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return FAILOVER
 
 
 @pytest.fixture(scope="module")

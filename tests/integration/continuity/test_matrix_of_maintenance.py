@@ -1,0 +1,42 @@
+"""The failure matrix of planned maintenance, with its approvals: the same tests, as a file of their own."""
+
+from __future__ import annotations
+
+import pytest
+
+from qnwis.continuity.run import RunKind
+
+from .matrix import MAINTENANCE, Scene
+from .test_matrix import passed as passed
+from .test_matrix import refusing as refusing
+from .test_matrix import rolled_back as rolled_back
+from .test_matrix import (
+    test_a_killed_server_interrupts_runs_at_every_point_and_ends_none as test_a_killed_server,
+)
+from .test_matrix import (
+    test_a_rollback_is_disturbed_and_still_gives_the_primary_back as test_a_rollback_is_disturbed,
+)
+from .test_matrix import (
+    test_the_points_are_all_steps_of_the_text_and_all_actions_of_the_plan as test_the_points,
+)
+from .test_matrix import (
+    test_wherever_a_run_is_disturbed_it_ends_in_a_stated_place as test_wherever_a_run_is_disturbed,
+)
+
+__all__ = [
+    "test_a_killed_server",
+    "test_a_rollback_is_disturbed",
+    "test_the_points",
+    "test_wherever_a_run_is_disturbed",
+]
+
+
+@pytest.fixture(scope="module")
+def kind() -> RunKind:
+    return RunKind.PLANNED_MAINTENANCE
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """With people who vote, and a TTL to lower."""
+    return MAINTENANCE
