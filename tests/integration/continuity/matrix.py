@@ -170,9 +170,10 @@ class Case:
 
     async def _vote(self) -> None:
         """As soon as a plan waits for votes, ann agrees."""
-        voted = set()
+        voted = set[tuple[str, str]]()
         while True:
-            await asyncio.sleep(0.1)
+            # Dozens of runs are asked at once; after a vote only a reset asks again.
+            await asyncio.sleep(1.0 if voted else 0.25)
             with contextlib.suppress(RPCError, WorkflowUpdateFailedError):
                 run = self.client.get_workflow_handle(failover_id(self.on.cluster_id))
                 progress = await run.query("progress", result_type=RunProgress, rpc_timeout=SOON)
