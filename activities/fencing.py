@@ -48,7 +48,11 @@ class Fencing:
 
         async def fenced() -> Outcome:
             gate = await self.promised(request, request.target)
-            switched = await self._switch_off(request, hook) if hook is not None else None
+            switched = (
+                await self.switch_off(request, action.action_id, action.node_id, hook)
+                if hook is not None
+                else None
+            )
             await asyncio.sleep(gate.wait_s)
             at = datetime.now(UTC)
             evidence = switched or lease_evidence(gate, action.node_id, epoch=request.epoch, at=at)
@@ -156,9 +160,11 @@ class Fencing:
     async def _promise(self, node: Node, asked: PromiseRequest) -> Promised:
         return await self._nodes.promise(node, asked, timeout_s=ANSWER_WITHIN_S)
 
-    async def _switch_off(self, request: FenceRequest, hook: FencingHook) -> FencingEvidence:
-        node_id = request.action.node_id
-        effect_id = request.effect_id(request.action.action_id)
+    async def switch_off(
+        self, request: EffectRequest, action_id: str, node_id: str, hook: FencingHook
+    ) -> FencingEvidence:
+        """Have the node cut off, and say what that proves. Raises Refused or Unreachable."""
+        effect_id = request.effect_id(action_id)
         answer = await self._hook.switch(hook, node_id, "off", effect_id)
         return FencingEvidence(
             type=FencingEvidenceType.HOOK,

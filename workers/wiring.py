@@ -17,6 +17,7 @@ from activities.audit import Audit
 from activities.dns import DnsRecords
 from activities.evidence import Evidence
 from activities.fencing import Fencing
+from activities.forcing import Forcing
 from activities.health import Health
 from activities.notification import Notifications
 from activities.past_runs import PastRuns
@@ -24,6 +25,7 @@ from activities.people import People
 from activities.planning import Planning
 from activities.promotion import Promotion
 from activities.readiness import ReadinessChecks
+from activities.reviews import Reviews
 from activities.switchover import Switchover
 from activities.verification import Verification
 from qnwis.config.access import AccessFiles
@@ -43,11 +45,12 @@ from workflows.names import vantage_queue
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 from workflows.readiness import ReadinessCheck
+from workflows.review import OverrideReview
 from workflows.round_trip import RoundTrip
 
 from .settings import WorkerSettings
 
-WORKFLOWS = (PrimaryFailure, PlannedMaintenance, RoundTrip, Guardian, ReadinessCheck)
+WORKFLOWS = (PrimaryFailure, PlannedMaintenance, RoundTrip, Guardian, ReadinessCheck, OverrideReview)
 
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
@@ -104,7 +107,8 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
     past_runs = PastRuns(client)
     people = People(AccessFiles(p.registry.directory), p.nonces)
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
-    switchover = Switchover(p.nodes, fencing)
+    audit = Audit(p.audit)
+    forcing, switchover = Forcing(p.nodes, p.hook, fencing), Switchover(p.nodes, fencing)
     return [
         evidence.load_cluster,
         evidence.collect,
@@ -113,6 +117,9 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         fencing.fence,
         fencing.unfence,
         fencing.preview_fence,
+        forcing.force,
+        forcing.take_back,
+        forcing.preview_force,
         promotion.promote,
         promotion.repoint,
         promotion.preview_promote,
@@ -133,7 +140,9 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         people.prove,
         people.open_window,
         Verification(p.nodes, p.dns).verify,
-        Audit(p.audit).record,
+        Reviews(p.registry, p.nodes).look,
+        audit.record,
+        audit.record_review,
         Notifications(p.notifier).notify,
         ReadinessChecks(p.registry, p.nodes, p.dns, p.audit).evaluate,
     ]

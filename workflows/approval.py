@@ -91,6 +91,7 @@ class Approval:
             plan=assessment.plan,
             predicted_loss_bytes=assessment.predicted_loss_bytes,
             candidates=assessment.candidates,
+            notes=assessment.notes,
         )
         announce(pending)
         await self._until_closed(stop, show, pending)

@@ -49,6 +49,7 @@ def how_to_vote(pending: PendingApproval) -> tuple[str, ...]:
         f"the plan: {plan.primary_node_id} → {plan.failover_target_id}, predicted loss"
         f" {'not known' if loss is None else f'{loss} bytes'}:"
         f" {', '.join(f'`{action.action_id}`' for action in plan.actions)}",
+        *(f"**{note}**" for note in pending.notes),
         f"its digest: `{pending.window.digest}`",
         f"may vote: {', '.join(pending.voters)}",
         f"to vote: `qnwis-continuity approve {plan.cluster_id}`; with `--print` it prints the input of the"

@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.dns import DnsRecords, FlipRequest, RetimeRequest
     from activities.effect import preview
     from activities.fencing import FenceRequest, Fencing
+    from activities.forcing import ForceRequest, Forcing
     from activities.promotion import PromoteRequest, Promotion, RepointRequest
     from activities.switchover import PrepareRequest, RejoinRequest, ReleaseRequest, Switchover
     from qnwis.config.registry import Registered
@@ -40,6 +41,7 @@ with workflow.unsafe.imports_passed_through():
         Action,
         FencePrimary,
         FlipDns,
+        ForceMembership,
         LowerTtl,
         Plan,
         PrepareNodes,
@@ -140,6 +142,8 @@ class Execution:
         match action:
             case FencePrimary():
                 return await _effect(Fencing.fence, self._fence(action), options.fence)
+            case ForceMembership():
+                return await _effect(Forcing.force, self._force(action), options.fence)
             case LowerTtl():
                 return await self._lower_ttl(action, stop)
             case PrepareNodes():
@@ -172,6 +176,8 @@ class Execution:
         match action:
             case FencePrimary():
                 undoing: Any = (Fencing.unfence, self._fence(action))
+            case ForceMembership():
+                undoing = (Forcing.take_back, self._force(action))
             case ReleasePrimary():
                 undoing = (Switchover.take_back, self._release(action))
             case LowerTtl():
@@ -187,6 +193,8 @@ class Execution:
         match action:
             case FencePrimary():
                 return await _read(Fencing.preview_fence, self._fence(action))
+            case ForceMembership():
+                return await _read(Forcing.preview_force, self._force(action))
             case LowerTtl() | RestoreTtl():
                 return preview(
                     action.action_id, f"would set the TTL of {action.record} to {action.to_ttl_s} s"
@@ -208,6 +216,14 @@ class Execution:
 
     def _fence(self, action: FencePrimary) -> FenceRequest:
         return FenceRequest(action=action, target=self._plan.failover_target_id, **self._world)
+
+    def _force(self, action: ForceMembership) -> ForceRequest:
+        return ForceRequest(
+            action=action,
+            target=self._plan.failover_target_id,
+            reason=self._plan.trigger_reason,
+            **self._world,
+        )
 
     def _release(self, action: ReleasePrimary) -> ReleaseRequest:
         return ReleaseRequest(action=action, plan=self._plan, policy=self._policy, **self._world)

@@ -28,6 +28,11 @@ def guardian_id(cluster_id: str) -> str:
     return f"guardian-{cluster_id}"
 
 
+def review_id(cluster_id: str, run_id: str) -> str:
+    """Of the review that the emergency override `run_id` opens; each has one."""
+    return f"review-{cluster_id}-{run_id}"
+
+
 def readiness_id(cluster_id: str) -> str:
     """Of an evaluation that a person asks for, and of the schedule; the server appends a time to the ids of
     what a schedule starts."""

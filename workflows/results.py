@@ -9,9 +9,12 @@ from temporalio import workflow
 from .progress import Ended
 
 with workflow.unsafe.imports_passed_through():
+    from qnwis.continuity.executor import FORCES, OutcomeStatus
+    from qnwis.continuity.override import Suspension
     from qnwis.continuity.run import RunOutcome, RunResult
 
 if TYPE_CHECKING:
+    from .execution import Execution
     from .run import Run
 
 
@@ -34,6 +37,7 @@ def result_of(run: Run, ended: Ended) -> RunResult:
         refusal=ended.refusal,
         outcomes=execution.outcomes if execution is not None else (),
         fencing=fence.fencing if fence is not None else None,
+        suspension=_suspension(execution),
         verification=run.verification,
         steps=run.progress.steps,
         notes=(*run.assessment.notes, *run.progress.undelivered),
@@ -43,3 +47,11 @@ def result_of(run: Run, ended: Ended) -> RunResult:
         started_at=run.takeover.started_at,
         ended_at=workflow.now(),
     )
+
+
+def _suspension(execution: Execution | None) -> Suspension | None:
+    """What the action that gave nodes up says of it; nothing where that was taken back."""
+    forced = execution.outcome_of(FORCES) if execution is not None else None
+    if forced is None or forced.status is not OutcomeStatus.SUCCEEDED or "suspension" not in forced.facts:
+        return None
+    return Suspension.model_validate(forced.facts["suspension"])

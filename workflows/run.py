@@ -18,6 +18,7 @@ from .approval import Approval, prove
 from .execution import Execution
 from .lock import refuse_another_id
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME, failover_id, guardian_id
+from .opening_review import open_review
 from .progress import Ended, Progress
 from .results import result_of
 from .steered import Steered
@@ -304,6 +305,8 @@ class Run(Steered):
         """Tell the filters in the UI, the people, and the guardian when it did not start this run itself."""
         workflow.upsert_search_attributes([OUTCOME.value_set(result.outcome.value)])
         await self.announcements.end(result)
+        if self.registered is not None:
+            await open_review(self.takeover.request, self.registered.policy, result)
         if not self.request.automatic and not self.request.dry_run:
             await self.announcements.tell_guardian(guardian_id(self.request.cluster_id), PastRun.of(result))
         await workflow.wait_condition(workflow.all_handlers_finished)

@@ -90,7 +90,7 @@ async def run(config: AgentConfig, path: Path) -> None:
         connection = Connection(config.database, config.database.superuser)
         postgres = Postgres(config, config.database, peers)
         quiescing = Quiescing(postgres, state_dir / "quiesced")
-        postgres.replicate_to(members.standbys)
+        postgres.replicate_to(members.standbys, members.required_acks)
         guarding = Guarding(postgres.data_dir, state_dir / "guard.log")
         leases.on_until = guarding.tell
         receiving = Receiving(postgres, connection, state_dir, config.lease.reserve_s)
@@ -103,7 +103,7 @@ async def run(config: AgentConfig, path: Path) -> None:
     checks = Checks(config, reporter, node.postgres if node is not None else None)
     app = make_app(checks, reporter, orders, journal, leases, members, node)
     if node is not None:
-        members.on_change = lambda: node.postgres.replicate_to(members.standbys)
+        members.on_change = lambda: node.postgres.replicate_to(members.standbys, members.required_acks)
         node.postgres.on_change = reporter.database_changed
         keeper = Keeper(config, node, journal, orders.lock)
 

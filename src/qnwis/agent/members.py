@@ -12,10 +12,12 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from qnwis.continuity import membership as core
+from qnwis.continuity.forced import force_refusal, is_forced
 from qnwis.continuity.lease_messages import Membership
 from qnwis.continuity.membership import (
     Accepted,
     AddMember,
+    Adopted,
     Adoption,
     AnyChange,
     MembershipView,
@@ -45,13 +47,6 @@ class Proposed(Model):
     peers: tuple[Peer, ...]
 
 
-class Adopted(Model):
-    """An agreed change, with where its members are reached."""
-
-    adoption: Adoption
-    peers: tuple[Peer, ...]
-
-
 class Members:
     """This agent's part in the membership. `on_change` hears of the other members after each change."""
 
@@ -76,6 +71,13 @@ class Members:
     def standbys(self) -> tuple[str, ...]:
         """The other members that hold data."""
         return tuple(peer.node_id for peer in self.others if peer.database is not None)
+
+    @property
+    def required_acks(self) -> int:
+        """How many standbys a commit waits for. After nodes were given up, no more than there are: with fewer
+        no commit would ever return, and that was agreed to."""
+        wanted = self._config.replication.required_acks
+        return min(wanted, len(self.standbys)) if is_forced(self._leases.membership) else wanted
 
     def view(self) -> MembershipView:
         grantor, _ = self._leases.view
@@ -108,9 +110,21 @@ class Members:
             self._adoption = adopted.adoption
             membership = after.record.membership
             self._leases.keep(after, core.moved(holder, membership, self._config.lease))
-            log("membership", version=membership.version, members=list(membership.members))
+            log(
+                "membership",
+                version=membership.version,
+                members=list(membership.members),
+                forced=_why(adopted),
+            )
             self.on_change()
         return self.view()
+
+    # In an emergency
+
+    def force(self, adopted: Adopted) -> MembershipView | Refusal:
+        """Follow a membership that no majority agreed to, unless this node itself serves."""
+        refusal = force_refusal(self.view(), adopted.adoption, holds_lease=self._leases.held)
+        return refusal or self.adopt(adopted)
 
     # As the holder of the lease
 
@@ -211,6 +225,11 @@ class Members:
         )
         if newest is not None and newest.adoption is not None:
             self.adopt(Adopted(adoption=newest.adoption, peers=newest.peers))
+
+
+def _why(adopted: Adopted) -> str | None:
+    forced = adopted.adoption.forced
+    return None if forced is None else f"run {forced.run_id}: {forced.reason}"
 
 
 def _too_few_standbys(replication: Replication, leaving: str, data_members: int) -> Refusal | None:

@@ -33,6 +33,7 @@ class Postgres:
         self.database = database
         self.peers = peers
         self.standbys: tuple[str, ...] = ()
+        self.required_acks = config.replication.required_acks
         """node_ids of the other members that hold data: whose confirmations a commit may count."""
         self.owner = Owner.named(database.os_user)
         self.data_dir = database.data_dir
@@ -126,9 +127,9 @@ class Postgres:
         # PostgreSQL takes a postmaster that was killed, but that nobody waited for yet, for a running one.
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
 
-    def replicate_to(self, standbys: Iterable[str]) -> None:
-        """Count the confirmations of these standbys, from now on."""
-        self.standbys = tuple(standbys)
+    def replicate_to(self, standbys: Iterable[str], required_acks: int) -> None:
+        """Have commits wait for so many of these standbys, from now on."""
+        self.standbys, self.required_acks = tuple(standbys), required_acks
         if self.initialised and self.set_settings({}):
             self.reload()
 
@@ -183,7 +184,7 @@ class Postgres:
     def set_settings(self, changes: Mapping[str, str | None]) -> bool:
         """Write the agent's own settings and `changes`. Whether that changed anything."""
         before = self._auto_conf()
-        owned = settings.owned_settings(self.config, self.database, self.standbys)
+        owned = settings.owned_settings(self.config, self.database, self.standbys, self.required_acks)
         read_only = {settings.READ_ONLY: "on" if self.quiesced else None}
         after = settings.merge_settings(before, {**owned, **read_only, **changes})
         if settings.read_settings(before) == settings.read_settings(after):

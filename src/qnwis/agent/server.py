@@ -13,6 +13,7 @@
 | GET /membership | 200, MembershipView |
 | POST /membership/change | 200 MembershipView; 409 Refusal; on the holder of the lease |
 | POST /membership/accept, /membership/adopt | 200 Accepted, MembershipView; 409 Refusal; between agents |
+| POST /membership/force | 200 MembershipView; 409 Refusal; by an emergency override that gives nodes up |
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from qnwis.continuity.lease_messages import Ask, PromiseRequest, Release, Withdrawal
-from qnwis.continuity.membership import AnyChange
+from qnwis.continuity.membership import Adopted, AnyChange
 from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder
 from qnwis.continuity.refusal import Refusal
@@ -33,7 +34,7 @@ from .checks import Checks, Health
 from .effects import EffectError, Node
 from .journal import Journal, Line
 from .lease import Leases
-from .members import Adopted, Members, Proposed
+from .members import Members, Proposed
 from .orders import Orders
 from .reporter import Reporter
 
@@ -133,6 +134,7 @@ def make_app(
             web.post("/membership/change", change),
             web.post("/membership/accept", _lease(Proposed, members.accept)),
             web.post("/membership/adopt", _lease(Adopted, members.adopt)),
+            web.post("/membership/force", _lease(Adopted, members.force)),
         ]
     )
     return app

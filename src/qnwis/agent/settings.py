@@ -15,7 +15,7 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from qnwis.continuity.membership import Peer
-from qnwis.continuity.topology import Replication, ReplicationMode
+from qnwis.continuity.topology import ReplicationMode
 
 from .config import AgentConfig, LocalDatabase
 
@@ -26,10 +26,13 @@ _LINE = re.compile(r"^\s*(?P<name>[A-Za-z_][A-Za-z0-9_.]*)\s*=?\s*'(?P<value>(?:
 _ESCAPED = re.compile(r"''|\\(.)")
 
 
-def owned_settings(config: AgentConfig, database: LocalDatabase, standbys: Sequence[str]) -> dict[str, str]:
+def owned_settings(
+    config: AgentConfig, database: LocalDatabase, standbys: Sequence[str], required_acks: int
+) -> dict[str, str]:
     """What the agent decides, the same by rule on every node, so that any of them can be promoted.
 
-    `standbys` are the node_ids of the other members that hold data.
+    `standbys` are the node_ids of the other members that hold data; a commit waits for `required_acks` of
+    them.
     """
     return {
         "listen_addresses": database.host,
@@ -55,16 +58,18 @@ def owned_settings(config: AgentConfig, database: LocalDatabase, standbys: Seque
         "wal_sender_timeout": "10s",
         "recovery_target_timeline": "latest",
         "superuser_reserved_connections": "3",
-        "synchronous_standby_names": synchronous_standby_names(config.replication, standbys),
+        "synchronous_standby_names": synchronous_standby_names(
+            config.replication.mode, standbys, required_acks
+        ),
     }
 
 
-def synchronous_standby_names(replication: Replication, standbys: Sequence[str]) -> str:
-    """`ANY k ("n2","n3")`; empty in asynchronous mode."""
-    if replication.mode is ReplicationMode.ASYNCHRONOUS:
+def synchronous_standby_names(mode: ReplicationMode, standbys: Sequence[str], required_acks: int) -> str:
+    """`ANY k ("n2","n3")`; empty where a commit waits for nobody."""
+    if mode is ReplicationMode.ASYNCHRONOUS or not required_acks:
         return ""
     names = ",".join(f'"{node_id}"' for node_id in standbys)
-    return f"ANY {replication.required_acks} ({names})"
+    return f"ANY {required_acks} ({names})"
 
 
 def conninfo(peer: Peer, user: str, passfile: Path | None, **more: str) -> str:

@@ -123,6 +123,8 @@ def show_pending(pending: PendingApproval) -> None:
     ):
         table.add_row(name, value)
     out.print(table)
+    for note in pending.notes:
+        out.print(f"  ! {note}", style="bold yellow", markup=False)
     for action in plan.actions:
         out.print(f"  {action.action_id} (about {action.estimate_ms} ms)", markup=False)
     for candidate in pending.candidates:

@@ -14,6 +14,7 @@ from qnwis.starting import start_failover
 from qnwis.temporal import connect
 
 from .files import read_plan
+from .giving_up import AttestOff, Lost, Override, given_up
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
 from .signing import By, KeyFile, Me, Print, me
 from .watching import RunFailed, exit_code, follow, follow_on_terminal
@@ -28,13 +29,9 @@ def execute(
         bool,
         typer.Option("--even-if-healthy", help="Fence and fail over although the primary accepts writes."),
     ] = False,
-    override: Annotated[
-        bool,
-        typer.Option(
-            "--override",
-            help="Go past the policy's limits; awaits the approval workflow emergency_override.",
-        ),
-    ] = False,
+    override: Override = False,
+    lost: Lost = None,
+    attest_off: AttestOff = False,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit record.")] = "manual",
     initiated_by: By = "",
     key: KeyFile = None,
@@ -53,6 +50,7 @@ def execute(
             dry_run=dry_run,
             even_if_healthy=even_if_healthy,
             override=override,
+            give_up=given_up(lost, attest_off, who.name, override=override),
             plan=made,
         )
         request = signed_start(request, who)
@@ -72,7 +70,8 @@ def execute(
 
 def signed_start(request: FailoverRequest, who: Me) -> FailoverRequest:
     """The request with its proof, where there is a key to sign it with."""
-    token = who.token(Deed.START, cluster_id=request.cluster_id, digest=request.digest, reason=request.reason)
+    deed = Deed.OVERRIDE if request.override else Deed.START
+    token = who.token(deed, cluster_id=request.cluster_id, digest=request.digest, reason=request.reason)
     return request.model_copy(update={"token": token})
 
 
@@ -96,6 +95,14 @@ def show_result(result: RunResult) -> None:
         out.print(f"{mark}note: {note}", markup=False)
     if result.fencing is not None:
         out.print(f"fencing: {result.fencing.type.value} ({result.fencing.detail})", markup=False)
+    if result.suspension is not None:
+        out.print(
+            f"GUARANTEE SUSPENDED since {result.suspension.since:%F %T} UTC:"
+            f" {', '.join(result.suspension.lost)} were given up. Its review is closed when they are known to"
+            f" take no part: qnwis-continuity review show {result.cluster_id}",
+            style="bold yellow",
+            markup=False,
+        )
     if result.verification is not None:
         for check in result.verification.checks:
             out.print(f"  {'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}", markup=False)

@@ -15,6 +15,7 @@ from qnwis.continuity.plan import (
     Action,
     FencePrimary,
     FlipDns,
+    ForceMembership,
     LowerTtl,
     PlanFile,
     PrepareNodes,
@@ -32,13 +33,20 @@ from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 
 from .files import write_output
+from .giving_up import AttestOff, Lost, Override, given_up
 from .output import AsJson, clear_errors, out, print_json, refuse
+from .signing import By, KeyFile, me
 
 
 def plan(
     cluster: Annotated[Path, typer.Option(help="Topology, cluster.yaml.")],
     policy: Annotated[Path, typer.Option(help="Policy, policy.yaml.")],
     output: Annotated[Path | None, typer.Option(help="Write the plan here as JSON.")] = None,
+    override: Override = False,
+    lost: Lost = None,
+    attest_off: AttestOff = False,
+    by: By = "",
+    key: KeyFile = None,
     live: Annotated[bool, typer.Option("--live", help="Ask the nodes' agents instead of the file.")] = False,
     reason: Annotated[str, typer.Option(help="Why; becomes part of the plan.")] = "manual",
     as_json: AsJson = False,
@@ -47,7 +55,14 @@ def plan(
     with clear_errors(as_json=as_json):
         topology, rules = load_cluster(cluster), load_policy(policy)
         evidence = asyncio.run(live_evidence(topology)) if live else evidence_from_file(topology)
-        planning = make_plan(topology, rules, evidence, trigger_reason=reason)
+        planning = make_plan(
+            topology,
+            rules,
+            evidence,
+            trigger_reason=reason,
+            override=override,
+            give_up=given_up(lost, attest_off, me(key, by).name, override=override),
+        )
         if planning.plan is None:
             assert planning.refusal is not None
             refuse(planning.refusal, as_json=as_json)
@@ -81,6 +96,9 @@ def describe(action: Action) -> str:
     match action:
         case FencePrimary():
             return f"fence {action.node_id}"
+        case ForceMembership():
+            gone = "silent" if action.attested_by is None else f"off, states {action.attested_by}"
+            return f"give up {', '.join(action.lost)} ({gone}): members are {', '.join(action.members)}"
         case LowerTtl():
             return f"TTL of {action.record}: {action.from_ttl_s} s → {action.to_ttl_s} s; wait one old TTL"
         case PrepareNodes():
@@ -114,5 +132,7 @@ def _show(file: PlanFile, planning: Planning) -> None:
     loss = planning.predicted_loss_bytes
     known = "not known (no log positions)" if loss is None else f"{loss} bytes of write-ahead log"
     out.print(f"evidence: {planning.basis.value}; predicted loss: {known}", markup=False)
+    for note in planning.notes:
+        out.print(f"  ! {note}", markup=False)
     for candidate in planning.candidates:
         out.print(f"  {candidate.node_id}: {candidate.reason or 'eligible'}", markup=False)

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from . import audit, break_glass, guardian, lab, maintenance, member, notify, people, readiness
+from . import audit, break_glass, guardian, lab, maintenance, member, notify, people, readiness, review
 from .approving import approve, reject
 from .ending import abort, finish
 from .execute import execute
@@ -53,6 +53,7 @@ app.add_typer(member.app, name="member")
 app.add_typer(notify.app, name="notify")
 app.add_typer(people.app, name="people")
 app.add_typer(readiness.app, name="readiness")
+app.add_typer(review.app, name="review")
 app.add_typer(lab.app, name="lab")
 
 

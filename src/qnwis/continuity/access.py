@@ -36,6 +36,7 @@ class Deed(StrEnum):
     ACKNOWLEDGE = "acknowledge"
     OVERRIDE = "override"
     RECORD = "record"
+    CLOSE_REVIEW = "close_review"
 
 
 PERMISSIONS: Mapping[Deed, str] = {
@@ -48,6 +49,7 @@ PERMISSIONS: Mapping[Deed, str] = {
     Deed.CONFIRM: "continuity:trigger_manual_failover",
     Deed.ACKNOWLEDGE: "continuity:trigger_manual_failover",
     Deed.OVERRIDE: "continuity:emergency_override",
+    Deed.CLOSE_REVIEW: "continuity:emergency_override",
 }
 """What a deed needs. A vote needs none: the approval workflow names the roles that may cast it.
 Nor does the record of what was done without a control plane: it happened, whoever did it."""

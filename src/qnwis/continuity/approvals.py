@@ -90,6 +90,8 @@ class PendingApproval(Model):
     predicted_loss_bytes: int | None
     """Log that the plan is known to lose, bytes; None where nothing is known of it."""
     candidates: tuple[Candidate, ...]
+    notes: tuple[str, ...] = ()
+    """What an override passes and suspends, a sentence each."""
 
 
 def closed_refusal(window: Window | None, now: datetime) -> Refusal | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .detection import contradiction
 from .evidence import ClusterEvidence, NodeEvidence, current_primary
+from .forced import forced_epoch
 from .planner import healthy_primary_refusal, make_plan, plan_fits
 from .policy import Policy, Strategy
 from .refusal import Refusal
@@ -24,12 +25,14 @@ def assess(
     purpose is to show what would happen.
     """
     evidence = _with_detection(request, evidence)
-    epoch = 1 + max((n.state.epoch for n in evidence.nodes if n.state is not None), default=0)
+    highest = max((n.state.epoch for n in evidence.nodes if n.state is not None), default=0)
+    epoch = 1 + highest if request.give_up is None else forced_epoch(highest)
     primary = current_primary(cluster, evidence)
     if primary not in {node.node_id for node in cluster.nodes}:
         primary = None  # a standby follows something outside the topology: the planner refuses that
     notes: list[str] = []
     for gate in (
+        _override_refusal(request),
         _automatic_refusal(request, primary),
         _healthy_refusal(request, evidence, primary),
         _contradiction_refusal(request, cluster, evidence, primary),
@@ -41,7 +44,14 @@ def assess(
         notes.append(f"would be refused: {gate}")
     reason = request.plan.trigger_reason if request.plan is not None else request.reason
     if request.maintenance is None:
-        planning = make_plan(cluster, policy, evidence, trigger_reason=reason, override=request.override)
+        planning = make_plan(
+            cluster,
+            policy,
+            evidence,
+            trigger_reason=reason,
+            override=request.override,
+            give_up=request.give_up,
+        )
     else:
         planning = make_switchover(cluster, policy, evidence, request.maintenance, trigger_reason=reason)
     if request.plan is not None:
@@ -106,6 +116,28 @@ def _with_detection(request: FailoverRequest, evidence: ClusterEvidence) -> Clus
         return node
 
     return evidence.model_copy(update={"nodes": tuple(judged(n) for n in evidence.nodes)})
+
+
+def _override_refusal(request: FailoverRequest) -> Refusal | None:
+    """Only an emergency override gives nodes up, with its own approval workflow."""
+    if request.give_up is None:
+        return None
+    attested_by = request.give_up.attested_by
+    if attested_by not in (None, request.initiated_by):
+        return Refusal(
+            rule="attested_by_another",
+            message=f"{attested_by} is said to state that nodes are off, and {request.initiated_by} asks",
+            values={"attested_by": attested_by, "initiated_by": request.initiated_by},
+            remedy="Let whoever states it start the run.",
+        )
+    if request.override and request.maintenance is None:
+        return None
+    return Refusal(
+        rule="override_missing",
+        message=f"{', '.join(request.give_up.node_ids)} would be given up by what is no emergency override",
+        values={"give_up": [*request.give_up.node_ids], "override": request.override},
+        remedy="Ask with --override (override: true), which two admins have to agree to.",
+    )
 
 
 def _automatic_refusal(request: FailoverRequest, primary: str | None) -> Refusal | None:

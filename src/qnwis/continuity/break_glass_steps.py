@@ -10,6 +10,7 @@ from .plan import (
     Action,
     FencePrimary,
     FlipDns,
+    ForceMembership,
     LowerTtl,
     PrepareNodes,
     PromoteTarget,
@@ -48,6 +49,8 @@ def step_of(action: Action, h: Hands) -> Step:
     match action:
         case FencePrimary():
             return before.fence(action, h)
+        case ForceMembership():
+            raise AssertionError("a plan by hand gives no node up")
         case LowerTtl():
             return before.lower_ttl(action, h)
         case PrepareNodes():

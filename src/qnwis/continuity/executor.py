@@ -29,7 +29,9 @@ from .plan import Action, Plan
 from .refusal import Refusal
 
 POINT_OF_NO_RETURN = "promote_target"
-FENCES = frozenset({"fence_primary", "release_primary"})
+FORCES = "force_membership"
+"""Its plan was agreed to as one that may have no evidence: an emergency override."""
+FENCES = frozenset({"fence_primary", "release_primary", FORCES})
 """Each brings the evidence that is the gate before promotion."""
 REVERSIBLE = FENCES | {"lower_ttl"}
 
@@ -171,7 +173,7 @@ def _setback(plan: Plan, outcomes: Sequence[Outcome]) -> str | None:
             continue
         if outcome.status is not OutcomeStatus.SUCCEEDED:
             return _told(action, outcome)
-        if action.kind in FENCES and not _proves_fenced(plan, outcome):
+        if action.kind in FENCES and not _opens_the_gate(plan, action, outcome):
             return f"{action.action_id} brought no evidence that {plan.primary_node_id} cannot write any more"
     return None
 
@@ -181,13 +183,13 @@ def _undone(log: Log) -> str | None:
     return next((f"{o.action_id} was undone" for o in log.values() if o.status is OutcomeStatus.UNDONE), None)
 
 
-def _proves_fenced(plan: Plan, outcome: Outcome) -> bool:
-    """The gate before promotion."""
+def _opens_the_gate(plan: Plan, action: Action, outcome: Outcome) -> bool:
+    """The gate before promotion. Evidence of type `none` opens it only where the plan itself forces."""
     evidence = outcome.fencing
     return (
         outcome.status is OutcomeStatus.SUCCEEDED
         and evidence is not None
-        and evidence.type is not FencingEvidenceType.NONE
+        and (evidence.type is not FencingEvidenceType.NONE or action.kind == FORCES)
         and evidence.holder == plan.primary_node_id
     )
 
@@ -215,7 +217,7 @@ def _log(plan: Plan, outcomes: Sequence[Outcome]) -> Log:
     if _committed(plan, log):
         for action in plan.actions:
             fence = log.get(action.action_id)
-            if action.kind in FENCES and (fence is None or not _proves_fenced(plan, fence)):
+            if action.kind in FENCES and (fence is None or not _opens_the_gate(plan, action, fence)):
                 raise ValueError(
                     f"the log of {plan.plan_id} has a promotion that began without evidence from "
                     f"{action.action_id} that {plan.primary_node_id} was fenced"

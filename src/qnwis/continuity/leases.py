@@ -2,7 +2,8 @@
 
 The invariant: at no instant may two nodes acknowledge writes, and epochs only grow, each held by one node.
 It rests on what agents do and remember alone; a run that lies, whose clock is wrong or that is told to go on
-by a person can make a cluster wait, never make it write twice. In short:
+by a person can make a cluster wait, never make it write twice. (An emergency override that gives nodes up
+suspends it until these have heard of it: `forced.py`.) In short:
 
 - A *holder* asks every member and may serve while a majority's grants are younger than the lease, counted
   from before it asked, less the drift margin. Two majorities share a member.

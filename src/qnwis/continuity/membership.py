@@ -12,6 +12,9 @@ its majority can still grant. In short:
   every request for another version. The holder is granted its lease by the new majority before it can
   propose the next change.
 
+The one exception is a forced membership, which an emergency override installs (`forced.py`): nobody agrees to
+it, and whoever hears of it follows.
+
 A node that lost its disk has forgotten what it granted: it is removed, and added again with its new
 `disk_id`. So a late or repeated word of an earlier membership does not make it a member.
 """
@@ -73,12 +76,30 @@ class Accepted(Model):
     membership: Membership
 
 
+class Forced(Model):
+    """By which run and why a membership was installed that no majority agreed to."""
+
+    run_id: str
+    lost: tuple[str, ...]
+    """node_ids that are given up; empty where an override was taken back."""
+    reason: str
+
+
 class Adoption(Model):
-    """An agreed change. Agents send it on to whoever is behind."""
+    """A change that was agreed, or forced. Agents send it on to whoever is behind."""
 
     old: Membership
     new: Membership
     acceptors: tuple[str, ...]
+    forced: Forced | None = None
+    """None where a majority of the old members accepted it."""
+
+
+class Adopted(Model):
+    """A change that is to be followed, with where its members are reached."""
+
+    adoption: Adoption
+    peers: tuple[Peer, ...]
 
 
 class MembershipView(Model):
@@ -184,14 +205,16 @@ def agreed(old: Membership, proposal: Proposal, answers: Iterable[Accepted]) -> 
 
 
 def adopt(state: Grantor, adoption: Adoption) -> Grantor:
-    """Follow an agreed change, unless it is older than what this agent knows or means another disk.
+    """Follow a change that was agreed or forced, unless it is older than what this agent knows or means
+    another disk.
 
     The caller writes it to disk before anything else is answered, and moves its holder side. What this agent
     granted, promised and is bound to stays as it is.
     """
     record, new = state.record, adoption.new
     agreed_by = set(adoption.acceptors) & set(adoption.old.members)
-    if new.version <= record.membership.version or len(agreed_by) < adoption.old.majority:
+    binds = adoption.forced is not None or len(agreed_by) >= adoption.old.majority
+    if new.version <= record.membership.version or not binds:
         return state
     if not _means_this_disk(record, new):
         return state

@@ -17,6 +17,7 @@ from .plan import (
     Action,
     FencePrimary,
     FlipDns,
+    ForceMembership,
     LowerTtl,
     Plan,
     PrepareNodes,
@@ -86,6 +87,8 @@ class ModelledCluster:
         match action:
             case FencePrimary():
                 return self._fence(action, epoch, at)
+            case ForceMembership():
+                return self._force(action, epoch, at)
             case ReleasePrimary():
                 return self._release(action, epoch, at)
             case LowerTtl() | RestoreTtl():
@@ -120,6 +123,20 @@ class ModelledCluster:
                 at=at,
             ),
         )
+
+    def _force(self, action: ForceMembership, epoch: int, at: datetime) -> Outcome:
+        """On paper the lost nodes are gone, as these people say."""
+        self.lose(action.lost)
+        outcome = _ended(action, OutcomeStatus.SUCCEEDED, f"the members are {', '.join(action.members)}")
+        evidence = FencingEvidence(
+            type=FencingEvidenceType.ATTESTED,
+            holder=action.node_id,
+            epoch=epoch,
+            source=SOURCE,
+            detail=f"{', '.join(action.lost)} are gone, modelled",
+            at=at,
+        )
+        return outcome.model_copy(update={"fencing": evidence})
 
     def _release(self, action: ReleasePrimary, epoch: int, at: datetime) -> Outcome:
         state = self.states.get(action.node_id)

@@ -25,6 +25,7 @@ class RunEvent(StrEnum):
     OVERRUN = "overrun"  # it still goes on after the policy's max_failover_time_s
     FAILED = "failed"  # it ended without what it was for: refused, undone, incomplete
     DONE = "done"  # it ended verified; a dry run: previewed
+    REVIEW_DUE = "review_due"  # the review of an emergency override is open
 
 
 class Notification(Model):

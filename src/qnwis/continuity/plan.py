@@ -24,6 +24,25 @@ class FencePrimary(Model):
     estimate_ms: int
 
 
+class ForceMembership(Model):
+    """Install a membership and an epoch without the nodes that are lost. Only an emergency override plans it.
+
+    No majority agrees, so from here on the guarantee of a single primary is suspended: it is these people's
+    word that the lost nodes are gone.
+    """
+
+    kind: Literal["force_membership"] = "force_membership"
+    action_id: str
+    node_id: str
+    """The old primary, one of the lost."""
+    lost: tuple[str, ...]
+    members: tuple[str, ...]
+    """Who is left."""
+    attested_by: str | None
+    """Who states that the lost nodes are off; None where it is only that they do not answer."""
+    estimate_ms: int
+
+
 class LowerTtl(Model):
     """Let clients keep the service's address for a short time only. One old TTL later all of them do."""
 
@@ -125,6 +144,7 @@ class VerifyService(Model):
 
 Action = Annotated[
     FencePrimary
+    | ForceMembership
     | LowerTtl
     | PrepareNodes
     | ReleasePrimary
@@ -159,6 +179,11 @@ class Plan(Model):
     @property
     def plan_id(self) -> str:
         return "plan-" + self.digest.removeprefix("sha256:")[:12]
+
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Nodes that the plan gives up; only an emergency override does."""
+        return tuple(n for action in self.actions if isinstance(action, ForceMembership) for n in action.lost)
 
     @property
     def estimated_total_ms(self) -> int:

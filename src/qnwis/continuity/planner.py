@@ -16,7 +16,17 @@ from pydantic import JsonValue
 
 from .evidence import ClusterEvidence, NodeEvidence, current_primary
 from .model import Model, sha256_digest
-from .plan import Action, FencePrimary, FlipDns, Plan, PromoteTarget, RepointStandbys, VerifyService
+from .override import GiveUp, given_up_refusal, suspended_notes
+from .plan import (
+    Action,
+    FencePrimary,
+    FlipDns,
+    ForceMembership,
+    Plan,
+    PromoteTarget,
+    RepointStandbys,
+    VerifyService,
+)
 from .policy import Policy, Strategy
 from .quorum import VOTING, QuorumView, assess
 from .refusal import Refusal
@@ -53,6 +63,7 @@ class Situation:
     primary_id: str
     survey: Survey
     candidates: tuple[Candidate, ...]
+    give_up: GiveUp | None = None
 
     def status(self, node: Node) -> NodeStatus:
         return self.survey.seen[node.node_id].status
@@ -65,22 +76,26 @@ def make_plan(
     *,
     trigger_reason: str,
     override: bool = False,
+    give_up: GiveUp | None = None,
 ) -> Planning:
     """Plan a failover away from the current primary, or say which rule forbids it.
 
     `override`: go past the rules that a policy makes (`PASSABLE`), and note each. What keeps acknowledged
-    writes and a single primary is no such rule.
+    writes and a single primary is no such rule. `give_up`, of an override: the nodes without which the
+    cluster goes on; then writes that only those hold are lost (`PASSABLE_WHEN_GIVEN_UP`).
     """
-    quorum, basis = assess(cluster, evidence), basis_of(evidence)
+    lost = give_up.node_ids if give_up is not None else ()
+    quorum, basis = assess(cluster.without(lost), evidence), basis_of(evidence)
     primary_id = _current_primary(cluster, evidence)
     if primary_id is None:
         return Planning(refusal=primary_is_unknown(evidence), basis=basis, quorum=quorum)
 
     # A lag that an override passes is a predicted loss, which the plan's readers see.
     view = survey(cluster, policy.without_limits() if override else policy, evidence, primary_id)
-    situation = Situation(cluster, policy, quorum, primary_id, view, rank(view))
+    situation = Situation(cluster, policy, quorum, primary_id, view, rank(view), give_up)
     refusals = [(rule, no) for rule in RULES if (no := rule(situation)) is not None]
-    passed = [no for rule, no in refusals if override and rule in PASSABLE]
+    passable = PASSABLE | (PASSABLE_WHEN_GIVEN_UP if give_up is not None else frozenset())
+    passed = [no for rule, no in refusals if override and rule in passable]
     refusal = next((no for _, no in refusals if no not in passed), None)
     plan = None if refusal is not None else _plan(situation, trigger_reason)
     if plan is not None and (slow := plan_is_fast_enough(plan, policy)) is not None:
@@ -96,7 +111,11 @@ def make_plan(
         quorum=quorum,
         candidates=situation.candidates,
         predicted_loss_bytes=None if plan is None else predicted_loss_bytes(view, plan.failover_target_id),
-        notes=(*(f"passed by the override: {no}" for no in passed), *_notes(view)),
+        notes=(
+            *(suspended_notes(give_up, cluster, evidence) if give_up is not None else ()),
+            *(f"passed by the override: {no}" for no in passed),
+            *_notes(view),
+        ),
     )
 
 
@@ -117,6 +136,13 @@ def primary_is_unknown(evidence: ClusterEvidence) -> Refusal:
         values={"writable": writable, "upstreams": upstreams},
         remedy="Find out which node of the topology serves writes, and make every standby follow it.",
     )
+
+
+def the_lost_are_gone(s: Situation) -> Refusal | None:
+    """An override gives up nodes that nobody hears of, the primary among them, and no others."""
+    if s.give_up is None:
+        return None
+    return given_up_refusal(s.give_up, s.cluster, s.survey.seen, s.primary_id)
 
 
 def quorum_is_there(s: Situation) -> Refusal | None:
@@ -196,6 +222,7 @@ def a_target_is_suitable(s: Situation) -> Refusal | None:
 
 
 RULES: tuple[Callable[[Situation], Refusal | None], ...] = (
+    the_lost_are_gone,
     quorum_is_there,
     observers_hold_the_quorum,
     enough_healthy_nodes_remain,
@@ -206,6 +233,8 @@ RULES: tuple[Callable[[Situation], Refusal | None], ...] = (
 
 PASSABLE = frozenset({enough_healthy_nodes_remain})
 """Limits that a policy sets for ordinary days; an emergency override may pass them."""
+PASSABLE_WHEN_GIVEN_UP = frozenset({acknowledged_writes_are_held})
+"""What is on no other node is lost with the nodes that are given up; the plan's readers see it."""
 
 
 def plan_is_fast_enough(plan: Plan, policy: Policy) -> Refusal | None:
@@ -241,17 +270,29 @@ def _plan(s: Situation, trigger_reason: str) -> Plan:
         trigger_reason=trigger_reason,
         primary_node_id=primary.node_id,
         failover_target_id=target.node_id,
-        actions=_actions(s.cluster, s.policy, primary, target),
+        actions=_actions(s.cluster, s.policy, primary, target, s.give_up),
     )
 
 
-def _actions(cluster: Cluster, policy: Policy, primary: Node, target: Node) -> tuple[Action, ...]:
-    """Always these five, in this order."""
+def _actions(
+    cluster: Cluster, policy: Policy, primary: Node, target: Node, give_up: GiveUp | None
+) -> tuple[Action, ...]:
+    """Always these five, in this order; an override that gives nodes up forces where others fence."""
     estimates, dns = policy.estimates_ms, cluster.dns
+    lost = give_up.node_ids if give_up is not None else ()
     return (
         FencePrimary(
             action_id=f"1-fence-{primary.node_id}",
             node_id=primary.node_id,
+            estimate_ms=estimates.fence_primary,
+        )
+        if give_up is None
+        else ForceMembership(
+            action_id="1-force-membership",
+            node_id=primary.node_id,
+            lost=lost,
+            members=tuple(node.node_id for node in cluster.without(lost).nodes),
+            attested_by=give_up.attested_by,
             estimate_ms=estimates.fence_primary,
         ),
         PromoteTarget(
@@ -261,7 +302,7 @@ def _actions(cluster: Cluster, policy: Policy, primary: Node, target: Node) -> t
         ),
         RepointStandbys(
             action_id="3-repoint-standbys",
-            node_ids=standbys_left(cluster, primary, target),
+            node_ids=tuple(n for n in standbys_left(cluster, primary, target) if n not in lost),
             upstream=target.node_id,
             estimate_ms=estimates.repoint_standbys,
         ),
@@ -384,7 +425,10 @@ def _reasons(candidates: tuple[Candidate, ...]) -> str:
 def _quorum_remedy(s: Situation, not_voting: list[Node]) -> str:
     """What would bring the quorum back; for the loss of a whole region, a witness elsewhere would."""
     missing = s.quorum.quorum_size - s.quorum.voting_nodes
-    bring_back = f"Check the nodes and the network; {missing} more must answer."
+    bring_back = (
+        f"Check the nodes and the network; {missing} more must answer. Where they are gone for good, an"
+        " emergency override may give them up, each by name (--override --lost NODE)."
+    )
     away = {node.node_id for node in not_voting}
     alive_regions = {node.region for node in s.cluster.nodes if node.node_id not in away}
     lost_regions = sorted({node.region for node in not_voting} - alive_regions)

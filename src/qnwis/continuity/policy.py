@@ -65,6 +65,8 @@ class Policy(Model):
     approvals: bool = True
     """Whether people prove who they are, and a person's run awaits the approval workflow that its runbook
     names. False: their word is enough, and nobody else is asked."""
+    review_reminder_s: float = Field(default=24 * 3600, ge=60)
+    """How often people are reminded of the open review of an emergency override."""
     switchover: SwitchoverLimits = SwitchoverLimits()
     estimates_ms: StepEstimates = StepEstimates()
 

@@ -16,7 +16,8 @@ def promotion_refusal(
     """Why the plan's target must not be promoted, on live evidence taken after the primary was fenced.
 
     Between planning and fencing the primary may have acknowledged writes that only another standby holds;
-    after it, positions stand still and the answer is final.
+    after it, positions stand still and the answer is final. A plan that gives nodes up was agreed to as one
+    that loses what only those hold.
     """
     view = survey(cluster, policy, evidence, plan.primary_node_id)
     if view.primary_writes:
@@ -33,7 +34,7 @@ def promotion_refusal(
             values={"basis": view.basis},
             remedy="Take the evidence from the nodes' agents.",
         )
-    if (uncovered := coverage_refusal(view)) is not None:
+    if (uncovered := coverage_refusal(view)) is not None and not plan.lost:
         return uncovered
     target = next(c for c in rank(view) if c.node_id == plan.failover_target_id)
     if target.eligible:

@@ -63,7 +63,7 @@ def assess(cluster: Cluster, evidence: ClusterEvidence) -> QuorumView:
         quorum_size=cluster.quorum,
         has_quorum=has_quorum,
         state=state,
-        ratio=voting / total,
+        ratio=voting / total if total else 0.0,
     )
 
 

@@ -12,6 +12,7 @@ from .evidence import ClusterEvidence
 from .executor import Outcome
 from .model import Identifier, Model, sha256_digest
 from .orders import FencingEvidence
+from .override import GiveUp, Suspension
 from .plan import Plan
 from .refusal import Refusal
 from .targets import Candidate
@@ -70,6 +71,9 @@ class FailoverRequest(Model):
     override: bool = False
     """Go past the limits of the policy (health of the others, lag, expected time), each of which is listed.
     Awaits the approval workflow `emergency_override`; needs the permission of that name."""
+    give_up: GiveUp | None = None
+    """Of an override: nodes that are gone, the primary among them. The cluster goes on without them under a
+    membership that no majority agreed to, and the guarantee of a single primary is suspended."""
     plan: Plan | None = None
     """A plan made earlier; the run refuses if planning anew gives another digest."""
     detection: Detection | None = None
@@ -209,6 +213,8 @@ class RunResult(Model):
     refusal: Refusal | None = None
     outcomes: tuple[Outcome, ...] = ()
     fencing: FencingEvidence | None = None
+    suspension: Suspension | None = None
+    """Where nodes were given up: since when the guarantee is suspended. Its review says until when."""
     verification: VerificationReport | None = None
     steps: tuple[StepProgress, ...] = ()
     notes: tuple[str, ...] = ()
@@ -274,6 +280,7 @@ class RunArtefacts(Model):
             "plan": self.result.plan,
             "refusal": self.result.refusal,
             "fencing": self.result.fencing,
+            "suspension": self.result.suspension,
             "evidence_after": self.evidence_after,
             "verification": self.result.verification,
             "result": self.result,

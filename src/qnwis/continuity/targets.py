@@ -264,13 +264,14 @@ def preference(policy: Policy) -> Callable[[Node], tuple[int, int, int, float, s
 def predicted_loss_bytes(survey: Survey, target_id: str) -> int | None:
     """Log that promoting the target is known to lose, bytes. None where nothing is known of positions.
 
-    Synchronous: 0, because only a node that holds every acknowledged write may be promoted. Asynchronous:
-    a lower bound; what a dead primary wrote and sent to nobody is not known.
+    Synchronous: 0, because only a node that holds every acknowledged write may be promoted; not known where
+    an override gives up standbys that may hold more. Asynchronous: a lower bound; what a dead primary wrote
+    and sent to nobody is not known.
     """
     if target_id not in survey.positions:
         return None
     if survey.synchronous:
-        return 0
+        return 0 if survey.basis is Basis.FILE or survey.coverage().complete else None
     known = [position.lsn for position in survey.positions.values()]
     if survey.primary.state is not None and survey.primary.state.write_lsn is not None:
         known.append(survey.primary.state.write_lsn)

@@ -6,7 +6,7 @@ Source: specification, "Cluster Topology Configuration". Fields beyond the speci
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Self
 
@@ -135,6 +135,13 @@ class Cluster(Model):
     def quorum(self) -> int:
         """Votes needed, resolved."""
         return self.quorum_size if self.quorum_size is not None else majority(len(self.nodes))
+
+    def without(self, node_ids: Collection[str]) -> Cluster:
+        """The cluster as if these nodes had never been in it; its quorum is the majority of the rest."""
+        if not node_ids:
+            return self
+        left = tuple(node for node in self.nodes if node.node_id not in node_ids)
+        return self.model_copy(update={"nodes": left, "quorum_size": None})
 
     def node(self, node_id: str) -> Node:
         """The node of that id. Raises KeyError for an id the cluster does not have."""

@@ -127,7 +127,7 @@ def verify(
         after=after,
         was={e.node_id: e for e in before.nodes},
         now={e.node_id: e for e in after.nodes},
-        quorum=assess(cluster, after),
+        quorum=assess(cluster.without(plan.lost), after),
         fencing=fencing,
         dns=dns,
         elapsed_ms=elapsed_ms,

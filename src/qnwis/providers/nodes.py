@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from qnwis.continuity.evidence import NodeEvent, NodeState
 from qnwis.continuity.lease_messages import Promised, PromiseRequest, Withdrawal
-from qnwis.continuity.membership import AnyChange, MembershipView
+from qnwis.continuity.membership import Adopted, AnyChange, MembershipView
 from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder, Receipt
 from qnwis.continuity.refusal import Refusal
@@ -62,6 +62,10 @@ class Nodes(Protocol):
         """What the agent knows of the membership. Raises Unreachable."""
         ...
 
+    async def force_membership(self, node: Node, adopted: Adopted, *, timeout_s: float) -> MembershipView:
+        """Have a membership followed that no majority agreed to. Raises Refused or Unreachable."""
+        ...
+
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
         """Ask a health path. Never raises."""
         ...
@@ -106,6 +110,9 @@ class HttpNodes:
 
     async def membership(self, node: Node, *, timeout_s: float) -> MembershipView:
         return await self._get(node, "/membership", MembershipView, timeout_s=timeout_s)
+
+    async def force_membership(self, node: Node, adopted: Adopted, *, timeout_s: float) -> MembershipView:
+        return await self._post(node, "/membership/force", adopted, MembershipView, timeout_s=timeout_s)
 
     async def change_membership(self, node: Node, wanted: AnyChange, *, timeout_s: float) -> MembershipView:
         """Have the holder of the lease carry a change through. Raises Refused or Unreachable."""

@@ -16,7 +16,7 @@ from typing import Literal
 
 from qnwis.continuity.evidence import NodeEvent, NodeState, StandbyConnection
 from qnwis.continuity.lease_messages import LastGrant, Membership, Promised, PromiseRequest, Withdrawal
-from qnwis.continuity.membership import MembershipView
+from qnwis.continuity.membership import Adopted, MembershipView
 from qnwis.continuity.orders import (
     AnyOrder,
     DemotionToken,
@@ -84,6 +84,8 @@ class World:
     """(effect, effect id or node) of every real change."""
     leases: bool = True
     """Whether agents have granted the primary its lease, so that their promises speak of it."""
+    views: dict[str, MembershipView] = field(default_factory=dict)
+    """Of the agents that follow another membership than the first."""
     faults: dict[str, list[Exception]] = field(default_factory=dict)
     writable_at_most: int = 0
     """The most nodes that ever accepted writes at once."""
@@ -244,8 +246,19 @@ class World:
 
     async def membership(self, node: Node, *, timeout_s: float) -> MembershipView:
         self._answering(node)
-        membership = Membership(version=1, members=tuple(sorted(self.machines)))
-        return MembershipView(node_id=node.node_id, disk_id=node.node_id, membership=membership)
+        first = Membership(version=1, members=tuple(sorted(self.machines)))
+        view = MembershipView(node_id=node.node_id, disk_id=node.node_id, membership=first)
+        return self.views.get(node.node_id, view)
+
+    async def force_membership(self, node: Node, adopted: Adopted, *, timeout_s: float) -> MembershipView:
+        self._enter("force")
+        view = await self.membership(node, timeout_s=timeout_s)
+        if adopted.adoption.new.version > view.membership.version:
+            adoption = adopted.adoption
+            view = view.model_copy(update={"membership": adoption.new, "adoption": adoption})
+            self.views[node.node_id] = view
+            self.journal.append(("force", f"{node.node_id} {adoption.new.version}"))
+        return view
 
     async def withdraw(self, node: Node, withdrawal: Withdrawal, *, timeout_s: float) -> None:
         machine = self._answering(node)
@@ -260,7 +273,9 @@ class World:
             self._look()
 
     def _most(self, holds: Callable[[Machine], bool]) -> bool:
-        return 2 * sum(map(holds, self.machines.values())) > len(self.machines)
+        newest = max(self.views.values(), key=lambda view: view.membership.version, default=None)
+        members = self.machines if newest is None else newest.membership.members
+        return 2 * sum(holds(self.machines[member]) for member in members) > len(members)
 
     def _holder(self) -> Machine | None:
         """Who was granted the lease last."""

@@ -75,6 +75,8 @@ class World:
     """epoch, run: requests that may be made of any agent."""
     returns: tuple[tuple[str, int], ...] = ()
     """node, epoch: attempts to take the lease up again without a run."""
+    adoptions: tuple[Adoption, ...] = ()
+    """Sent before the search begins: forced ones, which nobody of this world agreed to."""
     changes: tuple[Membership, ...] = ()
     """Memberships that a holder may be asked to propose."""
     restarts: int = 0
@@ -202,7 +204,8 @@ class _Search:
             if name not in known.members:
                 grantor = Grantor(record=GrantorRecord(node_id=name))
             numbers.append(self.node(Node(grantor, holder)))
-        return tuple(numbers), 0, (1, world.nodes[0]), world.restarts
+        sent = sum(1 << self.message(adoption) for adoption in world.adoptions)
+        return tuple(numbers), sent, (1, world.nodes[0]), world.restarts
 
     def successors(self, state: State) -> Iterator[tuple[int, Action, State, str]]:
         """Every step from here: which node, what, the state after it, and what that violates if anything."""

@@ -21,6 +21,7 @@ from qnwis.continuity.lease_messages import (
     Release,
 )
 from qnwis.continuity.leases import Grantor, GrantorRecord, Holder
+from qnwis.continuity.membership import Adoption, Forced
 from qnwis.continuity.refusal import Refusal
 from tests.unit.continuity import leases_model
 from tests.unit.continuity.leases_model import DRIFTING, World, explore
@@ -53,6 +54,14 @@ C_IS_BEHIND = World(
     changes=(members(3, "a"),),
     terms=SHORT,
 )
+GIVEN_UP = Adoption(
+    old=members(1, "abc"),
+    new=members(1_001_000, "c"),
+    acceptors=(),
+    forced=Forced(run_id="r", lost=("a", "b"), reason="gone"),
+)
+C_GOES_ON_ALONE = World(adoptions=(GIVEN_UP,), asks={"c": 2}, orders=(("c", 1000, "r"),), restarts=1)
+"""An emergency override gives a and b up, and they do nothing any more; a still has its lease."""
 C_LOSES_ITS_DISK = replace(A_TO_B, losing={"c": 1})
 C_IS_ADDED_AGAIN = replace(C_IS_BEHIND, losing={"c": 2}, changes=(members(3, "abc", c="+"),))
 TWO_CHANGES_IN_TURN = World(
@@ -70,6 +79,7 @@ WORLDS = {
     "a change of membership unheard of": C_IS_BEHIND,
     "a disk is lost": C_LOSES_ITS_DISK,
     "a removed node that lost its disk is added again": C_IS_ADDED_AGAIN,
+    "nodes are given up that are gone": C_GOES_ON_ALONE,
     "five members": replace(A_TO_B, nodes=FIVE.members, membership=FIVE, alike=("c", "d", "e"), terms=SHORT),
 }
 LARGE_WORLDS = {
@@ -108,6 +118,13 @@ if os.environ.get("QNWIS_LEASES_MODEL") == "large":
         found = explore(LARGE_WORLDS[name], limit=LARGE_LIMIT)
         print(f"\n{name}: {found}")
         assert not found.violation, str(found)
+
+
+def test_where_nodes_that_were_given_up_live_two_may_serve() -> None:
+    """What "guarantee suspended" means: the one assumption of a forced membership, taken away."""
+    found = explore(replace(C_GOES_ON_ALONE, asks={"a": 2, "c": 1}, restarts=0))
+    print(f"\n{found}")
+    assert found.violation == "a and c may acknowledge writes"
 
 
 # --- the core without one of its guards ---

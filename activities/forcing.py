@@ -1,0 +1,194 @@
+"""Giving nodes up, in an emergency: the survivors' membership and epoch without them, and undoing it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+from temporalio import activity
+
+from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.forced import forced_adoption, old_majority_is_left, taken_back
+from qnwis.continuity.membership import Adopted, Adoption, Forced, MembershipView, Peer
+from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
+from qnwis.continuity.override import PROVEN, Suspension
+from qnwis.continuity.plan import ForceMembership
+from qnwis.continuity.promises import Gate, lease_evidence
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.topology import Node
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.fencing import Hook
+from qnwis.providers.nodes import Nodes
+
+from .effect import EffectRequest, carried_out, preview
+from .fencing import ANSWER_WITHIN_S, Fencing
+
+ADOPT_WITHIN_S = 3.0
+"""An agent writes the membership to disk before it answers."""
+
+
+class ForceRequest(EffectRequest):
+    action: ForceMembership
+    target: str
+    """node_id of the node that the plan promotes."""
+    reason: str
+
+    @property
+    def forced(self) -> Forced:
+        return Forced(run_id=self.run_id, lost=self.action.lost, reason=self.reason)
+
+
+class Forcing:
+    def __init__(self, nodes: Nodes, hook: Hook, fencing: Fencing) -> None:
+        self._nodes = nodes
+        self._hook = hook
+        self._fencing = fencing
+
+    @activity.defn
+    async def force(self, request: ForceRequest) -> Outcome:
+        """Have every survivor follow the membership without the lost nodes, and promise this run's epoch.
+
+        All of them, since one that keeps the old membership could still help the old primary. What they
+        granted it is waited for; a fencing hook is tried; what then is the evidence may be somebody's word,
+        or nothing.
+        """
+        action = request.action
+
+        async def forced() -> Outcome:
+            adopted = await self._made(request)
+            await asyncio.gather(*(self._follow(node, adopted) for node in self._survivors(request)))
+            await self._tell_lost(request, adopted)
+            gate = await self._fencing.promised(request, request.target)
+            switched = await self._switched_off(request)
+            await asyncio.sleep(gate.wait_s)
+            evidence = switched or _evidence(request, adopted.adoption, gate)
+            version = adopted.adoption.new.version
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.SUCCEEDED,
+                changed=True,
+                detail=f"membership {version}: {', '.join(adopted.adoption.new.members)}; {evidence.detail}",
+                fencing=evidence,
+                facts={"membership_version": version, **_suspended(request, evidence)},
+            )
+
+        return await carried_out(action.action_id, forced)
+
+    @activity.defn
+    async def take_back(self, request: ForceRequest) -> Outcome:
+        """Compensation of `force`: the survivors have the old members again, and the epoch is let go of.
+
+        Asked without limit until all of them do. Nobody serves by that: the old majority is still to come
+        back, and what a fencing hook cut off stays so.
+        """
+        action = request.action
+
+        async def undone() -> Outcome:
+            views = await self._views(request)
+            newest = max(views, key=lambda view: view.membership.version)
+            adoption = newest.adoption
+            detail, changed = "no survivor had heard of it", False
+            if adoption is not None and adoption.forced == request.forced:
+                adopted = _adopted(taken_back(adoption, request.run_id), views, request)
+                await asyncio.gather(*(self._follow(node, adopted) for node in self._survivors(request)))
+                members = adopted.adoption.new.members
+                detail, changed = f"the members are {', '.join(members)} again", True
+            await self._fencing.withdraw(request)
+            return Outcome(
+                action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=changed, detail=detail
+            )
+
+        return await carried_out(action.action_id, undone)
+
+    @activity.defn
+    async def preview_force(self, request: ForceRequest) -> Outcome:
+        action = request.action
+        return preview(
+            action.action_id,
+            f"would give up {', '.join(action.lost)}, have {', '.join(action.members)} follow a membership of"
+            f" their own under epoch {request.epoch}, and suspend the guarantee of a single primary",
+        )
+
+    async def _made(self, request: ForceRequest) -> Adopted:
+        """What the survivors are to follow; for this run always the same. Raises Refused or Unreachable."""
+        views = await self._views(request)
+        adoption = forced_adoption(views, request.forced)
+        if isinstance(adoption, Refusal):
+            raise Refused(adoption)
+        return _adopted(adoption, views, request)
+
+    async def _views(self, request: ForceRequest) -> list[MembershipView]:
+        survivors = self._survivors(request)
+        return list(
+            await asyncio.gather(
+                *(self._nodes.membership(node, timeout_s=ANSWER_WITHIN_S) for node in survivors)
+            )
+        )
+
+    async def _follow(self, node: Node, adopted: Adopted) -> None:
+        """Raises Refused, or Unreachable where a survivor is silent or did not follow."""
+        view = await self._nodes.force_membership(node, adopted, timeout_s=ADOPT_WITHIN_S)
+        if view.membership != adopted.adoption.new:
+            raise Unreachable(
+                f"{node.node_id} is at membership {view.membership.version}, and was told of"
+                f" {adopted.adoption.new.version}"
+            )
+
+    async def _tell_lost(self, request: ForceRequest, adopted: Adopted) -> None:
+        """One that hears it after all gives way at once; no answer is waited for or counts."""
+        lost = [node for node in request.cluster.nodes if node.node_id in request.action.lost]
+        await asyncio.gather(
+            *(self._nodes.force_membership(node, adopted, timeout_s=ANSWER_WITHIN_S) for node in lost),
+            return_exceptions=True,
+        )
+
+    async def _switched_off(self, request: ForceRequest) -> FencingEvidence | None:
+        """What a fencing hook, where there is one, says of the old primary; one that fails proves nothing."""
+        if request.cluster.fencing is None:
+            return None
+        with contextlib.suppress(Refused, Unreachable):
+            return await self._fencing.switch_off(
+                request, request.action.action_id, request.action.node_id, request.cluster.fencing
+            )
+        return None
+
+    def _survivors(self, request: ForceRequest) -> list[Node]:
+        return [node for node in request.cluster.nodes if node.node_id in request.action.members]
+
+
+def _adopted(adoption: Adoption, views: list[MembershipView], request: ForceRequest) -> Adopted:
+    told = {peer.node_id: peer for view in views for peer in view.peers}
+    for node in request.cluster.nodes:
+        told.setdefault(
+            node.node_id, Peer(node_id=node.node_id, agent_url=node.agent_url, database=node.database)
+        )
+    return Adopted(adoption=adoption, peers=tuple(told.values()))
+
+
+def _evidence(request: ForceRequest, adoption: Adoption, gate: Gate) -> FencingEvidence:
+    """Why the old primary cannot write any more: proven where the old majority is left, else a person's word
+    or less."""
+    action, at = request.action, datetime.now(UTC)
+    if old_majority_is_left(adoption):
+        proven = lease_evidence(gate, action.node_id, epoch=request.epoch, at=at)
+        if proven is not None:
+            return proven
+    lost, who = ", ".join(action.lost), action.attested_by
+    said = f"nothing is known of {lost}" if who is None else f"{who} states that {lost} are off"
+    return FencingEvidence(
+        type=FencingEvidenceType.NONE if who is None else FencingEvidenceType.ATTESTED,
+        holder=action.node_id,
+        epoch=request.epoch,
+        source=who or "nobody",
+        detail=f"{said}; the guarantee of a single primary is suspended",
+        at=at,
+    )
+
+
+def _suspended(request: ForceRequest, evidence: FencingEvidence) -> dict[str, JsonValue]:
+    if evidence.type in PROVEN:
+        return {}
+    suspension = Suspension(lost=request.action.lost, since=evidence.at)
+    return {"suspension": suspension.model_dump(mode="json")}
