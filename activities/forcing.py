@@ -77,7 +77,7 @@ class Forcing:
         return await carried_out(action.action_id, forced)
 
     @activity.defn
-    async def take_back(self, request: ForceRequest) -> Outcome:
+    async def unforce(self, request: ForceRequest) -> Outcome:
         """Compensation of `force`: the survivors have the old members again, and the epoch is let go of.
 
         Asked without limit until all of them do. Nobody serves by that: the old majority is still to come

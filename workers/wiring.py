@@ -118,7 +118,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         fencing.unfence,
         fencing.preview_fence,
         forcing.force,
-        forcing.take_back,
+        forcing.unforce,
         forcing.preview_force,
         promotion.promote,
         promotion.repoint,

@@ -177,7 +177,7 @@ class Execution:
             case FencePrimary():
                 undoing: Any = (Fencing.unfence, self._fence(action))
             case ForceMembership():
-                undoing = (Forcing.take_back, self._force(action))
+                undoing = (Forcing.unforce, self._force(action))
             case ReleasePrimary():
                 undoing = (Switchover.take_back, self._release(action))
             case LowerTtl():

@@ -120,6 +120,9 @@ async def run(config: AgentConfig, path: Path) -> None:
     await runner.setup()
     try:
         adopted = node is not None and node.postgres.adopt()
+        if handed_on is None:
+            # Before it grants or serves: nodes that were given up must not make a majority among themselves.
+            await members.catch_up(peers.all)
         await _listen(runner, config)
         log("agent_started", epoch=leases.epoch, adopted=adopted, goes_on=handed_on is not None)
         going_on = go_on_at(again, path, started_in, orders.lock, partial(_hand_on, leases, node))

@@ -211,10 +211,10 @@ class Members:
         """Take in changes that this agent missed. Runs until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            await self._catch_up()
+            await self.catch_up(self.others)
 
-    async def _catch_up(self) -> None:
-        peers = self.others
+    async def catch_up(self, peers: tuple[Peer, ...]) -> None:
+        """Take in the newest change that these know of. A peer that is silent is waited for a second."""
         views = await asyncio.gather(
             *(self._speaker.ask(peer, "membership", MembershipView) for peer in peers)
         )

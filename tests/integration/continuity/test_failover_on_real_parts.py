@@ -249,6 +249,49 @@ async def test_a_killed_temporal_server_goes_on_where_it_was(scene: Scene) -> No
     assert scene.effects(result.run_id) == scene.one_failover(scene.target)
 
 
+async def test_a_survivor_goes_on_alone_and_who_was_given_up_comes_back_as_nobody_before_it_is_added(
+    scene: Scene, qnwis: Command, tmp_path: Path
+) -> None:
+    lab, lost = scene.lab, (scene.primary, scene.other)
+    cluster_id, files = lab.cluster.cluster_id, topology_files(scene)
+    ann, dora, fay = (("--key", str(lab.folder.key(name))) for name in ("ann", "dora", "fay"))
+    given_up = ("--override", *(word for node_id in lost for word in ("--lost", node_id)), "--attest-off")
+    paused = await qnwis("guardian", "pause", cluster_id, "--reason", "people decide", *ann)
+    assert paused.code == 0, paused
+    await lab.start_clients(2)
+    for node_id in lost:
+        await lab.kill_node(node_id)
+
+    plan = ("--plan", str(tmp_path / "plan.json"))
+    planned = await qnwis("plan", *files, "--live", *given_up, *ann, "--output", plan[1])
+    assert (planned.code, "GUARANTEE SUSPENDED" in planned.out) == (0, True), planned
+    executed = asyncio.create_task(qnwis("execute", *plan, *given_up, *ann, "--reason", "fire", "--json"))
+    run = await scene.next_run()
+    await until_asked(run)
+    for person in (dora, fay):
+        approved = await qnwis("approve", cluster_id, "--yes", *person)
+        assert (approved.code, "GUARANTEE SUSPENDED" in approved.out) == (0, True), approved
+    done = await executed
+    assert (done.code, done.json["outcome"]) == (0, "completed"), done
+    assert done.json["suspension"]["lost"] == list(lost)
+    written = len(lab.ack_log().acks)
+    await until_each_client_writes(lab, 2, to=scene.target, after=written)
+
+    for node_id in lost:
+        lab.machine(node_id).start()
+    for node_id in lost:
+        back = await scene.until_state(node_id, lambda state: not state.member)
+        assert not back.writable
+    closed = await qnwis("review", "close", cluster_id, "--reason", "both have given way", *dora)
+    assert (closed.code, "is no member of it" in closed.out) == (0, True), closed
+
+    for node_id in lost:
+        added = await qnwis("member", "add", node_id, *files[:2])
+        assert added.code == 0, added
+        await scene.until_state(node_id, lambda state: state.streaming and state.member)
+    await qnwis("guardian", "resume", cluster_id, "--reason", "all are back", *ann)
+
+
 # The demonstration
 
 
@@ -314,12 +357,16 @@ async def until_asked(run: Run) -> None:
 
 async def live_plan(scene: Scene, qnwis: Command, folder: Path) -> Path:
     """A plan from the world as it is."""
-    plan, config = folder / "plan.json", scene.lab.folder.config
-    files = ("--cluster", str(config / "cluster.yaml"), "--policy", str(config / "policy.yaml"))
-    planned = await qnwis("plan", *files, "--live", "--output", str(plan))
+    plan = folder / "plan.json"
+    planned = await qnwis("plan", *topology_files(scene), "--live", "--output", str(plan))
     assert planned.code == 0, planned
     assert f"{scene.primary} → {scene.target}" in planned.out
     return plan
+
+
+def topology_files(scene: Scene) -> tuple[str, ...]:
+    config = scene.lab.folder.config
+    return ("--cluster", str(config / "cluster.yaml"), "--policy", str(config / "policy.yaml"))
 
 
 def postmaster(scene: Scene, node_id: str) -> int:
