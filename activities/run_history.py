@@ -23,6 +23,7 @@ from qnwis.continuity.takeover import PastExecution, Remains
 from .dns import DnsRecords
 from .evidence import Evidence
 from .fencing import Fencing
+from .forcing import Forcing
 from .planning import Planning
 from .promotion import Promotion
 from .switchover import Switchover
@@ -31,6 +32,7 @@ EFFECTS = {
     effect.__name__
     for effect in (
         Fencing.fence,
+        Forcing.force,
         Promotion.promote,
         Promotion.repoint,
         DnsRecords.flip,
@@ -40,7 +42,10 @@ EFFECTS = {
         Switchover.rejoin,
     )
 }
-UNDOING = {undoing.__name__ for undoing in (Fencing.unfence, Switchover.take_back, DnsRecords.retime_back)}
+UNDOING = {
+    undoing.__name__
+    for undoing in (Fencing.unfence, Forcing.unforce, Switchover.take_back, DnsRecords.retime_back)
+}
 LOOK_BACK = "look_back"
 """The activity by which an execution takes over what others of its run had done."""
 

@@ -322,7 +322,7 @@ class Run(Steered):
     def _limits(self) -> Policy:
         """The policy, or what is left of it under an override."""
         policy = self._known.policy
-        return policy.without_limits() if self.request.override else policy
+        return policy.without_limits() if self.takeover.request.override else policy
 
     async def _look(self) -> None:
         self.before = await workflow.execute_activity_method(

@@ -29,8 +29,10 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 from activities.notification import Notifications
 from activities.run_history import UNDOING
 from qnwis.continuity.access import Deed
+from qnwis.continuity.override import GiveUp
 from qnwis.continuity.plan import RejoinOldPrimary
 from qnwis.continuity.run import AbortRequest, RunOutcome, RunProgress, RunResult, StepStatus
+from qnwis.continuity.topology import Node
 from qnwis.providers.errors import Unreachable
 from qnwis.temporal import connect
 from workflows.names import failover_id
@@ -38,6 +40,7 @@ from workflows.planned_maintenance import PlannedMaintenance
 
 from .conftest import Run, Stage
 from .people import Crowd
+from .world import World
 
 When = Literal["before", "after"]
 SOON = timedelta(seconds=2)
@@ -52,6 +55,9 @@ class Scene:
     """Steps in which nothing is asked of the world."""
     stage: Mapping[str, Any] = field(default_factory=dict)
     prepare: Callable[[Stage], None] = lambda on: None
+    voters: tuple[str, ...] = ("ann",)
+    lost: tuple[str, ...] = ()
+    """Nodes that are gone from the beginning, and given up."""
 
 
 async def _failover(crowd: Crowd) -> Run:
@@ -68,6 +74,12 @@ async def _maintenance(crowd: Crowd) -> Run:
     )
 
 
+async def _override(crowd: Crowd) -> Run:
+    for node_id in LOST:
+        crowd.stage.world.kill(node_id)
+    return await crowd.start("ann", override=True, give_up=GiveUp(node_ids=LOST, attested_by="ann"))
+
+
 FAILOVER = Scene(_failover, silent=frozenset({"approval"}))
 MAINTENANCE = Scene(
     _maintenance,
@@ -75,6 +87,15 @@ MAINTENANCE = Scene(
     stage={"approvals": True, "switchover": {"ttl_s": 0}},
 )
 """With people who vote, and a TTL to lower."""
+LOST = ("node-1", "node-3")
+OVERRIDE = Scene(
+    _override,
+    silent=frozenset(),
+    stage={"approvals": True, "cluster": {"fencing": None}},
+    voters=("dora", "fay"),
+    lost=LOST,
+)
+"""An emergency override that gives all but node-2 up, agreed to by two admins."""
 
 
 @dataclass(frozen=True)
@@ -163,13 +184,14 @@ class Case:
     hold: Hold
     run: Run
     crowd: Crowd
+    scene: Scene
 
     def __post_init__(self) -> None:
         self.serve()
         self.voting = asyncio.create_task(self._vote())
 
     async def _vote(self) -> None:
-        """As soon as a plan waits for votes, ann agrees."""
+        """As soon as a plan waits for votes, everybody agrees whom the scene names."""
         voted = set[tuple[str, str]]()
         while True:
             # Dozens of runs are asked at once; after a vote only a reset asks again.
@@ -180,7 +202,8 @@ class Case:
                 pending = progress.approval
                 if pending is None or (vote := (pending.run_id, pending.window.digest)) in voted:
                     continue
-                await run.execute_update("approve", self.crowd.vote("ann", pending), rpc_timeout=SOON)
+                for person in self.scene.voters:
+                    await run.execute_update("approve", self.crowd.vote(person, pending), rpc_timeout=SOON)
                 voted.add(vote)
 
     @property
@@ -220,7 +243,7 @@ async def held(client: Client, home: Path, at: Point | None, scene: Scene) -> As
         machine.epoch = machine.held = 1  # as in a cluster that serves
     scene.prepare(on)
     crowd = Crowd(on)
-    case = Case(on, hold, await scene.start(crowd), crowd)
+    case = Case(on, hold, await scene.start(crowd), crowd, scene)
     try:
         yield case
     finally:
@@ -318,15 +341,21 @@ async def _until_in_history(run: Run, kind: int) -> None:
 # How it ended
 
 
+def new_primary(world: World) -> Node:
+    return world.cluster.node("node-2")
+
+
 async def end_of(case: Case, result: RunResult) -> str:
     """Untouched, rolled back or completed, by what the world says. Fails when it is none of them."""
     world, outcome = case.on.world, result.outcome
     assert world.writable_at_most <= 1, "two primaries"
+    lost = case.scene.lost
+    view = await world.membership(new_primary(world), timeout_s=1)
     assert len(world.journal) == len(set(world.journal)), f"done twice: {world.journal}"
     assert await case.on.providers.audit.verify() == ()
     records = await case.on.providers.audit.by_run(result.run_id)
     assert [record.audit_id for record in records] == [result.audit_id], "not one record"
-    old, new = world.cluster.node("node-1"), world.cluster.node("node-2")
+    old, new = world.cluster.node("node-1"), new_primary(world)
     assert world.ttl_s == 1, "the ordinary TTL is back"
     if outcome is RunOutcome.COMPLETED:
         assert result.verified
@@ -335,9 +364,11 @@ async def end_of(case: Case, result: RunResult) -> str:
         planned = result.plan is not None and any(
             isinstance(action, RejoinOldPrimary) for action in result.plan.actions
         )
-        assert followers == (["node-1", "node-3"] if planned else ["node-3"])
+        assert followers == (["node-1", "node-3"] if planned else [] if lost else ["node-3"])
+        assert set(view.membership.members) == set(world.machines) - set(lost)
         return "completed"
-    assert (world.writable(), world.address) == ([old.node_id], old.hostname), outcome
+    assert (world.writable(), world.address) == ([] if lost else [old.node_id], old.hostname), outcome
+    assert set(view.membership.members) == set(world.machines), "all are members again"
     assert world.changes("promote") == []
     if outcome is RunOutcome.ROLLED_BACK:
         return "rolled back"

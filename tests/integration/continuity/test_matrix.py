@@ -43,7 +43,7 @@ def refused_promotion(on: Stage) -> None:
 
     def rival(effect: str) -> None:
         if effect == "promote":
-            on.world.machines["node-2"].epoch = 9
+            on.world.machines["node-2"].epoch = 9_999
 
     on.world.before_effect = rival
 
