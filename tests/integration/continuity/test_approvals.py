@@ -10,10 +10,14 @@ from typing import Any
 
 import pytest
 from temporalio.client import WorkflowUpdateFailedError
+from typer.testing import CliRunner
 
+from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import VoteRequest
 from qnwis.continuity.run import AbortRequest, RunOutcome, StepStatus
+from qnwis.lab.temporal_server import TemporalServer
+from qnwis.providers.keys import write_key
 from workflows.guardian import Guardian
 from workflows.guardian_state import PauseRequest
 from workflows.primary_failure import PrimaryFailure
@@ -88,7 +92,7 @@ async def test_the_vote_counts_as_a_signal_too_and_a_forged_one_does_not(meeting
         (("ann", {"expires_at": "2020-01-01T00:00:00Z"}), "token_expired"),
     ],
 )
-async def test_a_vote_that_does_not_count_is_refused_by_its_rule(
+async def test_a_vote_that_does_not_count_is_refused_by_its_rule_as_an_update_and_as_a_signal(
     meeting: Meeting, vote: tuple[str, dict[str, Any]], rule: str
 ) -> None:
     crowd = await meeting()
@@ -98,13 +102,50 @@ async def test_a_vote_that_does_not_count_is_refused_by_its_rule(
 
     if claim.get("person") == "zoe":
         token = crowd.token("ann", Deed.APPROVE, run_id=pending.run_id, digest=pending.window.digest)
-        forged = token.model_copy(update={"claim": token.claim.model_copy(update={"person": "zoe"})})
-        assert await refused(run, VoteRequest(token=forged)) == rule
+        request = VoteRequest(
+            token=token.model_copy(update={"claim": token.claim.model_copy(update={"person": "zoe"})})
+        )
     else:
-        assert await refused(run, crowd.vote(person, pending, **claim)) == rule
+        request = crowd.vote(person, pending, **claim)
+    assert await refused(run, request) == rule
+    await run.signal("approve", request)
+    await until_noted(run, rule)
     assert await refused(run, crowd.vote("ann", pending), "reject") == "token_for_another"
     assert crowd.stage.world.journal == []
     await run.terminate()
+
+
+async def test_a_vote_that_does_not_count_is_refused_by_its_rule_at_the_command_line(
+    meeting: Meeting, server: TemporalServer, tmp_path: Path
+) -> None:
+    crowd = await meeting()
+    run = await crowd.start("bob")
+    await asked(run)
+    for name in ROLES:
+        write_key(tmp_path / name, crowd.keys[name], person=name)
+
+    async def typed(command: str, key: str, *arguments: str) -> tuple[int, str]:
+        line = [command, crowd.stage.cluster_id, "--yes", "--key", str(tmp_path / key), *arguments]
+        line += ["--address", server.address]
+        done = await asyncio.to_thread(CliRunner().invoke, app, line, env={"COLUMNS": "300"})
+        return done.exit_code, done.output
+
+    for key, named, rule in (
+        ("bob", (), "initiator_excluded"),
+        ("eve", (), "role_not_allowed"),
+        ("bob", ("--by", "ann"), "token_forged"),
+        ("ann", ("--by", "zoe"), "person_unknown"),
+    ):
+        for command in (("approve",), ("reject", "--reason", "no")):
+            status, output = await typed(command[0], key, *command[1:], *named)
+            assert (status, f"[{rule}]" in output) == (3, True), output
+    assert crowd.stage.world.journal == []
+
+    status, output = await typed("approve", "carl", "--reason", "agreed")
+    assert status == 0 and "carl's vote is counted" in output
+    assert (await run.result()).verified
+    status, output = await typed("approve", "ann")
+    assert (status, "[no_window]" in output) == (3, True), output
 
 
 async def test_two_distinct_approvers_where_the_workflow_wants_two_and_a_replay_is_no_second(
