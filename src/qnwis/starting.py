@@ -14,7 +14,6 @@ from qnwis.continuity.approvals import PendingApproval, Vote, VoteRequest
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import (
     DRY_RUN_MARK,
-    AbortRequest,
     FailoverRequest,
     RoundTripResult,
     RunKind,
@@ -22,6 +21,7 @@ from qnwis.continuity.run import (
     RunResult,
 )
 from qnwis.continuity.takeover import UNFINISHED
+from qnwis.continuity.tokens import PersonRequest
 from qnwis.providers.errors import Refused
 from qnwis.runbook import load_runbook
 from workflows.guardian import Guardian
@@ -95,12 +95,14 @@ def finish_request(cluster_id: str, *, by: str, run_id: str = UNFINISHED) -> Fai
     )
 
 
-async def abort_failover(client: Client, cluster_id: str, request: AbortRequest) -> str:
-    """Have the cluster's run stop at the next safe place. Raises Refused when there is none, or it is past
-    return."""
-    handle = client.get_workflow_handle(failover_id(cluster_id))
+async def say_to_run(
+    client: Client, cluster_id: str, update: str, request: PersonRequest, *, run_id: str | None = None
+) -> str:
+    """What a run answers to an update, for example `abort`; `run_id` as its token names it, else whichever
+    goes on. Raises Refused with the rule that says no, and when no run goes on."""
+    handle = client.get_workflow_handle(failover_id(cluster_id), run_id=run_id)
     try:
-        return str(await handle.execute_update("abort", request, result_type=str))
+        return str(await handle.execute_update(update, request, result_type=str))
     except WorkflowUpdateFailedError as error:
         raise_refusal(error)
     except RPCError as error:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from temporalio.client import Client
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunOutcome, RunResult
-from qnwis.starting import start_failover
+from qnwis.starting import RunHandle, start_failover
 from qnwis.temporal import connect
 
 from .files import read_plan
@@ -18,6 +20,8 @@ from .giving_up import AttestOff, Lost, Override, given_up
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
 from .signing import By, KeyFile, Me, Print, me
 from .watching import RunFailed, exit_code, follow, follow_on_terminal
+
+Start = Callable[[Client, FailoverRequest], Awaitable[RunHandle]]
 
 
 def execute(
@@ -57,14 +61,7 @@ def execute(
         if only_print:
             print_json(request)
             return
-        try:
-            result = asyncio.run(_run(request, address, quiet=as_json))
-        except RunFailed as failed:
-            fail(Exit.NOT_DONE, f"The run failed: {failed}")
-    if as_json:
-        print_json(result)
-    else:
-        show_result(result)
+    result = see_through(start_failover, request, address, as_json=as_json)
     raise typer.Exit(exit_code(result))
 
 
@@ -75,13 +72,26 @@ def signed_start(request: FailoverRequest, who: Me) -> FailoverRequest:
     return request.model_copy(update={"token": token})
 
 
-async def _run(request: FailoverRequest, address: str | None, *, quiet: bool) -> RunResult:
-    client = await connect(address)
-    handle = await start_failover(client, request)
-    if quiet:
-        return await follow(handle)
-    out.print(f"run {handle.result_run_id} of {handle.id}", markup=False)
-    return await follow_on_terminal(handle)
+def see_through(start: Start, request: FailoverRequest, address: str | None, *, as_json: bool) -> RunResult:
+    """Start a run, follow it to its end and show that. Ends the command where there is no such end."""
+
+    async def to_the_end() -> RunResult:
+        handle = await start(await connect(address), request)
+        if as_json:
+            return await follow(handle)
+        out.print(f"run {handle.result_run_id} of {handle.id}", markup=False)
+        return await follow_on_terminal(handle)
+
+    with clear_errors(as_json=as_json):
+        try:
+            result = asyncio.run(to_the_end())
+        except RunFailed as failed:
+            fail(Exit.NOT_DONE, f"The run failed: {failed}")
+    if as_json:
+        print_json(result)
+    else:
+        show_result(result)
+    return result
 
 
 def show_result(result: RunResult) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime
 from typing import Annotated
@@ -14,16 +13,17 @@ from rich.table import Table
 from temporalio.client import ScheduleHandle
 from temporalio.service import RPCError
 
-from qnwis.continuity.run import FailoverRequest, Maintenance, RoundTripResult, RunResult
+from qnwis.continuity.run import FailoverRequest, Maintenance, RoundTripResult
 from qnwis.schedules import ListedSchedule, Timing, handle_of, listed, schedule_maintenance
 from qnwis.starting import start_maintenance, start_round_trip
 from qnwis.temporal import connect
 
-from .execute import show_result, signed_start
+from .durations import seconds
+from .execute import see_through, signed_start
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address
 from .signing import By, KeyFile, Print, me
-from .watching import RunFailed, exit_code, follow, follow_on_terminal
+from .watching import exit_code
 
 app = typer.Typer(help="Planned maintenance: run it, or schedule it.", no_args_is_help=True)
 
@@ -33,8 +33,6 @@ Target = Annotated[str, typer.Option(help="node_id that takes over; by default t
 Window = Annotated[str, typer.Option(help="How long the window is, for example 30m; by default without end.")]
 BackAfter = Annotated[str, typer.Option(help="Go back so long after the switchover, for example 30m.")]
 Name = Annotated[str, typer.Option(help="Tells the cluster's schedules apart.")]
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
 @app.command()
@@ -58,7 +56,7 @@ def run(
     """Switch over to another node, without the loss of a write. Waits for people, and for the window."""
     who = me(key, by)
     maintenance = Maintenance(
-        target_node_id=target or None, not_before=_moment(not_before), window_s=_seconds(window)
+        target_node_id=target or None, not_before=_moment(not_before), window_s=seconds(window)
     )
     request = FailoverRequest(
         cluster_id=cluster_id,
@@ -72,19 +70,7 @@ def run(
         print_json(request)
         return
 
-    async def carry_out() -> RunResult:
-        handle = await start_maintenance(await connect(address), request)
-        return await (follow(handle) if as_json else follow_on_terminal(handle))
-
-    with clear_errors(as_json=as_json):
-        try:
-            result = asyncio.run(carry_out())
-        except RunFailed as failed:
-            fail(Exit.NOT_DONE, f"The run failed: {failed}")
-    if as_json:
-        print_json(result)
-    else:
-        show_result(result)
+    result = see_through(start_maintenance, request, address, as_json=as_json)
     raise typer.Exit(exit_code(result))
 
 
@@ -100,13 +86,13 @@ def drill(
     as_json: AsJson = False,
 ) -> None:
     """Move the service on purpose, and back; done only when it stands where it began."""
-    seconds = _seconds(back_after)
+    back_after_s = seconds(back_after) or 0
     who = me(key, by)
     request = FailoverRequest(
         cluster_id=cluster_id,
         initiated_by=who.name,
         reason=reason,
-        maintenance=Maintenance(target_node_id=target or None, back_after_s=seconds or 0, drill=True),
+        maintenance=Maintenance(target_node_id=target or None, back_after_s=back_after_s, drill=True),
     )
 
     async def carry_out() -> RoundTripResult:
@@ -155,8 +141,8 @@ def schedule(
         reason=reason,
         maintenance=Maintenance(
             target_node_id=target or None,
-            window_s=_seconds(window),
-            back_after_s=_seconds(back_after),
+            window_s=seconds(window),
+            back_after_s=seconds(back_after),
             drill=is_drill,
         ),
     )
@@ -166,7 +152,7 @@ def schedule(
         days = tuple(date.fromisoformat(day) for day in blackout or [])
     except ValueError as error:
         fail(Exit.USAGE, f"--blackout: {error}; expected YYYY-MM-DD")
-    timing = Timing(cron=cron, time_zone=time_zone, jitter_s=_seconds(jitter) or 0, blackout=days, once=once)
+    timing = Timing(cron=cron, time_zone=time_zone, jitter_s=seconds(jitter) or 0, blackout=days, once=once)
 
     async def make() -> str:
         return await schedule_maintenance(await connect(address), name, signed_start(request, who), timing)
@@ -237,16 +223,6 @@ def _speak(
             asyncio.run(connect_and_say())
         except RPCError as error:
             fail(Exit.UNREACHABLE, f"schedule {name} of {cluster_id}: {error.message}")
-
-
-def _seconds(text: str) -> float | None:
-    """`90s`, `30m`, `2h`; None for nothing. Ends the command for anything else."""
-    if not text:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if found is None:
-        fail(Exit.USAGE, f"{text!r}: expected a number and s, m or h, for example 30m")
-    return float(found[1]) * _UNITS_S[found[2]]
 
 
 def _moment(text: str) -> datetime | None:

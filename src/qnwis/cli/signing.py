@@ -8,13 +8,13 @@ import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qnwis.continuity.access import Deed
-from qnwis.continuity.tokens import Claim, Token
+from qnwis.continuity.tokens import Claim, PersonRequest, Token
 from qnwis.providers.keys import KeyFileError, default_key, person_of, read_key, sign_claim
 
 from .output import Exit, fail
@@ -36,6 +36,8 @@ By = Annotated[
 Print = Annotated[
     bool, typer.Option("--print", help="Do not send it: print the JSON to paste into the Temporal UI's form.")
 ]
+
+R = TypeVar("R", bound=PersonRequest)
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,13 @@ class Me:
             expires_at=datetime.now(UTC) + GOOD_FOR,
         )
         return sign_claim(claim, self.key)
+
+    def signed(self, deed: Deed, request: R, *, cluster_id: str, run_id: str | None = None) -> R:
+        """The request with its proof, where there is a key to sign it with. `run_id` as a token has it."""
+        token = self.token(
+            deed, cluster_id=cluster_id, run_id=run_id, digest=request.digest, reason=request.reason
+        )
+        return request.model_copy(update={"token": token})
 
 
 def me(key_file: Path | None, by: str = "") -> Me:

@@ -20,6 +20,8 @@ from .tokens import PersonRequest, Token
 from .verifier import VerificationReport
 
 DRY_RUN_MARK = "[DRY-RUN]"
+LONGEST_EXTENSION_S = 24 * 3600.0
+"""What one request may add to a window; who wants more asks again."""
 
 
 class RunKind(StrEnum):
@@ -107,7 +109,7 @@ class ResumeRunRequest(PersonRequest):
 class ExtendRequest(PersonRequest):
     """Give the window that is open more time: the one for votes, else the one for maintenance."""
 
-    by_s: float = Field(gt=0, le=24 * 3600)
+    by_s: float = Field(gt=0, le=LONGEST_EXTENSION_S)
 
 
 class ConfirmRequest(PersonRequest):

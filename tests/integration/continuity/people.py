@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -17,7 +18,7 @@ from qnwis.continuity.access import Deed, People, Person
 from qnwis.continuity.approvals import PendingApproval, Vote, VoteRequest
 from qnwis.continuity.run import FailoverRequest
 from qnwis.continuity.tokens import Claim, PersonRequest, Token
-from qnwis.providers.keys import new_key, public_key_of, sign_claim
+from qnwis.providers.keys import new_key, public_key_of, sign_claim, write_key
 from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Run, Stage
@@ -53,6 +54,13 @@ class Crowd:
         ]
         file = self.stage.settings.config_dir / "people.yaml"
         file.write_text(yaml.safe_dump(People(people=tuple(people)).model_dump(mode="json")))
+
+    def key_file(self, person: str) -> Path:
+        """Where this person keeps the private key."""
+        file = self.stage.settings.config_dir.parent / "keys" / f"{person}.pem"
+        if not file.exists():
+            write_key(file, self.keys[person], person=person)
+        return file
 
     def token(self, person: str, deed: Deed, *, signer: str | None = None, **claim: Any) -> Token:
         fields = {

@@ -125,6 +125,24 @@ def test_without_a_server_one_line_says_what_to_do(tmp_path: Path) -> None:
     assert "127.0.0.1:1" in done.stderr and "TEMPORAL_ADDRESS" in done.stderr
 
 
+@pytest.mark.parametrize(("options", "deed"), [([], "start"), (["--override"], "override")])
+def test_who_starts_a_run_signs_for_what_the_run_asks_a_proof_of(
+    tmp_path: Path, options: list[str], deed: str
+) -> None:
+    plan, key = tmp_path / "plan.json", tmp_path / "key.pem"
+    call("plan", *FILES, "--output", str(plan))
+    call("people", "key", "--name", "ann", "--role", "continuity_admin", "--key", str(key))
+    done = call("execute", "--plan", str(plan), "--key", str(key), "--print", *options)
+    claim = json.loads(done.stdout)["token"]["claim"]
+    assert (claim["person"], claim["deed"]) == ("ann", deed)
+
+
+@pytest.mark.parametrize("longer", ["0s", "2d", "soon"])
+def test_a_window_is_extended_by_more_than_nothing_and_at_most_a_day(longer: str) -> None:
+    done = call("run", "extend", "lab-1", "--for", longer, "--reason", "late", "--address", "127.0.0.1:1")
+    assert done.exit_code == 2 and longer in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "missing"), [(["--vantages-only"], "--vantage"), (["--vantage", "site-b"], "--state-dir")]
 )
