@@ -25,6 +25,7 @@ from activities.people import People
 from activities.planning import Planning
 from activities.promotion import Promotion
 from activities.readiness import ReadinessChecks
+from activities.rejoining import Rejoining
 from activities.reviews import Reviews
 from activities.switchover import Switchover
 from activities.verification import Verification
@@ -131,6 +132,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         switchover.preview_prepare,
         switchover.preview_release,
         switchover.preview_rejoin,
+        Rejoining(p.registry, p.nodes, p.hook).bring_back,
         dns.flip,
         dns.retime,
         dns.retime_back,

@@ -12,10 +12,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from qnwis.continuity.approvals import PendingApproval, Vote, VoteRequest
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.round_trips import RoundTripResult
 from qnwis.continuity.run import (
     DRY_RUN_MARK,
     FailoverRequest,
-    RoundTripResult,
     RunKind,
     RunProgress,
     RunResult,
@@ -48,14 +48,26 @@ async def start_maintenance(client: Client, request: FailoverRequest) -> RunHand
 async def start_round_trip(
     client: Client, request: FailoverRequest, task_queue: str = RUNBOOKS_QUEUE
 ) -> WorkflowHandle[RoundTrip, RoundTripResult]:
-    """Start maintenance there and back; what it starts holds the cluster's lock in turn."""
-    return await client.start_workflow(
-        RoundTrip.run,
-        request,
-        id=round_trip_id(request.cluster_id),
-        task_queue=task_queue,
-        static_summary=f"Maintenance of {request.cluster_id}, there and back: {request.reason}",
-    )
+    """Move a service there and back; what this starts holds the cluster's lock in turn. Raises Refused while
+    another one goes on."""
+    workflow_id = round_trip_id(request.cluster_id)
+    try:
+        return await client.start_workflow(
+            RoundTrip.run,
+            request,
+            id=workflow_id,
+            task_queue=task_queue,
+            static_summary=f"{request.cluster_id} there and back: {request.reason}",
+        )
+    except WorkflowAlreadyStartedError as error:
+        raise Refused(
+            Refusal(
+                rule="round_trip_in_progress",
+                message=f"{request.cluster_id} is being moved there and back already",
+                values={"workflow_id": workflow_id, "run_id": error.run_id},
+                remedy="Follow it in the Temporal UI; cancelled there it says what is left to do.",
+            )
+        ) from error
 
 
 async def _start(

@@ -10,10 +10,10 @@ from qnwis.continuity.run import RunOutcome
 from qnwis.continuity.takeover import UNFINISHED
 from qnwis.starting import finish_request, start_failover
 
-from .execute import see_through, signed_start
+from .execute import see_through
 from .output import AsJson, Exit
 from .settings import Address
-from .signing import By, KeyFile, me
+from .signing import By, KeyFile, me, signed_start
 from .watching import exit_code
 
 

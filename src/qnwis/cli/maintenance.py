@@ -13,16 +13,17 @@ from rich.table import Table
 from temporalio.client import ScheduleHandle
 from temporalio.service import RPCError
 
-from qnwis.continuity.run import FailoverRequest, Maintenance, RoundTripResult
+from qnwis.continuity.run import FailoverRequest, Maintenance, RunKind
 from qnwis.schedules import ListedSchedule, Timing, handle_of, listed, schedule_maintenance
-from qnwis.starting import start_maintenance, start_round_trip
+from qnwis.starting import start_maintenance
 from qnwis.temporal import connect
 
+from .drilling import drill_request, there_and_back
 from .durations import seconds
-from .execute import see_through, signed_start
+from .execute import see_through
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address
-from .signing import By, KeyFile, Print, me
+from .signing import By, KeyFile, Print, me, signed_start
 from .watching import exit_code
 
 app = typer.Typer(help="Planned maintenance: run it, or schedule it.", no_args_is_help=True)
@@ -82,34 +83,17 @@ def drill(
     back_after: BackAfter = "30s",
     by: By = "",
     key: KeyFile = None,
+    only_print: Print = False,
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move the service on purpose, and back; done only when it stands where it began."""
-    back_after_s = seconds(back_after) or 0
+    """Hand the service over on purpose, and back; done only when it stands where it began. For a drill of the
+    other runbook: `qnwis-continuity execute CLUSTER --drill`."""
     who = me(key, by)
-    request = FailoverRequest(
-        cluster_id=cluster_id,
-        initiated_by=who.name,
-        reason=reason,
-        maintenance=Maintenance(target_node_id=target or None, back_after_s=back_after_s, drill=True),
+    request = drill_request(
+        cluster_id, who.name, reason, back_after_s=seconds(back_after) or 0, target=target
     )
-
-    async def carry_out() -> RoundTripResult:
-        handle = await start_round_trip(await connect(address), signed_start(request, who))
-        if not as_json:
-            out.print(
-                f"{handle.id} begins; approve it with: qnwis-continuity approve {cluster_id}", markup=False
-            )
-        return await handle.result()
-
-    with clear_errors(as_json=as_json):
-        result = asyncio.run(carry_out())
-    if as_json:
-        print_json(result)
-    else:
-        out.print(result.summary, markup=False, style="bold green" if result.verified else "bold red")
-    raise typer.Exit(Exit.OK if result.verified else Exit.NOT_DONE)
+    there_and_back(request, who, address, only_print=only_print, as_json=as_json)
 
 
 @app.command()
@@ -128,6 +112,14 @@ def schedule(
     once: Annotated[bool, typer.Option("--once", help="Only the next time.")] = False,
     back_after: BackAfter = "",
     is_drill: Annotated[bool, typer.Option("--drill", help="It is a drill; needs --back-after.")] = False,
+    there_by: Annotated[
+        RunKind,
+        typer.Option(
+            "--runbook",
+            help="Of a drill: primary_failure fails over from the primary although it is well, as soon as"
+            " people approve, whatever --window says.",
+        ),
+    ] = RunKind.PLANNED_MAINTENANCE,
     by: By = "",
     key: KeyFile = None,
     address: Address = None,
@@ -135,19 +127,24 @@ def schedule(
 ) -> None:
     """Start planned maintenance by a schedule. Each run awaits people's approval, within its window."""
     who = me(key, by)
+    if is_drill and not back_after:
+        fail(Exit.USAGE, "--drill: expected --back-after too, because a drill ends where it began")
+    by_failover = there_by is RunKind.PRIMARY_FAILURE
+    if by_failover and (not is_drill or target):
+        fail(Exit.USAGE, f"--runbook {there_by}: expected --drill too, and no --target")
     request = FailoverRequest(
         cluster_id=cluster_id,
         initiated_by=who.name,
         reason=reason,
+        even_if_healthy=by_failover,
         maintenance=Maintenance(
             target_node_id=target or None,
-            window_s=seconds(window),
+            window_s=None if by_failover else seconds(window),
             back_after_s=seconds(back_after),
             drill=is_drill,
+            there_by=there_by,
         ),
     )
-    if is_drill and not back_after:
-        fail(Exit.USAGE, "--drill: expected --back-after too, because a drill ends where it began")
     try:
         days = tuple(date.fromisoformat(day) for day in blackout or [])
     except ValueError as error:

@@ -14,6 +14,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qnwis.continuity.access import Deed
+from qnwis.continuity.run import FailoverRequest
 from qnwis.continuity.tokens import Claim, PersonRequest, Token
 from qnwis.providers.keys import KeyFileError, default_key, person_of, read_key, sign_claim
 
@@ -88,3 +89,10 @@ def me(key_file: Path | None, by: str = "") -> Me:
         return Me(by or person_of(path) or f"{getpass.getuser()}@{socket.gethostname()}", read_key(path))
     except KeyFileError as error:
         fail(Exit.USAGE, str(error))
+
+
+def signed_start(request: FailoverRequest, who: Me) -> FailoverRequest:
+    """The request with its proof, where there is a key to sign it with."""
+    deed = Deed.OVERRIDE if request.override else Deed.START
+    token = who.token(deed, cluster_id=request.cluster_id, digest=request.digest, reason=request.reason)
+    return request.model_copy(update={"token": token})
