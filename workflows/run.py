@@ -373,12 +373,14 @@ class Run(Steered):
         if self.request.automatic or self.request.dry_run or trusted:
             return
         deed = Deed.OVERRIDE if self.request.override else Deed.START
+        if parent is not None and self.request.token is not None:
+            # What a schedule starts was signed when that was made, and for that alone.
+            deed = Deed.SCHEDULE if self.request.token.claim.deed is Deed.SCHEDULE else deed
         found = await prove(
             self.request.token,
             Expected(deed=deed, cluster_id=self.request.cluster_id, digest=self.request.digest),
             claimed=self.request.initiated_by,
             used_by=self.takeover.run_id,
-            standing=parent is not None,
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)

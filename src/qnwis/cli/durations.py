@@ -15,5 +15,5 @@ def seconds(text: str) -> float | None:
         return None
     found = re.fullmatch(r"(\d{1,6}(?:\.\d+)?)([smhd])", text.strip())
     if found is None:
-        fail(Exit.USAGE, f"{text!r}: expected a number and s, m, h or d, for example 30m")
+        fail(Exit.USAGE, f"{text!r}: expected for example 30m, a number and s, m, h or d")
     return float(found[1]) * _UNITS_S[found[2]]

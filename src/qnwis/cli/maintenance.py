@@ -13,6 +13,7 @@ from rich.table import Table
 from temporalio.client import ScheduleHandle
 from temporalio.service import RPCError
 
+from qnwis.continuity.access import Deed
 from qnwis.continuity.run import FailoverRequest, Maintenance, RunKind
 from qnwis.schedules import ListedSchedule, Timing, handle_of, listed, schedule_maintenance
 from qnwis.starting import start_maintenance
@@ -151,8 +152,10 @@ def schedule(
         fail(Exit.USAGE, f"--blackout: {error}; expected YYYY-MM-DD")
     timing = Timing(cron=cron, time_zone=time_zone, jitter_s=seconds(jitter) or 0, blackout=days, once=once)
 
+    signed = signed_start(request, who, Deed.SCHEDULE)
+
     async def make() -> str:
-        return await schedule_maintenance(await connect(address), name, signed_start(request, who), timing)
+        return await schedule_maintenance(await connect(address), name, signed, timing)
 
     with clear_errors(as_json=as_json):
         made = asyncio.run(make())

@@ -91,8 +91,8 @@ def me(key_file: Path | None, by: str = "") -> Me:
         fail(Exit.USAGE, str(error))
 
 
-def signed_start(request: FailoverRequest, who: Me) -> FailoverRequest:
-    """The request with its proof, where there is a key to sign it with."""
-    deed = Deed.OVERRIDE if request.override else Deed.START
+def signed_start(request: FailoverRequest, who: Me, deed: Deed = Deed.START) -> FailoverRequest:
+    """The request with its proof, where there is a key to sign it with; `deed` where a schedule starts it."""
+    deed = Deed.OVERRIDE if request.override else deed
     token = who.token(deed, cluster_id=request.cluster_id, digest=request.digest, reason=request.reason)
     return request.model_copy(update={"token": token})

@@ -123,7 +123,7 @@ async def test_who_may_not_or_proves_nothing_is_refused_and_what_is_printed_is_t
     await until_noted(desk.run, "extension by bob was refused")
     assert steered(await desk.progress()) == steered(before)
 
-    for deed in ("pause", "extend", "confirm", "resume", "abort"):
+    for deed in ("pause", "extend", "extend", "confirm", "resume", "abort"):
         await desk.run.signal(deed, printed[deed])
     result = await desk.run.result()
     assert (result.outcome, result.reason) == (
