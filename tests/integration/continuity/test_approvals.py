@@ -111,15 +111,16 @@ async def test_a_vote_that_does_not_count_is_refused_by_its_rule_as_an_update_an
     pending = await asked(run)
     (person, claim) = vote
 
-    if claim.get("person") == "zoe":
+    def made() -> VoteRequest:
+        if claim.get("person") != "zoe":
+            return crowd.vote(person, pending, **claim)
         token = crowd.token("ann", Deed.APPROVE, run_id=pending.run_id, digest=pending.window.digest)
-        request = VoteRequest(
+        return VoteRequest(
             token=token.model_copy(update={"claim": token.claim.model_copy(update={"person": "zoe"})})
         )
-    else:
-        request = crowd.vote(person, pending, **claim)
-    assert await refused(run, request) == rule
-    await run.signal("approve", request)
+
+    assert await refused(run, made()) == rule
+    await run.signal("approve", made())
     await until_noted(run, rule)
     assert await refused(run, crowd.vote("ann", pending), "reject") == "token_for_another"
     assert crowd.stage.world.journal == []
