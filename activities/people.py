@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
@@ -18,6 +19,8 @@ from qnwis.providers.keys import verify
 from qnwis.providers.nonces import Nonces
 
 VOTES = frozenset({Deed.APPROVE, Deed.REJECT})
+STANDING = frozenset({Deed.SCHEDULE})
+"""Signed once for what is begun again and again: neither the token's end nor its use counts."""
 
 
 class ProofRequest(Model):
@@ -26,9 +29,7 @@ class ProofRequest(Model):
     claimed: str
     """Whom the request names."""
     used_by: str
-    """What the token is for; the same when this is asked again."""
-    standing: bool = False
-    """Signed once for what a schedule starts again and again: neither its end nor its use counts."""
+    """Names the one request that the token serves; the same when this is asked again."""
 
 
 class Proof(Model):
@@ -63,10 +64,11 @@ class People:
         self._nonces = nonces
 
     @activity.defn
-    def prove(self, asked: ProofRequest) -> Proof:
-        """Who signed this token, if that is the person named and they may do it."""
-        access, now = self._access(), datetime.now(UTC)
-        if asked.standing and asked.token is not None:
+    async def prove(self, asked: ProofRequest) -> Proof:
+        """Who signed this token, if that is the person named, they may do it, and it has not served yet."""
+        access, now = await asyncio.to_thread(self._access), datetime.now(UTC)
+        standing = asked.expected.deed in STANDING
+        if standing and asked.token is not None:
             now = asked.token.claim.expires_at - timedelta(seconds=1)
         found = proved(asked.token, asked.expected, asked.claimed, access, now, verify)
         if isinstance(found, Refusal):
@@ -75,11 +77,13 @@ class People:
             refusal = permitted(found, asked.expected.deed, access)
             if refusal is not None:
                 return Proof(refusal=refusal)
-        if asked.standing:
+        if standing:
             return Proof(person=found)
         assert asked.token is not None
         claim = asked.token.claim
-        user = self._nonces.use(claim.person, claim.nonce, used_by=asked.used_by, until=claim.expires_at)
+        user = await self._nonces.use(
+            claim.person, claim.nonce, used_by=asked.used_by, task_queue=activity.info().task_queue
+        )
         if user != asked.used_by:
             return Proof(refusal=used_refusal(claim, user))
         return Proof(person=found)

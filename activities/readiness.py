@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 from qnwis.config.problem import ConfigError
 from qnwis.config.registry import Registry
 from qnwis.continuity.readiness import evaluate
-from qnwis.continuity.readiness_facts import DnsTrial, Facts, Past, Readiness
+from qnwis.continuity.readiness_facts import DnsRecord, DnsTrial, Facts, Past, Readiness
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.dns import Dns
@@ -40,9 +40,10 @@ class ReadinessChecks:
             registered = await asyncio.to_thread(self._registry.load, name.cluster_id)
         except ConfigError as error:
             raise ApplicationError(str(error), type="cluster_not_loaded", non_retryable=True) from error
-        evidence, dns, past = await asyncio.gather(
+        evidence, dns, record, past = await asyncio.gather(
             collect_evidence(self._nodes, registered.cluster),
             self._try_dns(registered.cluster),
+            self._read_dns(registered.cluster),
             self._past(name.cluster_id),
         )
         return evaluate(
@@ -51,6 +52,7 @@ class ReadinessChecks:
                 policy=registered.policy,
                 evidence=evidence,
                 dns=dns,
+                record=record,
                 past=past,
                 now=datetime.now(UTC),
             )
@@ -60,6 +62,11 @@ class ReadinessChecks:
         if cluster.dns is None:
             return None
         return DnsTrial(answers=await self._dns.try_update(cluster.dns), tried_at=datetime.now(UTC))
+
+    async def _read_dns(self, cluster: Cluster) -> DnsRecord | None:
+        if cluster.dns is None:
+            return None
+        return DnsRecord(answers=await self._dns.record(cluster.dns), asked_at=datetime.now(UTC))
 
     async def _past(self, cluster_id: str) -> Past | None:
         try:

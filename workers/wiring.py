@@ -25,6 +25,7 @@ from activities.people import People
 from activities.planning import Planning
 from activities.promotion import Promotion
 from activities.readiness import ReadinessChecks
+from activities.rejoining import Rejoining
 from activities.reviews import Reviews
 from activities.switchover import Switchover
 from activities.verification import Verification
@@ -36,7 +37,7 @@ from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
 from qnwis.providers.dns import Dns, Rfc2136Dns
 from qnwis.providers.fencing import Hook, PowerHook
 from qnwis.providers.nodes import HttpNodes, Nodes
-from qnwis.providers.nonces import Nonces, SqliteNonces
+from qnwis.providers.nonces import TemporalNonces
 from qnwis.providers.notifier import ChannelNotifier, Notifier
 from qnwis.providers.sent import SentStore
 from qnwis.transport import Transport
@@ -47,10 +48,19 @@ from workflows.primary_failure import PrimaryFailure
 from workflows.readiness import ReadinessCheck
 from workflows.review import OverrideReview
 from workflows.round_trip import RoundTrip
+from workflows.used_token import UsedToken
 
 from .settings import WorkerSettings
 
-WORKFLOWS = (PrimaryFailure, PlannedMaintenance, RoundTrip, Guardian, ReadinessCheck, OverrideReview)
+WORKFLOWS = (
+    PrimaryFailure,
+    PlannedMaintenance,
+    RoundTrip,
+    Guardian,
+    ReadinessCheck,
+    OverrideReview,
+    UsedToken,
+)
 
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
@@ -68,7 +78,6 @@ class Providers:
     hook: Hook
     audit: AuditStore
     notifier: Notifier
-    nonces: Nonces
 
 
 def workers_of(client: Client, settings: WorkerSettings) -> Sequence[Worker]:
@@ -93,7 +102,6 @@ def providers_for(settings: WorkerSettings) -> Providers:
         audit=SqliteAuditStore(
             settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
         ),
-        nonces=SqliteNonces(settings.state_dir / "nonces.sqlite"),
         notifier=ChannelNotifier(
             settings.config_dir,
             SentStore(settings.state_dir / "notifications.sqlite", longest=timedelta(seconds=TIMEOUT_S + 1)),
@@ -105,7 +113,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
 def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]:
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
     past_runs = PastRuns(client)
-    people = People(AccessFiles(p.registry.directory), p.nonces)
+    people = People(AccessFiles(p.registry.directory), TemporalNonces(client))
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     audit = Audit(p.audit)
     forcing, switchover = Forcing(p.nodes, p.hook, fencing), Switchover(p.nodes, fencing)
@@ -131,6 +139,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         switchover.preview_prepare,
         switchover.preview_release,
         switchover.preview_rejoin,
+        Rejoining(p.registry, p.nodes, p.hook).bring_back,
         dns.flip,
         dns.retime,
         dns.retime_back,

@@ -37,13 +37,17 @@ Announce = Callable[[PendingApproval], None]
 
 
 async def prove(
-    token: Token | None, expected: Expected, *, claimed: str, used_by: str, standing: bool = False
+    token: Token | None, expected: Expected, *, claimed: str, used_by: str | None = None
 ) -> Person | Refusal:
-    """Who did it: the person who signed, if that is who is named and they may. A token serves one purpose,
-    unless it is `standing`: what a schedule starts was signed when that was made."""
+    """Who did it: the person who signed, if that is who is named and they may.
+
+    A token serves one request: by default this one, so that the same token sent again is refused. A run that
+    is started gives its own id as `used_by`, and may prove its start again after a reset.
+    """
+    used_by = used_by or f"{workflow.info().workflow_id}, request {workflow.uuid4()}"
     proof = await workflow.execute_activity_method(
         People.prove,
-        ProofRequest(token=token, expected=expected, claimed=claimed, used_by=used_by, standing=standing),
+        ProofRequest(token=token, expected=expected, claimed=claimed, used_by=used_by),
         **options.read(f"who may {expected.deed}"),
     )
     return proof.person if proof.person is not None else proof.refused
@@ -139,7 +143,6 @@ class Approval:
                 digest=request.digest,
             ),
             claimed=request.token.claim.person,
-            used_by=f"{workflow.info().run_id}/{request.digest}",
         )
         if isinstance(found, Refusal):
             raise refused(found)

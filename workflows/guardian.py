@@ -329,7 +329,6 @@ class Guardian:
             request.token,
             Expected(deed=deed, cluster_id=self.cluster_id, digest=request.digest),
             claimed=request.by,
-            used_by=f"{workflow.info().workflow_id}/{deed}/{request.digest}",
         )
         if isinstance(found, Refusal):
             raise refused(found)

@@ -69,6 +69,18 @@ def compensate(summary: str) -> ActivityConfig:
     )
 
 
+def rejoin(summary: str) -> ActivityConfig:
+    """Bringing a node back: as long as a fresh copy of a large database takes."""
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(minutes=65),
+        schedule_to_close_timeout=timedelta(hours=2),
+        heartbeat_timeout=timedelta(seconds=2),
+        retry_policy=_retry(200, 30),
+        cancellation_type=ActivityCancellationType.TRY_CANCEL,
+        summary=summary,
+    )
+
+
 def record(summary: str) -> ActivityConfig:
     """The audit record: a run is not done before it is written."""
     return ActivityConfig(

@@ -180,10 +180,13 @@ class Progress:
         """The manual steps before this one, and who confirmed them."""
         return tuple(
             f"{'☑' if manual.name in self._confirmed else '☐'} before it, by hand: `{manual.name}`:"
-            f" {manual.text} {self._confirmed.get(manual.name, '')}".rstrip()
+            f" {manual.text} {self._confirmed.get(manual.name) or self._how_to_confirm(manual)}"
             for manual in self._runbook.manual_steps
             if manual.before == step
         )
+
+    def _how_to_confirm(self, manual: ManualStep) -> str:
+        return f"Then `qnwis-continuity run confirm {self._cluster_id} {manual.name} --reason …`"
 
     def _elapsed_ms(self, name: str) -> float:
         return (workflow.now() - self._began[name]).total_seconds() * 1000

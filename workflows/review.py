@@ -111,7 +111,6 @@ class OverrideReview:
                 digest=request.digest,
             ),
             claimed=request.by,
-            used_by=f"{workflow.info().workflow_id}/{request.digest}",
         )
         if isinstance(found, Refusal):
             raise refused(found)

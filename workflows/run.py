@@ -365,19 +365,22 @@ class Run(Steered):
 
     async def _prove_initiator(self) -> None:
         """A person who starts a run proves it, where the policy asks for that; a dry run changes nothing."""
-        parent, returns = workflow.info().parent, self.maintenance is not None and self.maintenance.returns
+        parent, asked = workflow.info().parent, self.request.maintenance
+        returns = asked is not None and asked.returns is not None
         if parent is None and returns:
             raise Ended(RunOutcome.REFUSED, "only a round trip may say that a run is its way back")
-        trusted = bool(returns) or (not self._known.policy.approvals and not self.request.override)
+        trusted = returns or (not self._known.policy.approvals and not self.request.override)
         if self.request.automatic or self.request.dry_run or trusted:
             return
         deed = Deed.OVERRIDE if self.request.override else Deed.START
+        if parent is not None and self.request.token is not None:
+            # What a schedule starts was signed when that was made, and for that alone.
+            deed = Deed.SCHEDULE if self.request.token.claim.deed is Deed.SCHEDULE else deed
         found = await prove(
             self.request.token,
             Expected(deed=deed, cluster_id=self.request.cluster_id, digest=self.request.digest),
             claimed=self.request.initiated_by,
             used_by=self.takeover.run_id,
-            standing=parent is not None,
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)

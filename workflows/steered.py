@@ -210,7 +210,6 @@ class Steered:
                 digest=request.digest,
             ),
             claimed=request.by,
-            used_by=f"{self.takeover.run_id}/{deed}/{request.digest}",
         )
         if isinstance(found, Refusal):
             raise refused(found)

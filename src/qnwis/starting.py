@@ -12,16 +12,16 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from qnwis.continuity.approvals import PendingApproval, Vote, VoteRequest
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.round_trips import RoundTripResult
 from qnwis.continuity.run import (
     DRY_RUN_MARK,
-    AbortRequest,
     FailoverRequest,
-    RoundTripResult,
     RunKind,
     RunProgress,
     RunResult,
 )
 from qnwis.continuity.takeover import UNFINISHED
+from qnwis.continuity.tokens import PersonRequest
 from qnwis.providers.errors import Refused
 from qnwis.runbook import load_runbook
 from workflows.guardian import Guardian
@@ -48,14 +48,26 @@ async def start_maintenance(client: Client, request: FailoverRequest) -> RunHand
 async def start_round_trip(
     client: Client, request: FailoverRequest, task_queue: str = RUNBOOKS_QUEUE
 ) -> WorkflowHandle[RoundTrip, RoundTripResult]:
-    """Start maintenance there and back; what it starts holds the cluster's lock in turn."""
-    return await client.start_workflow(
-        RoundTrip.run,
-        request,
-        id=round_trip_id(request.cluster_id),
-        task_queue=task_queue,
-        static_summary=f"Maintenance of {request.cluster_id}, there and back: {request.reason}",
-    )
+    """Move a service there and back; what this starts holds the cluster's lock in turn. Raises Refused while
+    another one goes on."""
+    workflow_id = round_trip_id(request.cluster_id)
+    try:
+        return await client.start_workflow(
+            RoundTrip.run,
+            request,
+            id=workflow_id,
+            task_queue=task_queue,
+            static_summary=f"{request.cluster_id} there and back: {request.reason}",
+        )
+    except WorkflowAlreadyStartedError as error:
+        raise Refused(
+            Refusal(
+                rule="round_trip_in_progress",
+                message=f"{request.cluster_id} is being moved there and back already",
+                values={"workflow_id": workflow_id, "run_id": error.run_id},
+                remedy="Follow it in the Temporal UI; cancelled there it says what is left to do.",
+            )
+        ) from error
 
 
 async def _start(
@@ -95,12 +107,14 @@ def finish_request(cluster_id: str, *, by: str, run_id: str = UNFINISHED) -> Fai
     )
 
 
-async def abort_failover(client: Client, cluster_id: str, request: AbortRequest) -> str:
-    """Have the cluster's run stop at the next safe place. Raises Refused when there is none, or it is past
-    return."""
-    handle = client.get_workflow_handle(failover_id(cluster_id))
+async def say_to_run(
+    client: Client, cluster_id: str, update: str, request: PersonRequest, *, run_id: str | None = None
+) -> str:
+    """What a run answers to an update, for example `abort`; `run_id` as its token names it, else whichever
+    goes on. Raises Refused with the rule that says no, and when no run goes on."""
+    handle = client.get_workflow_handle(failover_id(cluster_id), run_id=run_id)
     try:
-        return str(await handle.execute_update("abort", request, result_type=str))
+        return str(await handle.execute_update(update, request, result_type=str))
     except WorkflowUpdateFailedError as error:
         raise_refusal(error)
     except RPCError as error:

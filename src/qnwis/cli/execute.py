@@ -1,27 +1,51 @@
-"""`execute`: carry a plan out, or preview it, as a durable run."""
+"""`execute`: carry a plan out, preview it, or drill the runbook, as a durable run."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from temporalio.client import Client
 
-from qnwis.continuity.access import Deed
-from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunOutcome, RunResult
-from qnwis.starting import start_failover
+from qnwis.continuity.run import (
+    DRY_RUN_MARK,
+    FailoverRequest,
+    RunKind,
+    RunOutcome,
+    RunResult,
+)
+from qnwis.starting import RunHandle, start_failover
 from qnwis.temporal import connect
 
+from .drilling import drill_request, there_and_back
 from .files import read_plan
 from .giving_up import AttestOff, Lost, Override, given_up
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
-from .signing import By, KeyFile, Me, Print, me
+from .signing import By, KeyFile, Print, me, signed_start
 from .watching import RunFailed, exit_code, follow, follow_on_terminal
+
+Start = Callable[[Client, FailoverRequest], Awaitable[RunHandle]]
 
 
 def execute(
-    plan: Annotated[Path, typer.Option(help="A plan that `plan --output` wrote.")],
+    cluster_id: Annotated[
+        str | None,
+        typer.Argument(help="With --drill: cluster_id of a registered cluster.", show_default=False),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="A plan that `plan --output` wrote.", show_default=False)
+    ] = None,
+    drill: Annotated[
+        bool,
+        typer.Option(
+            "--drill",
+            help="Fail over from a primary that is well, on purpose, then bring everything back to where it"
+            " began. Done only when it is.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read the world, preview every effect, change nothing.")
     ] = False,
@@ -41,6 +65,16 @@ def execute(
 ) -> None:
     """Execute a plan. Evidence is taken again; a plan that no longer fits is refused."""
     who = me(key, initiated_by)
+    if drill:
+        if cluster_id is None or plan is not None or dry_run or override:
+            fail(Exit.USAGE, "--drill: expected CLUSTER, and no --plan, --dry-run or --override")
+        by_failover = drill_request(
+            cluster_id, who.name, reason, back_after_s=0, there_by=RunKind.PRIMARY_FAILURE
+        )
+        there_and_back(by_failover, who, address, only_print=only_print, as_json=as_json)
+        return
+    if plan is None or cluster_id is not None:
+        fail(Exit.USAGE, "expected --plan, or CLUSTER with --drill")
     with clear_errors(as_json=as_json):
         made = read_plan(plan)
         request = FailoverRequest(
@@ -57,31 +91,30 @@ def execute(
         if only_print:
             print_json(request)
             return
+    result = see_through(start_failover, request, address, as_json=as_json)
+    raise typer.Exit(exit_code(result))
+
+
+def see_through(start: Start, request: FailoverRequest, address: str | None, *, as_json: bool) -> RunResult:
+    """Start a run, follow it to its end and show that. Ends the command where there is no such end."""
+
+    async def to_the_end() -> RunResult:
+        handle = await start(await connect(address), request)
+        if as_json:
+            return await follow(handle)
+        out.print(f"run {handle.result_run_id} of {handle.id}", markup=False)
+        return await follow_on_terminal(handle)
+
+    with clear_errors(as_json=as_json):
         try:
-            result = asyncio.run(_run(request, address, quiet=as_json))
+            result = asyncio.run(to_the_end())
         except RunFailed as failed:
             fail(Exit.NOT_DONE, f"The run failed: {failed}")
     if as_json:
         print_json(result)
     else:
         show_result(result)
-    raise typer.Exit(exit_code(result))
-
-
-def signed_start(request: FailoverRequest, who: Me) -> FailoverRequest:
-    """The request with its proof, where there is a key to sign it with."""
-    deed = Deed.OVERRIDE if request.override else Deed.START
-    token = who.token(deed, cluster_id=request.cluster_id, digest=request.digest, reason=request.reason)
-    return request.model_copy(update={"token": token})
-
-
-async def _run(request: FailoverRequest, address: str | None, *, quiet: bool) -> RunResult:
-    client = await connect(address)
-    handle = await start_failover(client, request)
-    if quiet:
-        return await follow(handle)
-    out.print(f"run {handle.result_run_id} of {handle.id}", markup=False)
-    return await follow_on_terminal(handle)
+    return result
 
 
 def show_result(result: RunResult) -> None:

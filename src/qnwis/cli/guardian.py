@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
@@ -25,7 +25,7 @@ from workflows.names import guardian_id
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address
-from .signing import By, KeyFile, Me, Print, me
+from .signing import By, KeyFile, Print, me
 
 app = typer.Typer(
     help="Start, look at, pause and resume the guardian of a cluster, acknowledge its runs.",
@@ -87,7 +87,8 @@ def pause(
     address: Address = None,
 ) -> None:
     """Switch automatic failover off. Runs that go on are not touched."""
-    request = _signed(Deed.PAUSE, cluster_id, me(key, by), PauseRequest(by=me(key, by).name, reason=reason))
+    who = me(key, by)
+    request = who.signed(Deed.PAUSE, PauseRequest(by=who.name, reason=reason), cluster_id=cluster_id)
     if only_print:
         print_json(request)
         return
@@ -105,7 +106,8 @@ def resume(
     address: Address = None,
 ) -> None:
     """Switch automatic failover on again."""
-    request = _signed(Deed.RESUME, cluster_id, me(key, by), ResumeRequest(by=me(key, by).name, reason=reason))
+    who = me(key, by)
+    request = who.signed(Deed.RESUME, ResumeRequest(by=who.name, reason=reason), cluster_id=cluster_id)
     if only_print:
         print_json(request)
         return
@@ -126,11 +128,10 @@ def acknowledge(
 ) -> None:
     """Let a run that ended hold no further failover back: its cooldown ends now."""
     who = me(key, by)
-    request = _signed(
+    request = who.signed(
         Deed.ACKNOWLEDGE,
-        cluster_id,
-        who,
         AcknowledgeRequest(run_id=run_id, by=who.name, reason=reason),
+        cluster_id=cluster_id,
     )
     if only_print:
         print_json(request)
@@ -140,14 +141,6 @@ def acknowledge(
         print_json(request)
     else:
         out.print(f"run {run_id} of {cluster_id} is acknowledged by {request.by}", markup=False)
-
-
-R = TypeVar("R", bound=PersonRequest)
-
-
-def _signed(deed: Deed, cluster_id: str, who: Me, request: R) -> R:
-    token = who.token(deed, cluster_id=cluster_id, digest=request.digest, reason=request.reason)
-    return request.model_copy(update={"token": token})
 
 
 async def _told(handle: Handle, update: str, request: PersonRequest) -> None:

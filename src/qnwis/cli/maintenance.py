@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime
 from typing import Annotated
@@ -14,16 +13,19 @@ from rich.table import Table
 from temporalio.client import ScheduleHandle
 from temporalio.service import RPCError
 
-from qnwis.continuity.run import FailoverRequest, Maintenance, RoundTripResult, RunResult
+from qnwis.continuity.access import Deed
+from qnwis.continuity.run import FailoverRequest, Maintenance, RunKind
 from qnwis.schedules import ListedSchedule, Timing, handle_of, listed, schedule_maintenance
-from qnwis.starting import start_maintenance, start_round_trip
+from qnwis.starting import start_maintenance
 from qnwis.temporal import connect
 
-from .execute import show_result, signed_start
+from .drilling import drill_request, there_and_back
+from .durations import seconds
+from .execute import see_through
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address
-from .signing import By, KeyFile, Print, me
-from .watching import RunFailed, exit_code, follow, follow_on_terminal
+from .signing import By, KeyFile, Print, me, signed_start
+from .watching import exit_code
 
 app = typer.Typer(help="Planned maintenance: run it, or schedule it.", no_args_is_help=True)
 
@@ -33,8 +35,6 @@ Target = Annotated[str, typer.Option(help="node_id that takes over; by default t
 Window = Annotated[str, typer.Option(help="How long the window is, for example 30m; by default without end.")]
 BackAfter = Annotated[str, typer.Option(help="Go back so long after the switchover, for example 30m.")]
 Name = Annotated[str, typer.Option(help="Tells the cluster's schedules apart.")]
-
-_UNITS_S = {"s": 1, "m": 60, "h": 3600}
 
 
 @app.command()
@@ -58,7 +58,7 @@ def run(
     """Switch over to another node, without the loss of a write. Waits for people, and for the window."""
     who = me(key, by)
     maintenance = Maintenance(
-        target_node_id=target or None, not_before=_moment(not_before), window_s=_seconds(window)
+        target_node_id=target or None, not_before=_moment(not_before), window_s=seconds(window)
     )
     request = FailoverRequest(
         cluster_id=cluster_id,
@@ -72,19 +72,7 @@ def run(
         print_json(request)
         return
 
-    async def carry_out() -> RunResult:
-        handle = await start_maintenance(await connect(address), request)
-        return await (follow(handle) if as_json else follow_on_terminal(handle))
-
-    with clear_errors(as_json=as_json):
-        try:
-            result = asyncio.run(carry_out())
-        except RunFailed as failed:
-            fail(Exit.NOT_DONE, f"The run failed: {failed}")
-    if as_json:
-        print_json(result)
-    else:
-        show_result(result)
+    result = see_through(start_maintenance, request, address, as_json=as_json)
     raise typer.Exit(exit_code(result))
 
 
@@ -96,34 +84,17 @@ def drill(
     back_after: BackAfter = "30s",
     by: By = "",
     key: KeyFile = None,
+    only_print: Print = False,
     address: Address = None,
     as_json: AsJson = False,
 ) -> None:
-    """Move the service on purpose, and back; done only when it stands where it began."""
-    seconds = _seconds(back_after)
+    """Hand the service over on purpose, and back; done only when it stands where it began. For a drill of the
+    other runbook: `qnwis-continuity execute CLUSTER --drill`."""
     who = me(key, by)
-    request = FailoverRequest(
-        cluster_id=cluster_id,
-        initiated_by=who.name,
-        reason=reason,
-        maintenance=Maintenance(target_node_id=target or None, back_after_s=seconds or 0, drill=True),
+    request = drill_request(
+        cluster_id, who.name, reason, back_after_s=seconds(back_after) or 0, target=target
     )
-
-    async def carry_out() -> RoundTripResult:
-        handle = await start_round_trip(await connect(address), signed_start(request, who))
-        if not as_json:
-            out.print(
-                f"{handle.id} begins; approve it with: qnwis-continuity approve {cluster_id}", markup=False
-            )
-        return await handle.result()
-
-    with clear_errors(as_json=as_json):
-        result = asyncio.run(carry_out())
-    if as_json:
-        print_json(result)
-    else:
-        out.print(result.summary, markup=False, style="bold green" if result.verified else "bold red")
-    raise typer.Exit(Exit.OK if result.verified else Exit.NOT_DONE)
+    there_and_back(request, who, address, only_print=only_print, as_json=as_json)
 
 
 @app.command()
@@ -142,6 +113,14 @@ def schedule(
     once: Annotated[bool, typer.Option("--once", help="Only the next time.")] = False,
     back_after: BackAfter = "",
     is_drill: Annotated[bool, typer.Option("--drill", help="It is a drill; needs --back-after.")] = False,
+    there_by: Annotated[
+        RunKind,
+        typer.Option(
+            "--runbook",
+            help="Of a drill: primary_failure fails over from the primary although it is well, as soon as"
+            " people approve, whatever --window says.",
+        ),
+    ] = RunKind.PLANNED_MAINTENANCE,
     by: By = "",
     key: KeyFile = None,
     address: Address = None,
@@ -149,27 +128,34 @@ def schedule(
 ) -> None:
     """Start planned maintenance by a schedule. Each run awaits people's approval, within its window."""
     who = me(key, by)
+    if is_drill and not back_after:
+        fail(Exit.USAGE, "--drill: expected --back-after too, because a drill ends where it began")
+    by_failover = there_by is RunKind.PRIMARY_FAILURE
+    if by_failover and (not is_drill or target):
+        fail(Exit.USAGE, f"--runbook {there_by}: expected --drill too, and no --target")
     request = FailoverRequest(
         cluster_id=cluster_id,
         initiated_by=who.name,
         reason=reason,
+        even_if_healthy=by_failover,
         maintenance=Maintenance(
             target_node_id=target or None,
-            window_s=_seconds(window),
-            back_after_s=_seconds(back_after),
+            window_s=None if by_failover else seconds(window),
+            back_after_s=seconds(back_after),
             drill=is_drill,
+            there_by=there_by,
         ),
     )
-    if is_drill and not back_after:
-        fail(Exit.USAGE, "--drill: expected --back-after too, because a drill ends where it began")
     try:
         days = tuple(date.fromisoformat(day) for day in blackout or [])
     except ValueError as error:
         fail(Exit.USAGE, f"--blackout: {error}; expected YYYY-MM-DD")
-    timing = Timing(cron=cron, time_zone=time_zone, jitter_s=_seconds(jitter) or 0, blackout=days, once=once)
+    timing = Timing(cron=cron, time_zone=time_zone, jitter_s=seconds(jitter) or 0, blackout=days, once=once)
+
+    signed = signed_start(request, who, Deed.SCHEDULE)
 
     async def make() -> str:
-        return await schedule_maintenance(await connect(address), name, signed_start(request, who), timing)
+        return await schedule_maintenance(await connect(address), name, signed, timing)
 
     with clear_errors(as_json=as_json):
         made = asyncio.run(make())
@@ -237,16 +223,6 @@ def _speak(
             asyncio.run(connect_and_say())
         except RPCError as error:
             fail(Exit.UNREACHABLE, f"schedule {name} of {cluster_id}: {error.message}")
-
-
-def _seconds(text: str) -> float | None:
-    """`90s`, `30m`, `2h`; None for nothing. Ends the command for anything else."""
-    if not text:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if found is None:
-        fail(Exit.USAGE, f"{text!r}: expected a number and s, m or h, for example 30m")
-    return float(found[1]) * _UNITS_S[found[2]]
 
 
 def _moment(text: str) -> datetime | None:

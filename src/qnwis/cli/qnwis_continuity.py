@@ -12,15 +12,28 @@ import sys
 
 import typer
 
-from . import audit, break_glass, guardian, lab, maintenance, member, notify, people, readiness, review
+from . import (
+    audit,
+    break_glass,
+    guardian,
+    lab,
+    maintenance,
+    member,
+    notify,
+    people,
+    readiness,
+    review,
+    steering,
+)
 from .approving import approve, reject
-from .ending import abort, finish
+from .ending import finish
 from .execute import execute
 from .plan import plan
 from .processes import agent, worker
 from .rejoin import rejoin
 from .simulate import simulate
 from .status import status
+from .steering import abort
 from .validate import validate
 
 app = typer.Typer(
@@ -54,6 +67,7 @@ app.add_typer(notify.app, name="notify")
 app.add_typer(people.app, name="people")
 app.add_typer(readiness.app, name="readiness")
 app.add_typer(review.app, name="review")
+app.add_typer(steering.app, name="run")
 app.add_typer(lab.app, name="lab")
 
 

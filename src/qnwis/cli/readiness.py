@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Annotated, Any, TypeVar
@@ -19,6 +18,7 @@ from qnwis.continuity.readiness_facts import Grade, Readiness
 from qnwis.readiness_runs import PATIENCE, schedule_readiness, start_readiness, unschedule_readiness
 from qnwis.temporal import connect
 
+from .durations import seconds
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
 from .people import default_name
 from .settings import Address
@@ -35,7 +35,6 @@ STYLES = {
     Grade.NOT_READY: "bold red",
 }
 GOOD = (Grade.READY, Grade.WARNING)
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 SHORTEST = timedelta(seconds=30)
 
 
@@ -87,11 +86,10 @@ def schedule(
 
 
 def _interval(text: str) -> timedelta:
-    found = re.fullmatch(r"(\d{1,6})([smhd])", text.strip())
-    interval = timedelta(seconds=int(found[1]) * UNITS[found[2]]) if found else timedelta(0)
+    interval = timedelta(seconds=seconds(text) or 0)
     if interval < SHORTEST:
         least = f"{SHORTEST.total_seconds():.0f}s"
-        raise typer.BadParameter(f"--every {text!r}: expected for example 30m, 1h or 1d; at least {least}")
+        raise typer.BadParameter(f"--every {text!r}: expected at least {least}")
     return interval
 
 

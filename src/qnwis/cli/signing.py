@@ -8,13 +8,14 @@ import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qnwis.continuity.access import Deed
-from qnwis.continuity.tokens import Claim, Token
+from qnwis.continuity.run import FailoverRequest
+from qnwis.continuity.tokens import Claim, PersonRequest, Token
 from qnwis.providers.keys import KeyFileError, default_key, person_of, read_key, sign_claim
 
 from .output import Exit, fail
@@ -36,6 +37,8 @@ By = Annotated[
 Print = Annotated[
     bool, typer.Option("--print", help="Do not send it: print the JSON to paste into the Temporal UI's form.")
 ]
+
+R = TypeVar("R", bound=PersonRequest)
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,13 @@ class Me:
         )
         return sign_claim(claim, self.key)
 
+    def signed(self, deed: Deed, request: R, *, cluster_id: str, run_id: str | None = None) -> R:
+        """The request with its proof, where there is a key to sign it with. `run_id` as a token has it."""
+        token = self.token(
+            deed, cluster_id=cluster_id, run_id=run_id, digest=request.digest, reason=request.reason
+        )
+        return request.model_copy(update={"token": token})
+
 
 def me(key_file: Path | None, by: str = "") -> Me:
     """Ends the command when a key is named and cannot be used."""
@@ -79,3 +89,10 @@ def me(key_file: Path | None, by: str = "") -> Me:
         return Me(by or person_of(path) or f"{getpass.getuser()}@{socket.gethostname()}", read_key(path))
     except KeyFileError as error:
         fail(Exit.USAGE, str(error))
+
+
+def signed_start(request: FailoverRequest, who: Me, deed: Deed = Deed.START) -> FailoverRequest:
+    """The request with its proof, where there is a key to sign it with; `deed` where a schedule starts it."""
+    deed = Deed.OVERRIDE if request.override else deed
+    token = who.token(deed, cluster_id=request.cluster_id, digest=request.digest, reason=request.reason)
+    return request.model_copy(update={"token": token})

@@ -25,6 +25,8 @@ class Deed(StrEnum):
     """What a person does to a run, a guardian or a cluster, and proves by a token signed for it."""
 
     START = "start"
+    SCHEDULE = "schedule"
+    """To have a schedule start it, again and again; of a person who starts it now it proves nothing."""
     APPROVE = "approve"
     REJECT = "reject"
     PAUSE = "pause"
@@ -41,6 +43,7 @@ class Deed(StrEnum):
 
 PERMISSIONS: Mapping[Deed, str] = {
     Deed.START: "continuity:trigger_manual_failover",
+    Deed.SCHEDULE: "continuity:trigger_manual_failover",
     Deed.PAUSE: "continuity:trigger_manual_failover",
     Deed.RESUME: "continuity:trigger_manual_failover",
     Deed.ABORT: "continuity:trigger_manual_failover",

@@ -87,11 +87,12 @@ def repoint(action: RepointStandbys, h: Hands) -> Step:
             Otherwise(
                 when=f"UNFENCED, only if the agent of {node.node_id} is gone and its database runs:",
                 text=f"Be certain before that {action.upstream} is the primary (the step before). No agent"
-                " keeps this standby's word; let it rejoin when its agent is back.",
+                " keeps this standby's word; let it rejoin when its agent is back. REPLICATION_USER and"
+                " STATE_DIR are those of its agent's file; the password is in a file of that directory.",
                 commands=psql(
                     node,
                     f"ALTER SYSTEM SET primary_conninfo = '{upstream} user=REPLICATION_USER"
-                    f" application_name={node.node_id}'",
+                    f" passfile=STATE_DIR/pgpass application_name={node.node_id}'",
                 )
                 + "\n"
                 + psql(node, "SELECT pg_reload_conf()"),

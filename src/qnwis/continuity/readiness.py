@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from .losses import Loss, losses
 from .model import sha256_digest
-from .planner import Planning, make_plan, topology_digest
+from .planner import Planning, make_plan, service_address, topology_digest
 from .quorum import VOTING
 from .readiness_facts import Check, Facts, Grade, Readiness
 from .targets import Basis, survey
@@ -156,6 +156,48 @@ def dns_takes_updates(look: _Look) -> Check:
     )
 
 
+def dns_points_to_the_primary(look: _Look) -> Check:
+    """Every server sends clients to the primary, for as long as the topology says. From another address the
+    compare-and-swap of a failover would not move the record."""
+    name, service, record, planning = "DNS record", look.facts.cluster.dns, look.facts.record, look.planning
+    if service is None:
+        return Check(
+            name=name, grade=Grade.NOT_EVALUATED, reason="no DNS service is configured", counts=False
+        )
+    if planning is None or planning.primary_node_id is None:
+        return _unknown(name, "the primary is not known")
+    primary = look.facts.cluster.node(planning.primary_node_id)
+    address, answers = service_address(primary), () if record is None else record.answers
+    faults: list[tuple[Grade, str]] = []
+    for server in service.servers:
+        said = next((answer for answer in answers if answer.server == server), None)
+        if said is None or said.addresses is None:
+            faults.append(
+                (Grade.NOT_EVALUATED, said.reason if said is not None else f"{server} was not asked")
+            )
+        elif said.addresses != (address,):
+            found = ", ".join(said.addresses) or "no address"
+            faults.append(
+                (Grade.NOT_READY, f"{server} answers {found}, and {primary.node_id} is at {address}")
+            )
+        elif said.ttl_s != service.ttl_s:
+            faults.append((Grade.WARNING, f"{server} answers a TTL of {said.ttl_s} s, not {service.ttl_s} s"))
+    right = f"every server answers {address} for {service.ttl_s} s, which is {primary.node_id}"
+    return Check(
+        name=name,
+        grade=max((grade for grade, _ in faults), key=list(Grade).index, default=Grade.READY),
+        reason="; ".join(told for _, told in faults) or right,
+        values={
+            "primary": primary.node_id,
+            "address": address,
+            "ttl_s": service.ttl_s,
+            "answers": {a.server: None if a.addresses is None else list(a.addresses) for a in answers},
+            "ttls_s": {a.server: a.ttl_s for a in answers},
+        },
+        age_s=None if record is None else _age_s(look.facts, record.asked_at),
+    )
+
+
 def capacity_is_enough(look: _Look) -> Check:
     """The target can carry what the primary carries."""
     name, planning = "standby capacity", look.planning
@@ -219,6 +261,7 @@ CHECKS: tuple[Callable[[_Look], Check], ...] = (
     survives_each_node,
     survives_each_region,
     dns_takes_updates,
+    dns_points_to_the_primary,
     capacity_is_enough,
     drilled_lately,
     configuration_is_verified,

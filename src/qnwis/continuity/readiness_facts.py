@@ -36,6 +36,25 @@ class DnsTrial(Model):
     tried_at: AwareDatetime
 
 
+class RecordAnswer(Model):
+    """What an authoritative DNS server answers for the service's name."""
+
+    server: str
+    addresses: tuple[str, ...] | None
+    """Sorted; none where the name has no address, None where the server did not answer."""
+    ttl_s: int | None = None
+    """Of the record; None without one."""
+    reason: str = ""
+    """Why it did not answer."""
+
+
+class DnsRecord(Model):
+    """What each authoritative server answers to clients."""
+
+    answers: tuple[RecordAnswer, ...]
+    asked_at: AwareDatetime
+
+
 class Verified(Model):
     """The configuration under which a run or a drill was verified last."""
 
@@ -59,6 +78,7 @@ class Facts(Model):
     policy: Policy
     evidence: ClusterEvidence | None
     dns: DnsTrial | None
+    record: DnsRecord | None
     past: Past | None
     now: AwareDatetime
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from .approvals import PendingApproval, Window
 from .evidence import ClusterEvidence
@@ -20,6 +21,8 @@ from .tokens import PersonRequest, Token
 from .verifier import VerificationReport
 
 DRY_RUN_MARK = "[DRY-RUN]"
+LONGEST_EXTENSION_S = 24 * 3600.0
+"""What one request may add to a window; who wants more asks again."""
 
 
 class RunKind(StrEnum):
@@ -48,11 +51,29 @@ class Maintenance(Model):
     window_s: float | None = Field(default=None, gt=0)
     """How long the window is, from `not_before` or from the start of the run; without it there is no end."""
     back_after_s: float | None = Field(default=None, ge=0)
-    """Of a round trip: how long after the switchover the way back begins; None for no way back."""
+    """Of a round trip: how long after the move the way back begins; None for no way back."""
     drill: bool = False
     """On purpose, to see that it works; the record says so, and readiness asks how long ago it was."""
+    there_by: RunKind = RunKind.PLANNED_MAINTENANCE
+    """Of a drill: the runbook by which the service moves. The way back is a switchover in any case."""
     returns: str | None = None
     """Set by a round trip on its way back: the run that this returns from, and with which it was approved."""
+
+    @model_validator(mode="after")
+    def _a_failover_is_a_drill(self) -> Self:
+        if self.there_by is RunKind.PLANNED_MAINTENANCE:
+            return self
+        if not self.drill or self.back_after_s is None:
+            raise ValueError(
+                f"there_by {self.there_by}: expected drill and back_after_s too, because it is"
+                " carried out on a primary that is well only to see that it works"
+            )
+        if self.target_node_id is not None or self.not_before is not None or self.window_s is not None:
+            raise ValueError(
+                f"there_by {self.there_by}: expected no target_node_id, not_before or window_s,"
+                " because it chooses its target itself, and begins when it is approved"
+            )
+        return self
 
 
 class FailoverRequest(Model):
@@ -78,7 +99,7 @@ class FailoverRequest(Model):
     """A plan made earlier; the run refuses if planning anew gives another digest."""
     detection: Detection | None = None
     maintenance: Maintenance | None = None
-    """Of planned maintenance only: the primary is well, and a switchover moves the service away from it."""
+    """Of planned maintenance and of drills: the primary is well, and the service moves away from it."""
     continues: str | None = None
     """A run that was terminated, by its run_id or as `unfinished`: this one brings it to an end and does
     nothing else. What was begun is undone before the point of no return, and completed past it."""
@@ -107,7 +128,7 @@ class ResumeRunRequest(PersonRequest):
 class ExtendRequest(PersonRequest):
     """Give the window that is open more time: the one for votes, else the one for maintenance."""
 
-    by_s: float = Field(gt=0, le=24 * 3600)
+    by_s: float = Field(gt=0, le=LONGEST_EXTENSION_S)
 
 
 class ConfirmRequest(PersonRequest):
@@ -229,6 +250,11 @@ class RunResult(Model):
     audit_id: str | None = None
 
     @property
+    def moved(self) -> bool:
+        """Whether the service runs on another node since, verified or not."""
+        return self.outcome in {RunOutcome.COMPLETED, RunOutcome.INCOMPLETE}
+
+    @property
     def verified(self) -> bool:
         """Success is what the verifier said after reading the world again, nothing else."""
         return (
@@ -236,31 +262,6 @@ class RunResult(Model):
             and self.verification is not None
             and self.verification.passed
         )
-
-
-class RoundTripResult(Model):
-    """What became of maintenance there and back."""
-
-    cluster_id: str
-    drill: bool
-    there: RunResult | None
-    """None where another run held the cluster's lock."""
-    back: RunResult | None = None
-    """None where no way back was wanted, or nothing had moved."""
-
-    @property
-    def summary(self) -> str:
-        if self.there is None:
-            return f"skipped: a run holds the lock of {self.cluster_id}"
-        there = f"there: run {self.there.run_id} {self.there.outcome}: {self.there.reason}"
-        return there if self.back is None else f"{there}; back: run {self.back.run_id} {self.back.outcome}"
-
-    @property
-    def verified(self) -> bool:
-        """Both ways, and the service stands where it began; one way only where nothing was to come back."""
-        if self.there is None or not self.there.verified:
-            return False
-        return self.back is None or (self.back.verified and self.back.new_primary == self.there.old_primary)
 
 
 class RunArtefacts(Model):

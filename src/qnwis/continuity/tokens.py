@@ -38,7 +38,8 @@ class Claim(Model):
     """Of the plan, or of the request that starts a run; None where there is no content."""
     reason: str = ""
     nonce: str = Field(min_length=16)
-    """Never used before by this person, so that a repeated token shows."""
+    """Never used before by this person, so that a repeated token shows: each serves one request, whichever
+    worker looks at it (`providers/nonces.py`)."""
     expires_at: AwareDatetime
 
     def message(self) -> bytes:
@@ -120,7 +121,7 @@ def used_refusal(claim: Claim, used_by: str) -> Refusal:
         rule="token_used",
         message=f"This token of {claim.person} to {claim.deed} was used already, for {used_by}",
         values={"person": claim.person, "deed": claim.deed.value, "used_by": used_by},
-        remedy=f"Sign a new one: `qnwis-continuity {claim.deed}`.",
+        remedy="Sign a new one: type the command again.",
     )
 
 

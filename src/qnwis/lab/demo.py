@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from pydantic import JsonValue
-from temporalio.client import WorkflowHandle
 
 from qnwis.continuity.model import Model
 from qnwis.continuity.run import RunResult
 from qnwis.continuity.topology import ReplicationMode
-from workflows.primary_failure import PrimaryFailure
 
 from .acks import WriteReport, analyse
 from .cluster import Lab
 from .control_plane import ControlPlane
-from .shape import SERVICE_NAME, TTL_S, Shape
+from .demonstration import WRITE_BEFORE_S, Follow, on_a_new_lab, start_writing
+from .shape import Shape
 from .temporal_server import Say
 
-WRITE_BEFORE_S = 2.0
-"""How long the writers are seen writing before the kill, and again after the failover."""
 START_WITHIN_S = 60.0
 BACK_WITHIN_S = 30.0
-
-Follow = Callable[[WorkflowHandle[PrimaryFailure, RunResult]], Awaitable[RunResult]]
-"""Waits for a run's result, showing it meanwhile."""
 
 
 class DemoReport(Model):
@@ -54,9 +48,7 @@ class DemoReport(Model):
 async def play(control: ControlPlane, *, clients: int, say: Say, follow: Follow) -> DemoReport:
     """Kill the primary's node under a write load and measure. Raises LabError when no run starts."""
     lab = control.lab
-    await lab.start_clients(clients)
-    say(f"{clients} clients write through {SERVICE_NAME} (TTL {TTL_S} s)")
-    await asyncio.sleep(WRITE_BEFORE_S)
+    await start_writing(lab, clients, say)
 
     primary = lab.primary.node_id
     killed_at, killed_mono = datetime.now(UTC), time.monotonic()
@@ -101,20 +93,14 @@ async def run_demo(
     follow: Follow,
 ) -> DemoReport:
     """The whole demonstration on a new lab, which is stopped afterwards unless `keep` and all went well."""
-    say("starting three PostgreSQL nodes with their agents, and a DNS server")
-    lab = await Lab.create(directory, shape=Shape(asynchronous=asynchronous), pg_bin=pg_bin)
-    kept = False
-    try:
-        control = await ControlPlane.start(lab, say)
-        say(f"Temporal at {control.server.address}; the guardian sees every node healthy")
-        report = await play(control, clients=clients, say=say, follow=follow)
-        if keep:
-            lab.keep()
-            kept = True
-        return report
-    finally:
-        if not kept:
-            await lab.stop()
+    return await on_a_new_lab(
+        directory,
+        partial(play, clients=clients, say=say, follow=follow),
+        shape=Shape(asynchronous=asynchronous),
+        pg_bin=pg_bin,
+        keep=keep,
+        say=say,
+    )
 
 
 async def _until_writes_are_back(lab: Lab, killed_mono: float) -> None:

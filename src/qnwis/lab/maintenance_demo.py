@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from qnwis.continuity.access import Deed
@@ -20,8 +21,7 @@ from qnwis.starting import RunHandle, pending_approval, start_maintenance, vote
 from .acks import WriteReport, analyse
 from .cluster import Lab
 from .control_plane import ControlPlane
-from .demo import WRITE_BEFORE_S, Follow
-from .shape import SERVICE_NAME, TTL_S
+from .demonstration import WRITE_BEFORE_S, Follow, on_a_new_lab, start_writing
 from .temporal_server import Say
 
 ASKED_WITHIN_S = 30.0
@@ -42,20 +42,13 @@ async def run_maintenance_demo(
     directory: Path | None, *, pg_bin: Path | None, clients: int, keep: bool, say: Say, follow: Follow
 ) -> MaintenanceReport:
     """The whole demonstration on a new lab, which is stopped afterwards unless `keep` and all went well."""
-    say("starting three PostgreSQL nodes with their agents, and a DNS server")
-    lab = await Lab.create(directory, pg_bin=pg_bin)
-    kept = False
-    try:
-        control = await ControlPlane.start(lab, say)
-        say(f"Temporal at {control.server.address}; the guardian sees every node healthy")
-        report = await play_maintenance(control, clients=clients, say=say, follow=follow)
-        if keep:
-            lab.keep()
-            kept = True
-        return report
-    finally:
-        if not kept:
-            await lab.stop()
+    return await on_a_new_lab(
+        directory,
+        partial(play_maintenance, clients=clients, say=say, follow=follow),
+        pg_bin=pg_bin,
+        keep=keep,
+        say=say,
+    )
 
 
 async def play_maintenance(
@@ -63,9 +56,7 @@ async def play_maintenance(
 ) -> MaintenanceReport:
     """Move the service under a write load, as bob asks and ann agrees."""
     lab = control.lab
-    await lab.start_clients(clients)
-    say(f"{clients} clients write through {SERVICE_NAME} (TTL {TTL_S} s)")
-    await asyncio.sleep(WRITE_BEFORE_S)
+    await start_writing(lab, clients, say)
 
     began = time.monotonic()
     handle = await start_maintenance(control.client, _signed_request(lab, "bob"))

@@ -25,7 +25,7 @@ from dns.rdatatype import RdataType
 from dns.rdtypes.ANY.SOA import SOA
 
 from qnwis.continuity.model import Model
-from qnwis.continuity.readiness_facts import UpdateAnswer
+from qnwis.continuity.readiness_facts import RecordAnswer, UpdateAnswer
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import DnsService, host_and_port
 
@@ -52,6 +52,10 @@ class Dns(Protocol):
 
     async def read(self, service: DnsService) -> dict[str, tuple[str, ...]]:
         """The A addresses that each authoritative server answers, sorted; () where the name has none."""
+        ...
+
+    async def record(self, service: DnsService) -> tuple[RecordAnswer, ...]:
+        """The same for each server by itself, with the record's TTL. Raises nothing on purpose."""
         ...
 
     async def swap(
@@ -93,6 +97,16 @@ class Rfc2136Dns:
             for server, found in zip(service.servers, answers, strict=True)
             if not isinstance(found, BaseException)
         }
+
+    async def record(self, service: DnsService) -> tuple[RecordAnswer, ...]:
+        return tuple(await asyncio.gather(*(self._record(service, server) for server in service.servers)))
+
+    async def _record(self, service: DnsService, server: str) -> RecordAnswer:
+        try:
+            addresses, ttl_s = await self._answer(service, server)
+        except (Unreachable, Refused) as error:
+            return RecordAnswer(server=server, addresses=None, reason=str(error))
+        return RecordAnswer(server=server, addresses=addresses, ttl_s=ttl_s)
 
     async def swap(
         self, service: DnsService, *, from_address: str, to_address: str, ttl_s: int | None = None
@@ -170,10 +184,15 @@ class Rfc2136Dns:
             await asyncio.sleep(0.1)
 
     async def _addresses(self, service: DnsService, server: str) -> tuple[str, ...]:
+        addresses, _ = await self._answer(service, server)
+        return addresses
+
+    async def _answer(self, service: DnsService, server: str) -> tuple[tuple[str, ...], int | None]:
+        """The record's addresses, sorted, and its TTL in seconds."""
         response = await self._exchange(dns.message.make_query(_owner(service), RdataType.A), server)
         rcode = response.rcode()
         if rcode == Rcode.NXDOMAIN:
-            return ()
+            return (), None
         if rcode != Rcode.NOERROR or not response.flags & dns.flags.AA:
             said = rcode.name if rcode != Rcode.NOERROR else "an answer that is not authoritative"
             raise Refused(
@@ -184,8 +203,9 @@ class Rfc2136Dns:
                     remedy=f"List only authoritative servers of zone {service.zone} in dns.servers.",
                 )
             )
-        records = (rrset for rrset in response.answer if rrset.rdtype == RdataType.A)
-        return tuple(sorted(rdata.to_text() for rrset in records for rdata in rrset))
+        records = [rrset for rrset in response.answer if rrset.rdtype == RdataType.A]
+        addresses = tuple(sorted(rdata.to_text() for rrset in records for rdata in rrset))
+        return addresses, max((rrset.ttl for rrset in records), default=None)
 
     async def _serial(self, service: DnsService, server: str) -> int | None:
         response = await self._exchange(dns.message.make_query(service.zone, RdataType.SOA), server)

@@ -1,52 +1,49 @@
-"""What tokens were used for: one token serves one purpose, however often it is sent."""
+"""What tokens were used for: one token serves one request, however often and to whomever it is sent."""
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from pathlib import Path
+from hashlib import sha256
 from typing import Protocol
+
+from temporalio.client import Client
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+USED_TOKEN = "UsedToken"
+"""The workflow that stands for a token which has served (`workflows/used_token.py`)."""
+USED_BY = "used_by"
 
 
 class Nonces(Protocol):
-    def use(self, person: str, nonce: str, *, used_by: str, until: datetime) -> str:
+    async def use(self, person: str, nonce: str, *, used_by: str, task_queue: str) -> str:
         """What this person's nonce is used for: `used_by`, unless it was used before."""
 
 
-class SqliteNonces:
-    """In a file that all workers of a host share."""
+class TemporalNonces:
+    """In Temporal itself, as a workflow id that is started once: all workers of all hosts share it, and it
+    outlives each of them, and the run or the guardian that took the token.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with self._open() as database:
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS nonces"
-                " (person TEXT, nonce TEXT, used_by TEXT, until TEXT, PRIMARY KEY (person, nonce))"
-            )
+    The server keeps an id for as long as it keeps the closed workflow: the namespace's retention, an hour at
+    least. A token is good for an hour at most from when it first serves (`tokens.LONGEST_S`), so it ends
+    before its mark does.
+    """
 
-    def use(self, person: str, nonce: str, *, used_by: str, until: datetime) -> str:
-        with self._open() as database:
-            # Past its end a token is refused anyhow.
-            database.execute("DELETE FROM nonces WHERE until < ?", (_text(datetime.now(UTC)),))
-            database.execute(
-                "INSERT OR IGNORE INTO nonces VALUES (?, ?, ?, ?)", (person, nonce, used_by, _text(until))
-            )
-            (user,) = database.execute(
-                "SELECT used_by FROM nonces WHERE person = ? AND nonce = ?", (person, nonce)
-            ).fetchone()
-        return str(user)
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        connection = sqlite3.connect(self._path, timeout=10)
+    async def use(self, person: str, nonce: str, *, used_by: str, task_queue: str) -> str:
+        digest = sha256(f"{person} {nonce}".encode()).hexdigest()
+        token_id = f"token-{digest[:32]}"
         try:
-            with connection:
-                yield connection
-        finally:
-            connection.close()
-
-
-def _text(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat()
+            await self._client.start_workflow(
+                USED_TOKEN,
+                id=token_id,
+                task_queue=task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                memo={USED_BY: used_by},
+                static_summary=f"A token of {person}, used by {used_by}",
+            )
+        except WorkflowAlreadyStartedError:
+            first = await self._client.get_workflow_handle(token_id).describe()
+            return str(await first.memo_value(USED_BY, "an unknown request", type_hint=str))
+        return used_by

@@ -24,7 +24,6 @@ from qnwis.lab.temporal_server import (
     stop_server,
 )
 from qnwis.providers.audit_store import SqliteAuditStore
-from qnwis.providers.nonces import SqliteNonces
 from qnwis.providers.notifier import LogNotifier, Notifier
 from qnwis.temporal import connect
 from workers.settings import WorkerSettings
@@ -125,7 +124,6 @@ class Stage:
             hook=world,
             audit=SqliteAuditStore(home / "audit.sqlite", home / "key.pem"),
             notifier=notifier or LogNotifier(),
-            nonces=SqliteNonces(home / "nonces.sqlite"),
         )
         return cls(client, world, settings, providers)
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from temporalio.client import WorkflowUpdateFailedError
+from temporalio.client import WorkflowQueryFailedError, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed, People, Person
 from qnwis.continuity.approvals import PendingApproval, Vote, VoteRequest
 from qnwis.continuity.run import FailoverRequest
 from qnwis.continuity.tokens import Claim, PersonRequest, Token
-from qnwis.providers.keys import new_key, public_key_of, sign_claim
+from qnwis.providers.keys import new_key, public_key_of, sign_claim, write_key
 from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Run, Stage
@@ -54,6 +57,13 @@ class Crowd:
         file = self.stage.settings.config_dir / "people.yaml"
         file.write_text(yaml.safe_dump(People(people=tuple(people)).model_dump(mode="json")))
 
+    def key_file(self, person: str) -> Path:
+        """Where this person keeps the private key."""
+        file = self.stage.settings.config_dir.parent / "keys" / f"{person}.pem"
+        if not file.exists():
+            write_key(file, self.keys[person], person=person)
+        return file
+
     def token(self, person: str, deed: Deed, *, signer: str | None = None, **claim: Any) -> Token:
         fields = {
             "person": person,
@@ -73,9 +83,12 @@ class Crowd:
         made = FailoverRequest.model_validate(
             {"cluster_id": self.stage.cluster_id, "initiated_by": person, "reason": "test", **request}
         )
-        deed = Deed.OVERRIDE if made.override else Deed.START
-        token = self.token(person, deed, digest=made.digest)
-        return made.model_copy(update={"token": token})
+        return self.proved(made, Deed.OVERRIDE if made.override else Deed.START)
+
+    def proved(self, request: FailoverRequest, deed: Deed) -> FailoverRequest:
+        """The request, signed by whom it names."""
+        token = self.token(request.initiated_by, deed, digest=request.digest)
+        return request.model_copy(update={"token": token})
 
     def signed(self, run: Run, deed: Deed, request: R) -> R:
         """The request, proved to be from whom it names."""
@@ -104,6 +117,17 @@ async def asked(run: Run, *, besides: str | None = None) -> PendingApproval:
             pending = (await run.query(PrimaryFailure.progress_view)).approval
             if pending is not None and pending.window.digest != besides:
                 return pending
+            await asyncio.sleep(0.02)
+
+
+async def asked_once_begun(run: Run) -> PendingApproval:
+    """The same of a run that somebody else is about to start under this id."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(RPCError, WorkflowQueryFailedError):
+                pending = (await run.query(PrimaryFailure.progress_view)).approval
+                if pending is not None:
+                    return pending
             await asyncio.sleep(0.02)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,25 @@ from typer.testing import CliRunner
 from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import VoteRequest
-from qnwis.continuity.run import AbortRequest, RunOutcome, StepStatus
+from qnwis.continuity.run import (
+    AbortRequest,
+    ExtendRequest,
+    FailoverRequest,
+    Maintenance,
+    RunOutcome,
+    StepStatus,
+)
 from qnwis.lab.temporal_server import TemporalServer
 from qnwis.providers.keys import write_key
+from qnwis.providers.nonces import TemporalNonces
+from qnwis.starting import start_round_trip
 from workflows.guardian import Guardian
-from workflows.guardian_state import PauseRequest
+from workflows.guardian_state import PauseRequest, ResumeRequest
+from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Run, Setting
-from .people import ROLES, Crowd, asked, rule_of
+from .people import ROLES, Crowd, asked, asked_once_begun, rule_of
 from .test_guardian import all_healthy, until
 from .time_skipping import Hours, hours
 
@@ -100,15 +111,16 @@ async def test_a_vote_that_does_not_count_is_refused_by_its_rule_as_an_update_an
     pending = await asked(run)
     (person, claim) = vote
 
-    if claim.get("person") == "zoe":
+    def made() -> VoteRequest:
+        if claim.get("person") != "zoe":
+            return crowd.vote(person, pending, **claim)
         token = crowd.token("ann", Deed.APPROVE, run_id=pending.run_id, digest=pending.window.digest)
-        request = VoteRequest(
+        return VoteRequest(
             token=token.model_copy(update={"claim": token.claim.model_copy(update={"person": "zoe"})})
         )
-    else:
-        request = crowd.vote(person, pending, **claim)
-    assert await refused(run, request) == rule
-    await run.signal("approve", request)
+
+    assert await refused(run, made()) == rule
+    await run.signal("approve", made())
     await until_noted(run, rule)
     assert await refused(run, crowd.vote("ann", pending), "reject") == "token_for_another"
     assert crowd.stage.world.journal == []
@@ -161,7 +173,7 @@ async def test_two_distinct_approvers_where_the_workflow_wants_two_and_a_replay_
     first = crowd.vote("ann", pending)
     await run.execute_update("approve", first)
 
-    assert await refused(run, first) == "voted_already"
+    assert await refused(run, first) == "token_used"
     assert await refused(run, crowd.vote("ann", pending)) == "voted_already"
     assert crowd.stage.world.journal == []
 
@@ -258,6 +270,54 @@ async def test_a_token_that_started_a_run_starts_no_other(meeting: Meeting) -> N
     assert again.refusal is not None and again.refusal.rule == "token_used"
 
 
+async def test_only_what_was_signed_for_a_schedule_starts_more_than_one_round_trip(meeting: Meeting) -> None:
+    crowd = await meeting()
+    crowd.stage.world.revive("node-1")
+    once = crowd.request("bob", maintenance=Maintenance())
+    rules = [await rule_of_trip(crowd, once, votes=votes) for votes in (True, False)]
+    assert rules == [None, "token_used"]
+
+    scheduled = crowd.proved(once, Deed.SCHEDULE)
+    assert [await rule_of_trip(crowd, scheduled, votes=True) for _ in range(2)] == [None, None]
+    by_hand = await (await crowd.stage.start(**scheduled.model_dump(exclude_none=True))).result()
+    assert by_hand.refusal is not None and by_hand.refusal.rule == "token_for_another"
+
+
+async def rule_of_trip(crowd: Crowd, request: FailoverRequest, *, votes: bool) -> str | None:
+    """By which rule the way there was refused; with a vote against it, so that nothing moves."""
+    on = crowd.stage
+    trip = await start_round_trip(on.client, request, on.settings.task_queue)
+    if votes:
+        run = on.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(on.cluster_id))
+        await run.execute_update("reject", crowd.vote("ann", await asked_once_begun(run), Deed.REJECT))
+    there = (await trip.result()).there
+    assert there is not None
+    return there.refusal.rule if there.refusal is not None else None
+
+
+async def test_a_token_serves_once_whichever_worker_looks_at_it(meeting: Meeting) -> None:
+    crowd = await meeting()
+    run = await crowd.start("bob")
+    before = (await asked(run)).window.closes_at
+    extend = crowd.signed(run, Deed.EXTEND, ExtendRequest(by="bob", reason="more time", by_s=60))
+    await run.execute_update("extend", extend)
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await run.execute_update("extend", extend)
+    assert rule_of(caught.value) == "token_used"
+    assert (await asked(run)).window.closes_at - before == timedelta(seconds=60)
+    await run.terminate()
+
+    here, there = TemporalNonces(crowd.stage.client), TemporalNonces(crowd.stage.client)
+    nonce = extend.token.claim.nonce if extend.token is not None else ""
+    for nonces, person, used_by, answer in (
+        (here, "ann", "start of run-1", "start of run-1"),  # another's nonce is another token
+        (there, "ann", "start of run-1", "start of run-1"),  # asked again after a retry
+        (there, "ann", "start of run-2", "start of run-1"),
+    ):
+        used = await nonces.use(person, nonce, used_by=used_by, task_queue=crowd.stage.settings.task_queue)
+        assert used == answer
+
+
 async def test_without_anybody_who_may_vote_no_window_opens(meeting: Meeting) -> None:
     crowd = await meeting()
     crowd.write({"bob": "continuity_operator", "eve": "continuity_viewer"})
@@ -331,7 +391,17 @@ async def test_a_guardian_is_paused_by_who_proves_to_be_allowed(stage: Setting) 
     await guardian.execute_update("pause", signed)
     view = await until(guardian, lambda v: v.pause is not None)
     assert view.pause is not None and view.pause.by == "bob"
+
+    resume = ResumeRequest(by="bob", reason="done")
+    token = crowd.token("bob", Deed.RESUME, digest=resume.digest, reason=resume.reason)
+    await guardian.execute_update("resume", resume.model_copy(update={"token": token}))
     await guardian.terminate()
+    another = await on.start_guardian()
+    await until(another, all_healthy)
+    with pytest.raises(WorkflowUpdateFailedError) as caught:
+        await another.execute_update("pause", signed)
+    assert rule_of(caught.value) == "token_used", "though the guardian that took it is gone"
+    await another.terminate()
 
 
 # The windows, in skipping time

@@ -1,6 +1,7 @@
 """The printed steps, carried out with bash as they stand, on a lab that has no control plane at all.
 
-Both tests share one lab; each starts from a cluster whose three nodes stream, whoever is the primary by then.
+The first two share one lab; each starts from a cluster whose three nodes stream, whoever is the primary by
+then. What is UNFENCED is carried out on databases alone.
 """
 
 from __future__ import annotations
@@ -15,15 +16,25 @@ from pathlib import Path
 
 import pytest
 
+from qnwis.agent.config import load_config
+from qnwis.agent.files import Owner, as_user
+from qnwis.continuity.assessment import assess
+from qnwis.continuity.break_glass import break_glass, markdown
 from qnwis.continuity.break_glass_shell import TOOLS
 from qnwis.continuity.evidence import NodeState
+from qnwis.continuity.lease_messages import Membership
+from qnwis.continuity.run import FailoverRequest
+from qnwis.continuity.topology import Cluster
 from qnwis.lab.acks import analyse
 from qnwis.lab.cluster import Lab
 from qnwis.lab.postgres import SUPERUSER
 from qnwis.providers.dns import Rfc2136Dns
+from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.unit.continuity.scenes import policy
 
+from .pg import PASSWORD, TestNode, os_user, running_cluster
 from .real import WITHIN_S, Said, command, lab_directory, until, until_state
 
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
@@ -208,6 +219,75 @@ async def test_the_printed_switchover_loses_nothing_and_can_turn_back_before_the
     assert analyse(lab.ack_log(), await lab.rows(target)).lost == ()
     recorded = await again.record()
     assert recorded.code == 0 and recorded.json["result"]["success"], recorded
+
+
+async def test_the_unfenced_steps_promote_and_repoint_databases_that_have_no_agent_left(
+    tmp_path: Path,
+) -> None:
+    async with HttpNodes(Transport()) as nodes, running_cluster(nodes, synchronous=False) as cluster:
+        topology = Cluster.model_validate(
+            {
+                "cluster_id": "test",
+                "name": "test",
+                "regions": ["here"],
+                "nodes": [member.node for member in cluster.members.values()],
+                "replication": {"mode": "asynchronous"},
+            }
+        )
+        await cluster["n1"].sql("CREATE TABLE kept AS SELECT 1 AS n")
+        await cluster["n1"].power_off()
+        found = await collect_evidence(nodes, topology)
+        request = FailoverRequest(cluster_id="test", initiated_by="bob", reason="test")
+        rules = policy(min_healthy_nodes=1)
+        made = assess(request, topology, rules, found)
+        assert made.plan is not None, made.refusal
+        paper = break_glass(
+            made, topology, rules, found, Membership(version=1, members=tuple(cluster.members))
+        )
+        target, other = (cluster[names(markdown(paper, record=""))[who]] for who in ("target", "other"))
+        promote, repoint = (
+            one.commands for step in paper.steps for one in step.otherwise if "UNFENCED" in one.when
+        )
+
+        for member in (target, other):
+            await member.power_off()
+            await by_hand(member, 'pg_ctl start --wait --pgdata "$PGDATA" --log "$PGDATA/by-hand.log"')
+        assert (await by_hand(target, promote)).endswith("f\n")
+        for name, value in (("REPLICATION_USER", "replicator"), ("STATE_DIR", str(other.folder / "state"))):
+            assert name in repoint
+            repoint = repoint.replace(name, value)
+        await by_hand(other, repoint)
+
+        await target.sql("INSERT INTO kept VALUES (2)")
+        async with asyncio.timeout(WITHIN_S):
+            while await other.sql("SELECT n FROM kept ORDER BY n") != [(1,), (2,)]:
+                await asyncio.sleep(0.05)
+        assert await other.sql("SELECT pg_is_in_recovery()") == [(True,)]
+
+
+async def by_hand(member: TestNode, block: str) -> str:
+    """What bash prints for one block that PostgreSQL's user pastes on this node."""
+    pg_bin = load_config(member.config).database
+    assert pg_bin is not None
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", f"set -e\n{block}"),
+        cwd=member.data_dir,
+        env={
+            "PATH": f"{pg_bin.pg_bin}:{os.environ['PATH']}",
+            "LC_ALL": "C",
+            "PGDATA": str(member.data_dir),
+            "PGUSER": "super",
+            "PGPASSWORD": PASSWORD,
+        },
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        **as_user(Owner.named(os_user())),
+    )
+    async with asyncio.timeout(WITHIN_S):
+        out, _ = await process.communicate()
+    assert process.returncode == 0, f"{block}\n{out.decode()}"
+    return out.decode()
 
 
 def blocks(steps: str, kind: str = "bash") -> list[str]:

@@ -167,6 +167,22 @@ async def test_whether_a_server_takes_updates_is_tried_and_nothing_changes(
     assert (await provider.swap(lab.service, from_address=OLD, to_address=NEW)).serial == 2
 
 
+async def test_each_server_is_asked_by_itself_what_clients_get_and_for_how_long(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    await lab.start(1, address=NEW)
+    first, second = await provider.record(lab.service_on(0, 1))
+    assert (first.addresses, first.ttl_s) == ((OLD,), 1) and second.addresses == (NEW,)
+    await provider.swap(lab.service, from_address=OLD, to_address=OLD, ttl_s=7)
+    (retimed,) = await provider.record(lab.service)
+    assert (retimed.addresses, retimed.ttl_s) == ((OLD,), 7)
+    (none,) = await provider.record(lab.service_on(0, name="other"))
+    assert (none.addresses, none.ttl_s) == ((), None)
+    lab.processes.kill("dns-1")
+    _, silent = await provider.record(lab.service_on(0, 1))
+    assert silent.addresses is None and "no answer" in silent.reason
+
+
 async def test_an_unused_address_in_the_record_is_not_deleted_by_a_trial(
     lab: DnsLab, provider: Rfc2136Dns
 ) -> None:

@@ -18,6 +18,7 @@ import pytest
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.detection import Finding
 from qnwis.continuity.orders import FencingEvidenceType, RejoinOrder
+from qnwis.continuity.round_trips import RoundTripResult
 from qnwis.continuity.run import DRY_RUN_MARK, RunResult
 from qnwis.lab.acks import analyse
 from qnwis.lab.control_plane import WORKER, ControlPlane, start_worker
@@ -144,6 +145,40 @@ async def test_a_plan_is_executed_once_and_leaves_its_record(
 
 
 # Failures
+
+
+async def test_a_drill_fails_over_from_a_healthy_primary_and_ends_where_it_began(
+    scene: Scene, qnwis: Command
+) -> None:
+    lab, cluster_id = scene.lab, scene.lab.cluster.cluster_id
+    bob, carl = (("--key", str(lab.folder.key(name))) for name in ("bob", "carl"))
+    await lab.start_clients(2)
+    drill = asyncio.create_task(
+        qnwis("execute", cluster_id, "--drill", "--reason", "quarterly", "--json", *bob)
+    )
+    there = await scene.next_run()
+    await until_asked(there)
+    assert (await qnwis("approve", cluster_id, "--yes", *carl)).code == 0
+    try:
+        ended = await drill
+    except TimeoutError:
+        h = scene.control.client.get_workflow_handle(f"round-trip-{cluster_id}")
+        async for e in h.fetch_history_events():
+            print(e.event_id, e.event_type, str(e)[:3000].replace(chr(10), " ")[-900:])
+        for n in (scene.primary, scene.target, scene.other):
+            print(n, await scene.nodes.state(lab.cluster.node(n), timeout_s=2))
+        raise
+
+    assert ended.code == 0, ended
+    result = RoundTripResult.model_validate(ended.json)
+    assert result.there is not None and result.there.new_primary in (scene.target, scene.other)
+    assert result.back is not None and result.back.new_primary == scene.primary
+    for node_id in (scene.target, scene.other):
+        await scene.until_state(node_id, lambda s: s.streaming and s.upstream == scene.primary)
+    assert (await scene.state(scene.primary)).writable
+    await until_each_client_writes(lab, 2, after=len(lab.ack_log().acks), to=scene.primary)
+    await lab.stop_clients()
+    assert analyse(lab.ack_log(), await lab.rows(scene.primary)).lost == ()
 
 
 async def test_a_killed_primary_is_replaced_and_comes_back_as_a_standby(scene: Scene) -> None:

@@ -15,7 +15,7 @@ import pytest
 from qnwis.continuity.run import AbortRequest, Continued, RunOutcome
 from qnwis.lab.temporal_server import TemporalServer
 from qnwis.providers.errors import Refused
-from qnwis.starting import abort_failover
+from qnwis.starting import say_to_run
 from workflows.guardian import Guardian
 from workflows.guardian_state import PauseRequest
 from workflows.names import failover_id
@@ -72,7 +72,9 @@ async def test_an_abort_undoes_what_was_begun_and_says_by_whom(stage: Setting) -
     on = await stage()
     run = await on.start(even_if_healthy=True)
     async with halted(on, "power_off") as go_on:
-        said = await abort_failover(on.client, on.cluster_id, AbortRequest(by="eve", reason="wrong cluster"))
+        said = await say_to_run(
+            on.client, on.cluster_id, "abort", AbortRequest(by="eve", reason="wrong cluster")
+        )
         go_on()
     result = await run.result()
 
@@ -86,7 +88,7 @@ async def test_an_abort_past_the_point_of_no_return_is_refused_and_changes_nothi
     run = await on.start(even_if_healthy=True)
     async with halted(on, "promote") as go_on:
         with pytest.raises(Refused) as refused:
-            await abort_failover(on.client, on.cluster_id, AbortRequest(by="eve", reason="too late"))
+            await say_to_run(on.client, on.cluster_id, "abort", AbortRequest(by="eve", reason="too late"))
         await run.signal("abort", AbortRequest(by="eve", reason="still too late"))
         go_on()
 

@@ -350,7 +350,7 @@ async def test_nobody_says_by_hand_that_a_run_is_a_way_back(stage: Setting) -> N
 async def test_a_schedule_starts_maintenance_that_awaits_people(stage: Setting) -> None:
     on = await stage(approvals=True)
     crowd = serving(on)
-    request = crowd.request(maintenance=Maintenance(window_s=600))
+    request = crowd.proved(crowd.request(maintenance=Maintenance(window_s=600)), Deed.SCHEDULE)
     timing = Timing(cron="0 3 1 1 *", time_zone="Asia/Qatar", blackout=(date(2031, 1, 1),))
     queue = on.settings.task_queue
     made = await schedule_maintenance(on.client, "yearly", request, timing, queue)

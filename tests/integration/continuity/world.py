@@ -28,7 +28,7 @@ from qnwis.continuity.orders import (
     RejoinOrder,
     ResumeOrder,
 )
-from qnwis.continuity.readiness_facts import UpdateAnswer
+from qnwis.continuity.readiness_facts import RecordAnswer, UpdateAnswer
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster, DnsService, FencingHook, Node, NodeRole
 from qnwis.providers.dns import DnsChange
@@ -317,6 +317,12 @@ class World:
 
     async def read(self, service: DnsService) -> dict[str, tuple[str, ...]]:
         return dict.fromkeys(service.servers, (self.address,))
+
+    async def record(self, service: DnsService) -> tuple[RecordAnswer, ...]:
+        return tuple(
+            RecordAnswer(server=server, addresses=(self.address,), ttl_s=self.ttl_s)
+            for server in service.servers
+        )
 
     async def swap(
         self, service: DnsService, *, from_address: str, to_address: str, ttl_s: int | None = None

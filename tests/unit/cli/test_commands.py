@@ -13,10 +13,12 @@ from qnwis.cli.guardian import in_words
 from qnwis.cli.qnwis_continuity import app
 from qnwis.config.shipped import shipped
 from qnwis.continuity.detection import Finding, Verdict
+from qnwis.continuity.run import FailoverRequest, RunKind
 from workflows.guardian_state import GuardianView
 
 CONFIG = shipped("config") / "continuity"
 CLUSTER, POLICY = CONFIG / "cluster.yaml", CONFIG / "policy.yaml"
+SCHEDULE = ["maintenance", "schedule", "lab-1", "--cron", "0 3 * * SUN", "--reason", "quarterly"]
 FILES = ["--cluster", str(CLUSTER), "--policy", str(POLICY)]
 
 
@@ -123,6 +125,48 @@ def test_without_a_server_one_line_says_what_to_do(tmp_path: Path) -> None:
     assert done.exit_code == 4
     assert len(done.stderr.strip().splitlines()) == 1
     assert "127.0.0.1:1" in done.stderr and "TEMPORAL_ADDRESS" in done.stderr
+
+
+@pytest.mark.parametrize(("options", "deed"), [([], "start"), (["--override"], "override")])
+def test_who_starts_a_run_signs_for_what_the_run_asks_a_proof_of(
+    tmp_path: Path, options: list[str], deed: str
+) -> None:
+    plan, key = tmp_path / "plan.json", tmp_path / "key.pem"
+    call("plan", *FILES, "--output", str(plan))
+    call("people", "key", "--name", "ann", "--role", "continuity_admin", "--key", str(key))
+    done = call("execute", "--plan", str(plan), "--key", str(key), "--print", *options)
+    claim = json.loads(done.stdout)["token"]["claim"]
+    assert (claim["person"], claim["deed"]) == ("ann", deed)
+
+
+def test_a_drill_prints_what_starts_a_failover_of_a_healthy_primary_and_the_way_back() -> None:
+    done = call("execute", "lab-1", "--drill", "--reason", "quarterly", "--print")
+    request = FailoverRequest.model_validate_json(done.stdout)
+    assert request.even_if_healthy and request.maintenance is not None
+    assert (request.maintenance.there_by, request.maintenance.drill) == (RunKind.PRIMARY_FAILURE, True)
+    assert request.maintenance.back_after_s is not None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["execute"],
+        ["execute", "lab-1"],
+        ["execute", "--drill"],
+        ["execute", "lab-1", "--drill", "--dry-run"],
+        [*SCHEDULE, "--drill"],
+        [*SCHEDULE, "--runbook", "primary_failure"],
+    ],
+)
+def test_a_drill_that_is_not_whole_is_wrong_usage(arguments: list[str]) -> None:
+    done = call(*arguments)
+    assert done.exit_code == 2 and "expected" in done.stderr
+
+
+@pytest.mark.parametrize("longer", ["0s", "2d", "soon"])
+def test_a_window_is_extended_by_more_than_nothing_and_at_most_a_day(longer: str) -> None:
+    done = call("run", "extend", "lab-1", "--for", longer, "--reason", "late", "--address", "127.0.0.1:1")
+    assert done.exit_code == 2 and longer in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,17 @@ from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.model import sha256_digest
 from qnwis.continuity.planner import topology_digest
 from qnwis.continuity.readiness import CHECKS, DRILL_DUE, evaluate
-from qnwis.continuity.readiness_facts import Check, DnsTrial, Facts, Grade, Past, UpdateAnswer, Verified
+from qnwis.continuity.readiness_facts import (
+    Check,
+    DnsRecord,
+    DnsTrial,
+    Facts,
+    Grade,
+    Past,
+    RecordAnswer,
+    UpdateAnswer,
+    Verified,
+)
 from qnwis.continuity.topology import Cluster
 
 from .scenes import (
@@ -37,6 +47,7 @@ from .scenes import (
 
 READY, WARNING, NOT_EVALUATED, NOT_READY = Grade.READY, Grade.WARNING, Grade.NOT_EVALUATED, Grade.NOT_READY
 FIRST, SECOND = "10.0.9.1:53", "10.0.9.2:53"
+PRIMARY, OTHER = "node-1.example", "node-2.example"
 POLICY = policy(max_lag_bytes=100)
 WIDE = with_dns(
     cluster(
@@ -75,6 +86,27 @@ def answers(**refused: str) -> DnsTrial:
     )
 
 
+def record(
+    first: tuple[str, ...] | None = (PRIMARY,),
+    second: tuple[str, ...] | None = (PRIMARY,),
+    ttl_s: int = 1,
+) -> DnsRecord:
+    """What the servers answer to clients; None for one that does not."""
+    made = {FIRST: first, SECOND: second}
+    return DnsRecord(
+        asked_at=NOON,
+        answers=tuple(
+            RecordAnswer(
+                server=server,
+                addresses=found,
+                ttl_s=ttl_s if found else None,
+                reason=f"{server}: no answer" if found is None else "",
+            )
+            for server, found in made.items()
+        ),
+    )
+
+
 def verified(topology: Cluster = WIDE, rules: Any = POLICY) -> Verified:
     return Verified(
         run_id="run-7",
@@ -89,6 +121,7 @@ GOOD = Facts(
     policy=POLICY,
     evidence=seen(),
     dns=answers(),
+    record=record(),
     past=Past(last_drill_at=NOON - timedelta(days=10), verified=verified()),
     now=NOON + timedelta(seconds=5),
 )
@@ -155,6 +188,22 @@ ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [
     ("DNS credentials", lambda: but(dns=None), NOT_EVALUATED, f"not tried: {FIRST}, {SECOND}"),
     ("DNS credentials", lambda: but(dns=DnsTrial(answers=(), tried_at=NOON)), NOT_EVALUATED, "not tried"),
     ("DNS credentials", lambda: but(cluster=SPEC_CLUSTER, dns=None), WARNING, "no DNS service is configured"),
+    ("DNS record", lambda: GOOD, READY, "every server answers node-1.example for 1 s, which is node-1"),
+    (
+        "DNS record",
+        lambda: but(record=record((OTHER,))),
+        NOT_READY,
+        f"{FIRST} answers {OTHER}, and node-1 is at",
+    ),
+    ("DNS record", lambda: but(record=record(second=(OTHER,))), NOT_READY, f"{SECOND} answers {OTHER}"),
+    ("DNS record", lambda: but(record=record((PRIMARY, OTHER))), NOT_READY, f"{PRIMARY}, {OTHER}"),
+    ("DNS record", lambda: but(record=record(())), NOT_READY, "answers no address"),
+    ("DNS record", lambda: but(record=record(ttl_s=60)), WARNING, "a TTL of 60 s, not 1 s"),
+    ("DNS record", lambda: but(record=record(second=None)), NOT_EVALUATED, f"{SECOND}: no answer"),
+    ("DNS record", lambda: but(record=record((OTHER,), None)), NOT_READY, f"{SECOND}: no answer"),
+    ("DNS record", lambda: but(record=None), NOT_EVALUATED, f"{FIRST} was not asked"),
+    ("DNS record", lambda: but(evidence=None), NOT_EVALUATED, "the primary is not known"),
+    ("DNS record", lambda: but(cluster=SPEC_CLUSTER), NOT_EVALUATED, "no DNS service is configured"),
     ("standby capacity", lambda: GOOD, READY, "node-2 has 100, node-1 has 100"),
     ("standby capacity", lambda: small_target(), WARNING, "node-2 has 90, node-1 has 100"),
     ("standby capacity", lambda: but(evidence=None), NOT_EVALUATED, "there is no target"),
@@ -215,6 +264,7 @@ def test_an_edit_is_named_by_its_digests_and_an_evaluation_does_not_verify_it() 
     [
         (but(past=Past()), WARNING),
         (but(dns=None), NOT_EVALUATED),
+        (but(record=None), NOT_EVALUATED),
         (but(dns=None, past=Past()), NOT_EVALUATED),
         (but(dns=None, evidence=seen(node_2=None, node_3=None)), NOT_READY),
     ],
@@ -232,8 +282,10 @@ NEEDS = {
         "loss of any node",
         "loss of any region",
         "standby capacity",
+        "DNS record",
     },
     "dns": {"DNS credentials"},
+    "record": {"DNS record"},
     "past": {"last drill", "configuration"},
 }
 
@@ -246,6 +298,7 @@ def test_what_is_not_known_is_never_ready(data: st.DataObject, missing: set[str]
         policy=POLICY,
         evidence=data.draw(live_evidence(topology)),
         dns=data.draw(st.sampled_from([None, answers(), answers(first="no")])),
+        record=data.draw(st.sampled_from([None, record(), record((OTHER,)), record(second=None)])),
         past=data.draw(st.sampled_from([None, Past(), GOOD.past])),
         now=NOON,
     ).model_copy(update=dict.fromkeys(missing))

@@ -1,0 +1,57 @@
+"""What every demonstration shares: a lab of its own for as long as it takes, and clients that write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from temporalio.client import WorkflowHandle
+
+from qnwis.continuity.run import RunResult
+
+from .cluster import Lab
+from .control_plane import ControlPlane
+from .shape import SERVICE_NAME, TTL_S, Shape
+from .temporal_server import Say
+
+WRITE_BEFORE_S = 2.0
+"""How long the writers are seen writing before anything happens, and again afterwards."""
+
+Follow = Callable[[WorkflowHandle[Any, RunResult]], Awaitable[RunResult]]
+"""Waits for a run's result, showing it meanwhile."""
+R = TypeVar("R")
+
+
+async def on_a_new_lab(
+    directory: Path | None,
+    play: Callable[[ControlPlane], Awaitable[R]],
+    *,
+    shape: Shape | None = None,
+    pg_bin: Path | None,
+    keep: bool,
+    say: Say,
+) -> R:
+    """Play on a new lab, which is stopped afterwards unless `keep` and all went well."""
+    say("starting three PostgreSQL nodes with their agents, and a DNS server")
+    lab = await Lab.create(directory, shape=shape or Shape(), pg_bin=pg_bin)
+    kept = False
+    try:
+        control = await ControlPlane.start(lab, say)
+        say(f"Temporal at {control.server.address}; the guardian sees every node healthy")
+        report = await play(control)
+        if keep:
+            lab.keep()
+            kept = True
+        return report
+    finally:
+        if not kept:
+            await lab.stop()
+
+
+async def start_writing(lab: Lab, clients: int, say: Say) -> None:
+    """Clients write as fast as they can, through the service's name; returns when they have for a while."""
+    await lab.start_clients(clients)
+    say(f"{clients} clients write through {SERVICE_NAME} (TTL {TTL_S} s)")
+    await asyncio.sleep(WRITE_BEFORE_S)

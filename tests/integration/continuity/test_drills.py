@@ -1,0 +1,144 @@
+"""Drills of the runbook for a primary that is gone, on one that is well: there, and all the way back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ApplicationError
+
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.round_trips import RoundTripResult
+from qnwis.continuity.run import Maintenance, RunKind, RunOutcome
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.proofs import last_drill_at
+from qnwis.starting import start_round_trip
+from workflows.names import failover_id
+from workflows.primary_failure import PrimaryFailure
+from workflows.round_trip import RoundTrip
+
+from .conftest import Run, Setting, Stage
+from .people import Crowd
+from .test_planned_maintenance import exists, serving
+from .time_skipping import Hours, hours
+
+Trip = WorkflowHandle[RoundTrip, RoundTripResult]
+FAILOVER = ["power_off", "promote", "follow", "dns", "power_on", "rejoin"]
+SWITCHOVER = ["quiesce", "hand_over", "promote", "follow", "dns", "rejoin"]
+
+
+async def drill(on: Stage, crowd: Crowd) -> Trip:
+    """bob starts it, as `execute CLUSTER --drill` does."""
+    request = crowd.request(
+        even_if_healthy=True,
+        maintenance=Maintenance(drill=True, back_after_s=0, there_by=RunKind.PRIMARY_FAILURE),
+    )
+    return await start_round_trip(on.client, request, on.settings.task_queue)
+
+
+async def begun(on: Stage) -> Run:
+    """The drill's own run, once it is there."""
+    run = on.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(on.cluster_id))
+    async with asyncio.timeout(20):
+        while not await exists(run):
+            await asyncio.sleep(0.02)
+    return run
+
+
+async def test_a_healthy_primary_is_failed_over_on_purpose_and_everything_is_as_it_was(
+    stage: Setting,
+) -> None:
+    on = await stage(approvals=True)
+    crowd = serving(on)
+    trip = await drill(on, crowd)
+    await crowd.approve(await begun(on), "ann")
+
+    result = await trip.result()
+
+    assert result.verified and result.left_to_do == (), result.summary
+    assert result.there is not None and result.back is not None
+    assert (result.there.kind, result.back.kind) == (RunKind.PRIMARY_FAILURE, RunKind.PLANNED_MAINTENANCE)
+    assert result.there.approval is not None and result.back.approval is None
+    effects = [effect for effect, _ in on.world.journal]
+    assert sorted(effects[:6]) == sorted(FAILOVER) and effects[6:] == SWITCHOVER
+    assert on.world.writable() == ["node-1"] and on.world.writable_at_most == 1
+    assert {m.upstream for m in on.world.machines.values()} == {None, "node-1"}
+    assert on.world.address == "10.0.1.10"
+    records = await on.providers.audit.latest(10)
+    assert [record.operation for record in records] == ["drill_execute"] * 2
+    assert last_drill_at(records, on.cluster_id) == records[0].timestamp
+
+
+async def test_a_drill_that_is_cancelled_says_what_is_left_to_do(stage: Setting) -> None:
+    on = await stage()
+    gone = asyncio.Event()
+
+    def does_not_answer(effect: str) -> None:
+        if effect == "rejoin":
+            gone.set()
+            raise Unreachable("node-1: connection refused")
+
+    on.world.before_effect = does_not_answer
+    trip = await drill(on, serving(on))
+    await asyncio.wait_for(gone.wait(), 30)
+    await trip.cancel()
+
+    result = await trip.result()
+
+    assert result.there is not None and result.there.verified
+    assert not result.verified and result.back is None
+    assert [line.partition(":")[0] for line in result.left_to_do] == [
+        "bring node-1 back as a standby",
+        "move the service back",
+    ]
+    assert "NOT where it began" in result.summary and on.world.writable() == ["node-2"]
+
+
+async def test_a_drill_whose_run_is_cancelled_has_moved_nothing(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    crowd = serving(on)
+    trip = await drill(on, crowd)
+    run = await begun(on)
+    await run.cancel()
+
+    result = await trip.result()
+    assert result.there is not None and result.there.outcome is RunOutcome.UNTOUCHED
+    assert not result.verified and result.left_to_do == () and on.world.journal == []
+
+
+async def test_nobody_says_by_hand_that_a_round_trip_is_a_way_back(stage: Setting) -> None:
+    on = await stage(approvals=True)
+    request = serving(on).request(maintenance=Maintenance(returns="run-1"))
+    trip = await start_round_trip(on.client, request, on.settings.task_queue)
+    with pytest.raises(WorkflowFailureError) as caught:
+        await trip.result()
+    assert isinstance(caught.value.cause, ApplicationError) and caught.value.cause.type == "no_way_back"
+
+    failover = await (await on.start(even_if_healthy=True, maintenance={"returns": "run-1"})).result()
+    assert failover.outcome is RunOutcome.REFUSED and on.world.journal == []
+
+
+# The way back, tried again in skipping time
+
+
+@pytest.fixture
+async def skipping(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Hours]]]:
+    async with AsyncExitStack() as running:
+        yield lambda **policy: running.enter_async_context(hours(tmp_path, **policy))
+
+
+async def test_the_way_back_is_tried_until_the_old_primary_is_a_standby_again(
+    skipping: Callable[..., Awaitable[Hours]],
+) -> None:
+    on = (await skipping()).stage
+    refusal = Refused(Refusal(rule="upstream_unreachable", message="no answer", remedy="start it"))
+    on.world.fail_next("rejoin", refusal, refusal)
+
+    result = await (await drill(on, serving(on))).result()
+
+    assert result.verified, result.summary
+    assert on.world.writable() == ["node-1"] and on.world.writable_at_most == 1

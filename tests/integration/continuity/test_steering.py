@@ -1,0 +1,144 @@
+"""A run that goes on, steered by commands as people type them, and by what these print for the UI."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from qnwis import runbook
+from qnwis.cli.qnwis_continuity import app
+from qnwis.continuity.approvals import PendingApproval
+from qnwis.continuity.run import RunKind, RunOutcome, RunProgress
+from qnwis.runbook import ManualStep, Runbook, load_runbook
+from workflows.primary_failure import PrimaryFailure
+
+from .conftest import Run, Setting
+from .people import Crowd, asked
+from .test_approvals import until_noted
+
+DRAINED = ManualStep(name="drained", before="execution", text="Drain the load balancer.")
+WHY = ("--reason", "the switch is not ready")
+
+
+@dataclass
+class Desk:
+    """Where people sit who steer the run of a dead primary."""
+
+    crowd: Crowd
+    run: Run
+    pending: PendingApproval
+    address: str
+
+    async def types(self, person: str, *arguments: str, key_of: str | None = None) -> Result:
+        """This person types a command; `key_of` is whose key it is signed with."""
+        key = str(self.crowd.key_file(key_of or person))
+        typed = [*arguments, "--by", person, "--key", key, "--address", self.address]
+        return await asyncio.to_thread(CliRunner().invoke, app, typed, env={"NO_COLOR": "1"})
+
+    async def prints(self, person: str, *arguments: str) -> Any:
+        """What the command prints to be pasted into the Temporal UI."""
+        done = await self.types(person, *arguments, "--print")
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    async def progress(self) -> RunProgress:
+        return await self.run.query(PrimaryFailure.progress_view)
+
+    @property
+    def cluster_id(self) -> str:
+        return self.crowd.stage.cluster_id
+
+
+@pytest.fixture
+async def desk(stage: Setting, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """bob's run waits for votes; something has to be done by hand before its execution."""
+
+    def with_manual_step(kind: RunKind) -> Runbook:
+        return load_runbook(kind).model_copy(update={"manual_steps": (DRAINED,)})
+
+    monkeypatch.setattr(runbook, "load_runbook", with_manual_step)
+    on = await stage(approvals=True)
+    on.world.kill("node-1")
+    crowd = Crowd(on)
+    run = await crowd.start("bob")
+    return Desk(crowd, run, await asked(run), on.client.service_client.config.target_host)
+
+
+async def test_a_run_is_held_given_time_confirmed_and_let_go_by_commands(desk: Desk) -> None:
+    cluster, world = desk.cluster_id, desk.crowd.stage.world
+
+    held = await desk.types("bob", "run", "pause", cluster, *WHY)
+    assert (held.exit_code, held.stdout) == (0, f"{cluster}: the run is held before its next action\n")
+    assert (await desk.progress()).paused == "by bob: the switch is not ready"
+
+    longer = await desk.types(
+        "bob", "run", "extend", cluster, "--for", "10m", "--reason", "ann is late", "--json"
+    )
+    assert longer.exit_code == 0 and "votes are counted until" in json.loads(longer.stdout)["answer"]
+    window = (await asked(desk.run)).window
+    assert window.closes_at - desk.pending.window.closes_at == timedelta(minutes=10)
+
+    assert (await desk.types("ann", "approve", cluster, "--yes")).exit_code == 0
+    unknown = await desk.types("bob", "run", "confirm", cluster, "drunk", "--reason", "done")
+    assert unknown.exit_code == 3 and "[no_such_manual_step]" in unknown.stderr
+    assert (await desk.progress()).awaits == ("drained",)
+    assert (await desk.types("bob", "run", "confirm", cluster, "drained", "--reason", "done")).exit_code == 0
+    assert (await desk.progress()).awaits == () and world.journal == []
+
+    assert (await desk.types("bob", "run", "resume", cluster, "--reason", "it is ready")).exit_code == 0
+    assert (await desk.run.result()).verified
+
+
+async def test_who_may_not_or_proves_nothing_is_refused_and_what_is_printed_is_the_signals_input(
+    desk: Desk,
+) -> None:
+    cluster = desk.cluster_id
+    deeds = {
+        "pause": ("run", "pause", cluster, *WHY),
+        "resume": ("run", "resume", cluster, *WHY),
+        "extend": ("run", "extend", cluster, "--for", "10m", *WHY),
+        "confirm": ("run", "confirm", cluster, "drained", *WHY),
+        "abort": ("abort", cluster, *WHY),
+    }
+    before = await desk.progress()
+    for arguments in deeds.values():
+        viewer = await desk.types("eve", *arguments)
+        assert viewer.exit_code == 3 and "[permission_missing]" in viewer.stderr
+        forged = await desk.types("bob", *arguments, key_of="eve")
+        assert forged.exit_code == 3 and "[token_forged]" in forged.stderr
+    printed = {deed: await desk.prints("bob", *arguments) for deed, arguments in deeds.items()}
+    assert steered(await desk.progress()) == steered(before), "printing sends nothing, and no refusal did"
+
+    await desk.run.signal("pause", printed["resume"])
+    await until_noted(desk.run, "token_for_another")
+    await desk.run.signal("pause", {**printed["pause"], "reason": "another"})
+    await until_noted(desk.run, "token_for_another")
+    await desk.run.signal("extend", {**printed["extend"], "by_s": 9999})
+    await until_noted(desk.run, "extension by bob was refused")
+    assert steered(await desk.progress()) == steered(before)
+
+    for deed in ("pause", "extend", "extend", "confirm", "resume", "abort"):
+        await desk.run.signal(deed, printed[deed])
+    result = await desk.run.result()
+    assert (result.outcome, result.reason) == (
+        RunOutcome.UNTOUCHED,
+        "aborted by bob: the switch is not ready",
+    )
+    after = await desk.progress()
+    assert (after.paused, after.awaits) == (None, ())
+    assert result.approval is not None and result.approval.extended_s == 600
+
+    gone = await desk.types("bob", *deeds["pause"])
+    assert gone.exit_code == 3 and "[no_run]" in gone.stderr
+
+
+def steered(progress: RunProgress) -> tuple[object, ...]:
+    """What people have brought about."""
+    window = progress.approval.window if progress.approval is not None else None
+    return progress.paused, progress.awaits, window
