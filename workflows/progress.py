@@ -11,31 +11,14 @@ from temporalio import workflow
 
 from .checklist import asked, checklist, how_to_vote
 from .details import show_details
+from .ended import Ended
 
 with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.approvals import PendingApproval
     from qnwis.continuity.executor import Outcome
     from qnwis.continuity.refusal import Refusal
-    from qnwis.continuity.run import RunKind, RunOutcome, RunProgress, StepProgress, StepStatus
+    from qnwis.continuity.run import RunKind, RunProgress, StepProgress, StepStatus
     from qnwis.runbook import ManualStep, load_runbook
-
-
-class Ended(Exception):
-    """The run goes no further: what remains is the audit. `step` is how the step that ended it is marked."""
-
-    def __init__(
-        self,
-        outcome: RunOutcome,
-        reason: str,
-        *,
-        refusal: Refusal | None = None,
-        step: StepStatus = StepStatus.FAILED,
-    ) -> None:
-        super().__init__(reason)
-        self.outcome = outcome
-        self.reason = reason
-        self.refusal = refusal
-        self.step = step
 
 
 class Progress:

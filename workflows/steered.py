@@ -12,12 +12,13 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from .approval import Approval, prove, refused
+from .ended import Ended
 from .execution import Execution
-from .progress import Ended, Progress
+from .known import Known
+from .progress import Progress
 from .takeover import Takeover
 
 with workflow.unsafe.imports_passed_through():
-    from qnwis.config.registry import Registered
     from qnwis.continuity.access import Deed
     from qnwis.continuity.approvals import Standing, Vote, VoteRequest
     from qnwis.continuity.refusal import Refusal
@@ -43,7 +44,7 @@ class Steered:
     """What people may say to a run, and what it then does."""
 
     request: FailoverRequest
-    registered: Registered | None
+    known: Known
     takeover: Takeover
     progress: Progress
     approval: Approval
@@ -198,8 +199,8 @@ class Steered:
 
     async def _prove(self, deed: Deed, request: PersonRequest) -> None:
         """Raises ApplicationError where the policy asks for a proof and this is none."""
-        await workflow.wait_condition(lambda: self.registered is not None or self.ended is not None)
-        if self.registered is None or not self.registered.policy.approvals:
+        await workflow.wait_condition(lambda: self.known.registered is not None or self.ended is not None)
+        if self.known.registered is None or not self.known.policy.approvals:
             return
         found = await prove(
             request.token,
