@@ -18,6 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.executor import Outcome
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.run import RunKind, RunProgress, StepProgress, StepStatus
+    from qnwis.continuity.skipping import skip_refusal
     from qnwis.runbook import ManualStep, load_runbook
 
 
@@ -71,6 +72,17 @@ class Progress:
         self._confirmed[name] = f"{by}: {reason}"
         self.refresh()
         return None
+
+    def skip_refusal(self, name: str) -> Refusal | None:
+        """Why this step cannot be left out."""
+        return skip_refusal(name, self.steps, self._runbook.may_be_skipped)
+
+    def skip(self, name: str, by: str, reason: str) -> None:
+        """Leave the step out; people and the record see by whom and why."""
+        self._update(name, status=StepStatus.SKIPPED, note=f"skipped by {by}: {reason}")
+
+    def is_skipped(self, name: str) -> bool:
+        return self._steps[name].status is StepStatus.SKIPPED
 
     @property
     def approval_workflow(self) -> str | None:

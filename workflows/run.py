@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -94,6 +94,15 @@ class Run(Steered):
         notes = (*self.known.assessment.notes, *self.progress.undelivered)
         return result.model_copy(update={"steps": self.progress.steps, "notes": notes})
 
+    async def step(self, name: str, *parts: Callable[[], Awaitable[None]]) -> None:
+        """One step of the runbook, unless a person had it left out."""
+        if self.progress.is_skipped(name):
+            return
+        async with self.progress.step(name):
+            await self.manual_steps(name)
+            for part in parts:
+                await part()
+
     # The steps
 
     async def detect(self) -> None:
@@ -119,7 +128,7 @@ class Run(Steered):
         self.progress.say(f"{plan.primary_node_id} → {plan.failover_target_id}, `{plan.digest[:19]}…`")
         self._stop_here()
 
-    def notify_operators(self) -> None:
+    async def notify_operators(self) -> None:
         """Say what is going to be moved; nobody's answer is waited for."""
         plan = self.known.plan
         when = self.maintenance.not_before if self.maintenance is not None else None
@@ -154,7 +163,7 @@ class Run(Steered):
             )
         )
 
-    def show_the_way_back(self) -> None:
+    async def show_the_way_back(self) -> None:
         """What takes the service back, before anything is changed."""
         plan = self.known.plan
         undoes = [action.action_id for action in plan.actions if action.kind in REVERSIBLE]
@@ -188,7 +197,8 @@ class Run(Steered):
             )
             await self.known.look()
             await self.known.make_plan()
-            await self.known.rehearse()
+            if not self.progress.is_skipped("simulation"):
+                await self.known.rehearse()
             change = material_change(approved, self.known.assessment, self.known.policy)
             if change is None:
                 return
@@ -196,7 +206,6 @@ class Run(Steered):
 
     async def execute(self) -> None:
         """Drive the plan through the stepper."""
-        await self.manual_steps("execution")
         if self.approval.window is not None or self.maintenance is not None:
             self.acting_since = workflow.now()
         self.announcements.watch_overrun(self.known.policy.max_failover_time_s)

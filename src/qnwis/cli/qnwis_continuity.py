@@ -20,6 +20,7 @@ from .plan import plan
 from .processes import agent, worker
 from .rejoin import rejoin
 from .simulate import simulate
+from .skipping import skip
 from .status import status
 from .validate import validate
 
@@ -37,6 +38,7 @@ for command in (
     approve,
     reject,
     abort,
+    skip,
     finish,
     status,
     rejoin,

@@ -117,6 +117,13 @@ class ConfirmRequest(PersonRequest):
     """Its name, as the runbook declares it."""
 
 
+class SkipRequest(PersonRequest):
+    """Have a step left out that has not begun, where the runbook allows it."""
+
+    step: str
+    """Its name, as the runbook and the checklist have it."""
+
+
 class Assessment(Model):
     """What the run will do, or why it does nothing."""
 
