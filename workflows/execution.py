@@ -80,7 +80,7 @@ class Execution:
         as `forgot` says that this log may not be all that the run has done: a reset set the workflow back.
         """
         while not forgot():
-            if held() and stop() is None and not is_committed(self._plan, self._log):
+            if held() and stop() is None and not self.past_return:
                 await workflow.wait_condition(lambda: not held() or stop() is not None or forgot())
                 continue
             match advance(self._plan, self._log, stop=stop()):
@@ -112,6 +112,11 @@ class Execution:
     def abort_refusal(self) -> Refusal | None:
         """Why this plan cannot be aborted any more."""
         return abort_refusal(self._plan, self._log)
+
+    @property
+    def past_return(self) -> bool:
+        """Whether the promotion may have had an effect: from there the run only goes forward."""
+        return is_committed(self._plan, self._log)
 
     @property
     def log(self) -> tuple[Outcome, ...]:

@@ -19,10 +19,11 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.config.registry import Registered
     from qnwis.continuity.access import Deed, Person
     from qnwis.continuity.evidence import ClusterEvidence
+    from qnwis.continuity.hooks_file import Declared
     from qnwis.continuity.plan import Plan
     from qnwis.continuity.policy import Policy
     from qnwis.continuity.refusal import Refusal
-    from qnwis.continuity.run import Assessment, FailoverRequest, Maintenance, RunOutcome
+    from qnwis.continuity.run import Assessment, FailoverRequest, Maintenance, RunKind, RunOutcome
     from qnwis.continuity.tokens import Expected
     from qnwis.continuity.topology import Cluster
 
@@ -30,7 +31,10 @@ with workflow.unsafe.imports_passed_through():
 class Known:
     """Filled step by step. What a step reads is there, because the steps before it have seen to it."""
 
-    def __init__(self, request: FailoverRequest, maintenance: Maintenance | None, progress: Progress) -> None:
+    def __init__(
+        self, kind: RunKind, request: FailoverRequest, maintenance: Maintenance | None, progress: Progress
+    ) -> None:
+        self._kind = kind
         self._request = request
         self._maintenance = maintenance
         self._progress = progress
@@ -41,6 +45,8 @@ class Known:
         self.before: ClusterEvidence | None = None
         self.after: ClusterEvidence | None = None
         self.assessment = Assessment()
+        self._may_run = False
+        """Whether whoever started it has proved that they may."""
 
     @property
     def cluster(self) -> Cluster:
@@ -54,6 +60,12 @@ class Known:
     def limits(self) -> Policy:
         """The policy, or what is left of it under an override."""
         return self.policy.without_limits() if self.takeover.request.override else self.policy
+
+    @property
+    def declared(self) -> Declared:
+        """Hooks and probes of this run: none before it is known that it may run, so that nobody has them
+        called who may not start it."""
+        return self._loaded.declared if self._may_run else Declared()
 
     @property
     def evidence(self) -> ClusterEvidence:
@@ -70,7 +82,7 @@ class Known:
         """The registered topology and policy."""
         self.registered = await workflow.execute_activity_method(
             Evidence.load_cluster,
-            ClusterName(cluster_id=self._request.cluster_id),
+            ClusterName(cluster_id=self._request.cluster_id, kind=self._kind),
             **options.read("registered topology and policy"),
         )
 
@@ -117,6 +129,7 @@ class Known:
             raise Ended(RunOutcome.REFUSED, "only a round trip may say that a run is its way back")
         trusted = bool(returns) or (not self.policy.approvals and not request.override)
         if request.automatic or request.dry_run or trusted:
+            self._may_run = True
             return
         deed = Deed.OVERRIDE if request.override else Deed.START
         found = await prove(
@@ -128,7 +141,7 @@ class Known:
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)
-        self.initiator = found
+        self.initiator, self._may_run = found, True
 
     async def taken_over(self) -> bool:
         """Whether the run had begun before this execution. After a reset that is asked again."""

@@ -43,6 +43,8 @@ class Progress:
         self._answer = ""
         self.paused: str | None = None
         """By whom and why the run is held."""
+        self._remarks: dict[tuple[str, str], str] = {}
+        """By step and what they are about, for example a hook."""
         self._confirmed: dict[str, str] = {}
         """Manual steps that are done, and who said so."""
 
@@ -128,6 +130,11 @@ class Progress:
         running = next(step.name for step in self._steps.values() if step.status is StepStatus.RUNNING)
         self.note(running, note)
 
+    def remark(self, step: str, about: str, text: str) -> None:
+        """A sentence below a step; a later one about the same takes its place."""
+        self._remarks[step, about] = text
+        self.refresh()
+
     def miss(self, undelivered: str) -> None:
         """Show that somebody was not told."""
         self.undelivered = (*self.undelivered, undelivered)
@@ -163,7 +170,8 @@ class Progress:
         asked_for = (
             how_to_vote(self.approval) if self.approval is not None and step.name == "approval" else ()
         )
-        remarks = (*asked_for, *self._by_hand(step.name))
+        kept = (text for (name, _), text in self._remarks.items() if name == step.name)
+        remarks = (*asked_for, *self._by_hand(step.name), *kept)
         if step.status is not StepStatus.RUNNING:
             return step.model_copy(update={"remarks": remarks})
         answer = (self._answer,) if self._answer else ()

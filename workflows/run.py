@@ -17,12 +17,14 @@ from .announcements import Announcements
 from .approval import Approval
 from .ended import Ended, end_if_refused
 from .execution import Execution
+from .hooks import HookCalls
 from .known import Known
 from .lock import refuse_another_id
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME, failover_id, guardian_id
 from .opening_review import open_review
 from .progress import Progress
 from .results import result_of
+from .steady_state import SteadyWatch
 from .steered import Steered
 from .stopping import uninterrupted
 
@@ -30,8 +32,9 @@ with workflow.unsafe.imports_passed_through():
     from activities.audit import Audit
     from activities.verification import Verification, VerifyRequest
     from qnwis.continuity.assessment import approval_needed, approval_workflow, material_change
-    from qnwis.continuity.executor import REVERSIBLE, Finish, Outcome, OutcomeStatus, RunEnd
+    from qnwis.continuity.executor import REVERSIBLE, Finish, Outcome, OutcomeStatus, RunEnd, is_committed
     from qnwis.continuity.guardian_rules import PastRun
+    from qnwis.continuity.hooks import unreadable_refusal
     from qnwis.continuity.plan import VerifyService
     from qnwis.continuity.run import (
         FailoverRequest,
@@ -42,6 +45,7 @@ with workflow.unsafe.imports_passed_through():
         RunResult,
         StepStatus,
     )
+    from qnwis.continuity.steady_state import Moment, SteadyReading, Verdict, steady_refusal, verdict
     from qnwis.continuity.switchover import window_begins_at, window_refusal
     from qnwis.continuity.takeover import joined
     from qnwis.continuity.verifier import VerificationReport
@@ -64,8 +68,17 @@ class Run(Steered):
         self.acting_since: datetime | None = None
         """When what changes the world began; until then people and windows take the time they take."""
         self.progress = Progress(kind, request.cluster_id, dry_run=request.dry_run)
-        self.known = Known(request, maintenance, self.progress)
+        self.known = Known(kind, request, maintenance, self.progress)
         self.takeover = self.known.takeover
+        self.hooks = HookCalls(
+            kind,
+            request,
+            self.known,
+            self.progress,
+            stop=lambda: self.stop,
+            past_return=lambda: self.past_return,
+        )
+        self.steady = SteadyWatch(request, self.known, self.progress)
         self.announcements = Announcements(request, self.progress)
         self.approval = Approval(request.cluster_id, request.initiated_by)
 
@@ -89,10 +102,10 @@ class Run(Steered):
             self.ended = ended
             self.progress.end(ended)
         async with self.progress.step("audit"):
+            await self.hooks.before("audit", outcome=self.ended.outcome if self.ended is not None else None)
             result = await self._audit()
         await self._tell(result)
-        notes = (*self.known.assessment.notes, *self.progress.undelivered)
-        return result.model_copy(update={"steps": self.progress.steps, "notes": notes})
+        return result.model_copy(update={"steps": self.progress.steps, "notes": self.notes})
 
     async def step(self, name: str, *parts: Callable[[], Awaitable[None]]) -> None:
         """One step of the runbook, unless a person had it left out."""
@@ -100,8 +113,16 @@ class Run(Steered):
             return
         async with self.progress.step(name):
             await self.manual_steps(name)
-            for part in parts:
-                await part()
+            if name == "execution":
+                await self._see_that_it_is_steady()
+            try:
+                await self._stop_over(await self.hooks.before(name))
+                for part in parts:
+                    await part()
+            except Ended as ended:
+                await self.hooks.after(name, ended.step, ended.outcome)
+                raise
+            await self._stop_over(await self.hooks.after(name, StepStatus.DONE))
 
     # The steps
 
@@ -114,7 +135,9 @@ class Run(Steered):
         await self.known.look()
         if looking_back is not None:
             end_if_refused(await looking_back)
-        await self.known.taken_over()
+        begun = await self.known.taken_over()
+        problem = self.known.declared.problem
+        end_if_refused(unreadable_refusal(problem, automatic=self.request.automatic, begun=begun))
         self._stop_here()
 
     async def assess(self) -> None:
@@ -153,15 +176,7 @@ class Run(Steered):
             await self.known.make_plan()
             if material_change(approved, self.known.assessment, self.known.policy) is not None:
                 await self.approve()
-        end_if_refused(
-            window_refusal(
-                self.maintenance,
-                self.known.plan,
-                started_at=self.takeover.started_at,
-                now=workflow.now(),
-                extended_s=self.extended_s,
-            )
-        )
+        self._refuse_outside_the_window()
 
     async def show_the_way_back(self) -> None:
         """What takes the service back, before anything is changed."""
@@ -206,33 +221,38 @@ class Run(Steered):
 
     async def execute(self) -> None:
         """Drive the plan through the stepper."""
+        if self.takeover.remains is None and not self.request.dry_run:
+            self._refuse_outside_the_window()  # what people and hooks did before this step took its time
         if self.approval.window is not None or self.maintenance is not None:
             self.acting_since = workflow.now()
         self.announcements.watch_overrun(self.known.policy.max_failover_time_s)
         end = None
-        while end is None:
-            await self.known.taken_over()
-            self.execution = Execution(
-                self.known.plan,
-                self.known.cluster,
-                self.known.limits,
-                self.known.assessment.epoch,
-                self.takeover.run_id,
-                joined(self.execution.log if self.execution is not None else (), self.takeover.outcomes),
-            )
-            self._show_outcomes()
-            if self.request.dry_run:
-                await self.execution.preview()
-                self._show_outcomes()
-                raise Ended(
-                    RunOutcome.PREVIEWED, "every effect was previewed, none was made", step=StepStatus.DONE
+        async with self.steady.watched(self._breached):
+            while end is None:
+                await self.known.taken_over()
+                self.execution = Execution(
+                    self.known.plan,
+                    self.known.cluster,
+                    self.known.limits,
+                    self.known.assessment.epoch,
+                    self.takeover.run_id,
+                    joined(self.execution.log if self.execution is not None else (), self.takeover.outcomes),
                 )
-            end = await self.execution.drive(
-                stop=lambda: self.stop or self.takeover.stop,
-                held=lambda: self.progress.paused is not None,
-                shown=self._show_outcomes,
-                forgot=lambda: self.takeover.forgot,
-            )
+                self._show_outcomes()
+                if self.request.dry_run:
+                    await self.execution.preview()
+                    self._show_outcomes()
+                    raise Ended(
+                        RunOutcome.PREVIEWED,
+                        "every effect was previewed, none was made",
+                        step=StepStatus.DONE,
+                    )
+                end = await self.execution.drive(
+                    stop=lambda: self.stop or self.takeover.stop,
+                    held=lambda: self.progress.paused is not None,
+                    shown=self._show_outcomes,
+                    forgot=lambda: self.takeover.forgot,
+                )
         if isinstance(end, Finish):
             raise Ended(_OUTCOMES[end.end], end.reason)
         self.verification_due = end
@@ -265,6 +285,7 @@ class Run(Steered):
             )
         )
         self._show_outcomes()
+        self._breached(await self.steady.check(Moment.AFTER))
         confidence = verified.report.confidence
         self.progress.note("verification", failures or f"confidence {confidence.score} ({confidence.band})")
         step = StepStatus.DONE if verified.report.passed else StepStatus.FAILED
@@ -303,6 +324,64 @@ class Run(Steered):
         assert self.execution is not None
         self.progress.outcomes = self.execution.outcomes
         self.progress.refresh()
+
+    @property
+    def past_return(self) -> bool:
+        """Whether the promotion may have had an effect, in this execution or in one before it."""
+        if self.execution is not None:
+            return self.execution.past_return
+        plan = self.known.assessment.plan
+        return plan is not None and is_committed(plan, self.takeover.outcomes)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know besides the outcome."""
+        problem = self.known.declared.problem
+        return (
+            *self.known.assessment.notes,
+            *((f"no hook was called: hooks.yaml cannot be used: {problem}",) if problem is not None else ()),
+            *(str(result) for result in self.hooks.results if not result.ok),
+            *(str(reading) for reading in self.steady.readings if not reading.ok),
+            *self.progress.undelivered,
+        )
+
+    def _refuse_outside_the_window(self) -> None:
+        """Raises Ended when the window has less time left than the plan is estimated to take."""
+        if self.maintenance is not None and self.stop is None:
+            end_if_refused(
+                window_refusal(
+                    self.maintenance,
+                    self.known.plan,
+                    started_at=self.takeover.started_at,
+                    now=workflow.now(),
+                    extended_s=self.extended_s,
+                )
+            )
+
+    async def _see_that_it_is_steady(self) -> None:
+        """Before anything is changed; a run that had begun already is not asked whether it may begin."""
+        if await self.known.taken_over() or self.stop is not None:
+            return
+        self._breached(await self.steady.check(Moment.BEFORE))
+
+    def _breached(self, breach: SteadyReading | None) -> None:
+        """What a breach of the steady state does, by where the run stands."""
+        if breach is None:
+            return
+        match verdict(breach.moment, past_return=self.past_return):
+            case Verdict.REFUSE:
+                end_if_refused(steady_refusal(breach))
+            case Verdict.STOP:
+                self.stop = self.stop or str(breach)
+
+    async def _stop_over(self, reason: str | None) -> None:
+        """A hook that failed stops the run as an abort does: before the point of no return, or not at all."""
+        if reason is None:
+            return
+        await self.known.taken_over()
+        if not self.past_return:
+            self.stop = self.stop or reason
+            self._stop_here()
 
     def _cancelled(self) -> None:
         self.stop = self.stop or "cancelled by a person"
