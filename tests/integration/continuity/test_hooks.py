@@ -13,7 +13,16 @@ import yaml
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.executor import OutcomeStatus
-from qnwis.continuity.run import AbortRequest, RunOutcome, RunProgress, RunResult, SkipRequest, StepStatus
+from qnwis.continuity.run import (
+    AbortRequest,
+    PauseRunRequest,
+    ResumeRunRequest,
+    RunOutcome,
+    RunProgress,
+    RunResult,
+    SkipRequest,
+    StepStatus,
+)
 from qnwis.continuity.steady_state import Moment
 from qnwis.providers.calls import Caller, Came
 from qnwis.providers.errors import Unreachable
@@ -22,7 +31,7 @@ from workers import wiring
 
 from .conftest import Run, Stage
 from .people import Crowd
-from .test_planned_maintenance import maintain, serving
+from .test_planned_maintenance import maintain, progress_until, serving
 from .time_skipping import Hours, hours
 
 LONG_TTL_S = 30
@@ -79,6 +88,15 @@ class Scene:
     @property
     def moved(self) -> bool:
         return bool(self.stage.world.changes("promote"))
+
+
+async def activities_of(run: Run) -> list[str]:
+    """What the run has asked for so far, by name."""
+    return [
+        event.activity_task_scheduled_event_attributes.activity_type.name
+        async for event in run.fetch_history_events()
+        if event.HasField("activity_task_scheduled_event_attributes")
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +221,28 @@ async def test_an_abort_does_not_wait_for_a_hook(scene: Scene) -> None:
     scene.receiver.go_on.set()
 
 
+async def test_a_run_that_is_held_calls_no_hook_until_it_is_resumed(scene: Scene) -> None:
+    scene.declare(
+        scene.request("wait", "hangs", before="notification", timeout_s=60),
+        scene.request("drain", before="execution"),
+    )
+    scene.receiver.held.clear()
+    scene.receiver.go_on.clear()
+    run = await scene.maintain()
+    await scene.receiver.held.wait()
+    pause = PauseRunRequest(by="bob", reason="the switch is not ready")
+    await run.execute_update("pause", scene.crowd.signed(run, Deed.PAUSE, pause))
+    scene.receiver.go_on.set()
+    await progress_until(
+        run, lambda p: any(s.name == "execution" and s.status is StepStatus.RUNNING for s in p.steps)
+    )
+    assert (await activities_of(run)).count("call_hook") == 1, "the one that the run was held in"
+    resume = ResumeRunRequest(by="bob", reason="it is ready")
+    await run.execute_update("resume", scene.crowd.signed(run, Deed.RESUME, resume))
+    assert (await run.result()).verified
+    assert [message["hook"] for message in scene.receiver.took] == ["wait", "drain"]
+
+
 async def test_a_simulation_that_is_skipped_is_played_neither_before_nor_after_the_votes(
     scene: Scene,
 ) -> None:
@@ -216,10 +256,7 @@ async def test_a_simulation_that_is_skipped_is_played_neither_before_nor_after_t
     scene.receiver.go_on.set()
     result = await run.result()
     assert result.verified
-    asked = [
-        event.activity_task_scheduled_event_attributes.activity_type.name
-        async for event in run.fetch_history_events()
-    ]
+    asked = await activities_of(run)
     assert "rehearse" not in asked and "assess" in asked
 
 
