@@ -244,20 +244,20 @@ async def test_a_run_that_is_held_calls_no_hook_until_it_is_resumed(scene: Scene
 
 
 async def test_a_simulation_that_is_skipped_is_played_neither_before_nor_after_the_votes(
-    scene: Scene,
+    tmp_path: Path,
 ) -> None:
-    scene.declare(scene.request("wait", "hangs", before="notification", timeout_s=60))
-    scene.receiver.held.clear()
-    scene.receiver.go_on.clear()
-    run = await scene.maintain()
-    await scene.receiver.held.wait()
-    request = SkipRequest(by="bob", reason="the model is wrong", step="simulation")
-    await run.execute_update("skip", scene.crowd.signed(run, Deed.SKIP, request))
-    scene.receiver.go_on.set()
-    result = await run.result()
-    assert result.verified
-    asked = await activities_of(run)
-    assert "rehearse" not in asked and "assess" in asked
+    async with hours(tmp_path, approvals=True) as on, receiving() as receiver:
+        scene = Scene(on, serving(on.stage), receiver, tmp_path)
+        scene.declare(scene.request("wait", "hangs", before="notification", timeout_s=60))
+        run = await scene.maintain()
+        await receiver.held.wait()
+        request = SkipRequest(by="bob", reason="the model is wrong", step="simulation")
+        await run.execute_update("skip", scene.crowd.signed(run, Deed.SKIP, request))
+        receiver.go_on.set()
+        await scene.crowd.approve(run)
+        assert (await run.result()).verified
+        asked = await activities_of(run)
+        assert "rehearse" not in asked and asked.count("assess") == 2
 
 
 async def test_a_dry_run_names_the_hooks_and_probes_and_calls_none(scene: Scene) -> None:
@@ -336,13 +336,9 @@ async def test_a_breach_before_the_promotion_undoes_what_was_begun(tmp_path: Pat
 
 async def test_a_breach_past_return_is_noted_and_takes_nothing_back(scene: Scene) -> None:
     broken = scene.folder / "broken-after"
-    scene.declare(steady_state=(shop(broken),))
-
-    def breaks(effect: str) -> None:
-        if effect == "promote":
-            broken.touch()
-
-    scene.stage.world.before_effect = breaks
+    scene.declare(
+        scene.command("break", f"touch {broken}", before="verification"), steady_state=(shop(broken),)
+    )
     result = await scene.result()
 
     assert result.verified and scene.moved
