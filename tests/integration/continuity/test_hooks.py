@@ -15,6 +15,7 @@ from qnwis.continuity.access import Deed
 from qnwis.continuity.executor import OutcomeStatus
 from qnwis.continuity.run import (
     AbortRequest,
+    Maintenance,
     PauseRunRequest,
     ResumeRunRequest,
     RunOutcome,
@@ -241,6 +242,29 @@ async def test_a_run_that_is_held_calls_no_hook_until_it_is_resumed(scene: Scene
     await run.execute_update("resume", scene.crowd.signed(run, Deed.RESUME, resume))
     assert (await run.result()).verified
     assert [message["hook"] for message in scene.receiver.took] == ["wait", "drain"]
+
+
+async def test_a_run_that_was_held_past_its_window_does_not_begin(scene: Scene) -> None:
+    scene.declare(
+        scene.request("wait", "hangs", before="notification", timeout_s=60),
+        scene.request("drain", before="execution"),
+    )
+    scene.receiver.held.clear()
+    scene.receiver.go_on.clear()
+    run = await scene.maintain(maintenance=Maintenance(window_s=600))
+    await scene.receiver.held.wait()
+    pause = PauseRunRequest(by="bob", reason="the switch is not ready")
+    await run.execute_update("pause", scene.crowd.signed(run, Deed.PAUSE, pause))
+    scene.receiver.go_on.set()
+    await progress_until(
+        run, lambda p: any(s.name == "execution" and s.status is StepStatus.RUNNING for s in p.steps)
+    )
+    await scene.on.pass_by(600)
+    resume = ResumeRunRequest(by="bob", reason="it is ready")
+    await run.execute_update("resume", scene.crowd.signed(run, Deed.RESUME, resume))
+    result = await run.result()
+    assert result.refusal is not None and result.refusal.rule == "window_too_short"
+    assert scene.stage.world.journal == []
 
 
 async def test_a_simulation_that_is_skipped_is_played_neither_before_nor_after_the_votes(
