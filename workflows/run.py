@@ -67,6 +67,8 @@ class Run(Steered):
         self.maintenance = maintenance
         self.acting_since: datetime | None = None
         """When what changes the world began; until then people and windows take the time they take."""
+        self.acted_until: datetime | None = None
+        """When all but the verification was done; hooks after it take the time they take, too."""
         self.progress = Progress(kind, request.cluster_id, dry_run=request.dry_run)
         self.known = Known(kind, request, maintenance, self.progress)
         self.takeover = self.known.takeover
@@ -221,7 +223,7 @@ class Run(Steered):
 
     async def execute(self) -> None:
         """Drive the plan through the stepper."""
-        if self.takeover.remains is None and not self.request.dry_run:
+        if not (await self.known.taken_over() or self.request.dry_run):
             self._refuse_outside_the_window()  # what people and hooks did before this step took its time
         if self.approval.window is not None or self.maintenance is not None:
             self.acting_since = workflow.now()
@@ -255,7 +257,7 @@ class Run(Steered):
                 )
         if isinstance(end, Finish):
             raise Ended(_OUTCOMES[end.end], end.reason)
-        self.verification_due = end
+        self.verification_due, self.acted_until = end, workflow.now()
 
     async def verify(self) -> None:
         """Read the world again; what the verifier says is what the run has achieved."""
@@ -270,7 +272,7 @@ class Run(Steered):
                 before=self.known.evidence,
                 fencing=fence.fencing if fence is not None else None,
                 epoch=self.known.assessment.epoch,
-                elapsed_ms=(workflow.now() - began_at).total_seconds() * 1000,
+                elapsed_ms=((self.acted_until or workflow.now()) - began_at).total_seconds() * 1000,
             ),
             **options.effect("read the world again"),
         )
