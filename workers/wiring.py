@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from activities.evidence import Evidence
 from activities.fencing import Fencing
 from activities.forcing import Forcing
 from activities.health import Health
+from activities.hooks import Hooks
 from activities.notification import Notifications
 from activities.past_runs import PastRuns
 from activities.people import People
@@ -27,6 +28,7 @@ from activities.promotion import Promotion
 from activities.readiness import ReadinessChecks
 from activities.rejoining import Rejoining
 from activities.reviews import Reviews
+from activities.steady_state import SteadyState
 from activities.switchover import Switchover
 from activities.verification import Verification
 from qnwis.config.access import AccessFiles
@@ -34,6 +36,7 @@ from qnwis.config.notifications import FILE as CHANNELS
 from qnwis.config.registry import Registry
 from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
+from qnwis.providers.calls import Caller
 from qnwis.providers.dns import Dns, Rfc2136Dns
 from qnwis.providers.fencing import Hook, PowerHook
 from qnwis.providers.nodes import HttpNodes, Nodes
@@ -78,6 +81,8 @@ class Providers:
     hook: Hook
     audit: AuditStore
     notifier: Notifier
+    caller: Caller = field(default_factory=lambda: Caller(Transport()))
+    """Of hooks and probes."""
 
 
 def workers_of(client: Client, settings: WorkerSettings) -> Sequence[Worker]:
@@ -117,6 +122,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     audit = Audit(p.audit)
     forcing, switchover = Forcing(p.nodes, p.hook, fencing), Switchover(p.nodes, fencing)
+    hooks, steady_state = Hooks(p.registry.directory, p.caller), SteadyState(p.registry.directory, p.caller)
     return [
         evidence.load_cluster,
         evidence.collect,
@@ -148,6 +154,9 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         past_runs.watch_runs,
         people.prove,
         people.open_window,
+        hooks.call_hook,
+        steady_state.check_steady_state,
+        steady_state.watch_steady_state,
         Verification(p.nodes, p.dns).verify,
         Reviews(p.registry, p.nodes).look,
         audit.record,

@@ -14,7 +14,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from . import options
-from .progress import Ended
+from .ended import Ended
 
 with workflow.unsafe.imports_passed_through():
     from activities.people import OpenRequest, People, ProofRequest

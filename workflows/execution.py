@@ -13,18 +13,12 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
-from temporalio.workflow import ActivityConfig
 
 from . import options
+from .ways import WAYS
 
 with workflow.unsafe.imports_passed_through():
-    from activities.dns import DnsRecords, FlipRequest, RetimeRequest
     from activities.effect import preview
-    from activities.fencing import FenceRequest, Fencing
-    from activities.forcing import ForceRequest, Forcing
-    from activities.promotion import PromoteRequest, Promotion, RepointRequest
-    from activities.switchover import PrepareRequest, RejoinRequest, ReleaseRequest, Switchover
-    from qnwis.config.registry import Registered
     from qnwis.continuity.executor import (
         FENCES,
         Do,
@@ -40,19 +34,17 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.plan import (
         Action,
         FencePrimary,
-        FlipDns,
         ForceMembership,
         LowerTtl,
         Plan,
-        PrepareNodes,
         PromoteTarget,
-        RejoinOldPrimary,
         ReleasePrimary,
-        RepointStandbys,
         RestoreTtl,
         VerifyService,
     )
+    from qnwis.continuity.policy import Policy
     from qnwis.continuity.refusal import Refusal
+    from qnwis.continuity.topology import Cluster
 
 
 class Execution:
@@ -62,11 +54,17 @@ class Execution:
     """
 
     def __init__(
-        self, plan: Plan, registered: Registered, epoch: int, run_id: str, log: Sequence[Outcome] = ()
+        self,
+        plan: Plan,
+        cluster: Cluster,
+        policy: Policy,
+        epoch: int,
+        run_id: str,
+        log: Sequence[Outcome] = (),
     ) -> None:
         self._plan = plan
-        self._policy = registered.policy
-        self._world = {"run_id": run_id, "epoch": epoch, "cluster": registered.cluster}
+        self._policy = policy
+        self._world = {"run_id": run_id, "epoch": epoch, "cluster": cluster}
         self._log = list(log)
 
     async def drive(
@@ -82,7 +80,7 @@ class Execution:
         as `forgot` says that this log may not be all that the run has done: a reset set the workflow back.
         """
         while not forgot():
-            if held() and stop() is None and not is_committed(self._plan, self._log):
+            if held() and stop() is None and not self.past_return:
                 await workflow.wait_condition(lambda: not held() or stop() is not None or forgot())
                 continue
             match advance(self._plan, self._log, stop=stop()):
@@ -116,6 +114,11 @@ class Execution:
         return abort_refusal(self._plan, self._log)
 
     @property
+    def past_return(self) -> bool:
+        """Whether the promotion may have had an effect: from there the run only goes forward."""
+        return is_committed(self._plan, self._log)
+
+    @property
     def log(self) -> tuple[Outcome, ...]:
         return tuple(self._log)
 
@@ -139,104 +142,57 @@ class Execution:
         self._log.append(outcome)
 
     async def _do(self, action: Action, *, again: bool, stop: Callable[[], str | None]) -> Outcome:
-        match action:
-            case FencePrimary():
-                return await _effect(Fencing.fence, self._fence(action), options.fence)
-            case ForceMembership():
-                return await _effect(Forcing.force, self._force(action), options.fence)
-            case LowerTtl():
-                return await self._lower_ttl(action, stop)
-            case PrepareNodes():
-                return await _effect(Switchover.prepare, PrepareRequest(action=action, **self._world))
-            case ReleasePrimary():
-                return await _effect(Switchover.release, self._release(action), options.fence)
-            case PromoteTarget():
-                return await _effect(Promotion.promote, self._promotion(action, again=again))
-            case RepointStandbys():
-                return await _effect(Promotion.repoint, RepointRequest(action=action, **self._world))
-            case FlipDns():
-                return await _effect(DnsRecords.flip, FlipRequest(action=action, **self._world))
-            case RejoinOldPrimary():
-                return await _effect(Switchover.rejoin, RejoinRequest(action=action, **self._world))
-            case RestoreTtl():
-                return await _effect(DnsRecords.retime, RetimeRequest(action=action, **self._world))
-            case VerifyService():
-                raise AssertionError("the run itself verifies")
-
-    async def _lower_ttl(self, action: LowerTtl, stop: Callable[[], str | None]) -> Outcome:
-        """And wait for one old TTL: until then clients may hold the address for as long as that said."""
-        outcome = await _effect(DnsRecords.retime, RetimeRequest(action=action, **self._world))
-        with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(
-                lambda: stop() is not None, timeout=action.from_ttl_s, timeout_summary="one old TTL"
+        """The activity's outcome; no answer within its limits leaves the outcome unknown."""
+        way = WAYS[type(action)]
+        summary = f"{action.action_id} under epoch {self._world['epoch']}"
+        try:
+            outcome: Outcome = await workflow.execute_activity_method(
+                way.do, self._request(action, again=again), **way.within(summary)
             )
+        except ActivityError as error:
+            outcome = Outcome(
+                action_id=action.action_id, status=OutcomeStatus.UNKNOWN, detail=str(error.cause or error)
+            )
+        if isinstance(action, LowerTtl):
+            await _one_old_ttl(action, stop)
         return outcome
 
     async def _undo(self, action: Action) -> Outcome:
-        match action:
-            case FencePrimary():
-                undoing: Any = (Fencing.unfence, self._fence(action))
-            case ForceMembership():
-                undoing = (Forcing.unforce, self._force(action))
-            case ReleasePrimary():
-                undoing = (Switchover.take_back, self._release(action))
-            case LowerTtl():
-                undoing = (DnsRecords.retime_back, RetimeRequest(action=action, **self._world))
-            case _:
-                raise AssertionError(f"{action.kind} is not reversible")
+        way = WAYS[type(action)]
+        assert way.undo is not None, f"{action.kind} is not reversible"
         outcome: Outcome = await workflow.execute_activity_method(
-            *undoing, **options.compensate(f"undo {action.action_id}")
+            way.undo, self._request(action), **options.compensate(f"undo {action.action_id}")
         )
         return outcome
 
     async def _preview(self, action: Action) -> Outcome:
         match action:
-            case FencePrimary():
-                return await _read(Fencing.preview_fence, self._fence(action))
-            case ForceMembership():
-                return await _read(Forcing.preview_force, self._force(action))
             case LowerTtl() | RestoreTtl():
-                return preview(
-                    action.action_id, f"would set the TTL of {action.record} to {action.to_ttl_s} s"
-                )
-            case PrepareNodes():
-                return await _read(Switchover.preview_prepare, PrepareRequest(action=action, **self._world))
-            case ReleasePrimary():
-                return await _read(Switchover.preview_release, self._release(action))
-            case PromoteTarget():
-                return await _read(Promotion.preview_promote, self._promotion(action, again=False))
-            case RepointStandbys():
-                return await _read(Promotion.preview_repoint, RepointRequest(action=action, **self._world))
-            case FlipDns():
-                return await _read(DnsRecords.preview_flip, FlipRequest(action=action, **self._world))
-            case RejoinOldPrimary():
-                return await _read(Switchover.preview_rejoin, RejoinRequest(action=action, **self._world))
+                would = f"set the TTL of {action.record} to {action.to_ttl_s} s"
+                return preview(action.action_id, f"would {would}")
             case VerifyService():
                 return preview(action.action_id, f"would verify that {action.node_id} serves")
-
-    def _fence(self, action: FencePrimary) -> FenceRequest:
-        return FenceRequest(action=action, target=self._plan.failover_target_id, **self._world)
-
-    def _force(self, action: ForceMembership) -> ForceRequest:
-        return ForceRequest(
-            action=action,
-            target=self._plan.failover_target_id,
-            reason=self._plan.trigger_reason,
-            **self._world,
+        outcome: Outcome = await workflow.execute_activity_method(
+            WAYS[type(action)].preview,
+            self._request(action),
+            **options.read(f"preview {action.action_id}"),
         )
+        return outcome
 
-    def _release(self, action: ReleasePrimary) -> ReleaseRequest:
-        return ReleaseRequest(action=action, plan=self._plan, policy=self._policy, **self._world)
-
-    def _promotion(self, action: PromoteTarget, *, again: bool) -> PromoteRequest:
-        return PromoteRequest(
-            action=action,
-            plan=self._plan,
-            policy=self._policy,
-            at=self._token,
-            again=again,
-            **self._world,
-        )
+    def _request(self, action: Action, *, again: bool = False) -> Any:
+        """What every effect carries, and what some need besides."""
+        besides: dict[str, object] = {}
+        match action:
+            case FencePrimary():
+                besides = {"target": self._plan.failover_target_id}
+            case ForceMembership():
+                plan = self._plan
+                besides = {"target": plan.failover_target_id, "reason": plan.trigger_reason}
+            case ReleasePrimary():
+                besides = {"plan": self._plan, "policy": self._policy}
+            case PromoteTarget():
+                besides = {"plan": self._plan, "policy": self._policy, "at": self._token, "again": again}
+        return WAYS[type(action)].asked_with(action=action, **besides, **self._world)
 
     @property
     def _token(self) -> DemotionToken | None:
@@ -246,21 +202,9 @@ class Execution:
         return None if token is None else DemotionToken.model_validate(token)
 
 
-async def _effect(
-    effect: Any, request: Any, how: Callable[[str], ActivityConfig] = options.effect
-) -> Outcome:
-    """The activity's outcome; no answer within its limits leaves the outcome unknown."""
-    action_id = request.action.action_id
-    try:
-        outcome: Outcome = await workflow.execute_activity_method(
-            effect, request, **how(f"{action_id} under epoch {request.epoch}")
+async def _one_old_ttl(action: LowerTtl, stop: Callable[[], str | None]) -> None:
+    """Until then clients may hold the address for as long as the old TTL said."""
+    with contextlib.suppress(TimeoutError):
+        await workflow.wait_condition(
+            lambda: stop() is not None, timeout=action.from_ttl_s, timeout_summary="one old TTL"
         )
-    except ActivityError as error:
-        return Outcome(action_id=action_id, status=OutcomeStatus.UNKNOWN, detail=str(error.cause or error))
-    return outcome
-
-
-async def _read(effect: Any, request: Any) -> Outcome:
-    summary = f"preview {request.action.action_id}"
-    outcome: Outcome = await workflow.execute_activity_method(effect, request, **options.read(summary))
-    return outcome

@@ -81,6 +81,31 @@ def rejoin(summary: str) -> ActivityConfig:
     )
 
 
+def hook(summary: str, timeout_s: float) -> ActivityConfig:
+    """A hook: once, within its own time, which the worker keeps. Whatever else takes time (reading the file,
+    killing what hangs) has 5 s; in all there is time for a second call where a worker died during the first.
+    """
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(seconds=timeout_s + 5),
+        schedule_to_close_timeout=timedelta(seconds=2 * timeout_s + 30),
+        heartbeat_timeout=timedelta(seconds=2),
+        retry_policy=_retry(200, 2),
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+        summary=summary,
+    )
+
+
+def probe(summary: str, longest_s: float) -> ActivityConfig:
+    """The steady state at one moment; `longest_s` is what its slowest probe takes to be in breach."""
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(seconds=2 * longest_s + 5),
+        schedule_to_close_timeout=timedelta(seconds=3 * longest_s + 30),
+        heartbeat_timeout=timedelta(seconds=2),
+        retry_policy=_retry(200, 2),
+        summary=summary,
+    )
+
+
 def record(summary: str) -> ActivityConfig:
     """The audit record: a run is not done before it is written."""
     return ActivityConfig(
@@ -109,6 +134,17 @@ def watch(summary: str, task_queue: str) -> ActivityConfig:
         start_to_close_timeout=timedelta(days=365),
         heartbeat_timeout=VANTAGE_SILENT,
         retry_policy=retry,
+        cancellation_type=ActivityCancellationType.TRY_CANCEL,
+        summary=summary,
+    )
+
+
+def watch_steadily(summary: str) -> ActivityConfig:
+    """Watching the steady state while a plan is carried out; nobody waits for it to hear that it may end."""
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(days=365),
+        heartbeat_timeout=timedelta(seconds=4),
+        retry_policy=_retry(200, 5),
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
         summary=summary,
     )

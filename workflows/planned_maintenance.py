@@ -31,21 +31,11 @@ class PlannedMaintenance(Run):
         return await self.carry_out(self._runbook())
 
     async def _runbook(self) -> None:
-        step = self.progress.step
-        async with step("preparation"):
-            await self.detect()
-            await self.assess()
-        async with step("notification"):
-            self.notify_operators()
-        async with step("simulation"):
-            await self.simulate()
-        async with step("approval"):
-            await self.approve()
-        async with step("window"):
-            await self.wait_for_window()
-        async with step("rollback"):
-            self.show_the_way_back()
-        async with step("execution"):
-            await self.execute()
-        async with step("verification"):
-            await self.verify()
+        await self.step("preparation", self.detect, self.assess)
+        await self.step("notification", self.notify_operators)
+        await self.step("simulation", self.simulate)
+        await self.step("approval", self.approve)
+        await self.step("window", self.wait_for_window)
+        await self.step("rollback", self.show_the_way_back)
+        await self.step("execution", self.execute)
+        await self.step("verification", self.verify)

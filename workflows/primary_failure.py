@@ -29,16 +29,9 @@ class PrimaryFailure(Run):
         return await self.carry_out(self._runbook())
 
     async def _runbook(self) -> None:
-        step = self.progress.step
-        async with step("detection"):
-            await self.detect()
-        async with step("assessment"):
-            await self.assess()
-        async with step("simulation"):
-            await self.simulate()
-        async with step("approval"):
-            await self.approve()
-        async with step("execution"):
-            await self.execute()
-        async with step("verification"):
-            await self.verify()
+        await self.step("detection", self.detect)
+        await self.step("assessment", self.assess)
+        await self.step("simulation", self.simulate)
+        await self.step("approval", self.approve)
+        await self.step("execution", self.execute)
+        await self.step("verification", self.verify)

@@ -11,31 +11,15 @@ from temporalio import workflow
 
 from .checklist import asked, checklist, how_to_vote
 from .details import show_details
+from .ended import Ended
 
 with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.approvals import PendingApproval
     from qnwis.continuity.executor import Outcome
     from qnwis.continuity.refusal import Refusal
-    from qnwis.continuity.run import RunKind, RunOutcome, RunProgress, StepProgress, StepStatus
+    from qnwis.continuity.run import RunKind, RunProgress, StepProgress, StepStatus
+    from qnwis.continuity.skipping import skip_refusal
     from qnwis.runbook import ManualStep, load_runbook
-
-
-class Ended(Exception):
-    """The run goes no further: what remains is the audit. `step` is how the step that ended it is marked."""
-
-    def __init__(
-        self,
-        outcome: RunOutcome,
-        reason: str,
-        *,
-        refusal: Refusal | None = None,
-        step: StepStatus = StepStatus.FAILED,
-    ) -> None:
-        super().__init__(reason)
-        self.outcome = outcome
-        self.reason = reason
-        self.refusal = refusal
-        self.step = step
 
 
 class Progress:
@@ -59,6 +43,8 @@ class Progress:
         self._answer = ""
         self.paused: str | None = None
         """By whom and why the run is held."""
+        self._remarks: dict[tuple[str, str], str] = {}
+        """By step and what they are about, for example a hook."""
         self._confirmed: dict[str, str] = {}
         """Manual steps that are done, and who said so."""
 
@@ -88,6 +74,17 @@ class Progress:
         self._confirmed[name] = f"{by}: {reason}"
         self.refresh()
         return None
+
+    def skip_refusal(self, name: str) -> Refusal | None:
+        """Why this step cannot be left out."""
+        return skip_refusal(name, self.steps, self._runbook.may_be_skipped)
+
+    def skip(self, name: str, by: str, reason: str) -> None:
+        """Leave the step out; people and the record see by whom and why."""
+        self._update(name, status=StepStatus.SKIPPED, note=f"skipped by {by}: {reason}")
+
+    def is_skipped(self, name: str) -> bool:
+        return self._steps[name].status is StepStatus.SKIPPED
 
     @property
     def approval_workflow(self) -> str | None:
@@ -133,6 +130,11 @@ class Progress:
         running = next(step.name for step in self._steps.values() if step.status is StepStatus.RUNNING)
         self.note(running, note)
 
+    def remark(self, step: str, about: str, text: str) -> None:
+        """A sentence below a step; a later one about the same takes its place."""
+        self._remarks[step, about] = text
+        self.refresh()
+
     def miss(self, undelivered: str) -> None:
         """Show that somebody was not told."""
         self.undelivered = (*self.undelivered, undelivered)
@@ -168,7 +170,8 @@ class Progress:
         asked_for = (
             how_to_vote(self.approval) if self.approval is not None and step.name == "approval" else ()
         )
-        remarks = (*asked_for, *self._by_hand(step.name))
+        kept = (text for (name, _), text in self._remarks.items() if name == step.name)
+        remarks = (*asked_for, *self._by_hand(step.name), *kept)
         if step.status is not StepStatus.RUNNING:
             return step.model_copy(update={"remarks": remarks})
         answer = (self._answer,) if self._answer else ()

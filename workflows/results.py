@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from temporalio import workflow
 
-from .progress import Ended
+from .ended import Ended
 
 with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.executor import FORCES, OutcomeStatus
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def result_of(run: Run, ended: Ended) -> RunResult:
-    plan, execution = run.assessment.plan, run.execution
+    plan, execution = run.known.assessment.plan, run.execution
     fence = execution.fence if execution is not None else None
     moved = ended.outcome in {RunOutcome.COMPLETED, RunOutcome.INCOMPLETE}
     return RunResult(
@@ -29,7 +29,7 @@ def result_of(run: Run, ended: Ended) -> RunResult:
         cluster_id=run.request.cluster_id,
         run_id=run.takeover.run_id,
         dry_run=run.request.dry_run,
-        epoch=run.assessment.epoch or None,
+        epoch=run.known.assessment.epoch or None,
         old_primary=plan.primary_node_id if plan is not None else None,
         new_primary=plan.failover_target_id if plan is not None and moved else None,
         plan=plan,
@@ -40,9 +40,11 @@ def result_of(run: Run, ended: Ended) -> RunResult:
         suspension=_suspension(execution),
         verification=run.verification,
         steps=run.progress.steps,
-        notes=(*run.assessment.notes, *run.progress.undelivered),
+        hooks=tuple(run.hooks.results),
+        steady_state=tuple(run.steady.readings),
+        notes=run.notes,
         approval=run.approval.window,
-        initiator_roles=run.initiator.roles if run.initiator is not None else (),
+        initiator_roles=run.known.initiator.roles if run.known.initiator is not None else (),
         continues=run.takeover.continued,
         started_at=run.takeover.started_at,
         ended_at=workflow.now(),

@@ -1,4 +1,4 @@
-"""A run as people steer it: votes, abort, pause, more time, and what a person does by hand.
+"""A run as people steer it: votes, abort, pause, more time, a step left out, what a person does by hand.
 
 Each deed is an update, which answers, and a signal of the same name for the Temporal UI; a signal that is
 refused shows in the run's checklist.
@@ -12,12 +12,13 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from .approval import Approval, prove, refused
+from .ended import Ended
 from .execution import Execution
-from .progress import Ended, Progress
+from .known import Known
+from .progress import Progress
 from .takeover import Takeover
 
 with workflow.unsafe.imports_passed_through():
-    from qnwis.config.registry import Registered
     from qnwis.continuity.access import Deed
     from qnwis.continuity.approvals import Standing, Vote, VoteRequest
     from qnwis.continuity.refusal import Refusal
@@ -29,6 +30,7 @@ with workflow.unsafe.imports_passed_through():
         PauseRunRequest,
         ResumeRunRequest,
         RunProgress,
+        SkipRequest,
     )
     from qnwis.continuity.tokens import Expected, PersonRequest
 
@@ -43,7 +45,7 @@ class Steered:
     """What people may say to a run, and what it then does."""
 
     request: FailoverRequest
-    registered: Registered | None
+    known: Known
     takeover: Takeover
     progress: Progress
     approval: Approval
@@ -172,6 +174,29 @@ class Steered:
         self.extended_s += request.by_s
         return f"the maintenance window is {self.extended_s:g} s longer than it was"
 
+    # A step left out
+
+    @workflow.update(description="Have a step left out that has not begun: {step, by, reason, token}")
+    async def skip(self, request: SkipRequest) -> str:
+        return await self._skip(request)
+
+    @skip.validator
+    def _may_skip(self, request: SkipRequest) -> None:
+        if (refusal := self.progress.skip_refusal(request.step)) is not None:
+            raise refused(refusal)
+
+    @workflow.signal(name="skip", description="Have a step left out: {step, by, reason, token}")
+    async def skip_unanswered(self, request: SkipRequest) -> None:
+        await self._unanswered(f"skip of {request.step} by {request.by}", self._skip(request))
+
+    async def _skip(self, request: SkipRequest) -> str:
+        await self._prove(Deed.SKIP, request)
+        # Asked again: the step may have begun while the proof was looked at.
+        if (refusal := self.progress.skip_refusal(request.step)) is not None:
+            raise refused(refusal)
+        self.progress.skip(request.step, request.by, request.reason)
+        return f"the step {request.step} is skipped"
+
     # What a person does by hand
 
     @workflow.update(description="Say that a manual step is done: {manual_step, by, reason, token}")
@@ -190,16 +215,15 @@ class Steered:
 
     async def manual_steps(self, step: str) -> None:
         """Wait until people have confirmed what they do by hand before this step."""
-        await workflow.wait_condition(
-            lambda: not self.progress.awaited(step) or self.stop is not None or self.request.dry_run
-        )
+        if self.progress.awaited(step) and not self.request.dry_run:
+            await workflow.wait_condition(lambda: not self.progress.awaited(step) or self.stop is not None)
 
     # Proofs
 
     async def _prove(self, deed: Deed, request: PersonRequest) -> None:
         """Raises ApplicationError where the policy asks for a proof and this is none."""
-        await workflow.wait_condition(lambda: self.registered is not None or self.ended is not None)
-        if self.registered is None or not self.registered.policy.approvals:
+        await workflow.wait_condition(lambda: self.known.registered is not None or self.ended is not None)
+        if self.known.registered is None or not self.known.policy.approvals:
             return
         found = await prove(
             request.token,

@@ -11,6 +11,9 @@ from qnwis.config.shipped import shipped
 from qnwis.continuity.model import Model
 from qnwis.continuity.run import RunKind
 
+NEVER_SKIPPED = frozenset({"approval", "execution", "verification", "audit"})
+"""A runbook that allows these to be left out is refused: without them a run decides, acts or ends unseen."""
+
 
 class RunbookStep(Model):
     """A step as the front matter names it and the text under its heading explains it."""
@@ -18,6 +21,7 @@ class RunbookStep(Model):
     name: str
     title: str
     expected_ms: int
+    may_be_skipped: bool
     text: str
 
 
@@ -25,6 +29,8 @@ class FrontMatterStep(Model):
     name: str
     title: str
     expected_s: float
+    may_be_skipped: bool = False
+    """Whether a person may have it left out, with a reason."""
 
 
 class ManualStep(Model):
@@ -58,6 +64,11 @@ class Runbook(Model):
     text: str
     """The whole text below the front matter."""
 
+    @property
+    def may_be_skipped(self) -> tuple[str, ...]:
+        """The names of the steps that a person may have left out."""
+        return tuple(step.name for step in self.steps if step.may_be_skipped)
+
     def step(self, name: str) -> RunbookStep:
         """The step of that name. Raises KeyError for a name the runbook does not have."""
         for step in self.steps:
@@ -67,7 +78,8 @@ class Runbook(Model):
 
 
 def parse_runbook(source: str) -> Runbook:
-    """Read a runbook's Markdown. Raises ValueError when a step of the front matter has no section."""
+    """Read a runbook's Markdown. Raises ValueError when a step of the front matter has no section, or may be
+    skipped and must not."""
     _, front, body = source.split("---\n", 2)
     meta = FrontMatter.model_validate(yaml.safe_load(front))
     sections = dict(re.findall(r"^## \d+\. (.+?)\n(.*?)(?=^## |\Z)", body, flags=re.MULTILINE | re.DOTALL))
@@ -83,11 +95,16 @@ def parse_runbook(source: str) -> Runbook:
             raise ValueError(
                 f"step {step.name!r} has no section '## n. {step.title}'; found {list(sections)}"
             )
+        if step.may_be_skipped and step.name in NEVER_SKIPPED:
+            raise ValueError(
+                f"step {step.name!r} has may_be_skipped; expected none of {sorted(NEVER_SKIPPED)}"
+            )
         steps.append(
             RunbookStep(
                 name=step.name,
                 title=step.title,
                 expected_ms=round(step.expected_s * 1000),
+                may_be_skipped=step.may_be_skipped,
                 text=sections[step.title].strip(),
             )
         )

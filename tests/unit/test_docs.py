@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from qnwis.config.hooks import load_hooks
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import VoteRequest
+from qnwis.continuity.hooks import HookContext
 from qnwis.continuity.run import FailoverRequest
 from workflows.names import RUNBOOKS_QUEUE, failover_id
 from workflows.planned_maintenance import PlannedMaintenance
@@ -28,6 +30,18 @@ def test_every_test_a_page_names_exists(page: Path) -> None:
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     links = set(re.findall(r"\]\(([^)#:]+)\)", page.read_text()))
     assert {link for link in links if not (page.parent / link).exists()} == set()
+
+
+def test_the_hooks_to_paste_are_what_a_worker_takes(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "howto" / "hooks.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "hooks.yaml").write_text(block)
+    file = load_hooks(tmp_path / "hooks.yaml")
+    assert len(file.hooks) == 3 and len(file.steady_state) == 2
+    names = {*HookContext.model_fields, "idempotency_key"}
+    assert {
+        name for name in names if f"`QNWIS_{name.upper()}`" not in page or f"`{name}`" not in page
+    } == set()
 
 
 def test_the_json_to_paste_is_what_the_workflow_and_the_signal_take() -> None:

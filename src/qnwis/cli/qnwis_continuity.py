@@ -32,6 +32,7 @@ from .plan import plan
 from .processes import agent, worker
 from .rejoin import rejoin
 from .simulate import simulate
+from .skipping import skip
 from .status import status
 from .steering import abort
 from .validate import validate
@@ -50,6 +51,7 @@ for command in (
     approve,
     reject,
     abort,
+    skip,
     finish,
     status,
     rejoin,

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from qnwis.config.hooks import load_hooks
 from qnwis.config.load import load_cluster, load_policy
 from qnwis.config.problem import ConfigError, Problem
 from qnwis.continuity.losses import Effect, Loss, advice, losses, unsurvivable
@@ -21,6 +22,7 @@ STYLES = {Effect.GOES_ON: "green", Effect.FAILS_OVER: "green", Effect.STOPS: "ye
 def validate(
     cluster: Annotated[Path, typer.Option(help="Topology, cluster.yaml.")],
     policy: Annotated[Path | None, typer.Option(help="Policy, policy.yaml.")] = None,
+    hooks: Annotated[Path | None, typer.Option(help="Hooks and probes, hooks.yaml.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check files without using them, and list what the loss of each node and each region would do.
@@ -35,11 +37,12 @@ def validate(
             problems.append(Problem(cluster, None, None, "nodes", f"{len(topology.nodes)} nodes", expected))
     except ConfigError as error:
         problems += error.problems
-    if policy is not None:
-        try:
-            load_policy(policy)
-        except ConfigError as error:
-            problems += error.problems
+    for file, load in ((policy, load_policy), (hooks, load_hooks)):
+        if file is not None:
+            try:
+                load(file)
+            except ConfigError as error:
+                problems += error.problems
     if problems or topology is None:
         fail(Exit.USAGE, "\n".join(map(str, problems)))
     found = losses(topology)

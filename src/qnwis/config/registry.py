@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from qnwis.continuity.hooks_file import Declared
 from qnwis.continuity.model import Model
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.topology import Cluster
@@ -18,6 +19,8 @@ class Registered(Model):
 
     cluster: Cluster
     policy: Policy
+    declared: Declared = Declared()
+    """Hooks and probes of the run that asks; of nobody else."""
 
 
 @dataclass(frozen=True)

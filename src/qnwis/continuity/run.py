@@ -11,11 +11,13 @@ from pydantic import AwareDatetime, Field, model_validator
 from .approvals import PendingApproval, Window
 from .evidence import ClusterEvidence
 from .executor import Outcome
+from .hooks import HookResult
 from .model import Identifier, Model, sha256_digest
 from .orders import FencingEvidence
 from .override import GiveUp, Suspension
 from .plan import Plan
 from .refusal import Refusal
+from .steady_state import SteadyReading
 from .targets import Candidate
 from .tokens import PersonRequest, Token
 from .verifier import VerificationReport
@@ -138,6 +140,13 @@ class ConfirmRequest(PersonRequest):
     """Its name, as the runbook declares it."""
 
 
+class SkipRequest(PersonRequest):
+    """Have a step left out that has not begun, where the runbook allows it."""
+
+    step: str
+    """Its name, as the runbook and the checklist have it."""
+
+
 class Assessment(Model):
     """What the run will do, or why it does nothing."""
 
@@ -238,8 +247,13 @@ class RunResult(Model):
     """Where nodes were given up: since when the guarantee is suspended. Its review says until when."""
     verification: VerificationReport | None = None
     steps: tuple[StepProgress, ...] = ()
+    hooks: tuple[HookResult, ...] = ()
+    """What came of each hook, in the order of the calls."""
+    steady_state: tuple[SteadyReading, ...] = ()
+    """What the operator's probes answered before the run acted and after it, and each breach during it."""
     notes: tuple[str, ...] = ()
-    """What a dry run went past, and whom the run could not tell; its record has what was known by then."""
+    """What a dry run went past, which hooks and probes failed, and whom the run could not tell; its record
+    has what was known by then."""
     approval: Window | None = None
     """The newest window in which people voted; None where nobody had to."""
     initiator_roles: tuple[str, ...] = ()

@@ -1,0 +1,70 @@
+"""How each kind of action is asked for: to be done, undone, and previewed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from temporalio import workflow
+from temporalio.workflow import ActivityConfig
+
+from . import options
+
+with workflow.unsafe.imports_passed_through():
+    from activities.dns import DnsRecords, FlipRequest, RetimeRequest
+    from activities.fencing import FenceRequest, Fencing
+    from activities.forcing import ForceRequest, Forcing
+    from activities.promotion import PromoteRequest, Promotion, RepointRequest
+    from activities.switchover import PrepareRequest, RejoinRequest, ReleaseRequest, Switchover
+    from qnwis.continuity.plan import (
+        FencePrimary,
+        FlipDns,
+        ForceMembership,
+        LowerTtl,
+        PrepareNodes,
+        PromoteTarget,
+        RejoinOldPrimary,
+        ReleasePrimary,
+        RepointStandbys,
+        RestoreTtl,
+    )
+
+
+@dataclass(frozen=True)
+class Way:
+    """The activities of one kind of action, and what they are all asked with."""
+
+    asked_with: type
+    do: Any
+    undo: Any = None
+    """None for what is never undone."""
+    preview: Any = None
+    """None for what needs no look at the world to be previewed."""
+    within: Callable[[str], ActivityConfig] = options.effect
+    """Options of `do`; undoing has its own."""
+
+
+WAYS: Mapping[type, Way] = {
+    FencePrimary: Way(
+        FenceRequest, Fencing.fence, Fencing.unfence, Fencing.preview_fence, within=options.fence
+    ),
+    ForceMembership: Way(
+        ForceRequest, Forcing.force, Forcing.unforce, Forcing.preview_force, within=options.fence
+    ),
+    LowerTtl: Way(RetimeRequest, DnsRecords.retime, DnsRecords.retime_back),
+    PrepareNodes: Way(PrepareRequest, Switchover.prepare, preview=Switchover.preview_prepare),
+    ReleasePrimary: Way(
+        ReleaseRequest,
+        Switchover.release,
+        Switchover.take_back,
+        Switchover.preview_release,
+        within=options.fence,
+    ),
+    PromoteTarget: Way(PromoteRequest, Promotion.promote, preview=Promotion.preview_promote),
+    RepointStandbys: Way(RepointRequest, Promotion.repoint, preview=Promotion.preview_repoint),
+    FlipDns: Way(FlipRequest, DnsRecords.flip, preview=DnsRecords.preview_flip),
+    RejoinOldPrimary: Way(RejoinRequest, Switchover.rejoin, preview=Switchover.preview_rejoin),
+    RestoreTtl: Way(RetimeRequest, DnsRecords.retime),
+}
+"""Verification is in none of them: the run itself verifies."""
