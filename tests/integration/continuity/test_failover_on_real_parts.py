@@ -150,24 +150,16 @@ async def test_a_plan_is_executed_once_and_leaves_its_record(
 async def test_a_drill_fails_over_from_a_healthy_primary_and_ends_where_it_began(
     scene: Scene, qnwis: Command
 ) -> None:
-    lab, cluster_id = scene.lab, scene.lab.cluster.cluster_id
+    lab, cluster_id, dns = scene.lab, scene.lab.cluster.cluster_id, scene.lab.cluster.dns
+    assert dns is not None
     bob, carl = (("--key", str(lab.folder.key(name))) for name in ("bob", "carl"))
-    await lab.start_clients(2)
     drill = asyncio.create_task(
         qnwis("execute", cluster_id, "--drill", "--reason", "quarterly", "--json", *bob)
     )
     there = await scene.next_run()
     await until_asked(there)
     assert (await qnwis("approve", cluster_id, "--yes", *carl)).code == 0
-    try:
-        ended = await drill
-    except TimeoutError:
-        h = scene.control.client.get_workflow_handle(f"round-trip-{cluster_id}")
-        async for e in h.fetch_history_events():
-            print(e.event_id, e.event_type, str(e)[:3000].replace(chr(10), " ")[-900:])
-        for n in (scene.primary, scene.target, scene.other):
-            print(n, await scene.nodes.state(lab.cluster.node(n), timeout_s=2))
-        raise
+    ended = await drill
 
     assert ended.code == 0, ended
     result = RoundTripResult.model_validate(ended.json)
@@ -176,9 +168,7 @@ async def test_a_drill_fails_over_from_a_healthy_primary_and_ends_where_it_began
     for node_id in (scene.target, scene.other):
         await scene.until_state(node_id, lambda s: s.streaming and s.upstream == scene.primary)
     assert (await scene.state(scene.primary)).writable
-    await until_each_client_writes(lab, 2, after=len(lab.ack_log().acks), to=scene.primary)
-    await lab.stop_clients()
-    assert analyse(lab.ack_log(), await lab.rows(scene.primary)).lost == ()
+    assert set((await Rfc2136Dns().read(dns)).values()) == {(lab.cluster.node(scene.primary).hostname,)}
 
 
 async def test_a_killed_primary_is_replaced_and_comes_back_as_a_standby(scene: Scene) -> None:

@@ -154,6 +154,22 @@ def test_only_what_the_promotion_and_the_standbys_have_no_agent_for_is_unfenced(
 
 
 @BOTH
+def test_a_standby_that_is_repointed_without_its_agent_has_what_it_authenticates_with(
+    paper: BreakGlass,
+) -> None:
+    """The agent takes the upstream away when it promises, so nothing of it is left to keep."""
+    (repoint,) = [
+        o
+        for s in paper.steps
+        for o in s.otherwise
+        if "UNFENCED" in o.when and "primary_conninfo" in o.commands
+    ]
+    for placeholder in ("user=REPLICATION_USER", "passfile=STATE_DIR/pgpass"):
+        assert placeholder in repoint.commands
+        assert placeholder.partition("=")[2].partition("/")[0] in repoint.text
+
+
+@BOTH
 @needs_shell
 def test_bash_understands_every_block(paper: BreakGlass) -> None:
     for commands in all_commands(paper):
