@@ -65,7 +65,10 @@ class People:
 
     @activity.defn
     async def prove(self, asked: ProofRequest) -> Proof:
-        """Who signed this token, if that is the person named, they may do it, and it has not served yet."""
+        """Who signed this token, if that is the person named and they may do it.
+
+        And if it has not served yet: one that names a run is remembered by that run itself.
+        """
         access, now = await asyncio.to_thread(self._access), datetime.now(UTC)
         standing = asked.expected.deed in STANDING
         if standing and asked.token is not None:
@@ -77,7 +80,7 @@ class People:
             refusal = permitted(found, asked.expected.deed, access)
             if refusal is not None:
                 return Proof(refusal=refusal)
-        if standing:
+        if standing or asked.expected.run_id is not None:
             return Proof(person=found)
         assert asked.token is not None
         claim = asked.token.claim

@@ -31,9 +31,35 @@ with workflow.unsafe.imports_passed_through():
     )
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.run import Assessment, RunOutcome, StepStatus
-    from qnwis.continuity.tokens import Expected, Token
+    from qnwis.continuity.tokens import Expected, Token, used_refusal
 
 Announce = Callable[[PendingApproval], None]
+
+
+class Served:
+    """The tokens that have served in one execution of a run. A token that names a run names one execution of
+    it, so nobody else has to know of them; after a reset none of them names the run any more."""
+
+    def __init__(self) -> None:
+        self._nonces: set[tuple[str, str]] = set()
+
+    def refusal(self, token: Token) -> Refusal | None:
+        """None the first time."""
+        known = (token.claim.person, token.claim.nonce)
+        if known in self._nonces:
+            return used_refusal(token.claim, f"run {token.claim.run_id}")
+        self._nonces.add(known)
+        return None
+
+
+async def prove_to_run(
+    token: Token | None, expected: Expected, served: Served, *, claimed: str
+) -> Person | Refusal:
+    """Who says something to a run that goes on: the person who signed for this run, once."""
+    found = await prove(token, expected, claimed=claimed)
+    if isinstance(found, Refusal) or token is None:
+        return found
+    return served.refusal(token) or found
 
 
 async def prove(
@@ -41,8 +67,8 @@ async def prove(
 ) -> Person | Refusal:
     """Who did it: the person who signed, if that is who is named and they may.
 
-    A token serves one request: by default this one, so that the same token sent again is refused. A run that
-    is started gives its own id as `used_by`, and may prove its start again after a reset.
+    A token that names no run serves one request: by default this one, so that the same token sent again is
+    refused. A run that is started gives its own id as `used_by`, and may prove its start again after a reset.
     """
     used_by = used_by or f"{workflow.info().workflow_id}, request {workflow.uuid4()}"
     proof = await workflow.execute_activity_method(
@@ -59,6 +85,7 @@ class Approval:
     def __init__(self, cluster_id: str, initiator: str) -> None:
         self._cluster_id = cluster_id
         self._initiator = initiator
+        self.served = Served()
         self.window: Window | None = None
         """The newest."""
 
@@ -134,7 +161,7 @@ class Approval:
 
     async def vote(self, request: VoteRequest, *, approve: bool) -> Vote:
         """Count the vote of whoever signed it. Raises ApplicationError with the rule that refuses it."""
-        found = await prove(
+        found = await prove_to_run(
             request.token,
             Expected(
                 deed=Deed.APPROVE if approve else Deed.REJECT,
@@ -142,6 +169,7 @@ class Approval:
                 run_id=workflow.info().run_id,
                 digest=request.digest,
             ),
+            self.served,
             claimed=request.token.claim.person,
         )
         if isinstance(found, Refusal):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
-from .approval import Approval, prove, refused
+from .approval import Approval, prove_to_run, refused
 from .ended import Ended
 from .execution import Execution
 from .known import Known
@@ -225,7 +225,7 @@ class Steered:
         await workflow.wait_condition(lambda: self.known.registered is not None or self.ended is not None)
         if self.known.registered is None or not self.known.policy.approvals:
             return
-        found = await prove(
+        found = await prove_to_run(
             request.token,
             Expected(
                 deed=deed,
@@ -233,6 +233,7 @@ class Steered:
                 run_id=workflow.info().run_id,
                 digest=request.digest,
             ),
+            self.approval.served,
             claimed=request.by,
         )
         if isinstance(found, Refusal):
