@@ -59,7 +59,7 @@ async def test_every_agent_of_a_cluster_is_upgraded_to_other_terms_without_an_in
     scene: Scene,
 ) -> None:
     before = await held_on(scene.primary)
-    shorter = LeaseTerms(duration_s=2.5, renew_every_s=0.25).model_dump()
+    shorter = LeaseTerms(duration_s=2.9, renew_every_s=0.25).model_dump()
     # Shorter terms reach the holder first: it may count on no more than its grantors are bound by.
     members = [scene.primary, scene.standby, scene.other]
     async with writing_to(scene.primary) as client:
@@ -67,7 +67,7 @@ async def test_every_agent_of_a_cluster_is_upgraded_to_other_terms_without_an_in
             member.configure(lease=shorter)
             await member.execute_anew()
         async with asyncio.timeout(30):
-            while any((g := m.grants().granted) is None or g.duration_s != 2.5 for m in members):
+            while any((g := m.grants().granted) is None or g.duration_s != 2.9 for m in members):
                 await asyncio.sleep(0.02)
         assert client.connections == 1
         for member in reversed(members):
