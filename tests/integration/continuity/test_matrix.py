@@ -35,6 +35,8 @@ from .matrix import (
 )
 
 AT_ONCE = 12
+MINUTES = pytest.mark.timeout(600)
+"""Dozens of runs, each bounded by `WITHIN_S`: a slow machine needs minutes for all of them."""
 WITHIN_S = 60.0
 
 
@@ -95,6 +97,7 @@ def test_the_points_are_all_steps_of_the_text_and_all_actions_of_the_plan(
     )
 
 
+@MINUTES
 @pytest.mark.parametrize("disturbance", [*STOPPING, *GOING_ON], ids=lambda d: d.__name__)
 async def test_wherever_a_run_is_disturbed_it_ends_in_a_stated_place(
     client: Client, tmp_path: Path, passed: Passed, scene: Scene, disturbance: Disturbance
@@ -105,6 +108,7 @@ async def test_wherever_a_run_is_disturbed_it_ends_in_a_stated_place(
     assert {str(p): ends[p] for p in found if ends[p] != wanted[p]} == {}
 
 
+@MINUTES
 @pytest.mark.parametrize("disturbance", [*STOPPING, *GOING_ON], ids=lambda d: d.__name__)
 async def test_a_rollback_is_disturbed_and_still_gives_the_primary_back(
     client: Client, tmp_path: Path, rolled_back: Passed, refusing: Scene, disturbance: Disturbance
@@ -117,6 +121,7 @@ async def test_a_rollback_is_disturbed_and_still_gives_the_primary_back(
     assert {str(p): ends[p] for p in undoing if ends[p] != "rolled back"} == {}
 
 
+@MINUTES
 async def test_a_killed_server_interrupts_runs_at_every_point_and_ends_none(
     tmp_path: Path, passed: Passed, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
