@@ -34,7 +34,7 @@ from qnwis.transport import Transport
 
 from .files import write_output
 from .giving_up import AttestOff, Lost, Override, given_up
-from .output import AsJson, clear_errors, out, print_json, refuse
+from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse
 from .signing import By, KeyFile, me
 
 
@@ -52,6 +52,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Make a failover plan. Changes nothing."""
+    if lost and not live:
+        fail(Exit.USAGE, "--lost goes with --live: a file does not say which nodes answer")
     with clear_errors(as_json=as_json):
         topology, rules = load_cluster(cluster), load_policy(policy)
         evidence = asyncio.run(live_evidence(topology)) if live else evidence_from_file(topology)

@@ -42,6 +42,19 @@ def test_plan_as_json_is_one_document() -> None:
     assert json.loads(done.stdout)["plan"]["failover_target_id"] == "node-2"
 
 
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        (("--override", "--lost", "node-1"), "--lost goes with --live"),
+        (("--live", "--lost", "node-1"), "--lost goes with --override"),
+        (("--live", "--override", "--attest-off"), "--attest-off with --lost"),
+    ],
+)
+def test_options_that_give_nodes_up_go_together(options: tuple[str, ...], missing: str) -> None:
+    result = call("plan", *FILES, *options)
+    assert (result.exit_code, missing in result.output) == (2, True), result.output
+
+
 def test_a_refused_plan_names_the_rule_its_values_and_the_remedy(tmp_path: Path) -> None:
     broken = tmp_path / "cluster.yaml"
     text = CLUSTER.read_text()

@@ -57,9 +57,8 @@ DEAD = evidence(CLUSTER, standby("node-2", epoch=4), standby("node-3", epoch=4))
 WELL = evidence(CLUSTER, primary("node-1", epoch=4), standby("node-2", epoch=4), standby("node-3", epoch=4))
 ORDER: TypeAdapter[AnyOrder] = TypeAdapter(AnyOrder)
 
-needs_shell = pytest.mark.skipif(
-    shutil.which("jq") is None or shutil.which("bash") is None, reason="no jq: make install-system"
-)
+MISSING = [tool for tool in ("jq", "bash") if shutil.which(tool) is None]
+needs_shell = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: make install-system")
 
 
 def paper_of(
