@@ -121,10 +121,13 @@ class Execute(Word):
 
 
 class Operation(Model):
-    """One thing that happens: `at_s` and exactly one of the others."""
+    """One thing that happens: `at_s` and exactly one of the verbs."""
 
     at_s: float = Field(ge=0)
     """Since every part of the cluster runs and the clients write."""
+    once_rejoined: NodeName | None = None
+    """Not before this node's rejoin, asked for earlier, has ended. On a busy machine it takes longer; then
+    all that follows is later by as much. In simulated time it takes none to speak of."""
     kill: Place | None = None
     start: Place | None = None
     freeze: Place | None = None
@@ -173,7 +176,7 @@ class Operation(Model):
                 return ()
 
 
-_VERBS = tuple(name for name in Operation.model_fields if name != "at_s")
+_VERBS = tuple(name for name in Operation.model_fields if name not in ("at_s", "once_rejoined"))
 
 
 class PolicyChanges(Model):
@@ -241,6 +244,14 @@ class Story(Model):
             raise ValueError("expected operations in the order of time")
         if times and times[-1] >= self.ends_at_s:
             raise ValueError(f"expected ends_at_s above {times[-1]:g}, when the last operation happens")
+        rejoined = set[str | None]()
+        for operation in self.operations:
+            if operation.once_rejoined not in (None, *rejoined):
+                raise ValueError(
+                    "expected once_rejoined to name a node whose rejoin is asked for before, "
+                    f"not {operation.once_rejoined}"
+                )
+            rejoined.add(operation.rejoin)
         strangers = {
             party
             for operation in self.operations

@@ -79,6 +79,7 @@ def test_a_story_written_by_the_machine_reads_the_same(tmp_path: Path) -> None:
         ),
         ("ends_at_s: 20", "ends_at_s: 8", "found a mapping; expected ends_at_s above 8"),
         ("at_s: 5,", "at_s: 9,", "found a mapping; expected operations in the order of time"),
+        ("at_s: 4,", "at_s: 4, once_rejoined: node-1,", "found a mapping; expected once_rejoined to name"),
         ("data_nodes: 3", "data_nodes: 1", "found a mapping; expected only nodes of this story's cluster"),
         ("strategy: manual", "strategy: bold", "cluster.policy.strategy: found bold; expected 'automatic'"),
         ("run: [completed, incomplete]", "run: done", "must_hold.run: found done; expected 'completed'"),

@@ -74,11 +74,15 @@ async def play(story: Story, root: Path, say: Say, *, agent_module: str = "qnwis
 
 async def _perform(stage: Stage, story: Story, began_s: float, say: Say) -> list[Thaw]:
     """Every operation at its time, until the story's end; which machines went on after they were frozen."""
-    pending = []
+    pending: list[tuple[Operation, asyncio.Future[None]]] = []
     frozen: set[str] = set()
     thawed: list[Thaw] = []
+    late_s = 0.0
     for operation in story.operations:
-        await asyncio.sleep(max(0.0, began_s + operation.at_s - time.monotonic()))
+        await asyncio.sleep(max(0.0, began_s + operation.at_s + late_s - time.monotonic()))
+        if operation.once_rejoined is not None:
+            await asyncio.wait([d for o, d in pending if o.rejoin == operation.once_rejoined])
+            late_s = max(late_s, time.monotonic() - began_s - operation.at_s)
         if operation.verb == "freeze":
             frozen.update(frozen_whole(stage, operation))
         elif operation.verb == "thaw":
@@ -88,13 +92,13 @@ async def _perform(stage: Stage, story: Story, began_s: float, say: Say) -> list
             frozen -= again
         deed = asyncio.ensure_future(_done(stage, operation, began_s, say))
         if operation.verb in SLOW_VERBS:
-            pending.append(deed)
+            pending.append((operation, deed))
         else:
             await deed
-    await asyncio.sleep(max(0.0, began_s + story.ends_at_s - time.monotonic()))
-    for deed in pending:
+    await asyncio.sleep(max(0.0, began_s + story.ends_at_s + late_s - time.monotonic()))
+    for _, deed in pending:
         deed.cancel()
-    for ended in await asyncio.gather(*pending, return_exceptions=True):
+    for ended in await asyncio.gather(*(deed for _, deed in pending), return_exceptions=True):
         if isinstance(ended, Exception):
             raise ended
     return thawed
