@@ -11,6 +11,9 @@
 #   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
 
+# A lab starts dozens of Python processes, a test dozens of workflow sandboxes: they find compiled modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed

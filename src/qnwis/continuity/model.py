@@ -18,9 +18,14 @@ class Model(BaseModel):
 
     A digest must survive a round trip through JSON: so infinity and NaN are refused, and defaults are
     validated like given values (a default of 60 in a float field would come back as 60.0).
+
+    A model's validator is built when it is first used: an agent that starts anew has a lease running out, and
+    would spend a quarter of its start on models that it may never see.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, defer_build=True
+    )
 
 
 def canonical_json(value: BaseModel | Mapping[str, Any]) -> str:

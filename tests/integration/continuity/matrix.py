@@ -27,6 +27,7 @@ from temporalio.service import RPCError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 from activities.notification import Notifications
+from activities.people import People
 from activities.run_history import UNDOING
 from qnwis.continuity.access import Deed
 from qnwis.continuity.override import GiveUp
@@ -44,6 +45,8 @@ from .world import World
 
 When = Literal["before", "after"]
 SOON = timedelta(seconds=2)
+AGAIN_S = 0.25
+"""Between two looks of those who are to vote: dozens of runs share two cores."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,8 @@ class Hold(ClientInterceptor, Interceptor):
     """The worker that was held died: what it had to answer is lost."""
     passed: list[Point] = field(default_factory=list)
     client: Client | None = None
+    asking: asyncio.Event = field(default_factory=asyncio.Event)
+    """A window was opened, or a reset may have forgotten the votes in it."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         return _Held(next, self)
@@ -172,6 +177,8 @@ class _Held(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         await self._hold.pass_by("before", input)
         answer = await super().execute_activity(input)
+        if activity.info().activity_type == People.open_window.__name__:
+            self._hold.asking.set()
         await self._hold.pass_by("after", input)
         return answer
 
@@ -191,13 +198,11 @@ class Case:
         self.voting = asyncio.create_task(self._vote())
 
     async def _vote(self) -> None:
-        """As soon as a plan waits for votes, everybody agrees whom the scene names."""
-        if not self.scene.stage.get("approvals"):
-            return  # nobody is asked, and dozens of runs that are looked at take time from each other
+        """When a plan waits for votes, everybody agrees whom the scene names."""
         voted = set[tuple[str, str]]()
         while True:
-            # Dozens of runs are asked at once; after a vote only a reset asks again.
-            await asyncio.sleep(1.0 if voted else 0.25)
+            await self.hold.asking.wait()
+            await asyncio.sleep(AGAIN_S)
             with contextlib.suppress(RPCError, WorkflowUpdateFailedError):
                 run = self.client.get_workflow_handle(failover_id(self.on.cluster_id))
                 progress = await run.query("progress", result_type=RunProgress, rpc_timeout=SOON)
@@ -207,6 +212,7 @@ class Case:
                 for person in self.scene.voters:
                     await run.execute_update("approve", self.crowd.vote(person, pending), rpc_timeout=SOON)
                 voted.add(vote)
+                self.hold.asking.clear()
 
     @property
     def client(self) -> Client:
@@ -290,7 +296,9 @@ async def reset_to_the_start(case: Case) -> None:
 
 
 async def reset_to_here(case: Case) -> None:
+    """The window stays open, but the votes were for the run that was reset."""
     await reset(case.run, case.client, (await tasks(case.run))[-1])
+    case.hold.asking.set()
 
 
 async def worker_killed(case: Case) -> None:
