@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from temporalio.client import Client
-from temporalio.worker import PollerBehaviorAutoscaling, Worker
+from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.audit import Audit
@@ -166,15 +166,17 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
     ]
 
 
-def workers_for(client: Client, settings: WorkerSettings, p: Providers) -> Sequence[Worker]:
-    """One worker for the runbooks' queue and one for each vantage."""
+def workers_for(
+    client: Client, settings: WorkerSettings, p: Providers, *, runner: WorkflowRunner | None = None
+) -> Sequence[Worker]:
+    """One worker for the runbooks' queue and one for each vantage. `runner`: another one than the sandbox."""
     runbooks = Worker(
         client,
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
         activities=runbook_activities(client, p),
         activity_executor=ThreadPoolExecutor(4, thread_name_prefix="activity"),
-        workflow_runner=sandbox(),
+        workflow_runner=runner or sandbox(),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
-from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+from temporalio.worker import Worker, WorkflowRunner
 
 from qnwis.config.registry import Registry
 from qnwis.continuity.run import FailoverRequest, RunResult
@@ -39,22 +37,6 @@ from .world import World, three_nodes, write_registry
 
 CACHE = default_directory().with_name(default_directory().name + "-cache")
 """Where downloads are kept between test runs."""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def workflows_are_checked_once() -> Iterator[None]:
-    """A worker loads each workflow in the sandbox once, to see that it can; here there are hundreds."""
-    checked = set[type]()
-    check = SandboxedWorkflowRunner.prepare_workflow
-
-    def once(runner: SandboxedWorkflowRunner, definition: Any) -> None:
-        if definition.cls not in checked:
-            check(runner, definition)
-            checked.add(definition.cls)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(SandboxedWorkflowRunner, "prepare_workflow", once)
-        yield
 
 
 @dataclass(frozen=True)
@@ -169,9 +151,11 @@ class Stage:
             task_queue=self.settings.task_queue,
         )
 
-    def workers(self, settings: WorkerSettings | None = None) -> list[Worker]:
+    def workers(
+        self, settings: WorkerSettings | None = None, *, runner: WorkflowRunner | None = None
+    ) -> list[Worker]:
         """A further set of workers, as a new process would bring."""
-        return list(workers_for(self.client, settings or self.settings, self.providers))
+        return list(workers_for(self.client, settings or self.settings, self.providers, runner=runner))
 
 
 Run = WorkflowHandle[PrimaryFailure, RunResult]

@@ -1,8 +1,9 @@
 """Every point at which a run can be disturbed, found by watching one that is not, and what is done to it.
 
-A point is before or after an activity of a run: what an effect of the plan is asked for by, and what each
-step reads, decides or writes by. The points are read off a run that goes undisturbed, so a step or an action
-that is new is among them by being there.
+A point is before an activity of a run (what an effect of the plan is asked for by, and what each step reads,
+decides or writes by), or after one that changed something; after one that only read, nothing is other than
+before the next. The points are read off a run that goes undisturbed, so a step or an action that is new is
+among them by being there.
 """
 
 from __future__ import annotations
@@ -24,8 +25,14 @@ from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowUpdateFailedError
 from temporalio.client import Interceptor as ClientInterceptor
 from temporalio.service import RPCError
-from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+    UnsandboxedWorkflowRunner,
+)
 
+from activities.audit import Audit
 from activities.notification import Notifications
 from activities.people import People
 from activities.run_history import UNDOING
@@ -45,6 +52,8 @@ from .world import World
 
 When = Literal["before", "after"]
 SOON = timedelta(seconds=2)
+KEEPING = frozenset({Audit.record.__name__, People.prove.__name__})
+"""No effects of a plan, and yet the world remembers them: a record, a token that has served."""
 AGAIN_S = 0.25
 """Between two looks of those who are to vote: dozens of runs share two cores."""
 
@@ -160,6 +169,8 @@ class Hold(ClientInterceptor, Interceptor):
         if name == Notifications.notify.__name__:
             return None
         action = getattr(asked.args[0], "action", None)
+        if when == "after" and action is None and name not in KEEPING:
+            return None
         return Point(when, name, "" if action is None else action.action_id)
 
     async def step(self) -> str:
@@ -236,7 +247,8 @@ class Case:
         self.serve()
 
     def serve(self) -> None:
-        self.worker = self.on.workers()[0]
+        """Hundreds of workers and runs: every other test has the sandbox, which takes half of their time."""
+        self.worker = self.on.workers(runner=UnsandboxedWorkflowRunner())[0]
         self.serving = asyncio.create_task(self.worker.run())
 
 
@@ -302,7 +314,9 @@ async def reset_to_here(case: Case) -> None:
 
 
 async def worker_killed(case: Case) -> None:
+    """Nobody watches what the next worker does."""
     await case.kill_worker()
+    case.hold.asking.set()
 
 
 Disturbance = Callable[[Case], Awaitable[None]]
