@@ -77,12 +77,14 @@ def make_plan(
     trigger_reason: str,
     override: bool = False,
     give_up: GiveUp | None = None,
+    leaving: str | None = None,
 ) -> Planning:
     """Plan a failover away from the current primary, or say which rule forbids it.
 
     `override`: go past the rules that a policy makes (`PASSABLE`), and note each. What keeps acknowledged
     writes and a single primary is no such rule. `give_up`, of an override: the nodes without which the
-    cluster goes on; then writes that only those hold are lost (`PASSABLE_WHEN_GIVEN_UP`).
+    cluster goes on; then writes that only those hold are lost (`PASSABLE_WHEN_GIVEN_UP`). `leaving`: a region
+    in which no target may be.
     """
     lost = give_up.node_ids if give_up is not None else ()
     quorum, basis = assess(cluster.without(lost), evidence), basis_of(evidence)
@@ -91,7 +93,8 @@ def make_plan(
         return Planning(refusal=primary_is_unknown(evidence), basis=basis, quorum=quorum)
 
     # A lag that an override passes is a predicted loss, which the plan's readers see.
-    view = survey(cluster, policy.without_limits() if override else policy, evidence, primary_id)
+    limits = policy.without_limits() if override else policy
+    view = survey(cluster, limits, evidence, primary_id, leaving=leaving)
     situation = Situation(cluster, policy, quorum, primary_id, view, rank(view), give_up)
     refusals = [(rule, no) for rule in RULES if (no := rule(situation)) is not None]
     passable = PASSABLE | (PASSABLE_WHEN_GIVEN_UP if give_up is not None else frozenset())

@@ -82,6 +82,8 @@ class Survey:
     """Of each standby that answers."""
     head: Position | None
     """The most advanced of them."""
+    leaving: str | None = None
+    """A region that is left: its nodes are no targets, whatever they say."""
 
     @property
     def primary_writes(self) -> bool:
@@ -113,7 +115,14 @@ class Survey:
         )
 
 
-def survey(cluster: Cluster, policy: Policy, evidence: ClusterEvidence, primary_id: str) -> Survey:
+def survey(
+    cluster: Cluster,
+    policy: Policy,
+    evidence: ClusterEvidence,
+    primary_id: str,
+    *,
+    leaving: str | None = None,
+) -> Survey:
     """Read the evidence once, for all rules. Raises nothing: what is missing becomes unknown."""
     seen = {e.node_id: e for e in evidence.nodes}
     for node in cluster.nodes:
@@ -136,6 +145,7 @@ def survey(cluster: Cluster, policy: Policy, evidence: ClusterEvidence, primary_
         system_identifier=identifier,
         positions=positions,
         head=max(positions.values(), default=None),
+        leaving=leaving,
     )
 
 
@@ -149,6 +159,10 @@ def basis_of(evidence: ClusterEvidence) -> Basis:
 
 def _is_healthy(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
     return None if seen.status is NodeStatus.HEALTHY else f"is {seen.status}, not healthy"
+
+
+def _is_elsewhere(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
+    return f"is in {node.region}, which is left" if node.region == survey.leaving else None
 
 
 def _holds_data(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
@@ -205,10 +219,11 @@ def _has_the_log(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
 
 Rule = Callable[[Survey, Node, NodeEvidence], str | None]
 
-ON_FILE: tuple[Rule, ...] = (_is_healthy, _holds_data, _is_secondary_on_file)
+ON_FILE: tuple[Rule, ...] = (_is_healthy, _holds_data, _is_elsewhere, _is_secondary_on_file)
 LIVE: tuple[Rule, ...] = (
     _is_healthy,
     _holds_data,
+    _is_elsewhere,
     _answers,
     _is_member,
     _is_running_standby,

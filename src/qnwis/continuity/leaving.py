@@ -1,0 +1,51 @@
+"""How one cluster leaves a region: by a switchover while its primary serves, else by a failover."""
+
+from __future__ import annotations
+
+from .evidence import ClusterEvidence, current_primary
+from .planner import Planning, make_plan
+from .policy import Policy
+from .regions import Candidate, Move
+from .run import Maintenance
+from .switchover import make_switchover
+from .targets import rank, survey
+from .topology import Cluster
+
+
+def leave(
+    cluster: Cluster, policy: Policy, evidence: ClusterEvidence, region: str, *, reason: str
+) -> Candidate | None:
+    """The cluster's move out of the region, or why it cannot go; None where its primary is elsewhere.
+
+    A cluster of whose primary nobody knows where it is cannot go.
+    """
+    primary = current_primary(cluster, evidence)
+    inside = {node.node_id for node in cluster.nodes if node.region == region}
+    if not inside or (primary is not None and primary not in inside):
+        return None
+    state = evidence.of(primary).state if primary is not None else None
+    serves = state is not None and state.writable
+    planning = (
+        _switchover(cluster, policy, evidence, region, primary or "", reason)
+        if serves
+        else make_plan(cluster, policy, evidence, trigger_reason=reason, leaving=region)
+    )
+    return Candidate(
+        cluster_id=cluster.cluster_id,
+        priority=policy.evacuation_priority,
+        how=Move.SWITCHOVER if serves else Move.FAILOVER,
+        plan=planning.plan,
+        refusal=planning.refusal,
+        predicted_loss_bytes=planning.predicted_loss_bytes,
+    )
+
+
+def _switchover(
+    cluster: Cluster, policy: Policy, evidence: ClusterEvidence, region: str, primary: str, reason: str
+) -> Planning:
+    """To the best node elsewhere; where there is none, planning for any says why."""
+    candidates = rank(survey(cluster, policy, evidence, primary, leaving=region))
+    best = next((candidate.node_id for candidate in candidates if candidate.eligible), None)
+    if best is None:
+        return make_plan(cluster, policy, evidence, trigger_reason=reason, leaving=region)
+    return make_switchover(cluster, policy, evidence, Maintenance(target_node_id=best), trigger_reason=reason)
