@@ -1,0 +1,78 @@
+"""Looking at every cluster that has nodes in a region, and planning how the region is left."""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from qnwis.config.problem import ConfigError
+from qnwis.config.registry import Registered, Registry
+from qnwis.config.regions import load_region_rules
+from qnwis.continuity.leaving import leave
+from qnwis.continuity.model import Identifier, Model
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.regions import Candidate, RegionPlan, make_region_plan
+from qnwis.providers.evidence import collect_evidence
+from qnwis.providers.nodes import Nodes
+
+
+class RegionName(Model):
+    region: str
+    reason: str = ""
+    clusters: tuple[Identifier, ...] = ()
+    """Only these; empty for every cluster that is registered."""
+
+
+class RegionAssessment(Model):
+    """Exactly one of plan and refusal; and what could not be looked at."""
+
+    plan: RegionPlan | None = None
+    refusal: Refusal | None = None
+    inside: tuple[str, ...] = ()
+    """cluster_ids whose primary is in the region, or of whose primary nobody knows where it is."""
+    unread: tuple[str, ...] = ()
+    """Clusters whose files cannot be read, a sentence each; they are not part of the plan."""
+
+
+class Regions:
+    def __init__(self, registry: Registry, nodes: Nodes) -> None:
+        self._registry = registry
+        self._nodes = nodes
+
+    @activity.defn
+    async def assess_region(self, asked: RegionName) -> RegionAssessment:
+        """The plan by which all clusters leave the region, or the rule that says that none can."""
+        try:
+            rules = load_region_rules(self._registry.directory)
+            cluster_ids = asked.clusters or tuple(self._registry.cluster_ids())
+        except ConfigError as error:
+            raise ApplicationError(str(error), type="regions_not_loaded", non_retryable=True) from error
+        registered, unread = self._load(cluster_ids)
+        found = await asyncio.gather(*(self._candidate(one, asked) for one in registered))
+        candidates = [candidate for candidate in found if candidate is not None]
+        made = make_region_plan(asked.region, asked.reason, candidates, rules)
+        return RegionAssessment(
+            plan=made if isinstance(made, RegionPlan) else None,
+            refusal=made if isinstance(made, Refusal) else None,
+            inside=tuple(candidate.cluster_id for candidate in candidates),
+            unread=tuple(unread),
+        )
+
+    async def _candidate(self, registered: Registered, asked: RegionName) -> Candidate | None:
+        cluster = registered.cluster
+        if asked.region not in cluster.regions:
+            return None
+        evidence = await collect_evidence(self._nodes, cluster)
+        return leave(cluster, registered.policy, evidence, asked.region, reason=asked.reason)
+
+    def _load(self, cluster_ids: tuple[str, ...]) -> tuple[list[Registered], list[str]]:
+        loaded: list[Registered] = []
+        unread: list[str] = []
+        for cluster_id in cluster_ids:
+            try:
+                loaded.append(self._registry.load(cluster_id))
+            except ConfigError as error:
+                unread.append(f"{cluster_id}: {error}")
+        return loaded, unread
