@@ -10,6 +10,7 @@ from temporalio import workflow
 from . import options
 from .approval import prove
 from .ended import Ended, end_if_refused
+from .names import REGION_PREFIX
 from .progress import Progress
 from .takeover import Takeover
 
@@ -127,7 +128,10 @@ class Known:
         returns = request.maintenance is not None and request.maintenance.returns is not None
         if parent is None and returns:
             raise Ended(RunOutcome.REFUSED, "only a round trip may say that a run is its way back")
-        trusted = returns or (not self.policy.approvals and not request.override)
+        if request.agreed_with is not None and not _is_part_of_an_evacuation(parent):
+            raise Ended(RunOutcome.REFUSED, "only the evacuation of a region may say that it was agreed to")
+        agreed = returns or request.agreed_with is not None
+        trusted = agreed or (not self.policy.approvals and not request.override)
         if request.automatic or request.dry_run or trusted:
             self._may_run = True
             return
@@ -160,3 +164,7 @@ class Known:
     def _loaded(self) -> Registered:
         assert self.registered is not None, "the first step loads it"
         return self.registered
+
+
+def _is_part_of_an_evacuation(parent: workflow.ParentInfo | None) -> bool:
+    return parent is not None and parent.workflow_id.startswith(REGION_PREFIX)

@@ -28,6 +28,14 @@ def guardian_id(cluster_id: str) -> str:
     return f"guardian-{cluster_id}"
 
 
+REGION_PREFIX = "region-"
+
+
+def region_id(region: str, *, dry_run: bool = False) -> str:
+    """Of the evacuation of a region: the region's lock. What it starts holds each cluster's own."""
+    return f"dry-run-{REGION_PREFIX}{region}" if dry_run else f"{REGION_PREFIX}{region}"
+
+
 def review_id(cluster_id: str, run_id: str) -> str:
     """Of the review that the emergency override `run_id` opens; each has one."""
     return f"review-{cluster_id}-{run_id}"

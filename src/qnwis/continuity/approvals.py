@@ -15,6 +15,7 @@ from .access import ApprovalWorkflow, Person
 from .model import Model
 from .plan import Plan
 from .refusal import Refusal
+from .region_plan import RegionPlan
 from .targets import Candidate
 from .tokens import Token
 
@@ -86,7 +87,8 @@ class PendingApproval(Model):
     """Temporal's, which the token names."""
     window: Window
     voters: tuple[str, ...]
-    plan: Plan
+    plan: Plan | RegionPlan
+    """What is agreed to: the plan of a cluster, or of all clusters of a region."""
     predicted_loss_bytes: int | None
     """Log that the plan is known to lose, bytes; None where nothing is known of it."""
     candidates: tuple[Candidate, ...]

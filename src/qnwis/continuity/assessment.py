@@ -51,6 +51,7 @@ def assess(
             trigger_reason=reason,
             override=request.override,
             give_up=request.give_up,
+            leaving=request.leaving,
         )
     else:
         planning = make_switchover(cluster, policy, evidence, request.maintenance, trigger_reason=reason)
@@ -76,6 +77,8 @@ def approval_needed(request: FailoverRequest, policy: Policy) -> tuple[bool, str
         return False, "not asked for: the run had begun, and is brought to an end"
     if request.maintenance is not None and request.maintenance.returns is not None:
         return False, f"not asked for: agreed to with run {request.maintenance.returns}"
+    if request.agreed_with is not None:
+        return False, f"not asked for: agreed to with run {request.agreed_with}"
     if request.automatic and policy.strategy is not Strategy.MANUAL:
         return False, f"not asked for: strategy {policy.strategy}"
     if request.automatic:

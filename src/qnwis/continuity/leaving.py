@@ -5,7 +5,8 @@ from __future__ import annotations
 from .evidence import ClusterEvidence, current_primary
 from .planner import Planning, make_plan
 from .policy import Policy
-from .regions import Candidate, Move
+from .region_plan import Move
+from .regions import Candidate
 from .run import Maintenance
 from .switchover import make_switchover
 from .targets import rank, survey
@@ -38,6 +39,15 @@ def leave(
         refusal=planning.refusal,
         predicted_loss_bytes=planning.predicted_loss_bytes,
     )
+
+
+def still_inside(cluster: Cluster, evidence: ClusterEvidence, region: str) -> str | None:
+    """Why the cluster has not left the region; None once exactly one node accepts writes, and is elsewhere."""
+    writable = [e.node_id for e in evidence.nodes if e.state is not None and e.state.writable]
+    if len(writable) != 1:
+        return f"writable are {writable}, expected exactly one node"
+    region_now = cluster.node(writable[0]).region
+    return f"{writable[0]} serves, and is in {region}" if region_now == region else None
 
 
 def _switchover(

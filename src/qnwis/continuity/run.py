@@ -30,6 +30,7 @@ LONGEST_EXTENSION_S = 24 * 3600.0
 class RunKind(StrEnum):
     PRIMARY_FAILURE = "primary_failure"
     PLANNED_MAINTENANCE = "planned_maintenance"
+    REGION_FAILURE = "region_failure"
 
 
 class Detection(Model):
@@ -97,6 +98,10 @@ class FailoverRequest(Model):
     give_up: GiveUp | None = None
     """Of an override: nodes that are gone, the primary among them. The cluster goes on without them under a
     membership that no majority agreed to, and the guarantee of a single primary is suspended."""
+    leaving: str | None = None
+    """A region in which no target may be."""
+    agreed_with: str | None = None
+    """Set by the run of which this one is a part, the evacuation of a region: people agreed to it there."""
     plan: Plan | None = None
     """A plan made earlier; the run refuses if planning anew gives another digest."""
     detection: Detection | None = None

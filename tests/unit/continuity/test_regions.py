@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from qnwis.continuity.detection import Finding
 from qnwis.continuity.leaving import leave
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.region_plan import Move, RegionPlan
 from qnwis.continuity.regions import (
     Candidate,
     ClusterInRegion,
-    Move,
     Moved,
     RegionFinding,
-    RegionPlan,
     RegionRules,
     RegionVerdict,
     decides_at,

@@ -1,0 +1,127 @@
+"""The evacuation of a region: what starts it, what it answers, and its record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import AwareDatetime, Field
+
+from .approvals import Window
+from .audit import UNAUTHENTICATED, Approval, AuditDraft, AuditResult
+from .model import Identifier, Model, sha256_digest
+from .refusal import Refusal
+from .region_plan import RegionPlan
+from .regions import Moved
+from .run import RunOutcome, StepProgress
+from .tokens import Token
+
+OPERATION = "region_evacuate"
+"""Of its audit record."""
+
+
+class EvacuateRequest(Model):
+    """Starts the evacuation. From the Temporal UI, region, initiated_by and reason are enough."""
+
+    region: Identifier
+    initiated_by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+    clusters: tuple[Identifier, ...] = ()
+    """Only these; empty for every registered cluster whose primary is in the region."""
+    dry_run: bool = False
+    """Plan it, and change nothing."""
+    token: Token | None = None
+
+    @property
+    def digest(self) -> str:
+        """What the token is signed for: everything but the token."""
+        return sha256_digest(self.model_dump(mode="json", exclude={"token"}))
+
+
+class RegionResult(Model):
+    """What an evacuation answers when it ends."""
+
+    region: str
+    outcome: RunOutcome
+    reason: str
+    run_id: str
+    plan: RegionPlan | None = None
+    plan_digest: str | None = None
+    refusal: Refusal | None = None
+    moved: tuple[Moved, ...] = ()
+    """Of each cluster that was begun, how its run ended."""
+    not_begun: tuple[str, ...] = ()
+    """Clusters of the plan that were left as they were."""
+    failures: Mapping[str, str] = {}
+    """By cluster_id: why the verification does not find it outside of the region."""
+    way_back: tuple[str, ...] = ()
+    """The commands that bring everything back once the region is well."""
+    approval: Window | None = None
+    initiator_roles: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    steps: tuple[StepProgress, ...] = ()
+    started_at: AwareDatetime
+    ended_at: AwareDatetime
+    audit_id: str | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Every cluster of the plan was found outside of the region."""
+        return self.outcome is RunOutcome.COMPLETED and not self.failures and not self.not_begun
+
+
+def way_back(plan: RegionPlan, moved: Mapping[str, Moved]) -> tuple[str, ...]:
+    """For each cluster that was moved: its old primary back as a standby, then the service back to it."""
+    lines: list[str] = []
+    for move in plan.moves:
+        ended = moved.get(move.cluster_id)
+        if ended is None or not ended.good:
+            continue
+        old = move.plan.primary_node_id
+        lines += [
+            f"qnwis-continuity rejoin {old} --cluster <cluster.yaml of {move.cluster_id}>",
+            f"qnwis-continuity maintenance run {move.cluster_id} --target {old} --reason …",
+        ]
+    return tuple(lines)
+
+
+def outcome_of(
+    plan: RegionPlan, moved: Mapping[str, Moved], failures: Mapping[str, str], stopped: str | None
+) -> tuple[RunOutcome, str]:
+    """How the evacuation as a whole ended, and why. Each cluster's own run says where that one stands."""
+    good = [m.cluster_id for m in plan.moves if m.cluster_id in moved and moved[m.cluster_id].good]
+    bad = [m.cluster_id for m in plan.moves if m.cluster_id not in good]
+    told = f"{len(good)} of {len(plan.moves)} clusters left {plan.region}"
+    if not good:
+        begun = [one for one in moved.values() if one.outcome is not RunOutcome.UNTOUCHED]
+        outcome = RunOutcome.ROLLED_BACK if begun else RunOutcome.UNTOUCHED
+        return outcome, f"{told}; {stopped or 'see each run'}"
+    if bad or failures:
+        why = "; ".join([f"not {', '.join(bad)}"] * bool(bad) + [f"{k}: {v}" for k, v in failures.items()])
+        return RunOutcome.INCOMPLETE, f"{told}; {why}" + (f"; {stopped}" if stopped else "")
+    return RunOutcome.COMPLETED, f"{told}, verified"
+
+
+def draft_of_region(request: EvacuateRequest, result: RegionResult) -> AuditDraft:
+    """The record of an evacuation; each cluster's run has its own."""
+    votes = [vote for vote in result.approval.votes if vote.approve] if result.approval is not None else []
+    return AuditDraft(
+        timestamp=result.ended_at,
+        operation=f"{OPERATION}_dry_run" if request.dry_run else OPERATION,
+        cluster_id=request.region,
+        initiated_by=request.initiated_by,
+        role=", ".join(result.initiator_roles) or UNAUTHENTICATED,
+        source_node=None,
+        target_node=None,
+        reason=request.reason,
+        approval=Approval(
+            required=result.approval is not None,
+            approved_by=", ".join(vote.person for vote in votes) or None,
+            approved_at=votes[-1].at if votes else None,
+        ),
+        result=AuditResult(
+            success=result.verified,
+            duration_ms=max(0, round((result.ended_at - result.started_at).total_seconds() * 1000)),
+            actions_executed=sum(one.good for one in result.moved),
+        ),
+        run_id=result.run_id,
+    )
