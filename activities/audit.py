@@ -6,6 +6,7 @@ from temporalio import activity
 
 from qnwis.continuity.audit import draft_of
 from qnwis.continuity.model import Model, canonical_json
+from qnwis.continuity.region_run import EvacuateRequest, RegionResult, draft_of_region
 from qnwis.continuity.review import Review, draft_of_review
 from qnwis.continuity.run import RunArtefacts
 from qnwis.providers.audit_store import AuditStore
@@ -13,6 +14,13 @@ from qnwis.providers.audit_store import AuditStore
 
 class AuditId(Model):
     audit_id: str
+
+
+class RegionArtefacts(Model):
+    """What the evacuation of a region leaves behind."""
+
+    request: EvacuateRequest
+    result: RegionResult
 
 
 class Audit:
@@ -32,4 +40,15 @@ class Audit:
     async def record_review(self, review: Review) -> AuditId:
         """Append the record of a closed review; a repeated call finds the first one."""
         record = await self._store.append(draft_of_review(review), {"review": canonical_json(review)})
+        return AuditId(audit_id=record.audit_id)
+
+    @activity.defn
+    async def record_region(self, artefacts: RegionArtefacts) -> AuditId:
+        """Append the record of an evacuation; a repeated call finds the first one."""
+        result = artefacts.result
+        parts = {"request": artefacts.request, "plan": result.plan, "result": result}
+        record = await self._store.append(
+            draft_of_region(artefacts.request, result),
+            {name: canonical_json(part) for name, part in parts.items() if part is not None},
+        )
         return AuditId(audit_id=record.audit_id)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from temporalio import activity
+from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 
 from qnwis.config.problem import ConfigError
-from qnwis.config.registry import Registered, Registry
 from qnwis.config.regions import load_region_rules
-from qnwis.continuity.leaving import leave
+from qnwis.config.registry import Registered, Registry
+from qnwis.continuity.leaving import leave, still_inside
 from qnwis.continuity.model import Identifier, Model
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.regions import Candidate, RegionPlan, make_region_plan
+from qnwis.continuity.region_plan import RegionPlan
+from qnwis.continuity.regions import Candidate, make_region_plan
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
+
+from .effect import heartbeating
 
 
 class RegionName(Model):
@@ -32,14 +37,31 @@ class RegionAssessment(Model):
     refusal: Refusal | None = None
     inside: tuple[str, ...] = ()
     """cluster_ids whose primary is in the region, or of whose primary nobody knows where it is."""
+    approvals: bool = True
+    """Whether people must agree: the policy of one cluster that would move asks for it."""
     unread: tuple[str, ...] = ()
     """Clusters whose files cannot be read, a sentence each; they are not part of the plan."""
 
 
+class WhereRequest(Model):
+    region: str
+    clusters: tuple[Identifier, ...]
+
+
+class Where(Model):
+    inside: dict[str, str]
+    """By cluster_id: why it is not known to serve outside of the region. Clusters that do are not in it."""
+
+
+class AwaitRun(Model):
+    workflow_id: str
+
+
 class Regions:
-    def __init__(self, registry: Registry, nodes: Nodes) -> None:
+    def __init__(self, registry: Registry, nodes: Nodes, client: Client) -> None:
         self._registry = registry
         self._nodes = nodes
+        self._client = client
 
     @activity.defn
     async def assess_region(self, asked: RegionName) -> RegionAssessment:
@@ -52,13 +74,34 @@ class Regions:
         registered, unread = self._load(cluster_ids)
         found = await asyncio.gather(*(self._candidate(one, asked) for one in registered))
         candidates = [candidate for candidate in found if candidate is not None]
+        policies = {one.cluster.cluster_id: one.policy for one in registered}
         made = make_region_plan(asked.region, asked.reason, candidates, rules)
         return RegionAssessment(
             plan=made if isinstance(made, RegionPlan) else None,
             refusal=made if isinstance(made, Refusal) else None,
             inside=tuple(candidate.cluster_id for candidate in candidates),
+            approvals=any(policies[one.cluster_id].approvals for one in candidates),
             unread=tuple(unread),
         )
+
+    @activity.defn
+    async def still_inside(self, asked: WhereRequest) -> Where:
+        """Which of these clusters do not serve outside of the region. Silence is no proof that one does."""
+        registered, unread = self._load(asked.clusters)
+        evidence = await asyncio.gather(*(collect_evidence(self._nodes, one.cluster) for one in registered))
+        found = {
+            one.cluster.cluster_id: still_inside(one.cluster, seen, asked.region)
+            for one, seen in zip(registered, evidence, strict=True)
+        }
+        why = {cluster_id: reason for cluster_id, reason in found.items() if reason is not None}
+        return Where(inside={**why, **dict(line.split(": ", 1) for line in unread)})
+
+    @activity.defn
+    async def await_run(self, asked: AwaitRun) -> None:
+        """Return when the run of this id has ended, however."""
+        async with heartbeating():
+            with contextlib.suppress(WorkflowFailureError):
+                await self._client.get_workflow_handle(asked.workflow_id).result()
 
     async def _candidate(self, registered: Registered, asked: RegionName) -> Candidate | None:
         cluster = registered.cluster

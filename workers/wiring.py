@@ -26,6 +26,7 @@ from activities.people import People
 from activities.planning import Planning
 from activities.promotion import Promotion
 from activities.readiness import ReadinessChecks
+from activities.regions import Regions
 from activities.rejoining import Rejoining
 from activities.reviews import Reviews
 from activities.steady_state import SteadyState
@@ -49,6 +50,7 @@ from workflows.names import vantage_queue
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 from workflows.readiness import ReadinessCheck
+from workflows.region_failure import RegionFailure
 from workflows.review import OverrideReview
 from workflows.round_trip import RoundTrip
 from workflows.used_token import UsedToken
@@ -62,6 +64,7 @@ WORKFLOWS = (
     Guardian,
     ReadinessCheck,
     OverrideReview,
+    RegionFailure,
     UsedToken,
 )
 
@@ -120,7 +123,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
     past_runs = PastRuns(client)
     people = People(AccessFiles(p.registry.directory), TemporalNonces(client))
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
-    audit = Audit(p.audit)
+    audit, regions = Audit(p.audit), Regions(p.registry, p.nodes, client)
     forcing, switchover = Forcing(p.nodes, p.hook, fencing), Switchover(p.nodes, fencing)
     hooks, steady_state = Hooks(p.registry.directory, p.caller), SteadyState(p.registry.directory, p.caller)
     return [
@@ -160,7 +163,11 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         Verification(p.nodes, p.dns).verify,
         Reviews(p.registry, p.nodes).look,
         audit.record,
+        audit.record_region,
         audit.record_review,
+        regions.assess_region,
+        regions.still_inside,
+        regions.await_run,
         Notifications(p.notifier).notify,
         ReadinessChecks(p.registry, p.nodes, p.dns, p.audit).evaluate,
     ]

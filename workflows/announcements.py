@@ -10,6 +10,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from . import options
+from .checklist import command_to_approve
 from .progress import Progress
 
 with workflow.unsafe.imports_passed_through():
@@ -17,6 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.approvals import PendingApproval
     from qnwis.continuity.guardian_rules import PastRun
     from qnwis.continuity.notifications import Notification, RunEvent, Told, approval_text
+    from qnwis.continuity.region_run import EvacuateRequest, RegionResult
     from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunOutcome, RunResult
 
 PATIENCE = timedelta(seconds=5)
@@ -26,8 +28,11 @@ PATIENCE = timedelta(seconds=5)
 class Announcements:
     """The notifications of one run, sent beside it. Whom they did not reach is shown in its progress."""
 
-    def __init__(self, request: FailoverRequest, progress: Progress) -> None:
+    def __init__(
+        self, request: FailoverRequest | EvacuateRequest, progress: Progress, *, what: str = "failover"
+    ) -> None:
         self._request = request
+        self._what = what
         self._progress = progress
         self._sending: dict[asyncio.Task[None], str] = {}
         self._overrun: asyncio.Task[None] | None = None
@@ -49,7 +54,7 @@ class Announcements:
         window = pending.window
         missing = window.workflow.required_approvers - window.approvals
         text = approval_text(
-            run=self._request.cluster_id,
+            command=command_to_approve(pending.plan),
             digest=window.digest,
             left_s=(window.closes_at - workflow.now()).total_seconds(),
             until=window.closes_at,
@@ -57,7 +62,11 @@ class Announcements:
         )
         self._send(RunEvent.APPROVAL_PENDING, "waits for approval", text, about=window.digest)
 
-    async def end(self, result: RunResult) -> None:
+    def held(self, why: str) -> None:
+        """Say that a person has to let it go on."""
+        self._send(RunEvent.HELD, "is held", why, about=why)
+
+    async def end(self, result: RunResult | RegionResult) -> None:
         """Say how the run ended, then give the channels a bounded time."""
         if self._overrun is not None:
             self._overrun.cancel()
@@ -93,7 +102,7 @@ class Announcements:
             run_id=workflow.info().original_execution_run_id,
             event=event,
             about=about,
-            title=f"{mark}failover of {self._request.cluster_id} {title}",
+            title=f"{mark}{self._what} of {self._request.cluster_id} {title}",
             text=f"{mark}{text}",
         )
         self._sending[asyncio.create_task(self._notify(notification, title))] = title

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
@@ -29,37 +30,24 @@ with workflow.unsafe.imports_passed_through():
         closed_refusal,
         digest_refusal,
     )
+    from qnwis.continuity.plan import Plan
     from qnwis.continuity.refusal import Refusal
-    from qnwis.continuity.run import Assessment, RunOutcome, StepStatus
+    from qnwis.continuity.region_plan import RegionPlan
+    from qnwis.continuity.run import RunOutcome, StepStatus
+    from qnwis.continuity.targets import Candidate
     from qnwis.continuity.tokens import Expected, Token, used_refusal
 
 Announce = Callable[[PendingApproval], None]
 
 
-class Served:
-    """The tokens that have served in one execution of a run. A token that names a run names one execution of
-    it, so nobody else has to know of them; after a reset none of them names the run any more."""
+@dataclass(frozen=True)
+class Proposed:
+    """What people are asked to agree to."""
 
-    def __init__(self) -> None:
-        self._nonces: set[tuple[str, str]] = set()
-
-    def refusal(self, token: Token) -> Refusal | None:
-        """None the first time."""
-        known = (token.claim.person, token.claim.nonce)
-        if known in self._nonces:
-            return used_refusal(token.claim, f"run {token.claim.run_id}")
-        self._nonces.add(known)
-        return None
-
-
-async def prove_to_run(
-    token: Token | None, expected: Expected, served: Served, *, claimed: str
-) -> Person | Refusal:
-    """Who says something to a run that goes on: the person who signed for this run, once."""
-    found = await prove(token, expected, claimed=claimed)
-    if isinstance(found, Refusal) or token is None:
-        return found
-    return served.refusal(token) or found
+    plan: Plan | RegionPlan
+    predicted_loss_bytes: int | None
+    candidates: tuple[Candidate, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 async def prove(
@@ -92,7 +80,7 @@ class Approval:
     async def ask(
         self,
         name: str | None,
-        assessment: Assessment,
+        proposed: Proposed,
         *,
         stop: Callable[[], str | None],
         announce: Announce,
@@ -100,7 +88,6 @@ class Approval:
         say: Callable[[str], None],
     ) -> None:
         """Open a window for this plan and wait until it is approved. Raises Ended when it is not."""
-        assert assessment.plan is not None
         opened = await workflow.execute_activity_method(
             People.open_window,
             OpenRequest(name=name, cluster_id=self._cluster_id, initiator=self._initiator),
@@ -111,7 +98,7 @@ class Approval:
         self.window = Window(
             name=opened.name,
             workflow=opened.workflow,
-            digest=assessment.plan.digest,
+            digest=proposed.plan.digest,
             initiator=self._initiator,
             opened_at=workflow.now(),
         )
@@ -119,10 +106,10 @@ class Approval:
             run_id=workflow.info().run_id,
             window=self.window,
             voters=opened.voters,
-            plan=assessment.plan,
-            predicted_loss_bytes=assessment.predicted_loss_bytes,
-            candidates=assessment.candidates,
-            notes=assessment.notes,
+            plan=proposed.plan,
+            predicted_loss_bytes=proposed.predicted_loss_bytes,
+            candidates=proposed.candidates,
+            notes=proposed.notes,
         )
         announce(pending)
         await self._until_closed(stop, show, pending)

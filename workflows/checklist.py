@@ -7,6 +7,8 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.approvals import PendingApproval
     from qnwis.continuity.executor import Outcome, OutcomeStatus
+    from qnwis.continuity.plan import Plan
+    from qnwis.continuity.region_plan import RegionPlan
     from qnwis.continuity.run import DRY_RUN_MARK, RunProgress, StepProgress, StepStatus
 
 MARKS = {
@@ -44,17 +46,32 @@ def asked(pending: PendingApproval) -> str:
 
 def how_to_vote(pending: PendingApproval) -> tuple[str, ...]:
     """What people agree to, who may, and by which command."""
-    plan, loss = pending.plan, pending.predicted_loss_bytes
+    loss = pending.predicted_loss_bytes
     return (
-        f"the plan: {plan.primary_node_id} → {plan.failover_target_id}, predicted loss"
-        f" {'not known' if loss is None else f'{loss} bytes'}:"
-        f" {', '.join(f'`{action.action_id}`' for action in plan.actions)}",
+        f"the plan: {_plan(pending.plan)}; predicted loss {'not known' if loss is None else f'{loss} bytes'}",
         *(f"**{note}**" for note in pending.notes),
         f"its digest: `{pending.window.digest}`",
         f"may vote: {', '.join(pending.voters)}",
-        f"to vote: `qnwis-continuity approve {plan.cluster_id}`; with `--print` it prints the input of the"
-        " signal `approve`",
+        f"to vote: `qnwis-continuity {command_to_approve(pending.plan)}`; with `--print` it prints the input"
+        " of the signal `approve`",
     )
+
+
+def _plan(plan: Plan | RegionPlan) -> str:
+    if isinstance(plan, Plan):
+        actions = ", ".join(f"`{action.action_id}`" for action in plan.actions)
+        return f"{plan.primary_node_id} → {plan.failover_target_id}: {actions}"
+    waves = "; ".join(
+        ", ".join(f"{move.cluster_id} to {move.plan.failover_target_id} ({move.how})" for move in wave)
+        for wave in plan.waves
+    )
+    stay = ", ".join(one.cluster_id for one in plan.unmovable)
+    return f"wave by wave {waves}" + (f"; {stay} cannot leave" if stay else "")
+
+
+def command_to_approve(plan: Plan | RegionPlan) -> str:
+    """What to type after the program's name."""
+    return f"approve {plan.cluster_id}" if isinstance(plan, Plan) else f"region approve {plan.region}"
 
 
 def _step(step: StepProgress) -> str:

@@ -14,7 +14,7 @@ from temporalio import workflow
 
 from . import options
 from .announcements import Announcements
-from .approval import Approval
+from .approval import Approval, Proposed
 from .ended import Ended, end_if_refused
 from .execution import Execution
 from .hooks import HookCalls
@@ -206,7 +206,7 @@ class Run(Steered):
             approved = self.known.assessment
             await self.approval.ask(
                 approval_workflow(self.request, self.progress.approval_workflow),
-                approved,
+                Proposed(self.known.plan, approved.predicted_loss_bytes, approved.candidates, approved.notes),
                 stop=lambda: self.stop,
                 announce=self.announcements.approval_pending,
                 show=self.progress.show_approval,

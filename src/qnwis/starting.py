@@ -12,6 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from qnwis.continuity.approvals import PendingApproval, Vote, VoteRequest
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.region_run import EvacuateRequest, RegionResult
 from qnwis.continuity.round_trips import RoundTripResult
 from qnwis.continuity.run import (
     DRY_RUN_MARK,
@@ -26,9 +27,10 @@ from qnwis.providers.errors import Refused
 from qnwis.runbook import load_runbook
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianState
-from workflows.names import RUNBOOKS_QUEUE, failover_id, guardian_id, round_trip_id
+from workflows.names import RUNBOOKS_QUEUE, failover_id, guardian_id, region_id, round_trip_id
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
+from workflows.region_failure import RegionFailure
 from workflows.round_trip import RoundTrip
 
 RunHandle = WorkflowHandle[Any, RunResult]
@@ -43,6 +45,33 @@ async def start_failover(client: Client, request: FailoverRequest) -> RunHandle:
 async def start_maintenance(client: Client, request: FailoverRequest) -> RunHandle:
     """The same for planned maintenance."""
     return await _start(client, PlannedMaintenance.run, RunKind.PLANNED_MAINTENANCE, "Maintenance", request)
+
+
+async def start_evacuation(
+    client: Client, request: EvacuateRequest, task_queue: str = RUNBOOKS_QUEUE
+) -> WorkflowHandle[RegionFailure, RegionResult]:
+    """Start the evacuation of a region. Raises Refused while another one of it goes on."""
+    workflow_id = region_id(request.region, dry_run=request.dry_run)
+    mark = f"{DRY_RUN_MARK} " if request.dry_run else ""
+    try:
+        return await client.start_workflow(
+            RegionFailure.run,
+            request,
+            id=workflow_id,
+            task_queue=task_queue,
+            static_summary=f"{mark}Evacuation of {request.region}: {request.reason}",
+            static_details=load_runbook(RunKind.REGION_FAILURE).text,
+        )
+    except WorkflowAlreadyStartedError as error:
+        raise Refused(
+            Refusal(
+                rule="evacuation_in_progress",
+                message=f"{request.region} is being evacuated already",
+                values={"workflow_id": workflow_id, "run_id": error.run_id},
+                remedy="Follow it in the Temporal UI; it is stopped by"
+                f" qnwis-continuity region abort {request.region}.",
+            )
+        ) from error
 
 
 async def start_round_trip(
@@ -108,39 +137,40 @@ def finish_request(cluster_id: str, *, by: str, run_id: str = UNFINISHED) -> Fai
 
 
 async def say_to_run(
-    client: Client, cluster_id: str, update: str, request: PersonRequest, *, run_id: str | None = None
+    client: Client, workflow_id: str, update: str, request: PersonRequest, *, run_id: str | None = None
 ) -> str:
     """What a run answers to an update, for example `abort`; `run_id` as its token names it, else whichever
     goes on. Raises Refused with the rule that says no, and when no run goes on."""
-    handle = client.get_workflow_handle(failover_id(cluster_id), run_id=run_id)
+    handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     try:
         return str(await handle.execute_update(update, request, result_type=str))
     except WorkflowUpdateFailedError as error:
         raise_refusal(error)
     except RPCError as error:
-        raise_no_run(error, cluster_id)
+        raise_no_run(error, workflow_id)
 
 
-async def running(client: Client, cluster_id: str) -> str:
-    """Temporal's run id of the cluster's run, which a token about it names. Raises Refused without one."""
+async def running(client: Client, workflow_id: str) -> str:
+    """Temporal's run id of what goes on under this id; a token about it names that. Raises Refused where
+    nothing does."""
     try:
-        return (await client.get_workflow_handle(failover_id(cluster_id)).describe()).run_id
+        return (await client.get_workflow_handle(workflow_id).describe()).run_id
     except RPCError as error:
-        raise_no_run(error, cluster_id)
+        raise_no_run(error, workflow_id)
 
 
-async def pending_approval(client: Client, cluster_id: str) -> PendingApproval:
-    """What waits for people's votes. Raises Refused when nothing does."""
-    handle = client.get_workflow_handle(failover_id(cluster_id))
+async def pending_approval(client: Client, workflow_id: str) -> PendingApproval:
+    """What waits for people's votes there. Raises Refused when nothing does."""
+    handle = client.get_workflow_handle(workflow_id)
     try:
         progress: RunProgress = await handle.query("progress", result_type=RunProgress)
     except RPCError as error:
-        raise_no_run(error, cluster_id)
+        raise_no_run(error, workflow_id)
     if progress.approval is None:
         raise Refused(
             Refusal(
                 rule="no_window",
-                message=f"The run of {cluster_id} waits for no approval",
+                message=f"{workflow_id} waits for no approval",
                 values={step.name: step.status.value for step in progress.steps},
                 remedy="Wait until it asks for one, or start a run.",
             )
@@ -148,9 +178,9 @@ async def pending_approval(client: Client, cluster_id: str) -> PendingApproval:
     return progress.approval
 
 
-async def vote(client: Client, cluster_id: str, request: VoteRequest, *, approve: bool) -> Vote:
+async def vote(client: Client, workflow_id: str, request: VoteRequest, *, approve: bool) -> Vote:
     """Cast a vote. Raises Refused with the rule by which it does not count."""
-    handle = client.get_workflow_handle(failover_id(cluster_id), run_id=request.token.claim.run_id)
+    handle = client.get_workflow_handle(workflow_id, run_id=request.token.claim.run_id)
     try:
         update = "approve" if approve else "reject"
         counted: Vote = await handle.execute_update(update, request, result_type=Vote)
@@ -158,7 +188,7 @@ async def vote(client: Client, cluster_id: str, request: VoteRequest, *, approve
     except WorkflowUpdateFailedError as error:
         raise_refusal(error)
     except RPCError as error:
-        raise_no_run(error, cluster_id)
+        raise_no_run(error, workflow_id)
 
 
 def raise_refusal(error: WorkflowUpdateFailedError) -> NoReturn:
@@ -169,14 +199,14 @@ def raise_refusal(error: WorkflowUpdateFailedError) -> NoReturn:
     raise error
 
 
-def raise_no_run(error: RPCError, cluster_id: str) -> NoReturn:
+def raise_no_run(error: RPCError, workflow_id: str) -> NoReturn:
     if error.status is not RPCStatusCode.NOT_FOUND:
         raise error
     raise Refused(
         Refusal(
             rule="no_run",
-            message=f"No run of {cluster_id} is in progress",
-            values={"workflow_id": failover_id(cluster_id)},
+            message=f"No run goes on as {workflow_id}",
+            values={"workflow_id": workflow_id},
             remedy="Nothing to do.",
         )
     ) from error

@@ -22,6 +22,7 @@ from . import (
     notify,
     people,
     readiness,
+    region,
     review,
     steering,
 )
@@ -68,6 +69,7 @@ app.add_typer(member.app, name="member")
 app.add_typer(notify.app, name="notify")
 app.add_typer(people.app, name="people")
 app.add_typer(readiness.app, name="readiness")
+app.add_typer(region.app, name="region")
 app.add_typer(review.app, name="review")
 app.add_typer(steering.app, name="run")
 app.add_typer(lab.app, name="lab")

@@ -7,7 +7,7 @@ on), and so is `maintenance pause` (a schedule starts nothing).
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from temporalio.service import RPCError
@@ -24,6 +24,7 @@ from qnwis.continuity.run import (
 from qnwis.continuity.tokens import PersonRequest
 from qnwis.starting import running, say_to_run
 from qnwis.temporal import connect
+from workflows.names import failover_id
 
 from .durations import seconds
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
@@ -38,8 +39,6 @@ app = typer.Typer(
 ClusterId = Annotated[str, typer.Argument(help="cluster_id whose run is meant.")]
 Reason = Annotated[str, typer.Option(help="Why; people see it.")]
 
-R = TypeVar("R", bound=PersonRequest)
-
 
 def abort(
     cluster_id: ClusterId,
@@ -53,7 +52,7 @@ def abort(
     """Stop the cluster's run and undo what it has begun; refused once the promotion has begun."""
     who = me(key, by)
     request = AbortRequest(by=who.name, reason=reason)
-    _say(Deed.ABORT, cluster_id, request, who, only_print, address, as_json)
+    say(Deed.ABORT, cluster_id, failover_id(cluster_id), request, who, only_print, address, as_json)
 
 
 @app.command()
@@ -69,7 +68,7 @@ def pause(
     """Hold the cluster's run before its next action; refused once the promotion has begun."""
     who = me(key, by)
     request = PauseRunRequest(by=who.name, reason=reason)
-    _say(Deed.PAUSE, cluster_id, request, who, only_print, address, as_json)
+    say(Deed.PAUSE, cluster_id, failover_id(cluster_id), request, who, only_print, address, as_json)
 
 
 @app.command()
@@ -85,7 +84,7 @@ def resume(
     """Let the cluster's run go on that is held."""
     who = me(key, by)
     request = ResumeRunRequest(by=who.name, reason=reason)
-    _say(Deed.RESUME, cluster_id, request, who, only_print, address, as_json)
+    say(Deed.RESUME, cluster_id, failover_id(cluster_id), request, who, only_print, address, as_json)
 
 
 @app.command()
@@ -104,7 +103,7 @@ def extend(
     if not 0 < by_s <= LONGEST_EXTENSION_S:
         fail(Exit.USAGE, f"--for {longer}: expected more than 0 s and at most {LONGEST_EXTENSION_S:.0f} s")
     request = ExtendRequest(by=who.name, reason=reason, by_s=by_s)
-    _say(Deed.EXTEND, cluster_id, request, who, only_print, address, as_json)
+    say(Deed.EXTEND, cluster_id, failover_id(cluster_id), request, who, only_print, address, as_json)
 
 
 @app.command()
@@ -121,38 +120,39 @@ def confirm(
     """Say that what a person had to do by hand is done; the cluster's run waits for it."""
     who = me(key, by)
     request = ConfirmRequest(by=who.name, reason=reason, manual_step=manual_step)
-    _say(Deed.CONFIRM, cluster_id, request, who, only_print, address, as_json)
+    say(Deed.CONFIRM, cluster_id, failover_id(cluster_id), request, who, only_print, address, as_json)
 
 
-def _say(
+def say(
     deed: Deed,
-    cluster_id: str,
-    request: R,
+    name: str,
+    workflow_id: str,
+    request: PersonRequest,
     who: Me,
     only_print: bool,
     address: str | None,
     as_json: bool,
 ) -> None:
-    """Sign the request for the run that goes on, then send it or print it. The run's update and its signal
-    are named as the deed is."""
+    """Sign the request for the run that goes on under this id, then send it or print it. The run's update and
+    its signal are named as the deed is. `name`: of the cluster or the region."""
 
     async def sign_and_send() -> str | None:
         client = await connect(address)
-        run_id = await running(client, cluster_id)
-        signed = who.signed(deed, request, cluster_id=cluster_id, run_id=run_id)
+        run_id = await running(client, workflow_id)
+        signed = who.signed(deed, request, cluster_id=name, run_id=run_id)
         if only_print:
             print_json(signed)
             return None
-        return await say_to_run(client, cluster_id, deed.value, signed, run_id=run_id)
+        return await say_to_run(client, workflow_id, deed.value, signed, run_id=run_id)
 
     with clear_errors(as_json=as_json):
         try:
             answer = asyncio.run(sign_and_send())
         except RPCError as error:
-            fail(Exit.UNREACHABLE, f"the run of {cluster_id} does not answer: {error.message}")
+            fail(Exit.UNREACHABLE, f"the run of {name} does not answer: {error.message}")
     if answer is None:
         return
     if as_json:
-        print_json({"cluster_id": cluster_id, "answer": answer})
+        print_json({"name": name, "answer": answer})
     else:
-        out.print(f"{cluster_id}: {answer}", markup=False)
+        out.print(f"{name}: {answer}", markup=False)

@@ -42,7 +42,7 @@ def leave(
 
 
 def still_inside(cluster: Cluster, evidence: ClusterEvidence, region: str) -> str | None:
-    """Why the cluster has not left the region; None once exactly one node accepts writes, and is elsewhere."""
+    """Why the cluster has not left the region; None once one node alone accepts writes, and is elsewhere."""
     writable = [e.node_id for e in evidence.nodes if e.state is not None and e.state.writable]
     if len(writable) != 1:
         return f"writable are {writable}, expected exactly one node"

@@ -22,6 +22,7 @@ HIDDEN = "***"
 class RunEvent(StrEnum):
     STARTED = "started"
     APPROVAL_PENDING = "approval_pending"
+    HELD = "held"  # it goes on only when a person says so
     OVERRUN = "overrun"  # it still goes on after the policy's max_failover_time_s
     FAILED = "failed"  # it ended without what it was for: refused, undone, incomplete
     DONE = "done"  # it ended verified; a dry run: previewed
@@ -153,10 +154,10 @@ def _split(text: str) -> Iterable[str]:
     return (piece for piece in (text, *pieces) if piece)
 
 
-def approval_text(*, run: str, digest: str, left_s: float, until: datetime, needs: str) -> str:
+def approval_text(*, command: str, digest: str, left_s: float, until: datetime, needs: str) -> str:
     """What a person reads who may approve: what to type, how much time is left, and for which plan."""
     return (
-        f"to see the plan and vote, type: qnwis-continuity approve {run}\n"
+        f"to see the plan and vote, type: qnwis-continuity {command}\n"
         f"time left: {left_s:.0f} s, until {until:%Y-%m-%d %H:%M:%S %Z}\n"
         f"needs: {needs}\n"
         f"plan: {digest}"

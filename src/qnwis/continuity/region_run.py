@@ -32,6 +32,11 @@ class EvacuateRequest(Model):
     token: Token | None = None
 
     @property
+    def cluster_id(self) -> str:
+        """What notifications name: the region stands for its clusters."""
+        return self.region
+
+    @property
     def digest(self) -> str:
         """What the token is signed for: everything but the token."""
         return sha256_digest(self.model_dump(mode="json", exclude={"token"}))

@@ -17,6 +17,7 @@ from qnwis.continuity.tokens import Claim, Token
 from qnwis.providers.errors import Refused
 from qnwis.providers.keys import read_key, sign_claim
 from qnwis.starting import RunHandle, pending_approval, start_maintenance, vote
+from workflows.names import failover_id
 
 from .acks import WriteReport, analyse
 from .cluster import Lab
@@ -93,7 +94,7 @@ async def _approve(control: ControlPlane, handle: RunHandle, person: str, say: S
     deadline = time.monotonic() + ASKED_WITHIN_S
     while time.monotonic() < deadline:
         try:
-            pending = await pending_approval(control.client, cluster_id)
+            pending = await pending_approval(control.client, failover_id(cluster_id))
         except Refused:
             await asyncio.sleep(0.05)
             if (await handle.describe()).close_time is not None:
@@ -101,8 +102,8 @@ async def _approve(control: ControlPlane, handle: RunHandle, person: str, say: S
             continue
         digest = pending.window.digest
         token = _token(lab, person, Deed.APPROVE, run_id=pending.run_id, digest=digest, reason="agreed")
-        await vote(control.client, cluster_id, VoteRequest(token=token), approve=True)
-        say(f"{person} approves {pending.plan.plan_id}")
+        await vote(control.client, failover_id(cluster_id), VoteRequest(token=token), approve=True)
+        say(f"{person} approves {digest}")
         return
 
 

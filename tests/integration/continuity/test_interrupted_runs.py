@@ -73,7 +73,7 @@ async def test_an_abort_undoes_what_was_begun_and_says_by_whom(stage: Setting) -
     run = await on.start(even_if_healthy=True)
     async with halted(on, "power_off") as go_on:
         said = await say_to_run(
-            on.client, on.cluster_id, "abort", AbortRequest(by="eve", reason="wrong cluster")
+            on.client, failover_id(on.cluster_id), "abort", AbortRequest(by="eve", reason="wrong cluster")
         )
         go_on()
     result = await run.result()
@@ -88,7 +88,9 @@ async def test_an_abort_past_the_point_of_no_return_is_refused_and_changes_nothi
     run = await on.start(even_if_healthy=True)
     async with halted(on, "promote") as go_on:
         with pytest.raises(Refused) as refused:
-            await say_to_run(on.client, on.cluster_id, "abort", AbortRequest(by="eve", reason="too late"))
+            await say_to_run(
+                on.client, failover_id(on.cluster_id), "abort", AbortRequest(by="eve", reason="too late")
+            )
         await run.signal("abort", AbortRequest(by="eve", reason="still too late"))
         go_on()
 

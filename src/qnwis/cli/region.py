@@ -1,0 +1,181 @@
+"""`region`: have every cluster leave a region, and steer that."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+from temporalio.client import WorkflowFailureError
+
+from qnwis.continuity.access import Deed
+from qnwis.continuity.region_run import EvacuateRequest, RegionResult
+from qnwis.continuity.run import (
+    DRY_RUN_MARK,
+    AbortRequest,
+    PauseRunRequest,
+    ResumeRunRequest,
+    RunOutcome,
+)
+from qnwis.starting import start_evacuation
+from qnwis.temporal import connect
+from workflows.names import region_id
+
+from .approving import Yes, send_vote
+from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
+from .settings import Address
+from .showing import show_region_plan
+from .signing import By, KeyFile, Print, me
+from .steering import say
+
+app = typer.Typer(help="Leave a region that is lost, with all clusters.", no_args_is_help=True)
+
+Region = Annotated[str, typer.Argument(help="The region, as the topologies name it.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the audit record.")]
+
+
+@app.command()
+def evacuate(
+    region: Region,
+    reason: Reason,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this cluster, once for each; by default all that are there."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan it, and change nothing.")] = False,
+    by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move every cluster whose primary is in the region to another one, in waves. Waits for people."""
+    who = me(key, by)
+    request = EvacuateRequest(
+        region=region, initiated_by=who.name, reason=reason, clusters=tuple(only or ()), dry_run=dry_run
+    )
+    token = who.token(Deed.START, cluster_id=region, digest=request.digest, reason=reason)
+    request = request.model_copy(update={"token": token})
+    if only_print:
+        print_json(request)
+        return
+
+    async def carry_out() -> RegionResult:
+        handle = await start_evacuation(await connect(address), request)
+        if not as_json:
+            out.print(f"evacuation {handle.result_run_id} of {region}", markup=False)
+        return await handle.result()
+
+    with clear_errors(as_json=as_json):
+        try:
+            result = asyncio.run(carry_out())
+        except WorkflowFailureError as error:
+            fail(Exit.NOT_DONE, f"The evacuation failed: {error.cause}")
+    if as_json:
+        print_json(result)
+    else:
+        _show(result, dry_run=dry_run)
+    raise typer.Exit(_exit_code(result))
+
+
+@app.command()
+def approve(
+    region: Region,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit record.")] = "",
+    by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
+    yes: Yes = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Agree to the plan of all clusters, once for all of them."""
+    send_vote(Deed.APPROVE, region, region_id(region), reason, by, key, only_print, yes, address, as_json)
+
+
+@app.command()
+def reject(
+    region: Region,
+    reason: Reason,
+    by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
+    yes: Yes = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say no: the evacuation ends, and nothing is changed."""
+    send_vote(Deed.REJECT, region, region_id(region), reason, by, key, only_print, yes, address, as_json)
+
+
+@app.command()
+def abort(
+    region: Region,
+    reason: Reason,
+    by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Begin no further cluster; those that move stop at their next safe place, or are completed."""
+    who = me(key, by)
+    request = AbortRequest(by=who.name, reason=reason)
+    say(Deed.ABORT, region, region_id(region), request, who, only_print, address, as_json)
+
+
+@app.command()
+def pause(
+    region: Region,
+    reason: Reason,
+    by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold the evacuation before its next wave."""
+    who = me(key, by)
+    request = PauseRunRequest(by=who.name, reason=reason)
+    say(Deed.PAUSE, region, region_id(region), request, who, only_print, address, as_json)
+
+
+@app.command()
+def resume(
+    region: Region,
+    reason: Reason,
+    by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let it go on, also where too many clusters did not move."""
+    who = me(key, by)
+    request = ResumeRunRequest(by=who.name, reason=reason)
+    say(Deed.RESUME, region, region_id(region), request, who, only_print, address, as_json)
+
+
+def _exit_code(result: RegionResult) -> Exit:
+    if result.verified or result.outcome is RunOutcome.PREVIEWED:
+        return Exit.OK
+    return Exit.REFUSED if result.outcome is RunOutcome.REFUSED else Exit.NOT_DONE
+
+
+def _show(result: RegionResult, *, dry_run: bool) -> None:
+    mark = f"{DRY_RUN_MARK} " if dry_run else ""
+    good = result.verified or result.outcome is RunOutcome.PREVIEWED
+    style = "bold green" if good else "bold red"
+    (out if good else err).print(f"{mark}{result.outcome.value}: {result.reason}", style=style, markup=False)
+    if result.plan is not None:
+        show_region_plan(result.plan)
+    for one in result.moved:
+        run = f" (run {one.run_id})" if one.run_id is not None else ""
+        out.print(f"  {one.cluster_id}: {one.outcome or 'not moved'}: {one.reason}{run}", markup=False)
+    for note in result.notes:
+        out.print(f"note: {note}", markup=False)
+    if result.way_back:
+        out.print("the way back, once the region is well:", markup=False)
+    for line in result.way_back:
+        out.print(f"  {line}", markup=False)
+    out.print(f"audit: {result.audit_id}", markup=False)

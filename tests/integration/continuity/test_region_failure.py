@@ -1,0 +1,323 @@
+"""A region is left by all its clusters: in waves, under one approval, each one in a stated place at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.worker import Worker
+
+from qnwis.config.registry import Registry
+from qnwis.continuity.access import Deed
+from qnwis.continuity.approvals import PendingApproval, Vote
+from qnwis.continuity.region_run import OPERATION, EvacuateRequest, RegionResult
+from qnwis.continuity.run import AbortRequest, FailoverRequest, ResumeRunRequest, RunOutcome, RunResult
+from qnwis.continuity.tokens import PersonRequest
+from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.notifier import LogNotifier
+from workers.settings import WorkerSettings
+from workers.wiring import Providers, workers_for
+from workflows.names import failover_id, region_id
+from workflows.primary_failure import PrimaryFailure
+from workflows.region_failure import RegionFailure
+
+from .people import Crowd, rule_of
+from .worlds import Worlds, cluster_of, registered
+
+RegionRun = WorkflowHandle[RegionFailure, RegionResult]
+WITHIN_S = 60
+
+
+@dataclass
+class Land:
+    """Clusters in regions, with a worker that serves them, and people."""
+
+    client: Client
+    worlds: Worlds
+    settings: WorkerSettings
+    providers: Providers
+    region: str
+
+    @property
+    def cluster_id(self) -> str:
+        """What tokens of people name here."""
+        return self.region
+
+    def workers(self) -> list[Worker]:
+        return list(workers_for(self.client, self.settings, self.providers))[:1]
+
+    def lose(self, region: str) -> None:
+        for world in self.worlds.by_cluster.values():
+            for node in world.cluster.nodes:
+                if node.region == region:
+                    world.kill(node.node_id)
+
+    def serving(self) -> dict[str, list[str]]:
+        return {name: world.writable() for name, world in self.worlds.by_cluster.items()}
+
+    async def evacuate(self, crowd: Crowd, person: str = "bob", **fields: Any) -> RegionRun:
+        request = EvacuateRequest(region=self.region, initiated_by=person, reason="flood", **fields)
+        token = crowd.token(person, Deed.START, digest=request.digest)
+        return await self.client.start_workflow(
+            RegionFailure.run,
+            request.model_copy(update={"token": token}),
+            id=region_id(self.region, dry_run=request.dry_run),
+            task_queue=self.settings.task_queue,
+        )
+
+    def run_of(self, name: str) -> WorkflowHandle[PrimaryFailure, RunResult]:
+        return self.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(name))
+
+
+Build = Callable[..., Awaitable[tuple[Land, Crowd]]]
+
+
+@pytest.fixture
+async def land(client: Client, tmp_path: Path) -> AsyncIterator[Build]:
+    async with AsyncExitStack() as running:
+
+        async def build(
+            *names: str,
+            elsewhere: Iterable[str] = (),
+            serve: bool = True,
+            rules: dict[str, Any] | None = None,
+        ) -> tuple[Land, Crowd]:
+            tag = f"{tmp_path.parent.name.rpartition('-')[2]}{abs(hash(tmp_path)) % 10**6}"
+            home, away = f"r1x{tag}", f"r2x{tag}"
+            clusters = [cluster_of(f"{name}{tag}", home=home, away=away) for name in names]
+            clusters += [cluster_of(f"{name}{tag}", home=away, away=home) for name in elsewhere]
+            config = tmp_path / "config"
+            worlds = registered(config, clusters, approvals=True)
+            if rules is not None:
+                (config / "regions.yaml").write_text(yaml.safe_dump(rules))
+            settings = WorkerSettings(
+                config_dir=config, state_dir=tmp_path, vantages=(), task_queue=f"regions-{tag}"
+            )
+            double: Any = worlds
+            providers = Providers(
+                registry=Registry(config),
+                nodes=double,
+                dns=double,
+                hook=double,
+                audit=SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "key.pem"),
+                notifier=LogNotifier(),
+            )
+            made = Land(client, worlds, settings, providers, home)
+            if serve:
+                for worker in made.workers():
+                    await running.enter_async_context(worker)
+            return made, Crowd(made)  # type: ignore[arg-type]
+
+        yield build
+
+
+async def pending(run: RegionRun) -> PendingApproval:
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            found = (await run.query(RegionFailure.progress_view)).approval
+            if found is not None:
+                return found
+            await asyncio.sleep(0.05)
+
+
+async def approve(crowd: Crowd, run: RegionRun, person: str = "ann") -> None:
+    await run.execute_update("approve", crowd.vote(person, await pending(run)), result_type=Vote)
+
+
+async def say(crowd: Crowd, run: RegionRun, update: str, deed: Deed, request: PersonRequest) -> None:
+    token = crowd.token(
+        request.by, deed, run_id=run.result_run_id, digest=request.digest, reason=request.reason
+    )
+    await run.execute_update(update, request.model_copy(update={"token": token}), result_type=str)
+
+
+async def result_of(run: RegionRun) -> RegionResult:
+    async with asyncio.timeout(WITHIN_S):
+        return await run.result()
+
+
+async def test_all_clusters_of_a_lost_region_leave_it_under_one_approval(land: Build) -> None:
+    on, crowd = await land("a", "b", "c", elsewhere=["d"], rules={"wave_size": 2})
+    (d,) = [name for name in on.worlds.by_cluster if name.startswith("d")]
+    on.lose(on.region)
+    run = await on.evacuate(crowd)
+    plan = (await pending(run)).plan
+    assert [len(wave) for wave in plan.waves] == [2, 1]  # type: ignore[union-attr]
+    assert all(world.journal == [] for world in on.worlds.by_cluster.values())
+    await approve(crowd, run)
+    result = await result_of(run)
+
+    assert result.verified, result.reason
+    serving = on.serving()
+    assert serving.pop(d) == [f"{d}-1"] and on.worlds.by_cluster[d].journal == []
+    assert serving == {name: [f"{name}-3"] for name in serving}
+    for name in serving:
+        world = on.worlds.by_cluster[name]
+        assert world.address == f"{name}-3.test" and world.writable_at_most == 1
+        own = await on.run_of(name).result()
+        assert own.verified and own.approval is None
+    assert len(result.way_back) == 6 and result.approval is not None
+    records = await on.providers.audit.by_run(result.run_id)
+    assert [(r.operation, r.approval.approved_by) for r in records] == [(OPERATION, "ann")]
+
+
+async def test_a_primary_that_still_serves_leaves_by_a_switchover(land: Build) -> None:
+    on, crowd = await land("a", "b")
+    (a, b) = on.worlds.by_cluster
+    for number in (1, 2):
+        on.worlds.by_cluster[a].kill(f"{a}-{number}")
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    result = await result_of(run)
+    assert result.verified, result.reason
+    hows = {move.cluster_id: move.how.value for move in result.plan.moves}  # type: ignore[union-attr]
+    assert hows == {a: "failover", b: "switchover"}
+    assert on.worlds.by_cluster[b].changes("hand_over") != []
+
+
+async def test_too_many_that_do_not_move_hold_the_next_wave_until_a_person_lets_it_go_on(land: Build) -> None:
+    on, crowd = await land("a", "b", rules={"wave_size": 1})
+    a, b = on.worlds.by_cluster
+    on.lose(on.region)
+
+    def rival(effect: str) -> None:
+        if effect == "promote":
+            on.worlds.by_cluster[a].machines[f"{a}-3"].epoch = 9_999
+
+    on.worlds.by_cluster[a].before_effect = rival
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    async with asyncio.timeout(WITHIN_S):
+        while (held := (await run.query(RegionFailure.progress_view)).paused) is None:
+            await asyncio.sleep(0.05)
+    assert "too_many_failed" in held and on.worlds.by_cluster[b].journal == []
+
+    await say(crowd, run, "resume", Deed.RESUME, ResumeRunRequest(by="bob", reason="a is known"))
+    result = await result_of(run)
+    assert (result.outcome, result.verified) == (RunOutcome.INCOMPLETE, False)
+    assert {one.cluster_id: one.outcome for one in result.moved} == {
+        a: RunOutcome.ROLLED_BACK,
+        b: RunOutcome.COMPLETED,
+    }
+    assert on.serving() == {a: [], b: [f"{b}-3"]}
+
+
+async def test_an_abort_in_the_middle_of_a_wave_leaves_every_cluster_in_a_stated_place(land: Build) -> None:
+    on, crowd = await land("a", "b", "c", rules={"wave_size": 2})
+    a, b, c = on.worlds.by_cluster
+    on.lose(on.region)
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    promise = on.worlds.by_cluster[a].promise
+
+    async def held(*arguments: Any, **more: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await promise(*arguments, **more)
+
+    on.worlds.by_cluster[a].promise = held  # type: ignore[method-assign]
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    await reached.wait()
+    await on.run_of(b).result()
+    await say(crowd, run, "abort", Deed.ABORT, AbortRequest(by="bob", reason="the region is back"))
+    go_on.set()
+    result = await result_of(run)
+
+    assert {one.cluster_id: one.outcome for one in result.moved} == {
+        a: RunOutcome.ROLLED_BACK,
+        b: RunOutcome.COMPLETED,
+    }
+    assert result.not_begun == (c,) and on.worlds.by_cluster[c].journal == []
+    assert result.outcome is RunOutcome.INCOMPLETE and "aborted by bob" in result.reason
+
+
+async def test_a_run_that_goes_on_already_is_waited_for_and_not_doubled(land: Build) -> None:
+    on, crowd = await land("a", "b")
+    a, _ = on.worlds.by_cluster
+    on.lose(on.region)
+    token_for = FailoverRequest(cluster_id=a, initiated_by="bob", reason="by hand")
+    token = crowd.token("bob", Deed.START, cluster_id=a, digest=token_for.digest)
+    own = await on.client.start_workflow(
+        PrimaryFailure.run,
+        token_for.model_copy(update={"token": token}),
+        id=failover_id(a),
+        task_queue=on.settings.task_queue,
+    )
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    async with asyncio.timeout(WITHIN_S):
+        while (waiting := (await own.query(PrimaryFailure.progress_view)).approval) is None:
+            await asyncio.sleep(0.05)
+    await own.execute_update("approve", crowd.vote("ann", waiting, cluster_id=a))
+    result = await result_of(run)
+
+    assert result.verified, result.reason
+    (adopted,) = [one.cluster_id for one in result.moved if one.adopted]
+    assert adopted == a and len(on.worlds.by_cluster[a].changes("promote")) == 1
+
+
+async def test_who_may_not_and_who_only_claims_move_nothing(land: Build) -> None:
+    on, crowd = await land("a")
+    on.lose(on.region)
+    viewer = await result_of(await on.evacuate(crowd, "eve"))
+    assert viewer.refusal is not None and viewer.refusal.rule == "permission_missing"
+    run = await on.evacuate(crowd)
+    for person, rule in (("bob", "initiator_excluded"), ("eve", "role_not_allowed")):
+        with pytest.raises(WorkflowUpdateFailedError) as caught:
+            await approve(crowd, run, person)
+        assert rule_of(caught.value) == rule
+    await run.execute_update("reject", crowd.vote("ann", await pending(run), Deed.REJECT, reason="wait"))
+    assert (await result_of(run)).outcome is RunOutcome.REJECTED
+
+    (a,) = on.worlds.by_cluster
+    claimed = FailoverRequest(cluster_id=a, initiated_by="eve", reason="-", agreed_with="some run")
+    child = await on.client.start_workflow(
+        PrimaryFailure.run, claimed, id=failover_id(a), task_queue=on.settings.task_queue
+    )
+    assert (await child.result()).outcome is RunOutcome.REFUSED
+    assert on.worlds.by_cluster[a].journal == []
+
+
+async def test_a_dry_run_plans_and_changes_nothing_and_where_none_can_leave_it_says_why(land: Build) -> None:
+    on, crowd = await land("a", "b")
+    a, b = on.worlds.by_cluster
+    on.lose(on.region)
+    for number in (3, 4):
+        on.worlds.by_cluster[b].kill(f"{b}-{number}")
+    planned = await result_of(await on.evacuate(crowd, dry_run=True))
+    assert planned.outcome is RunOutcome.PREVIEWED and planned.plan is not None
+    assert [move.cluster_id for move in planned.plan.moves] == [a]
+    assert [(one.cluster_id, one.refusal.rule) for one in planned.plan.unmovable] == [(b, "no_quorum")]
+    none = await result_of(await on.evacuate(crowd, clusters=(b,)))
+    assert none.refusal is not None and none.refusal.rule == "nothing_to_move"
+    assert all(world.journal == [] for world in on.worlds.by_cluster.values())
+
+
+async def test_twenty_clusters_leave_in_waves_and_go_on_when_the_worker_vanishes_in_the_middle(
+    land: Build,
+) -> None:
+    names = [f"n{number:02}x" for number in range(20)]
+    on, crowd = await land(*names, serve=False, rules={"wave_size": 5})
+    on.lose(on.region)
+    third = list(on.worlds.by_cluster.values())[7]
+    reached = asyncio.Event()
+    third.before_effect = lambda effect: reached.set()
+    first = on.workers()[0]
+    serving = asyncio.create_task(first.run())
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    await reached.wait()
+    stopping = asyncio.create_task(first.shutdown())
+    async with on.workers()[0]:
+        result = await result_of(run)
+    await asyncio.gather(serving, stopping)
+    assert result.verified, result.reason
+    for world in on.worlds.by_cluster.values():
+        assert len(world.changes("promote")) == 1 and world.writable_at_most == 1

@@ -1,0 +1,340 @@
+"""What the steps of a region's evacuation do, and what people may say to it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Iterator
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+from . import options
+from .announcements import Announcements
+from .approval import Approval, Proposed, prove, refused
+from .ended import Ended
+from .lock import refuse_another_id
+from .moving import Moving
+from .names import CLUSTER, INITIATOR, KIND, OUTCOME, region_id
+from .progress import Progress
+from .stopping import uninterrupted
+
+with workflow.unsafe.imports_passed_through():
+    from activities.audit import Audit, RegionArtefacts
+    from activities.regions import RegionAssessment, RegionName, Regions, WhereRequest
+    from qnwis.continuity.access import Deed, Person
+    from qnwis.continuity.approvals import Vote, VoteRequest
+    from qnwis.continuity.refusal import Refusal
+    from qnwis.continuity.region_plan import ClusterMove, RegionPlan
+    from qnwis.continuity.region_run import EvacuateRequest, RegionResult, outcome_of, way_back
+    from qnwis.continuity.regions import Moved, hold_before_next
+    from qnwis.continuity.run import (
+        AbortRequest,
+        PauseRunRequest,
+        ResumeRunRequest,
+        RunKind,
+        RunOutcome,
+        RunProgress,
+        StepStatus,
+    )
+    from qnwis.continuity.tokens import Expected, PersonRequest
+
+VOTE = "A vote on the plan that waits. Input: what `qnwis-continuity region approve REGION --print` prints"
+
+
+class Evacuation:
+    """One evacuation of one region."""
+
+    assessed: RegionAssessment | None = None
+    initiator: Person | None = None
+    stop: str | None = None
+    """Why no further cluster is begun."""
+    ended: Ended | None = None
+
+    def __init__(self, request: EvacuateRequest) -> None:
+        self.request = request
+        self.progress = Progress(RunKind.REGION_FAILURE, request.region, dry_run=request.dry_run)
+        self.announcements = Announcements(request, self.progress, what="evacuation")
+        self.approval = Approval(request.region, request.initiated_by)
+        self.moved: dict[str, Moved] = {}
+        self.failures: dict[str, str] = {}
+        self.way_back: tuple[str, ...] = ()
+        self._moving: list[Moving] = []
+
+    async def carry_out(self, runbook: Awaitable[None]) -> RegionResult:
+        """The runbook's steps, then the record; whatever is cancelled meanwhile."""
+        refuse_another_id(region_id(self.request.region, dry_run=self.request.dry_run))
+        workflow.upsert_search_attributes(
+            [
+                CLUSTER.value_set(self.request.region),
+                KIND.value_set(RunKind.REGION_FAILURE.value),
+                INITIATOR.value_set(self.request.initiated_by),
+                OUTCOME.value_set("running"),
+            ]
+        )
+        return await uninterrupted(
+            self._to_the_end(runbook), on_cancel=lambda: self._stop("cancelled by a person")
+        )
+
+    async def _to_the_end(self, runbook: Awaitable[None]) -> RegionResult:
+        try:
+            await runbook
+        except Ended as ended:
+            self.ended = ended
+            self.progress.end(ended)
+        async with self.progress.step("audit"):
+            result = await self._audit()
+        workflow.upsert_search_attributes([OUTCOME.value_set(result.outcome.value)])
+        await self.announcements.end(result)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return result.model_copy(update={"steps": self.progress.steps})
+
+    # The steps
+
+    async def detect(self) -> None:
+        """Look at every cluster that has nodes in the region."""
+        self.announcements.begin()
+        self.assessed = await workflow.execute_activity_method(
+            Regions.assess_region,
+            RegionName(
+                region=self.request.region, reason=self.request.reason, clusters=self.request.clusters
+            ),
+            **options.look("every cluster with nodes in the region"),
+        )
+        await self._prove_initiator()
+        inside = ", ".join(self.assessed.inside) or "none"
+        self.progress.say(f"clusters whose primary is in {self.request.region}: {inside}")
+        for number, unread in enumerate(self.assessed.unread):
+            self.progress.remark("detection", f"unread {number}", f"⚠ left out: {unread}")
+        self._stop_here()
+
+    def assess(self) -> None:
+        """The plan, or the rule that says that none can leave."""
+        assert self.assessed is not None
+        refusal = self.assessed.refusal
+        if refusal is not None:
+            raise Ended(RunOutcome.REFUSED, str(refusal), refusal=refusal)
+        self.progress.plan_digest = self.plan.digest
+        self.progress.say(f"{len(self.plan.moves)} clusters in {len(self.plan.waves)} waves")
+        for one in self.plan.unmovable:
+            self.progress.remark("assessment", one.cluster_id, f"{one.cluster_id} stays: {one.refusal}")
+        if self.request.dry_run:
+            raise Ended(RunOutcome.PREVIEWED, "planned, and nothing changed", step=StepStatus.DONE)
+
+    async def approve(self) -> None:
+        """Have the right people agree to the plan of all clusters at once."""
+        assert self.assessed is not None
+        if not self.assessed.approvals:
+            self.progress.say("not asked for: the policies of these clusters have approvals: false")
+            return
+        notes = tuple(f"{one.cluster_id} stays: {one.refusal}" for one in self.plan.unmovable)
+        await self.approval.ask(
+            self.progress.approval_workflow,
+            Proposed(self.plan, self.plan.predicted_loss_bytes, notes=notes),
+            stop=lambda: self.stop,
+            announce=self.announcements.approval_pending,
+            show=self.progress.show_approval,
+            say=self.progress.say,
+        )
+        # Each cluster's run plans anew, and refuses a plan that no longer fits: no second look here.
+
+    async def move_all(self) -> None:
+        """Wave by wave, until all have moved, a person stops it, or too many did not move."""
+        for number, wave in enumerate(self.plan.waves):
+            await workflow.wait_condition(lambda: self.progress.paused is None or self.stop is not None)
+            if self.stop is not None:
+                return
+            self._moving = [Moving(self.request, move) for move in wave]
+            await asyncio.gather(*(self._move(m, one) for m, one in zip(wave, self._moving, strict=True)))
+            hold = hold_before_next(self.plan, number, tuple(self.moved.values()))
+            if hold is not None and self.stop is None:
+                self.progress.hold(str(hold))
+                self.announcements.held(str(hold))
+
+    async def _move(self, move: ClusterMove, moving: Moving) -> None:
+        where = f"{move.plan.primary_node_id} → {move.plan.failover_target_id}"
+        self._tell(move.cluster_id, f"▶ {move.cluster_id} {where}: moving")
+        moved = self.moved[move.cluster_id] = await moving.moved()
+        mark = "☑" if moved.good else "☒"
+        told = f"{mark} {move.cluster_id} {where}: {moved.outcome or 'not moved'}: {moved.reason}"
+        self._tell(move.cluster_id, told)
+
+    def _tell(self, cluster_id: str, text: str) -> None:
+        self.progress.remark("failover", cluster_id, text)
+
+    async def verify(self) -> None:
+        """Ask the agents again: every cluster that was moved serves elsewhere."""
+        good = tuple(one.cluster_id for one in self.moved.values() if one.good)
+        if good:
+            where = await workflow.execute_activity_method(
+                Regions.still_inside,
+                WhereRequest(region=self.request.region, clusters=good),
+                **options.look("where the clusters serve now"),
+            )
+            self.failures = dict(where.inside)
+        self.progress.say("; ".join(f"{k}: {v}" for k, v in self.failures.items()) or "all serve elsewhere")
+
+    def plan_the_way_back(self) -> None:
+        """Write down how each cluster comes back, and say how all of it ended."""
+        self.way_back = way_back(self.plan, self.moved)
+        for number, line in enumerate(self.way_back):
+            self.progress.remark("recovery", str(number), f"`{line}`")
+        outcome, reason = outcome_of(self.plan, self.moved, self.failures, self.stop)
+        raise Ended(outcome, reason, step=StepStatus.DONE)
+
+    async def _audit(self) -> RegionResult:
+        assert self.ended is not None
+        plan = self.assessed.plan if self.assessed is not None else None
+        result = RegionResult(
+            region=self.request.region,
+            outcome=self.ended.outcome,
+            reason=self.ended.reason,
+            run_id=workflow.info().run_id,
+            plan=plan,
+            plan_digest=plan.digest if plan is not None else None,
+            refusal=self.ended.refusal,
+            moved=tuple(self.moved.values()),
+            not_begun=tuple(m.cluster_id for m in plan.moves if m.cluster_id not in self.moved)
+            if plan
+            else (),
+            failures=self.failures,
+            way_back=self.way_back,
+            approval=self.approval.window,
+            initiator_roles=self.initiator.roles if self.initiator is not None else (),
+            notes=(*(self.assessed.unread if self.assessed is not None else ()), *self.progress.undelivered),
+            steps=self.progress.steps,
+            started_at=workflow.info().start_time,
+            ended_at=workflow.now(),
+        )
+        recorded = await workflow.execute_activity_method(
+            Audit.record_region,
+            RegionArtefacts(request=self.request, result=result),
+            **options.record(f"record: {result.outcome.value}"),
+        )
+        self.progress.note("audit", recorded.audit_id)
+        return result.model_copy(update={"audit_id": recorded.audit_id})
+
+    @property
+    def plan(self) -> RegionPlan:
+        assert self.assessed is not None and self.assessed.plan is not None
+        return self.assessed.plan
+
+    # What people say
+
+    @workflow.query(name="progress", description="The runbook's steps and where every cluster stands")
+    def progress_view(self) -> RunProgress:
+        return self.progress.view()
+
+    @workflow.update(name="approve", description=VOTE)
+    async def approve_plan(self, request: VoteRequest) -> Vote:
+        return await self.approval.vote(request, approve=True)
+
+    @approve_plan.validator
+    def _may_approve(self, request: VoteRequest) -> None:
+        self.approval.check_open(request)
+
+    @workflow.update(name="reject", description=VOTE)
+    async def reject_plan(self, request: VoteRequest) -> Vote:
+        return await self.approval.vote(request, approve=False)
+
+    @reject_plan.validator
+    def _may_reject(self, request: VoteRequest) -> None:
+        self.approval.check_open(request)
+
+    @workflow.signal(name="approve", description=VOTE)
+    async def approve_unanswered(self, request: VoteRequest) -> None:
+        with self._shown("a vote"):
+            self.approval.check_open(request)
+            await self.approval.vote(request, approve=True)
+
+    @workflow.signal(name="reject", description=VOTE)
+    async def reject_unanswered(self, request: VoteRequest) -> None:
+        with self._shown("a vote"):
+            self.approval.check_open(request)
+            await self.approval.vote(request, approve=False)
+
+    @workflow.update(description="Begin no further cluster, and stop those that may still turn back")
+    async def abort(self, request: AbortRequest) -> str:
+        return await self._abort(request)
+
+    async def _abort(self, request: AbortRequest) -> str:
+        await self._prove(Deed.ABORT, request)
+        self._stop(f"aborted by {request.by}: {request.reason}")
+        return "no further cluster is begun; those that move stop at their next safe place"
+
+    @workflow.signal(name="abort", description="The same, for the Temporal UI")
+    async def abort_unanswered(self, request: AbortRequest) -> None:
+        with self._shown(f"abort by {request.by}"):
+            await self._abort(request)
+
+    @workflow.update(description="Hold the evacuation before its next wave")
+    async def pause(self, request: PauseRunRequest) -> str:
+        await self._prove(Deed.PAUSE, request)
+        self.progress.hold(f"by {request.by}: {request.reason}")
+        return "held before the next wave"
+
+    @workflow.update(description="Let it go on")
+    async def resume(self, request: ResumeRunRequest) -> str:
+        return await self._resume(request)
+
+    async def _resume(self, request: ResumeRunRequest) -> str:
+        await self._prove(Deed.RESUME, request)
+        self.progress.hold(None)
+        return "the evacuation goes on"
+
+    @workflow.signal(name="resume", description="The same, for the Temporal UI")
+    async def resume_unanswered(self, request: ResumeRunRequest) -> None:
+        with self._shown(f"resume by {request.by}"):
+            await self._resume(request)
+
+    def _stop(self, why: str) -> None:
+        self.stop = self.stop or why
+        for moving in self._moving:
+            moving.stop()
+
+    def _stop_here(self) -> None:
+        if self.stop is not None:
+            raise Ended(RunOutcome.UNTOUCHED, self.stop)
+
+    # Proofs
+
+    async def _prove_initiator(self) -> None:
+        assert self.assessed is not None
+        if self.request.dry_run or not self.assessed.approvals:
+            return
+        found = await prove(
+            self.request.token,
+            Expected(deed=Deed.START, cluster_id=self.request.region, digest=self.request.digest),
+            claimed=self.request.initiated_by,
+            used_by=workflow.info().run_id,
+        )
+        if isinstance(found, Refusal):
+            raise Ended(RunOutcome.REFUSED, str(found), refusal=found)
+        self.initiator = found
+
+    async def _prove(self, deed: Deed, request: PersonRequest) -> None:
+        """Raises ApplicationError where a proof is asked for and this is none."""
+        await workflow.wait_condition(lambda: self.assessed is not None or self.ended is not None)
+        if self.assessed is None or not self.assessed.approvals:
+            return
+        found = await prove(
+            request.token,
+            Expected(
+                deed=deed,
+                cluster_id=self.request.region,
+                run_id=workflow.info().run_id,
+                digest=request.digest,
+            ),
+            claimed=request.by,
+            used_by=f"{workflow.info().run_id}/{deed}/{request.digest}",
+        )
+        if isinstance(found, Refusal):
+            raise refused(found)
+
+    @contextlib.contextmanager
+    def _shown(self, what: str) -> Iterator[None]:
+        """People see in the checklist why a signal was refused."""
+        try:
+            yield
+        except ApplicationError as error:
+            self.progress.answer(f"{what} was refused: {error.message}")

@@ -1,0 +1,112 @@
+"""One cluster's move out of a region: a run of its own, or the one that goes on already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio import workflow
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
+
+from . import options
+from .names import failover_id
+from .planned_maintenance import PlannedMaintenance
+from .primary_failure import PrimaryFailure
+
+with workflow.unsafe.imports_passed_through():
+    from activities.regions import AwaitRun, Regions, WhereRequest
+    from qnwis.continuity.region_plan import ClusterMove, Move
+    from qnwis.continuity.region_run import EvacuateRequest
+    from qnwis.continuity.regions import Moved
+    from qnwis.continuity.run import FailoverRequest, Maintenance, RunKind, RunOutcome, RunResult
+    from qnwis.runbook import load_runbook
+
+ADOPTED_AT_MOST = 2
+"""How many runs of one cluster are waited for, one after the other."""
+
+Child = workflow.ChildWorkflowHandle[Any, RunResult]
+
+
+class Moving:
+    """Of one cluster. A run that goes on already is waited for: it may be moving the cluster just now."""
+
+    def __init__(self, evacuation: EvacuateRequest, move: ClusterMove) -> None:
+        self._evacuation = evacuation
+        self._move = move
+        self._child: Child | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Have it stop at its next safe place, and begin nothing further."""
+        self._stopped = True
+        if self._child is not None:
+            self._child.cancel()
+
+    async def moved(self) -> Moved:
+        """How it ended. Raises nothing."""
+        for _ in range(ADOPTED_AT_MOST):
+            if self._stopped:
+                return self._ended(RunOutcome.UNTOUCHED, "stopped before it began")
+            try:
+                return await self._by_own_run()
+            except WorkflowAlreadyStartedError:
+                adopted = await self._by_the_run_that_goes_on()
+                if adopted is not None:
+                    return adopted
+        return self._ended(None, "other runs held the cluster's lock")
+
+    async def _by_own_run(self) -> Moved:
+        kind = RunKind.PRIMARY_FAILURE if self._move.how is Move.FAILOVER else RunKind.PLANNED_MAINTENANCE
+        self._child = child = await workflow.start_child_workflow(
+            PrimaryFailure.run if kind is RunKind.PRIMARY_FAILURE else PlannedMaintenance.run,
+            self._request,
+            id=failover_id(self._move.cluster_id),
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            static_summary=f"{self._move.cluster_id} leaves {self._evacuation.region}",
+            static_details=load_runbook(kind).text,
+        )
+        if self._stopped:
+            child.cancel()
+        try:
+            result = await child
+        except ChildWorkflowError as error:
+            return self._ended(None, f"the run was ended from outside: {error.cause or error}")
+        return self._ended(result.outcome, result.reason, run_id=result.run_id)
+
+    async def _by_the_run_that_goes_on(self) -> Moved | None:
+        """None where that run has ended and the cluster is still in the region."""
+        cluster_id = self._move.cluster_id
+        try:
+            await workflow.execute_activity_method(
+                Regions.await_run,
+                AwaitRun(workflow_id=failover_id(cluster_id)),
+                **options.watch_runs(f"the run of {cluster_id} that goes on"),
+            )
+            where = await workflow.execute_activity_method(
+                Regions.still_inside,
+                WhereRequest(region=self._evacuation.region, clusters=(cluster_id,)),
+                **options.look(f"has {cluster_id} left?"),
+            )
+        except ActivityError as error:
+            return self._ended(None, str(error.cause or error))
+        if cluster_id in where.inside:
+            return None
+        return self._ended(RunOutcome.COMPLETED, "another run moved it").model_copy(update={"adopted": True})
+
+    @property
+    def _request(self) -> FailoverRequest:
+        plan = self._move.plan
+        switchover = self._move.how is Move.SWITCHOVER
+        return FailoverRequest(
+            cluster_id=self._move.cluster_id,
+            initiated_by=self._evacuation.initiated_by,
+            reason=plan.trigger_reason,
+            plan=plan,
+            leaving=self._evacuation.region,
+            agreed_with=workflow.info().run_id,
+            maintenance=Maintenance(target_node_id=plan.failover_target_id) if switchover else None,
+        )
+
+    def _ended(self, outcome: RunOutcome | None, reason: str, *, run_id: str | None = None) -> Moved:
+        return Moved(cluster_id=self._move.cluster_id, outcome=outcome, reason=reason, run_id=run_id)
