@@ -1,4 +1,4 @@
-"""A region is left by all its clusters: in waves, under one approval, each one in a stated place at the end."""
+"""A region is left by all its clusters: in waves, under one approval, and each ends in a stated place."""
 
 from __future__ import annotations
 

@@ -96,7 +96,9 @@ class World:
     def of(cls, cluster: Cluster) -> World:
         primary = next(n for n in cluster.nodes if n.role is NodeRole.PRIMARY)
         machines = {
-            n.node_id: Machine(n.node_id, n is primary, None if n is primary else primary.node_id)
+            n.node_id: Machine(
+                n.node_id, n is primary, None if n is primary or not n.holds_data else primary.node_id
+            )
             for n in cluster.nodes
         }
         ttl_s = 0 if cluster.dns is None else cluster.dns.ttl_s
