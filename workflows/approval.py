@@ -50,6 +50,32 @@ class Proposed:
     notes: tuple[str, ...] = ()
 
 
+class Served:
+    """The tokens that have served in one execution of a run. A token that names a run names one execution of
+    it, so nobody else has to know of them; after a reset none of them names the run any more."""
+
+    def __init__(self) -> None:
+        self._nonces: set[tuple[str, str]] = set()
+
+    def refusal(self, token: Token) -> Refusal | None:
+        """None the first time."""
+        known = (token.claim.person, token.claim.nonce)
+        if known in self._nonces:
+            return used_refusal(token.claim, f"run {token.claim.run_id}")
+        self._nonces.add(known)
+        return None
+
+
+async def prove_to_run(
+    token: Token | None, expected: Expected, served: Served, *, claimed: str
+) -> Person | Refusal:
+    """Who says something to a run that goes on: the person who signed for this run, once."""
+    found = await prove(token, expected, claimed=claimed)
+    if isinstance(found, Refusal) or token is None:
+        return found
+    return served.refusal(token) or found
+
+
 async def prove(
     token: Token | None, expected: Expected, *, claimed: str, used_by: str | None = None
 ) -> Person | Refusal:

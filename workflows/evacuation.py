@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from . import options
 from .announcements import Announcements
-from .approval import Approval, Proposed, prove, refused
+from .approval import Approval, Proposed, prove, prove_to_run, refused
 from .ended import Ended
 from .lock import refuse_another_id
 from .moving import Moving
@@ -317,7 +317,7 @@ class Evacuation:
         await workflow.wait_condition(lambda: self.assessed is not None or self.ended is not None)
         if self.assessed is None or not self.assessed.approvals:
             return
-        found = await prove(
+        found = await prove_to_run(
             request.token,
             Expected(
                 deed=deed,
@@ -325,8 +325,8 @@ class Evacuation:
                 run_id=workflow.info().run_id,
                 digest=request.digest,
             ),
+            self.approval.served,
             claimed=request.by,
-            used_by=f"{workflow.info().run_id}/{deed}/{request.digest}",
         )
         if isinstance(found, Refusal):
             raise refused(found)
