@@ -65,8 +65,6 @@ class Policy(Model):
     approvals: bool = True
     """Whether people prove who they are, and a person's run awaits the approval workflow that its runbook
     names. False: their word is enough, and nobody else is asked."""
-    region_strategy: Strategy = Strategy.MANUAL
-    """Whether the loss of a region moves this cluster by itself. `manual`: people agree to it first."""
     evacuation_priority: int = 0
     """Of the clusters that leave a region, those with a higher number go first."""
     review_reminder_s: float = Field(default=24 * 3600, ge=60)
