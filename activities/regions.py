@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
+from datetime import timedelta
 
 from temporalio import activity
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import Client, WorkflowFailureError, WorkflowQueryFailedError
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 
 from qnwis.config.problem import ConfigError
-from qnwis.config.regions import load_region_rules
+from qnwis.config.regions import region_rules
 from qnwis.config.registry import Registered, Registry
 from qnwis.continuity.leaving import leave, still_inside
 from qnwis.continuity.model import Identifier, Model
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_plan import RegionPlan
-from qnwis.continuity.regions import Candidate, make_region_plan
+from qnwis.continuity.regions import (
+    Candidate,
+    ClusterInRegion,
+    HeldByGuardian,
+    RegionRules,
+    make_region_plan,
+)
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
 
 from .effect import heartbeating
+
+LOOK_EVERY_S = 2.0
+"""How often the guardians are asked what they hold."""
+ANSWER_WITHIN_S = 2.0
 
 
 class RegionName(Model):
@@ -57,6 +70,23 @@ class AwaitRun(Model):
     workflow_id: str
 
 
+class RegionReport(Model):
+    """What the guardians of the clusters hold of their nodes in one region."""
+
+    clusters: tuple[ClusterInRegion, ...] = ()
+    silent: Mapping[str, str] = {}
+    """By cluster_id: why nothing is known of it. It counts for nothing, neither as lost nor as alive."""
+    rules: RegionRules = RegionRules()
+
+
+class WatchRegion(Model):
+    region: str
+    guardian: str
+    """Workflow id of a cluster's guardian, with `{cluster_id}` in it."""
+    seen: RegionReport | None = None
+    """What was reported last."""
+
+
 class Regions:
     def __init__(self, registry: Registry, nodes: Nodes, client: Client) -> None:
         self._registry = registry
@@ -67,7 +97,7 @@ class Regions:
     async def assess_region(self, asked: RegionName) -> RegionAssessment:
         """The plan by which all clusters leave the region, or the rule that says that none can."""
         try:
-            rules = load_region_rules(self._registry.directory)
+            rules = region_rules(self._registry.directory)
             cluster_ids = asked.clusters or tuple(self._registry.cluster_ids())
         except ConfigError as error:
             raise ApplicationError(str(error), type="regions_not_loaded", non_retryable=True) from error
@@ -102,6 +132,39 @@ class Regions:
         async with heartbeating():
             with contextlib.suppress(WorkflowFailureError):
                 await self._client.get_workflow_handle(asked.workflow_id).result()
+
+    @activity.defn
+    async def watch_region(self, asked: WatchRegion) -> RegionReport:
+        """Return when the guardians hold something else than was reported last, or the rules have changed."""
+        async with heartbeating():
+            while (report := await self._report(asked)) == asked.seen:
+                await asyncio.sleep(LOOK_EVERY_S)
+        return report
+
+    async def _report(self, asked: WatchRegion) -> RegionReport:
+        try:
+            rules, cluster_ids = region_rules(self._registry.directory), self._registry.cluster_ids()
+        except ConfigError as error:
+            raise ApplicationError(str(error), type="regions_not_loaded") from error
+        registered, unread = self._load(tuple(cluster_ids))
+        here = [one for one in registered if asked.region in one.cluster.regions]
+        held = await asyncio.gather(*(self._held(one, asked) for one in here))
+        silent = dict(line.split(": ", 1) for line in unread)
+        silent |= {one.cluster.cluster_id: h for one, h in zip(here, held, strict=True) if isinstance(h, str)}
+        clusters = tuple(one for one in held if isinstance(one, ClusterInRegion))
+        return RegionReport(clusters=clusters, silent=silent, rules=rules)
+
+    async def _held(self, registered: Registered, asked: WatchRegion) -> ClusterInRegion | str:
+        """What the cluster's guardian holds now; why that is not known, where it does not answer."""
+        cluster = registered.cluster
+        guardian = self._client.get_workflow_handle(asked.guardian.format(cluster_id=cluster.cluster_id))
+        try:
+            view: HeldByGuardian = await guardian.query(
+                "view", result_type=HeldByGuardian, rpc_timeout=timedelta(seconds=ANSWER_WITHIN_S)
+            )
+        except (RPCError, WorkflowQueryFailedError) as error:
+            return f"its guardian does not answer: {error}"
+        return view.of_region(cluster, asked.region, priority=registered.policy.evacuation_priority)
 
     async def _candidate(self, registered: Registered, asked: RegionName) -> Candidate | None:
         cluster = registered.cluster

@@ -51,6 +51,7 @@ from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 from workflows.readiness import ReadinessCheck
 from workflows.region_failure import RegionFailure
+from workflows.region_guardian import RegionGuardian
 from workflows.review import OverrideReview
 from workflows.round_trip import RoundTrip
 from workflows.used_token import UsedToken
@@ -65,6 +66,7 @@ WORKFLOWS = (
     ReadinessCheck,
     OverrideReview,
     RegionFailure,
+    RegionGuardian,
     UsedToken,
 )
 
@@ -168,6 +170,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         regions.assess_region,
         regions.still_inside,
         regions.await_run,
+        regions.watch_region,
         Notifications(p.notifier).notify,
         ReadinessChecks(p.registry, p.nodes, p.dns, p.audit).evaluate,
     ]

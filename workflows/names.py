@@ -36,6 +36,10 @@ def region_id(region: str, *, dry_run: bool = False) -> str:
     return f"dry-run-{REGION_PREFIX}{region}" if dry_run else f"{REGION_PREFIX}{region}"
 
 
+def region_guardian_id(region: str) -> str:
+    return f"guardian-of-{REGION_PREFIX}{region}"
+
+
 def review_id(cluster_id: str, run_id: str) -> str:
     """Of the review that the emergency override `run_id` opens; each has one."""
     return f"review-{cluster_id}-{run_id}"

@@ -27,10 +27,18 @@ from qnwis.providers.errors import Refused
 from qnwis.runbook import load_runbook
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianState
-from workflows.names import RUNBOOKS_QUEUE, failover_id, guardian_id, region_id, round_trip_id
+from workflows.names import (
+    RUNBOOKS_QUEUE,
+    failover_id,
+    guardian_id,
+    region_guardian_id,
+    region_id,
+    round_trip_id,
+)
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
+from workflows.region_guardian import RegionGuardian, RegionGuardianState
 from workflows.round_trip import RoundTrip
 
 RunHandle = WorkflowHandle[Any, RunResult]
@@ -221,4 +229,18 @@ async def start_guardian(client: Client, cluster_id: str) -> WorkflowHandle[Guar
         task_queue=RUNBOOKS_QUEUE,
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         static_summary=f"Guardian of {cluster_id}",
+    )
+
+
+async def start_region_guardian(
+    client: Client, region: str, task_queue: str = RUNBOOKS_QUEUE
+) -> WorkflowHandle[RegionGuardian, None]:
+    """The running guardian of the region, started if there was none."""
+    return await client.start_workflow(
+        RegionGuardian.run,
+        RegionGuardianState(region=region),
+        id=region_guardian_id(region),
+        task_queue=task_queue,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary=f"Guardian of {region}",
     )

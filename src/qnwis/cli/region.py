@@ -1,4 +1,4 @@
-"""`region`: have every cluster leave a region, and steer that."""
+"""`region`: watch a region, have every cluster leave it, and steer that."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from temporalio.client import WorkflowFailureError
+from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult
@@ -17,9 +18,10 @@ from qnwis.continuity.run import (
     ResumeRunRequest,
     RunOutcome,
 )
-from qnwis.starting import start_evacuation
+from qnwis.starting import start_evacuation, start_region_guardian
 from qnwis.temporal import connect
-from workflows.names import region_id
+from workflows.names import region_guardian_id, region_id
+from workflows.region_guardian import RegionGuardian, RegionView
 
 from .approving import Yes, send_vote
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
@@ -28,7 +30,7 @@ from .showing import show_region_plan
 from .signing import By, KeyFile, Print, me
 from .steering import say
 
-app = typer.Typer(help="Leave a region that is lost, with all clusters.", no_args_is_help=True)
+app = typer.Typer(help="Watch a region, and leave it with all clusters when it is lost.", no_args_is_help=True)
 
 Region = Annotated[str, typer.Argument(help="The region, as the topologies name it.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit record.")]
@@ -154,6 +156,43 @@ def resume(
     who = me(key, by)
     request = ResumeRunRequest(by=who.name, reason=reason)
     say(Deed.RESUME, region, region_id(region), request, who, only_print, address, as_json)
+
+
+@app.command()
+def watch(region: Region, address: Address = None) -> None:
+    """Start the region's guardian, which tells people when the region is lost; one that runs is left as it is."""
+
+    async def begin() -> None:
+        await start_region_guardian(await connect(address), region)
+
+    with clear_errors():
+        asyncio.run(begin())
+    out.print(f"{region_guardian_id(region)} watches {region}", markup=False)
+
+
+@app.command()
+def view(region: Region, address: Address = None, as_json: AsJson = False) -> None:
+    """Whether the region's guardian holds it for lost, and why."""
+
+    async def ask() -> RegionView:
+        client = await connect(address)
+        guardian = client.get_workflow_handle_for(RegionGuardian.run, region_guardian_id(region))
+        return await guardian.query(RegionGuardian.view)
+
+    with clear_errors(as_json=as_json):
+        try:
+            seen = asyncio.run(ask())
+        except RPCError as error:
+            fail(Exit.UNREACHABLE, f"{region_guardian_id(region)} does not answer: {error.message}")
+    if as_json:
+        print_json(seen)
+        return
+    verdict = seen.verdict
+    stands = f"{verdict.finding.value} ({verdict.why})" if verdict is not None else "not judged yet"
+    out.print(f"{region}: {stands}", markup=False)
+    out.print(f"primaries in it: {', '.join(seen.primaries_inside) or 'none'}", markup=False)
+    for cluster_id, why in seen.silent.items():
+        out.print(f"  {cluster_id}: {why}", markup=False)
 
 
 def _exit_code(result: RegionResult) -> Exit:

@@ -11,6 +11,7 @@ from rich.table import Table
 from qnwis.config.hooks import load_hooks
 from qnwis.config.load import load_cluster, load_policy
 from qnwis.config.problem import ConfigError, Problem
+from qnwis.config.regions import load_regions
 from qnwis.continuity.losses import Effect, Loss, advice, losses, unsurvivable
 from qnwis.continuity.topology import Cluster
 
@@ -23,6 +24,7 @@ def validate(
     cluster: Annotated[Path, typer.Option(help="Topology, cluster.yaml.")],
     policy: Annotated[Path | None, typer.Option(help="Policy, policy.yaml.")] = None,
     hooks: Annotated[Path | None, typer.Option(help="Hooks and probes, hooks.yaml.")] = None,
+    regions: Annotated[Path | None, typer.Option(help="When a region is lost, regions.yaml.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check files without using them, and list what the loss of each node and each region would do.
@@ -37,7 +39,7 @@ def validate(
             problems.append(Problem(cluster, None, None, "nodes", f"{len(topology.nodes)} nodes", expected))
     except ConfigError as error:
         problems += error.problems
-    for file, load in ((policy, load_policy), (hooks, load_hooks)):
+    for file, load in ((policy, load_policy), (hooks, load_hooks), (regions, load_regions)):
         if file is not None:
             try:
                 load(file)

@@ -12,7 +12,12 @@ from .yaml_source import read_yaml
 FILE = "regions.yaml"
 
 
-def load_region_rules(directory: Path) -> RegionRules:
-    """The rules; the defaults without a file. Raises ConfigError."""
+def load_regions(path: Path) -> RegionRules:
+    """The rules in the file. Raises ConfigError."""
+    return validated(RegionRules, read_yaml(path), strict=False)
+
+
+def region_rules(directory: Path) -> RegionRules:
+    """The rules of this registry; the defaults without a file. Raises ConfigError."""
     path = directory / FILE
-    return validated(RegionRules, read_yaml(path)) if path.exists() else RegionRules()
+    return load_regions(path) if path.exists() else RegionRules()

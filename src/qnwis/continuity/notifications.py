@@ -27,6 +27,7 @@ class RunEvent(StrEnum):
     FAILED = "failed"  # it ended without what it was for: refused, undone, incomplete
     DONE = "done"  # it ended verified; a dry run: previewed
     REVIEW_DUE = "review_due"  # the review of an emergency override is open
+    REGION_LOST = "region_lost"  # a region counts as lost, or is well again
 
 
 class Notification(Model):

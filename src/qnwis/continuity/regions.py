@@ -11,14 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from .detection import Finding
+from .detection import Finding, Verdict
 from .model import Identifier, Model
 from .plan import Plan
 from .refusal import Refusal
 from .region_plan import ClusterMove, Move, RegionPlan, Unmovable
 from .run import RunOutcome
+from .topology import Cluster
 
 
 class RegionRules(Model):
@@ -51,6 +52,23 @@ class ClusterInRegion(Model):
     @property
     def failed(self) -> tuple[str, ...]:
         return tuple(node_id for node_id, finding in self.findings.items() if finding is Finding.FAILED)
+
+
+class HeldByGuardian(BaseModel):
+    """Of what a cluster's guardian answers when it is asked, the part that a region is judged by."""
+
+    primary_node_id: str | None
+    verdicts: dict[str, Verdict]
+
+    def of_region(self, cluster: Cluster, region: str, *, priority: int) -> ClusterInRegion:
+        """The same, of one region alone."""
+        inside = {node.node_id for node in cluster.nodes if node.region == region}
+        return ClusterInRegion(
+            cluster_id=cluster.cluster_id,
+            priority=priority,
+            primary_inside=self.primary_node_id in inside,
+            findings={node_id: v.finding for node_id, v in self.verdicts.items() if node_id in inside},
+        )
 
 
 class RegionFinding(StrEnum):

@@ -140,6 +140,8 @@ class Hold(ClientInterceptor, Interceptor):
     """Stops the run at one point, once; and notes every point that it passes."""
 
     at: Point | None = None
+    of: frozenset[str] | None = None
+    """Workflow ids whose activities are points; None for all."""
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
     lost: bool = False
@@ -167,6 +169,8 @@ class Hold(ClientInterceptor, Interceptor):
         """Where the run stands, its step left out. What is told to people beside it is no point."""
         name = activity.info().activity_type
         if name == Notifications.notify.__name__:
+            return None
+        if self.of is not None and activity.info().workflow_id not in self.of:
             return None
         action = getattr(asked.args[0], "action", None)
         if when == "after" and action is None and name not in KEEPING:

@@ -17,64 +17,25 @@ from temporalio.worker import Worker
 from qnwis.config.registry import Registry
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import PendingApproval, Vote
+from qnwis.continuity.notifications import Notification, RunEvent, Told
 from qnwis.continuity.region_run import OPERATION, EvacuateRequest, RegionResult
+from qnwis.continuity.regions import RegionFinding
 from qnwis.continuity.run import AbortRequest, FailoverRequest, ResumeRunRequest, RunOutcome, RunResult
 from qnwis.continuity.tokens import PersonRequest
 from qnwis.providers.audit_store import SqliteAuditStore
-from qnwis.providers.notifier import LogNotifier
+from qnwis.providers.notifier import LogNotifier, Notifier
+from qnwis.starting import start_region_guardian
 from workers.settings import WorkerSettings
 from workers.wiring import Providers, workers_for
-from workflows.names import failover_id, region_id
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianState
+from workflows.names import failover_id, guardian_id, region_id
 from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
+from workflows.region_guardian import RegionGuardian, RegionView
 
+from .land import WITHIN_S, Land, approve, pending, result_of, say
 from .people import Crowd, rule_of
-from .worlds import Worlds, cluster_of, registered
-
-RegionRun = WorkflowHandle[RegionFailure, RegionResult]
-WITHIN_S = 60
-
-
-@dataclass
-class Land:
-    """Clusters in regions, with a worker that serves them, and people."""
-
-    client: Client
-    worlds: Worlds
-    settings: WorkerSettings
-    providers: Providers
-    region: str
-
-    @property
-    def cluster_id(self) -> str:
-        """What tokens of people name here."""
-        return self.region
-
-    def workers(self) -> list[Worker]:
-        return list(workers_for(self.client, self.settings, self.providers))[:1]
-
-    def lose(self, region: str) -> None:
-        for world in self.worlds.by_cluster.values():
-            for node in world.cluster.nodes:
-                if node.region == region:
-                    world.kill(node.node_id)
-
-    def serving(self) -> dict[str, list[str]]:
-        return {name: world.writable() for name, world in self.worlds.by_cluster.items()}
-
-    async def evacuate(self, crowd: Crowd, person: str = "bob", **fields: Any) -> RegionRun:
-        request = EvacuateRequest(region=self.region, initiated_by=person, reason="flood", **fields)
-        token = crowd.token(person, Deed.START, digest=request.digest)
-        return await self.client.start_workflow(
-            RegionFailure.run,
-            request.model_copy(update={"token": token}),
-            id=region_id(self.region, dry_run=request.dry_run),
-            task_queue=self.settings.task_queue,
-        )
-
-    def run_of(self, name: str) -> WorkflowHandle[PrimaryFailure, RunResult]:
-        return self.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(name))
-
 
 Build = Callable[..., Awaitable[tuple[Land, Crowd]]]
 
@@ -83,64 +44,13 @@ Build = Callable[..., Awaitable[tuple[Land, Crowd]]]
 async def land(client: Client, tmp_path: Path) -> AsyncIterator[Build]:
     async with AsyncExitStack() as running:
 
-        async def build(
-            *names: str,
-            elsewhere: Iterable[str] = (),
-            serve: bool = True,
-            rules: dict[str, Any] | None = None,
-        ) -> tuple[Land, Crowd]:
-            tag = f"{tmp_path.parent.name.rpartition('-')[2]}{abs(hash(tmp_path)) % 10**6}"
-            home, away = f"r1x{tag}", f"r2x{tag}"
-            clusters = [cluster_of(f"{name}{tag}", home=home, away=away) for name in names]
-            clusters += [cluster_of(f"{name}{tag}", home=away, away=home) for name in elsewhere]
-            config = tmp_path / "config"
-            worlds = registered(config, clusters, approvals=True)
-            if rules is not None:
-                (config / "regions.yaml").write_text(yaml.safe_dump(rules))
-            settings = WorkerSettings(
-                config_dir=config, state_dir=tmp_path, vantages=(), task_queue=f"regions-{tag}"
-            )
-            double: Any = worlds
-            providers = Providers(
-                registry=Registry(config),
-                nodes=double,
-                dns=double,
-                hook=double,
-                audit=SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "key.pem"),
-                notifier=LogNotifier(),
-            )
-            made = Land(client, worlds, settings, providers, home)
-            if serve:
-                for worker in made.workers():
-                    await running.enter_async_context(worker)
+        async def build(*names: str, serve: bool = True, **how: Any) -> tuple[Land, Crowd]:
+            made = Land.made(client, tmp_path, *names, **how)
+            for worker in made.workers() if serve else ():
+                await running.enter_async_context(worker)
             return made, Crowd(made)  # type: ignore[arg-type]
 
         yield build
-
-
-async def pending(run: RegionRun) -> PendingApproval:
-    async with asyncio.timeout(WITHIN_S):
-        while True:
-            found = (await run.query(RegionFailure.progress_view)).approval
-            if found is not None:
-                return found
-            await asyncio.sleep(0.05)
-
-
-async def approve(crowd: Crowd, run: RegionRun, person: str = "ann") -> None:
-    await run.execute_update("approve", crowd.vote(person, await pending(run)), result_type=Vote)
-
-
-async def say(crowd: Crowd, run: RegionRun, update: str, deed: Deed, request: PersonRequest) -> None:
-    token = crowd.token(
-        request.by, deed, run_id=run.result_run_id, digest=request.digest, reason=request.reason
-    )
-    await run.execute_update(update, request.model_copy(update={"token": token}), result_type=str)
-
-
-async def result_of(run: RegionRun) -> RegionResult:
-    async with asyncio.timeout(WITHIN_S):
-        return await run.result()
 
 
 async def test_all_clusters_of_a_lost_region_leave_it_under_one_approval(land: Build) -> None:
@@ -298,6 +208,57 @@ async def test_a_dry_run_plans_and_changes_nothing_and_where_none_can_leave_it_s
     none = await result_of(await on.evacuate(crowd, clusters=(b,)))
     assert none.refusal is not None and none.refusal.rule == "nothing_to_move"
     assert all(world.journal == [] for world in on.worlds.by_cluster.values())
+
+
+class Heard:
+    """What people are told."""
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    async def send(self, notification: Notification) -> Told:
+        if notification.event is RunEvent.REGION_LOST:
+            self.titles.append(notification.title)
+        return Told()
+
+
+async def test_a_lost_region_is_told_of_when_it_lasts_and_so_is_its_end(land: Build) -> None:
+    heard = Heard()
+    on, _ = await land(
+        "a", "b", watched=True, rules={"dwell_s": 1, "settle_s": 1}, notifier=heard
+    )
+    for cluster_id in on.worlds.by_cluster:
+        await on.client.start_workflow(
+            Guardian.run,
+            GuardianState(cluster_id=cluster_id),
+            id=guardian_id(cluster_id),
+            task_queue=on.settings.task_queue,
+        )
+    guardian = await start_region_guardian(on.client, on.region, on.settings.task_queue)
+
+    async def becomes(finding: RegionFinding) -> RegionView:
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                view = await guardian.query(RegionGuardian.view)
+                known = view.verdict is not None and not view.silent
+                if known and view.verdict is not None and view.verdict.finding is finding:
+                    return view
+                await asyncio.sleep(0.1)
+
+    view = await becomes(RegionFinding.WELL)
+    assert (set(view.primaries_inside), heard.titles) == (set(on.worlds.by_cluster), [])
+    on.lose(on.region)
+    await becomes(RegionFinding.SUSPECTED)
+    assert heard.titles == []
+    await becomes(RegionFinding.LOST)
+    for world in on.worlds.by_cluster.values():
+        for node in world.cluster.nodes:
+            world.revive(node.node_id)
+    await becomes(RegionFinding.WELL)
+    assert heard.titles == [f"{on.region} is lost", f"{on.region} is well again"]
+    assert all(world.journal == [] for world in on.worlds.by_cluster.values()), "it moves nothing by itself"
+    for handle in (guardian, *(on.client.get_workflow_handle(guardian_id(c)) for c in on.worlds.by_cluster)):
+        await handle.terminate("the test is over")
 
 
 async def test_twenty_clusters_leave_in_waves_and_go_on_when_the_worker_vanishes_in_the_middle(

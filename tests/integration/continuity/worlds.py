@@ -45,8 +45,10 @@ class Worlds:
         return await self.of_node(node_id).switch(hook, node_id, state, effect_id)
 
 
-def cluster_of(name: str, *, home: str = "region-1", away: str = "region-2") -> Cluster:
-    """Primary and standby at home, a standby away, a witness in a third region."""
+def cluster_of(
+    name: str, *, home: str = "region-1", away: str = "region-2", vantages: tuple[str, ...] = ()
+) -> Cluster:
+    """Primary and a standby at home, two standbys away, a witness in a third region."""
     node = {"role": "secondary", "region": home, "site": "a", "status": "healthy"}
     return Cluster.model_validate(
         {
@@ -66,6 +68,7 @@ def cluster_of(name: str, *, home: str = "region-1", away: str = "region-2") -> 
                     "role": "witness",
                 },
             ],
+            **({"vantages": vantages} if vantages else {}),
             "heartbeat": {"interval_sec": 0.2, "timeout_sec": 0.2, "failure_threshold": 3},
             "dns": {"zone": f"{name}.test", "name": "db", "ttl_s": 0, "servers": ["127.0.0.1:53"]},
         }
