@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from functools import partial
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from qnwis.config.access import AccessFiles
+from qnwis.config.hooks import FILE as HOOKS
+from qnwis.config.hooks import load_hooks
+from qnwis.config.notifications import FILE as CHANNELS
+from qnwis.config.notifications import load_channels
 from qnwis.config.problem import ConfigError
 from qnwis.config.registry import Registry
 from qnwis.continuity.readiness import evaluate
@@ -54,6 +60,7 @@ class ReadinessChecks:
                 dns=dns,
                 record=record,
                 past=past,
+                unusable=await asyncio.to_thread(self._unusable),
                 now=datetime.now(UTC),
             )
         )
@@ -74,3 +81,17 @@ class ReadinessChecks:
         except (Unreachable, Refused) as error:
             log.warning("readiness of %s: %s", cluster_id, error)
             return None
+
+    def _unusable(self) -> tuple[str, ...]:
+        """What is wrong with each file that a run reads besides the topology and the policy."""
+        directory, problems = self._registry.directory, list[str]()
+        for load in (
+            AccessFiles(directory).load,
+            partial(load_hooks, directory / HOOKS),
+            partial(load_channels, directory / CHANNELS),
+        ):
+            try:
+                load()
+            except ConfigError as error:
+                problems.append(str(error))
+        return tuple(problems)

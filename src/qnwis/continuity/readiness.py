@@ -250,6 +250,14 @@ def configuration_is_verified(look: _Look) -> Check:
     )
 
 
+def files_are_usable(look: _Look) -> Check:
+    """A run that needs one of them and cannot read it is refused."""
+    bad = look.facts.unusable
+    if bad:
+        return Check(name="files", grade=Grade.NOT_READY, reason="; ".join(bad), values={"files": list(bad)})
+    return Check(name="files", grade=Grade.READY, reason="people, hooks and channels can be read", age_s=0)
+
+
 def certificates_are_valid(look: _Look) -> Check:
     reason = "agents have no certificates yet"
     return Check(name="certificates", grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
@@ -265,6 +273,7 @@ CHECKS: tuple[Callable[[_Look], Check], ...] = (
     capacity_is_enough,
     drilled_lately,
     configuration_is_verified,
+    files_are_usable,
     certificates_are_valid,
 )
 

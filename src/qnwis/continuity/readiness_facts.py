@@ -80,6 +80,8 @@ class Facts(Model):
     dns: DnsTrial | None
     record: DnsRecord | None
     past: Past | None
+    unusable: tuple[str, ...] = ()
+    """The files beside the topology and the policy that a run could not use, a sentence each."""
     now: AwareDatetime
 
 

@@ -43,6 +43,12 @@ async def test_the_world_is_asked_and_the_answer_is_seen_in_the_ui_and_found(sta
     refused = await evaluated(on)
     assert refused.grade is Grade.NOT_READY and grades(refused)["DNS credentials"] is Grade.NOT_READY
 
+    hooks = on.settings.config_dir / "hooks.yaml"
+    hooks.write_text("hooks: [{name: it}]\n")
+    broken = await evaluated(on)
+    assert grades(broken)["files"] is Grade.NOT_READY and "hooks.yaml:1" in str(broken.checks)
+    hooks.unlink()
+
     on.world.kill("node-3")
     second = await evaluated(on)
     assert second.grade is Grade.NOT_READY and grades(second)["loss of any node"] is Grade.NOT_READY

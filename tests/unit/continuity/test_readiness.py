@@ -226,6 +226,8 @@ ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [
         "since edit: topology_digest",
     ),
     ("configuration", lambda: but(past=None), NOT_EVALUATED, "audit trail could not be read"),
+    ("files", lambda: GOOD, READY, "can be read"),
+    ("files", lambda: but(unusable=("hooks.yaml:3: bad",)), NOT_READY, "hooks.yaml:3: bad"),
     ("certificates", lambda: GOOD, NOT_EVALUATED, "no certificates yet"),
 ]
 
