@@ -38,7 +38,8 @@ from qnwis.config.registry import Registry
 from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
 from qnwis.providers.calls import Caller
-from qnwis.providers.dns import Dns, Rfc2136Dns
+from qnwis.providers.dns import Dns
+from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.fencing import Hook, PowerHook
 from qnwis.providers.nodes import HttpNodes, Nodes
 from qnwis.providers.nonces import TemporalNonces
@@ -107,7 +108,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
     return Providers(
         registry=Registry(settings.config_dir),
         nodes=HttpNodes(transport),
-        dns=Rfc2136Dns(),
+        dns=DnsByHolder(),
         hook=PowerHook(transport),
         audit=SqliteAuditStore(
             settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"

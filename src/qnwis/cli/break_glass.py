@@ -35,7 +35,7 @@ from qnwis.continuity.tokens import Expected, Token, proved
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.verifier import VerificationReport, verify
 from qnwis.providers.audit_store import SqliteAuditStore
-from qnwis.providers.dns import Rfc2136Dns
+from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.keys import verify as verify_signature
@@ -188,7 +188,7 @@ async def _read_again(
             after = await collect_evidence(nodes, paper.cluster)
             if dns is not None:
                 with contextlib.suppress(Unreachable):
-                    answers = await Rfc2136Dns().read(dns)
+                    answers = await DnsByHolder().read(dns)
             report = verify(
                 paper.plan,
                 paper.cluster,

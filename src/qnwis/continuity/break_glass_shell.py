@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from shlex import quote
 
 from .model import Model
-from .topology import DnsService, Node, host_and_port
+from .topology import DnsService, Node, Route53Record, host_and_port
 
 TOOLS = ("curl", "jq", "psql", "nsupdate", "dig")
 """What the steps use beside bash and coreutils; all are in `requirements/debian.txt`."""
@@ -160,7 +160,9 @@ def psql(node: Node, query: str) -> str:
 
 
 def moved(dns: DnsService, name: str, *, from_address: str, to_address: str, ttl_s: int) -> list[str]:
-    """Compare-and-swap of the record; what every authoritative server answers then decides."""
+    """Compare-and-swap of the record; what whoever holds it answers then decides."""
+    if dns.route53 is not None:
+        return _moved_in_route53(dns.route53, name, from_address, to_address, ttl_s)
     places = [place for server in dns.servers if (place := host_and_port(server)) is not None]
     key = f" -k {quote(dns.tsig_key_file)}" if dns.tsig_key_file is not None else ""
     host, port = places[0]
@@ -174,4 +176,29 @@ def moved(dns: DnsService, name: str, *, from_address: str, to_address: str, ttl
         "send",
         "END_OF_UPDATE",
         *(f"answers {quote(host)} {port} {quote(name)} {quote(to_address)}" for host, port in places),
+    ]
+
+
+def _moved_in_route53(
+    held: Route53Record, name: str, from_address: str, to_address: str, ttl_s: int
+) -> list[str]:
+    """As the worker does it: delete the record as it was found, create it anew, both or none."""
+    zone = quote(held.hosted_zone_id)
+    program = (
+        '[.ResourceRecordSets[] | select(.Name == $name and .Type == "A" and (.SetIdentifier // "") == $set)][0]'
+        " | select(.ResourceRecords == [{Value: $from}])"
+        ' | {Changes: [{Action: "DELETE", ResourceRecordSet: .}, {Action: "CREATE", ResourceRecordSet:'
+        " (. + {TTL: $ttl, ResourceRecords: [{Value: $to}]})}]}"
+    )
+    listed = (
+        f"aws route53 list-resource-record-sets --hosted-zone-id {zone} --start-record-name {quote(name)}"
+        " --start-record-type A --output json"
+    )
+    return [
+        f"change=$({listed} | jq -c --arg name {quote(name)} --arg set {quote(held.set_identifier or '')}"
+        f" --arg from {quote(from_address)} --arg to {quote(to_address)} --argjson ttl {ttl_s} {quote(program)})",
+        f'test -z "$change" || aws route53 change-resource-record-sets --hosted-zone-id {zone}'
+        ' --change-batch "$change"',
+        f"{listed} | jq -e --arg to {quote(to_address)} '[.ResourceRecordSets[].ResourceRecords[]?.Value]"
+        " | index($to) != null'",
     ]

@@ -213,7 +213,7 @@ class ModelledCluster:
     def _flip(self, action: FlipDns) -> Outcome:
         if action.record is None or self.cluster.dns is None:
             return _ended(action, OutcomeStatus.SKIPPED, "the topology has no DNS service")
-        self.dns = dict.fromkeys(self.cluster.dns.servers, (action.to_address,))
+        self.dns = dict.fromkeys(self.cluster.dns.places, (action.to_address,))
         return _ended(action, OutcomeStatus.SUCCEEDED, f"{action.record} is {action.to_address}")
 
 

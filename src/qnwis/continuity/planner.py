@@ -311,7 +311,7 @@ def _actions(
         ),
         FlipDns(
             action_id="4-flip-dns",
-            record=None if dns is None else record_name(dns),
+            record=None if dns is None else dns.fqdn,
             from_address=service_address(primary),
             to_address=service_address(target),
             ttl_s=0 if dns is None else dns.ttl_s,
@@ -340,11 +340,6 @@ def standbys_left(cluster: Cluster, primary: Node, target: Node) -> tuple[str, .
 def topology_digest(cluster: Cluster) -> str:
     """`sha256:<hex>` of the topology without its nodes' `status`, which is evidence."""
     return sha256_digest(cluster.model_dump(mode="json", exclude={"nodes": {"__all__": {"status"}}}))
-
-
-def record_name(dns: DnsService) -> str:
-    """The service's absolute name, with its final dot."""
-    return dns.name if dns.name.endswith(".") else f"{dns.name}.{dns.zone.rstrip('.')}."
 
 
 def service_address(node: Node) -> str:

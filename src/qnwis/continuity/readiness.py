@@ -141,17 +141,17 @@ def dns_takes_updates(look: _Look) -> Check:
         reason = "no DNS service is configured, so people move the clients themselves"
         return Check(name=name, grade=Grade.WARNING, reason=reason)
     answers = {} if trial is None else {answer.server: answer for answer in trial.answers}
-    missing = [server for server in service.servers if server not in answers]
+    missing = [server for server in service.places if server not in answers]
     if trial is None or missing:
         return _unknown(name, f"not tried: {', '.join(missing)}")
-    refused = {server: answers[server].reason for server in service.servers if not answers[server].accepted}
-    first = service.servers[0]
+    refused = {server: answers[server].reason for server in service.places if not answers[server].accepted}
+    first = service.places[0]
     grade = Grade.NOT_READY if first in refused else Grade.WARNING if refused else Grade.READY
     return Check(
         name=name,
         grade=grade,
-        reason="; ".join(refused.values()) or f"{', '.join(service.servers)} would take an update",
-        values={"servers": list(service.servers), "refused": dict(refused)},
+        reason="; ".join(refused.values()) or f"{', '.join(service.places)} would take an update",
+        values={"servers": list(service.places), "refused": dict(refused)},
         age_s=_age_s(look.facts, trial.tried_at),
     )
 
@@ -169,7 +169,7 @@ def dns_points_to_the_primary(look: _Look) -> Check:
     primary = look.facts.cluster.node(planning.primary_node_id)
     address, answers = service_address(primary), () if record is None else record.answers
     faults: list[tuple[Grade, str]] = []
-    for server in service.servers:
+    for server in service.places:
         said = next((answer for answer in answers if answer.server == server), None)
         if said is None or said.addresses is None:
             faults.append(

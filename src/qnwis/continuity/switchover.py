@@ -28,7 +28,6 @@ from .planner import (
     Planning,
     plan_is_fast_enough,
     primary_is_unknown,
-    record_name,
     service_address,
     standbys_left,
     topology_digest,
@@ -219,7 +218,7 @@ def _actions(cluster: Cluster, policy: Policy, primary: Node, target: Node) -> I
     if dns is not None and lowered:
         yield LowerTtl(
             action_id="1-lower-ttl",
-            record=record_name(dns),
+            record=dns.fqdn,
             from_ttl_s=dns.ttl_s,
             to_ttl_s=low_s,
             # One old TTL later no client holds the address for longer than the new one.
@@ -244,7 +243,7 @@ def _actions(cluster: Cluster, policy: Policy, primary: Node, target: Node) -> I
     )
     yield FlipDns(
         action_id="5-flip-dns",
-        record=None if dns is None else record_name(dns),
+        record=None if dns is None else dns.fqdn,
         from_address=service_address(primary),
         to_address=service_address(target),
         ttl_s=low_s,
@@ -266,7 +265,7 @@ def _actions(cluster: Cluster, policy: Policy, primary: Node, target: Node) -> I
     if dns is not None and lowered:
         yield RestoreTtl(
             action_id="8-restore-ttl",
-            record=record_name(dns),
+            record=dns.fqdn,
             to_ttl_s=dns.ttl_s,
             estimate_ms=estimates.flip_dns,
         )

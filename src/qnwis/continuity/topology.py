@@ -51,17 +51,45 @@ class Database(Model):
     port: int = Field(default=5432, ge=1, le=65535)
 
 
+class Route53Record(Model):
+    """An address record in Amazon Route 53: a simple one, or one of several weighted or geolocation ones."""
+
+    hosted_zone_id: str = Field(min_length=1)
+    set_identifier: str | None = None
+    """Which of the records of this name is the cluster's; None for a simple record. Its weight or location
+    stays as it is."""
+
+
 class DnsService(Model):
-    """The name that clients use, and the authoritative servers that hold it (RFC 2136, TSIG)."""
+    """The name that clients use, and who holds it: authoritative servers (RFC 2136, TSIG), or Route 53."""
 
     zone: str
     name: str
     """Relative to the zone, or absolute with a final dot."""
     ttl_s: int = Field(default=30, ge=0)
-    servers: tuple[str, ...] = Field(min_length=1)
+    servers: tuple[str, ...] = ()
     """`host:port` of every authoritative server; the first takes the updates, all are read back."""
     tsig_key_file: str | None = None
     """A BIND-style key file on the worker's machine."""
+    route53: Route53Record | None = None
+
+    @property
+    def fqdn(self) -> str:
+        """The name, absolute, with its final dot."""
+        if self.name.endswith("."):
+            return self.name
+        return f"{self.name}.{self.zone.removesuffix('.')}."
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where the record is read back from."""
+        return self.servers if self.route53 is None else (f"route53:{self.route53.hosted_zone_id}",)
+
+    @model_validator(mode="after")
+    def _is_held_somewhere(self) -> Self:
+        if bool(self.servers) == (self.route53 is not None):
+            raise ValueError("expected either servers or route53")
+        return self
 
     @field_validator("servers")
     @classmethod

@@ -337,7 +337,7 @@ def dns_moved(w: World) -> Iterator[Check]:
     if w.cluster.dns is None:
         return
     expected = tuple(a.to_address for a in w.plan.actions if isinstance(a, FlipDns))
-    for server in w.cluster.dns.servers:
+    for server in w.cluster.dns.places:
         answer = None if w.dns is None else w.dns.get(server)
         yield Check(
             aspect=Aspect.DNS,

@@ -301,7 +301,7 @@ def _update_refused(service: DnsService, server: str, rcode: Rcode) -> Refusal:
 
 def _owner(service: DnsService) -> dns.name.Name:
     """The service's name, absolute."""
-    return dns.name.from_text(service.name, dns.name.from_text(service.zone))
+    return dns.name.from_text(service.fqdn)
 
 
 def _listed(addresses: tuple[str, ...]) -> str:

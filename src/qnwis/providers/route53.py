@@ -1,0 +1,175 @@
+"""An address record in Amazon Route 53, moved by compare-and-swap.
+
+One change batch deletes the record as it was found and creates it anew. Route 53 takes a batch whole or not at
+all, and refuses to delete what is not exactly there; so whoever else changes the record in between wins or
+loses, and nobody's change is overwritten. Weight, location and identifier of a record stay as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeVar
+
+from qnwis.continuity.readiness_facts import RecordAnswer, UpdateAnswer
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.topology import DnsService, Route53Record
+
+from .dns import DnsChange
+from .errors import Refused, Unreachable
+
+T = TypeVar("T")
+RecordSet = dict[str, Any]
+"""As boto3 has it."""
+REFUSING = frozenset(
+    {"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "NoSuchHostedZone"}
+)
+"""Errors that no repetition heals."""
+
+
+@cache
+def _client() -> Any:
+    """Credentials and region come from where every AWS tool has them. Raises Refused where boto3 is missing."""
+    try:
+        import boto3  # only who keeps a zone there loads it
+    except ModuleNotFoundError as error:
+        raise Refused(
+            Refusal(
+                rule="route53_not_installed",
+                message="boto3 is not installed where this worker runs",
+                values={"module": str(error.name)},
+                remedy="pip install 'qnwis-continuity[route53]'",
+            )
+        ) from error
+    return boto3.client("route53")
+
+
+@dataclass(frozen=True)
+class Route53Dns:
+    """Dns in Route 53."""
+
+    client: Callable[[], Any] = _client
+    settle_s: float = 60.0
+    """How long Route 53 may take to have a change on all of its servers, seconds."""
+    poll_s: float = 1.0
+
+    async def read(self, service: DnsService) -> dict[str, tuple[str, ...]]:
+        found = await self._asked(lambda route53: _find(route53, service))
+        return {service.places[0]: _addresses(found)}
+
+    async def record(self, service: DnsService) -> tuple[RecordAnswer, ...]:
+        place = service.places[0]
+        try:
+            found = await self._asked(lambda route53: _find(route53, service))
+        except (Unreachable, Refused) as error:
+            return (RecordAnswer(server=place, addresses=None, reason=str(error)),)
+        ttl_s = None if found is None else found.get("TTL")
+        return (RecordAnswer(server=place, addresses=_addresses(found), ttl_s=ttl_s),)
+
+    async def swap(
+        self, service: DnsService, *, from_address: str, to_address: str, ttl_s: int | None = None
+    ) -> DnsChange:
+        wanted_s = service.ttl_s if ttl_s is None else ttl_s
+        found = await self._asked(lambda route53: _find(route53, service))
+        if found is None or _addresses(found) not in {(from_address,), (to_address,)}:
+            raise Refused(_changed(service, found, from_address, to_address))
+        before = _addresses(found)
+        wanted = {**found, "TTL": wanted_s, "ResourceRecords": [{"Value": to_address}]}
+        if found != wanted:
+            await self._replace(service, found, wanted)
+        return DnsChange(changed=before != (to_address,), before=before, after=(to_address,))
+
+    async def try_update(self, service: DnsService) -> tuple[UpdateAnswer, ...]:
+        """Replace the record by itself: all that is checked of a real change, and nothing is other than before."""
+        place = service.places[0]
+        try:
+            found = await self._asked(lambda route53: _find(route53, service))
+            if found is None:
+                raise Refused(_changed(service, found, "an address", "another"))
+            await self._replace(service, found, found)
+        except (Unreachable, Refused) as error:
+            return (UpdateAnswer(server=place, accepted=False, reason=str(error)),)
+        return (UpdateAnswer(server=place, accepted=True),)
+
+    async def _replace(self, service: DnsService, found: RecordSet, wanted: RecordSet) -> None:
+        """Returns when Route 53 answers the wanted record everywhere."""
+        batch = {
+            "Comment": "QNWIS Continuity",
+            "Changes": [
+                {"Action": "DELETE", "ResourceRecordSet": found},
+                {"Action": "CREATE", "ResourceRecordSet": wanted},
+            ],
+        }
+        zone = _held(service).hosted_zone_id
+        answer = await self._asked(
+            lambda route53: route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch=batch)
+        )
+        change, deadline = answer["ChangeInfo"], time.monotonic() + self.settle_s
+        while change["Status"] != "INSYNC":
+            if time.monotonic() > deadline:
+                raise Unreachable(f"Route 53 has had {change['Id']} for {self.settle_s:g} s, and not everywhere")
+            await asyncio.sleep(self.poll_s)
+            change_id = change["Id"]
+            answer = await self._asked(lambda route53, change_id=change_id: route53.get_change(Id=change_id))
+            change = answer["ChangeInfo"]
+
+    async def _asked(self, ask: Callable[[Any], T]) -> T:
+        """Raises Refused for what no repetition heals, and Unreachable for the rest: a batch that came too
+        late, too, since it changed nothing and another look tells what is there now."""
+        route53 = await asyncio.to_thread(self.client)
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return await asyncio.to_thread(ask, route53)
+        except ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "")
+            if code in REFUSING:
+                raise Refused(
+                    Refusal(
+                        rule="dns_update_refused",
+                        message=f"Route 53 refuses: {error}",
+                        values={"code": code},
+                        remedy="Give the worker credentials that may list and change this hosted zone.",
+                    )
+                ) from error
+            raise Unreachable(f"Route 53: {error}") from error
+        except BotoCoreError as error:
+            raise Unreachable(f"Route 53: {error}") from error
+
+
+def _held(service: DnsService) -> Route53Record:
+    assert service.route53 is not None, "the caller chose this provider by it"
+    return service.route53
+
+
+def _find(route53: Any, service: DnsService) -> RecordSet | None:
+    """The record set that is the cluster's; None where there is none."""
+    held = _held(service)
+    answer = route53.list_resource_record_sets(
+        HostedZoneId=held.hosted_zone_id, StartRecordName=service.fqdn, StartRecordType="A"
+    )
+    ours: list[RecordSet] = [
+        one
+        for one in answer["ResourceRecordSets"]
+        if (one["Name"], one["Type"], one.get("SetIdentifier")) == (service.fqdn, "A", held.set_identifier)
+    ]
+    return ours[0] if ours else None
+
+
+def _addresses(found: RecordSet | None) -> tuple[str, ...]:
+    return () if found is None else tuple(sorted(one["Value"] for one in found.get("ResourceRecords", ())))
+
+
+def _changed(service: DnsService, found: RecordSet | None, from_address: str, to_address: str) -> Refusal:
+    held, has = _held(service), ", ".join(_addresses(found)) or "no address"
+    which = f" ({held.set_identifier})" if held.set_identifier is not None else ""
+    return Refusal(
+        rule="dns_record_changed",
+        message=f"{service.fqdn}{which} in {held.hosted_zone_id} holds {has}; expected {from_address} (to move"
+        f" it) or {to_address} (already moved)",
+        values={"expected": from_address, "wanted": to_address, "found": list(_addresses(found))},
+        remedy="Find out who changed the record, then plan again.",
+    )
