@@ -24,7 +24,6 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowUpdateFailedError
 from temporalio.client import Interceptor as ClientInterceptor
-from temporalio.service import RPCError
 from temporalio.worker import (
     ActivityInboundInterceptor,
     ExecuteActivityInput,
@@ -137,7 +136,7 @@ class Point:
 
 @dataclass
 class Hold(ClientInterceptor, Interceptor):
-    """Stops the run at one point, once; and notes every point that it passes."""
+    """Stops the run at one point until it may go on; and notes every point that it passes."""
 
     at: Point | None = None
     of: frozenset[str] | None = None
@@ -159,7 +158,7 @@ class Hold(ClientInterceptor, Interceptor):
             return
         if self.at is None:
             self.passed.append(replace(point, step=await self.step()))
-        elif not self.reached.is_set() and point.is_at(self.at):
+        elif not self.go_on.is_set() and point.is_at(self.at):  # further attempts too, where one takes too long
             self.reached.set()
             await self.go_on.wait()
             if self.lost:
@@ -218,7 +217,7 @@ class Case:
         while True:
             await self.hold.asking.wait()
             await asyncio.sleep(AGAIN_S)
-            with contextlib.suppress(RPCError, WorkflowUpdateFailedError):
+            with contextlib.suppress(TemporalError):
                 run = self.client.get_workflow_handle(failover_id(self.on.cluster_id))
                 progress = await run.query("progress", result_type=RunProgress, rpc_timeout=SOON)
                 pending = progress.approval

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowHandle
+from temporalio.exceptions import TemporalError
 from temporalio.service import RPCError
 from temporalio.worker import UnsandboxedWorkflowRunner
 
@@ -64,7 +65,7 @@ class Case:
         while True:
             await self.hold.asking.wait()
             await asyncio.sleep(AGAIN_S)
-            with contextlib.suppress(RPCError, WorkflowUpdateFailedError):
+            with contextlib.suppress(TemporalError):
                 progress = await self.newest.query("progress", result_type=RunProgress, rpc_timeout=SOON)
                 pending = progress.approval
                 if pending is None or (vote := (pending.run_id, pending.window.digest)) in voted:
