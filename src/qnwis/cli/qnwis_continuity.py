@@ -9,70 +9,82 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
-from . import (
-    audit,
-    break_glass,
-    guardian,
-    lab,
-    maintenance,
-    member,
-    notify,
-    people,
-    readiness,
-    region,
-    review,
-    steering,
-)
-from .approving import approve, reject
-from .ending import finish
-from .execute import execute
-from .plan import plan
-from .processes import agent, worker
-from .rejoin import rejoin
-from .simulate import simulate
-from .skipping import skip
-from .status import status
-from .steering import abort
-from .validate import validate
+COMMANDS = {
+    "plan": "plan:plan",
+    "simulate": "simulate:simulate",
+    "execute": "execute:execute",
+    "approve": "approving:approve",
+    "reject": "approving:reject",
+    "abort": "steering:abort",
+    "skip": "skipping:skip",
+    "finish": "ending:finish",
+    "status": "status:status",
+    "rejoin": "rejoin:rejoin",
+    "validate": "validate:validate",
+    "worker": "processes:worker",
+    "agent": "processes:agent",
+    "audit": "audit:app",
+    "break-glass": "break_glass:app",
+    "guardian": "guardian:app",
+    "maintenance": "maintenance:app",
+    "member": "member:app",
+    "notify": "notify:app",
+    "people": "people:app",
+    "readiness": "readiness:app",
+    "region": "region:app",
+    "review": "review:app",
+    "run": "steering:app",
+    "lab": "lab:app",
+}
+"""Module of this package and what in it: a function, or the application of a command with commands."""
+
+
+class Commands(TyperGroup):
+    """Loads a command's module when that command is asked for: whoever types one does not wait for the others."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return list(COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        # What is misspelled may be meant for any of them.
+        for name in (cmd_name,) if cmd_name in COMMANDS else COMMANDS:
+            if name not in self.commands:
+                self.commands[name] = _loaded(name)
+        return self.commands.get(cmd_name)
+
+
+def _loaded(name: str) -> Any:
+    module, _, attribute = COMMANDS[name].partition(":")
+    found = getattr(import_module(f".{module}", __package__), attribute)
+    if isinstance(found, typer.Typer):
+        group = get_group(found)
+        group.name = name
+        return group
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command(name)(found)
+    return get_command(alone)
+
 
 app = typer.Typer(
+    cls=Commands,
     name="qnwis-continuity",
     help="Failover runbooks as durable Temporal workflows.\n\n" + (__doc__ or "").partition("\n\n")[2],
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (
-    plan,
-    simulate,
-    execute,
-    approve,
-    reject,
-    abort,
-    skip,
-    finish,
-    status,
-    rejoin,
-    validate,
-    worker,
-    agent,
-):
-    app.command()(command)
-app.add_typer(audit.app, name="audit")
-app.add_typer(break_glass.app, name="break-glass")
-app.add_typer(guardian.app, name="guardian")
-app.add_typer(maintenance.app, name="maintenance")
-app.add_typer(member.app, name="member")
-app.add_typer(notify.app, name="notify")
-app.add_typer(people.app, name="people")
-app.add_typer(readiness.app, name="readiness")
-app.add_typer(region.app, name="region")
-app.add_typer(review.app, name="review")
-app.add_typer(steering.app, name="run")
-app.add_typer(lab.app, name="lab")
+
+
+@app.callback()
+def _root() -> None:
+    """Without it Typer takes an application that has loaded no command for an empty one."""
 
 
 def main() -> None:
