@@ -108,7 +108,7 @@ class ClockJump(Model):
 
 
 class Word(Model):
-    """Of a person to the guardian."""
+    """Of a person to the guardian, or to the run that waits for people."""
 
     by: str = "operator"
     reason: str = "for the story"
@@ -144,6 +144,8 @@ class Operation(Model):
     pause: Word | None = None
     resume: Word | None = None
     execute: Execute | None = None
+    approve: Word | None = None
+    """The plan that waits, by one of the lab's people who may."""
     rejoin: NodeName | None = None
 
     @model_validator(mode="after")

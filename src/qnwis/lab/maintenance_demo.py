@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 from qnwis.continuity.access import Deed
-from qnwis.continuity.approvals import VoteRequest
 from qnwis.continuity.model import Model
 from qnwis.continuity.run import FailoverRequest, Maintenance, RunResult
-from qnwis.continuity.tokens import Claim, Token
 from qnwis.providers.errors import Refused
-from qnwis.providers.keys import read_key, sign_claim
 from qnwis.starting import RunHandle, pending_approval, start_maintenance, vote
 from workflows.names import failover_id
 
@@ -23,6 +18,7 @@ from .acks import WriteReport, analyse
 from .cluster import Lab
 from .control_plane import ControlPlane
 from .demonstration import WRITE_BEFORE_S, Follow, on_a_new_lab, start_writing
+from .people import token_of, vote_of
 from .temporal_server import Say
 
 ASKED_WITHIN_S = 30.0
@@ -84,7 +80,14 @@ def _signed_request(lab: Lab, person: str) -> FailoverRequest:
         reason="the host of the primary gets a new kernel",
         maintenance=Maintenance(),
     )
-    token = _token(lab, person, Deed.START, digest=request.digest, reason=request.reason)
+    token = token_of(
+        lab.folder,
+        lab.cluster.cluster_id,
+        person,
+        Deed.START,
+        digest=request.digest,
+        reason=request.reason,
+    )
     return request.model_copy(update={"token": token})
 
 
@@ -100,20 +103,7 @@ async def _approve(control: ControlPlane, handle: RunHandle, person: str, say: S
             if (await handle.describe()).close_time is not None:
                 return
             continue
-        digest = pending.window.digest
-        token = _token(lab, person, Deed.APPROVE, run_id=pending.run_id, digest=digest, reason="agreed")
-        await vote(control.client, failover_id(cluster_id), VoteRequest(token=token), approve=True)
-        say(f"{person} approves {digest}")
+        agreed = vote_of(lab.folder, cluster_id, person, pending, "agreed")
+        await vote(control.client, failover_id(cluster_id), agreed, approve=True)
+        say(f"{person} approves {pending.window.digest}")
         return
-
-
-def _token(lab: Lab, person: str, deed: Deed, **claim: str) -> Token:
-    fields = {
-        "person": person,
-        "deed": deed,
-        "cluster_id": lab.cluster.cluster_id,
-        "nonce": secrets.token_hex(16),
-        "expires_at": datetime.now(UTC) + timedelta(minutes=5),
-        **claim,
-    }
-    return sign_claim(Claim.model_validate(fields), read_key(lab.folder.key(person)))

@@ -20,18 +20,20 @@ from qnwis.lab.control_plane import WORKER, start_vantage, start_worker
 from qnwis.lab.errors import LabError
 from qnwis.lab.network import How
 from qnwis.lab.parts import Part
+from qnwis.lab.people import vote_of
 from qnwis.lab.places import CLIENTS
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.lab.temporal_server import obtain_cli, start_server
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
-from qnwis.starting import start_failover
+from qnwis.starting import pending_approval, start_failover, vote
 from qnwis.transport import Transport
 from tests.chaos.parties import expand
 from tests.chaos.story import ClockJump, Cut, Disk, Execute, Link, Operation, Place, Slow, Word
 from workflows.guardian import Guardian
 from workflows.guardian_state import PauseRequest, ResumeRequest
+from workflows.names import failover_id
 
 from .reading import serving
 from .stage import Stage, host
@@ -41,6 +43,7 @@ PEOPLE_HEAR = (Refused, RPCError, TimeoutError, Unreachable)
 LOG_FILES_AHEAD = 40
 """More than a database of the lab has ahead of its need."""
 REJOIN_WITHIN_S = 30.0
+ASKED_WITHIN_S = 30.0
 POLL_S = 0.2
 
 
@@ -207,6 +210,20 @@ async def _execute(stage: Stage, word: Execute) -> None:
     await start_failover(stage.control.client, request)
 
 
+async def _approve(stage: Stage, word: Word) -> None:
+    """As soon as a plan waits for votes."""
+    client, cluster_id = stage.control.client, stage.lab.cluster.cluster_id
+    lock = failover_id(cluster_id)
+    async with asyncio.timeout(ASKED_WITHIN_S):
+        while True:
+            with contextlib.suppress(Refused):
+                pending = await pending_approval(client, lock)
+                break
+            await asyncio.sleep(POLL_S)
+    agreed = vote_of(stage.lab.folder, cluster_id, word.by, pending, word.reason)
+    await vote(client, lock, agreed, approve=True)
+
+
 async def _rejoin(stage: Stage, node_id: str) -> None:
     """A person's rejoin, tried until there is a primary that takes writes and the node's agent answers."""
     cluster = stage.lab.cluster
@@ -238,8 +255,9 @@ _DEEDS: dict[str, Callable[[Stage, Any], Awaitable[None]]] = {
     "pause": _pause,
     "resume": _resume,
     "execute": _execute,
+    "approve": _approve,
     "rejoin": _rejoin,
 }
 
-SLOW_VERBS = frozenset({"start", "execute", "rejoin", "pause", "resume"})
+SLOW_VERBS = frozenset({"start", "execute", "approve", "rejoin", "pause", "resume"})
 """What waits for others to answer; the story goes on meanwhile."""

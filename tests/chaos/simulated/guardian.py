@@ -46,6 +46,8 @@ class Guardian:
         self._changed_at = self._watching_since
         self._locked = False
         """A run holds the cluster's lock."""
+        self._proposed = False
+        """A plan waits for people."""
         self._runs = 0
         self._again = False
         self.ended: list[PlayedRun] = []
@@ -84,6 +86,11 @@ class Guardian:
                 even_if_healthy=even_if_healthy,
             )
             self._begin(request).then(self._tell)
+
+    def approve(self) -> None:
+        """What a person agrees to is the plan that waits; without one there is nothing to agree to."""
+        if self._proposed and not self._locked and self._temporal.server.runs:
+            self._begin(self._request()).then(self._tell)
 
     def _wake(self) -> None:
         self._again = True
@@ -130,7 +137,7 @@ class Guardian:
             changed_at=self._changed_at,
             now=moment(self._place.now()),
         )
-        self._retry_at_s = None
+        self._retry_at_s, self._proposed = None, isinstance(decision, Propose)
         match decision:
             case Start():
                 yield from self._fail_over()

@@ -213,6 +213,8 @@ class World:
                 self.guardian.pause(word.by, word.reason)
             case "resume":
                 self.guardian.resume()
+            case "approve":
+                self.guardian.approve()
 
     def _rejoin(self, node_id: str) -> Flow:
         """As the command does it: to the primary that accepts writes now, under its epoch."""
