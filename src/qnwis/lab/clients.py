@@ -34,7 +34,9 @@ from dns.rdatatype import RdataType
 
 from .history import Event, Kind, to_line
 
-_RECONNECT_PAUSE_S = 0.005
+_RECONNECT_PAUSE_S = 0.02
+"""Between two attempts to log in, as a careful application has it: a log-in costs milliseconds of a core on
+either side, and without a pause a few clients would keep two cores from the failover that they wait for."""
 _INSERT = """
 INSERT INTO rows (client, n) VALUES (%s, %s)
 RETURNING ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int,
