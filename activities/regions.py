@@ -15,10 +15,10 @@ from temporalio.service import RPCError
 from qnwis.config.problem import ConfigError
 from qnwis.config.regions import region_rules
 from qnwis.config.registry import Registered, Registry
-from qnwis.continuity.leaving import leave, still_inside
+from qnwis.continuity.leaving import come_back, leave, unmoved
 from qnwis.continuity.model import Identifier, Model
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.region_plan import RegionPlan
+from qnwis.continuity.region_plan import Direction, RegionPlan
 from qnwis.continuity.regions import (
     Candidate,
     ClusterInRegion,
@@ -38,6 +38,7 @@ ANSWER_WITHIN_S = 2.0
 
 class RegionName(Model):
     region: str
+    direction: Direction = Direction.OUT
     reason: str = ""
     clusters: tuple[Identifier, ...] = ()
     """Only these; empty for every cluster that is registered."""
@@ -49,7 +50,7 @@ class RegionAssessment(Model):
     plan: RegionPlan | None = None
     refusal: Refusal | None = None
     inside: tuple[str, ...] = ()
-    """cluster_ids whose primary is in the region, or of whose primary nobody knows where it is."""
+    """cluster_ids that the direction concerns; those of whose primary nobody knows where it is, too."""
     approvals: bool = True
     """Whether people must agree: the policy of one cluster that would move asks for it."""
     unread: tuple[str, ...] = ()
@@ -58,12 +59,13 @@ class RegionAssessment(Model):
 
 class WhereRequest(Model):
     region: str
+    direction: Direction
     clusters: tuple[Identifier, ...]
 
 
 class Where(Model):
-    inside: dict[str, str]
-    """By cluster_id: why it is not known to serve outside of the region. Clusters that do are not in it."""
+    unmoved: dict[str, str]
+    """By cluster_id: why it is not known to serve where it was to go. Clusters that do are not in it."""
 
 
 class AwaitRun(Model):
@@ -95,7 +97,7 @@ class Regions:
 
     @activity.defn
     async def assess_region(self, asked: RegionName) -> RegionAssessment:
-        """The plan by which all clusters leave the region, or the rule that says that none can."""
+        """The plan by which all clusters leave the region or come back, or why none can."""
         try:
             rules = region_rules(self._registry.directory)
             cluster_ids = asked.clusters or tuple(self._registry.cluster_ids())
@@ -105,7 +107,7 @@ class Regions:
         found = await asyncio.gather(*(self._candidate(one, asked) for one in registered))
         candidates = [candidate for candidate in found if candidate is not None]
         policies = {one.cluster.cluster_id: one.policy for one in registered}
-        made = make_region_plan(asked.region, asked.reason, candidates, rules)
+        made = make_region_plan(asked.region, asked.reason, candidates, rules, asked.direction)
         return RegionAssessment(
             plan=made if isinstance(made, RegionPlan) else None,
             refusal=made if isinstance(made, Refusal) else None,
@@ -115,16 +117,16 @@ class Regions:
         )
 
     @activity.defn
-    async def still_inside(self, asked: WhereRequest) -> Where:
-        """Which of these clusters do not serve outside of the region. Silence is no proof that one does."""
+    async def unmoved(self, asked: WhereRequest) -> Where:
+        """Which of these clusters do not serve where they were to go. Silence is no proof that one does."""
         registered, unread = self._load(asked.clusters)
         evidence = await asyncio.gather(*(collect_evidence(self._nodes, one.cluster) for one in registered))
         found = {
-            one.cluster.cluster_id: still_inside(one.cluster, seen, asked.region)
+            one.cluster.cluster_id: unmoved(one.cluster, seen, asked.region, asked.direction)
             for one, seen in zip(registered, evidence, strict=True)
         }
         why = {cluster_id: reason for cluster_id, reason in found.items() if reason is not None}
-        return Where(inside={**why, **dict(line.split(": ", 1) for line in unread)})
+        return Where(unmoved={**why, **dict(line.split(": ", 1) for line in unread)})
 
     @activity.defn
     async def await_run(self, asked: AwaitRun) -> None:
@@ -137,9 +139,11 @@ class Regions:
     async def watch_region(self, asked: WatchRegion) -> RegionReport:
         """Return when the guardians hold something else than was reported last, or the rules have changed."""
         async with heartbeating():
-            while (report := await self._report(asked)) == asked.seen:
+            while True:
+                report = await self._report(asked)
+                if report != asked.seen:
+                    return report
                 await asyncio.sleep(LOOK_EVERY_S)
-        return report
 
     async def _report(self, asked: WatchRegion) -> RegionReport:
         try:
@@ -171,7 +175,8 @@ class Regions:
         if asked.region not in cluster.regions:
             return None
         evidence = await collect_evidence(self._nodes, cluster)
-        return leave(cluster, registered.policy, evidence, asked.region, reason=asked.reason)
+        move = leave if asked.direction is Direction.OUT else come_back
+        return move(cluster, registered.policy, evidence, asked.region, reason=asked.reason)
 
     def _load(self, cluster_ids: tuple[str, ...]) -> tuple[list[Registered], list[str]]:
         loaded: list[Registered] = []

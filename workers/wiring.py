@@ -169,7 +169,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         audit.record_region,
         audit.record_review,
         regions.assess_region,
-        regions.still_inside,
+        regions.unmoved,
         regions.await_run,
         regions.watch_region,
         Notifications(p.notifier).notify,

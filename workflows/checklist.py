@@ -66,7 +66,7 @@ def _plan(plan: Plan | RegionPlan) -> str:
         for wave in plan.waves
     )
     stay = ", ".join(one.cluster_id for one in plan.unmovable)
-    return f"wave by wave {waves}" + (f"; {stay} cannot leave" if stay else "")
+    return f"wave by wave {waves}" + (f"; {stay} cannot be moved" if stay else "")
 
 
 def command_to_approve(plan: Plan | RegionPlan) -> str:

@@ -25,7 +25,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.access import Deed, Person
     from qnwis.continuity.approvals import Vote, VoteRequest
     from qnwis.continuity.refusal import Refusal
-    from qnwis.continuity.region_plan import ClusterMove, RegionPlan
+    from qnwis.continuity.region_plan import ClusterMove, Direction, RegionPlan
     from qnwis.continuity.region_run import EvacuateRequest, RegionResult, outcome_of, way_back
     from qnwis.continuity.regions import Moved, hold_before_next
     from qnwis.continuity.run import (
@@ -42,8 +42,11 @@ with workflow.unsafe.imports_passed_through():
 VOTE = "A vote on the plan that waits. Input: what `qnwis-continuity region approve REGION --print` prints"
 
 
+WHAT = {Direction.OUT: "evacuation", Direction.BACK: "failback"}
+
+
 class Evacuation:
-    """One evacuation of one region."""
+    """One evacuation of one region, or the way back to it."""
 
     assessed: RegionAssessment | None = None
     initiator: Person | None = None
@@ -54,7 +57,7 @@ class Evacuation:
     def __init__(self, request: EvacuateRequest) -> None:
         self.request = request
         self.progress = Progress(RunKind.REGION_FAILURE, request.region, dry_run=request.dry_run)
-        self.announcements = Announcements(request, self.progress, what="evacuation")
+        self.announcements = Announcements(request, self.progress, what=WHAT[request.direction])
         self.approval = Approval(request.region, request.initiated_by)
         self.moved: dict[str, Moved] = {}
         self.failures: dict[str, str] = {}
@@ -97,19 +100,22 @@ class Evacuation:
         self.assessed = await workflow.execute_activity_method(
             Regions.assess_region,
             RegionName(
-                region=self.request.region, reason=self.request.reason, clusters=self.request.clusters
+                region=self.request.region,
+                direction=self.request.direction,
+                reason=self.request.reason,
+                clusters=self.request.clusters,
             ),
             **options.look("every cluster with nodes in the region"),
         )
         await self._prove_initiator()
         inside = ", ".join(self.assessed.inside) or "none"
-        self.progress.say(f"clusters whose primary is in {self.request.region}: {inside}")
+        self.progress.say(f"clusters that are to be moved: {inside}")
         for number, unread in enumerate(self.assessed.unread):
             self.progress.remark("detection", f"unread {number}", f"⚠ left out: {unread}")
         self._stop_here()
 
     def assess(self) -> None:
-        """The plan, or the rule that says that none can leave."""
+        """The plan, or the rule that says that none can be moved."""
         assert self.assessed is not None
         refusal = self.assessed.refusal
         if refusal is not None:
@@ -167,12 +173,13 @@ class Evacuation:
         good = tuple(one.cluster_id for one in self.moved.values() if one.good)
         if good:
             where = await workflow.execute_activity_method(
-                Regions.still_inside,
-                WhereRequest(region=self.request.region, clusters=good),
+                Regions.unmoved,
+                WhereRequest(region=self.request.region, direction=self.request.direction, clusters=good),
                 **options.look("where the clusters serve now"),
             )
-            self.failures = dict(where.inside)
-        self.progress.say("; ".join(f"{k}: {v}" for k, v in self.failures.items()) or "all serve elsewhere")
+            self.failures = dict(where.unmoved)
+        told = "; ".join(f"{cluster_id}: {why}" for cluster_id, why in self.failures.items())
+        self.progress.say(told or "all serve where they were to go")
 
     def plan_the_way_back(self) -> None:
         """Write down how each cluster comes back, and say how all of it ended."""

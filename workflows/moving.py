@@ -15,7 +15,7 @@ from .primary_failure import PrimaryFailure
 
 with workflow.unsafe.imports_passed_through():
     from activities.regions import AwaitRun, Regions, WhereRequest
-    from qnwis.continuity.region_plan import ClusterMove, Move
+    from qnwis.continuity.region_plan import ClusterMove, Direction, Move
     from qnwis.continuity.region_run import EvacuateRequest
     from qnwis.continuity.regions import Moved
     from qnwis.continuity.run import FailoverRequest, Maintenance, RunKind, RunOutcome, RunResult
@@ -57,13 +57,14 @@ class Moving:
 
     async def _by_own_run(self) -> Moved:
         kind = RunKind.PRIMARY_FAILURE if self._move.how is Move.FAILOVER else RunKind.PLANNED_MAINTENANCE
+        went = "leaves" if self._evacuation.direction is Direction.OUT else "comes back to"
         self._child = child = await workflow.start_child_workflow(
             PrimaryFailure.run if kind is RunKind.PRIMARY_FAILURE else PlannedMaintenance.run,
             self._request,
             id=failover_id(self._move.cluster_id),
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-            static_summary=f"{self._move.cluster_id} leaves {self._evacuation.region}",
+            static_summary=f"{self._move.cluster_id} {went} {self._evacuation.region}",
             static_details=load_runbook(kind).text,
         )
         if self._stopped:
@@ -84,13 +85,17 @@ class Moving:
                 **options.watch_runs(f"the run of {cluster_id} that goes on"),
             )
             where = await workflow.execute_activity_method(
-                Regions.still_inside,
-                WhereRequest(region=self._evacuation.region, clusters=(cluster_id,)),
-                **options.look(f"has {cluster_id} left?"),
+                Regions.unmoved,
+                WhereRequest(
+                    region=self._evacuation.region,
+                    direction=self._evacuation.direction,
+                    clusters=(cluster_id,),
+                ),
+                **options.look(f"has {cluster_id} moved?"),
             )
         except ActivityError as error:
             return self._ended(None, str(error.cause or error))
-        if cluster_id in where.inside:
+        if cluster_id in where.unmoved:
             return None
         return self._ended(RunOutcome.COMPLETED, "another run moved it").model_copy(update={"adopted": True})
 
@@ -103,7 +108,7 @@ class Moving:
             initiated_by=self._evacuation.initiated_by,
             reason=plan.trigger_reason,
             plan=plan,
-            leaving=self._evacuation.region,
+            leaving=self._evacuation.region if self._evacuation.direction is Direction.OUT else None,
             agreed_with=workflow.info().run_id,
             maintenance=Maintenance(target_node_id=plan.failover_target_id) if switchover else None,
         )

@@ -1,7 +1,8 @@
-"""The guardian of one region: it judges by what the clusters' guardians hold, and tells people when it is lost.
+"""The guardian of one region: it judges by what the clusters' guardians hold, and tells people of a loss.
 
-It moves nothing by itself: leaving a region is decided by people (`region evacuate`). It wakes when a cluster's
-guardian holds something else, or when the time of a rule is over; meanwhile its history does not grow.
+It moves nothing by itself: leaving a region is decided by people (`region evacuate`). It wakes when a
+cluster's guardian holds something else, or when the time of a rule is over; meanwhile its history does not
+grow.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -102,7 +103,7 @@ class RegionGuardian:
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
                 watch.done,
-                timeout=None if at is None else at - workflow.now(),
+                timeout=None if at is None else max(timedelta(0), at - workflow.now()),
                 timeout_summary="the time that a loss must last, or must be over",
             )
 

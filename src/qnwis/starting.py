@@ -12,6 +12,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from qnwis.continuity.approvals import PendingApproval, Vote, VoteRequest
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult
 from qnwis.continuity.round_trips import RoundTripResult
 from qnwis.continuity.run import (
@@ -58,23 +59,24 @@ async def start_maintenance(client: Client, request: FailoverRequest) -> RunHand
 async def start_evacuation(
     client: Client, request: EvacuateRequest, task_queue: str = RUNBOOKS_QUEUE
 ) -> WorkflowHandle[RegionFailure, RegionResult]:
-    """Start the evacuation of a region. Raises Refused while another one of it goes on."""
+    """Start the evacuation of a region, or the way back. Raises Refused while another one of it goes on."""
     workflow_id = region_id(request.region, dry_run=request.dry_run)
     mark = f"{DRY_RUN_MARK} " if request.dry_run else ""
+    what = "Evacuation of" if request.direction is Direction.OUT else "Failback to"
     try:
         return await client.start_workflow(
             RegionFailure.run,
             request,
             id=workflow_id,
             task_queue=task_queue,
-            static_summary=f"{mark}Evacuation of {request.region}: {request.reason}",
+            static_summary=f"{mark}{what} {request.region}: {request.reason}",
             static_details=load_runbook(RunKind.REGION_FAILURE).text,
         )
     except WorkflowAlreadyStartedError as error:
         raise Refused(
             Refusal(
                 rule="evacuation_in_progress",
-                message=f"{request.region} is being evacuated already",
+                message=f"The clusters of {request.region} are being moved already",
                 values={"workflow_id": workflow_id, "run_id": error.run_id},
                 remedy="Follow it in the Temporal UI; it is stopped by"
                 f" qnwis-continuity region abort {request.region}.",

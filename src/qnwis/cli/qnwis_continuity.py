@@ -47,7 +47,7 @@ COMMANDS = {
 
 
 class Commands(TyperGroup):
-    """Loads a command's module when that command is asked for: whoever types one does not wait for the others."""
+    """Loads a command's module when that command is asked for: who types one does not wait for all."""
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         return list(COMMANDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
+from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult
 from qnwis.continuity.run import (
     DRY_RUN_MARK,
@@ -30,21 +32,26 @@ from .showing import show_region_plan
 from .signing import By, KeyFile, Print, me
 from .steering import say
 
-app = typer.Typer(help="Watch a region, and leave it with all clusters when it is lost.", no_args_is_help=True)
+app = typer.Typer(
+    help="Watch a region, and leave it with all clusters when it is lost.", no_args_is_help=True
+)
 
 Region = Annotated[str, typer.Argument(help="The region, as the topologies name it.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit record.")]
+
+
+Only = Annotated[
+    list[str] | None, typer.Option(help="Only this cluster, once for each; by default all that it concerns.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan it, and change nothing.")]
 
 
 @app.command()
 def evacuate(
     region: Region,
     reason: Reason,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this cluster, once for each; by default all that are there."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan it, and change nothing.")] = False,
+    only: Only = None,
+    dry_run: DryRun = False,
     by: By = "",
     key: KeyFile = None,
     only_print: Print = False,
@@ -52,9 +59,46 @@ def evacuate(
     as_json: AsJson = False,
 ) -> None:
     """Move every cluster whose primary is in the region to another one, in waves. Waits for people."""
+    _move(Direction.OUT, region, reason, only, dry_run, by, key, only_print, address, as_json)
+
+
+@app.command()
+def failback(
+    region: Region,
+    reason: Reason,
+    only: Only = None,
+    dry_run: DryRun = False,
+    by: By = "",
+    key: KeyFile = None,
+    only_print: Print = False,
+    address: Address = None,
+    as_json: AsJson = False,
+) -> None:
+    """The way back: every cluster that is at home in the region returns to it by a switchover, in waves."""
+    _move(Direction.BACK, region, reason, only, dry_run, by, key, only_print, address, as_json)
+
+
+def _move(
+    direction: Direction,
+    region: str,
+    reason: str,
+    only: list[str] | None,
+    dry_run: bool,
+    by: str,
+    key: Path | None,
+    only_print: bool,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Start it, and wait for its end."""
     who = me(key, by)
     request = EvacuateRequest(
-        region=region, initiated_by=who.name, reason=reason, clusters=tuple(only or ()), dry_run=dry_run
+        region=region,
+        direction=direction,
+        initiated_by=who.name,
+        reason=reason,
+        clusters=tuple(only or ()),
+        dry_run=dry_run,
     )
     token = who.token(Deed.START, cluster_id=region, digest=request.digest, reason=reason)
     request = request.model_copy(update={"token": token})
@@ -65,14 +109,14 @@ def evacuate(
     async def carry_out() -> RegionResult:
         handle = await start_evacuation(await connect(address), request)
         if not as_json:
-            out.print(f"evacuation {handle.result_run_id} of {region}", markup=False)
+            out.print(f"run {handle.result_run_id} of {region}", markup=False)
         return await handle.result()
 
     with clear_errors(as_json=as_json):
         try:
             result = asyncio.run(carry_out())
         except WorkflowFailureError as error:
-            fail(Exit.NOT_DONE, f"The evacuation failed: {error.cause}")
+            fail(Exit.NOT_DONE, f"The run failed: {error.cause}")
     if as_json:
         print_json(result)
     else:
@@ -160,7 +204,7 @@ def resume(
 
 @app.command()
 def watch(region: Region, address: Address = None) -> None:
-    """Start the region's guardian, which tells people when the region is lost; one that runs is left as it is."""
+    """Start the region's guardian, which tells people when the region is lost. One that runs stays."""
 
     async def begin() -> None:
         await start_region_guardian(await connect(address), region)

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from qnwis.continuity.approvals import PendingApproval
 from qnwis.continuity.plan import Plan
-from qnwis.continuity.region_plan import RegionPlan
+from qnwis.continuity.region_plan import Direction, RegionPlan
 
 from .output import out
 
@@ -43,7 +43,8 @@ def show_pending(pending: PendingApproval) -> None:
 def _name(plan: Plan | RegionPlan) -> str:
     if isinstance(plan, Plan):
         return f"{plan.plan_id}: {plan.primary_node_id} → {plan.failover_target_id}"
-    return f"{len(plan.moves)} clusters leave {plan.region} in {len(plan.waves)} waves"
+    went = "leave" if plan.direction is Direction.OUT else "come back to"
+    return f"{len(plan.moves)} clusters {went} {plan.region} in {len(plan.waves)} waves"
 
 
 def _show_plan(plan: Plan, pending: PendingApproval) -> None:
@@ -72,4 +73,4 @@ def show_region_plan(plan: RegionPlan) -> None:
             )
     out.print(table)
     for one in plan.unmovable:
-        out.print(f"  {one.cluster_id} stays: {one.refusal}", markup=False)
+        out.print(f"  {one.cluster_id} cannot be moved: {one.refusal}", markup=False)

@@ -185,7 +185,8 @@ def _moved_in_route53(
     """As the worker does it: delete the record as it was found, create it anew, both or none."""
     zone = quote(held.hosted_zone_id)
     program = (
-        '[.ResourceRecordSets[] | select(.Name == $name and .Type == "A" and (.SetIdentifier // "") == $set)][0]'
+        '[.ResourceRecordSets[] | select(.Name == $name and .Type == "A")'
+        ' | select((.SetIdentifier // "") == $set)][0]'
         " | select(.ResourceRecords == [{Value: $from}])"
         ' | {Changes: [{Action: "DELETE", ResourceRecordSet: .}, {Action: "CREATE", ResourceRecordSet:'
         " (. + {TTL: $ttl, ResourceRecords: [{Value: $to}]})}]}"
@@ -196,7 +197,8 @@ def _moved_in_route53(
     )
     return [
         f"change=$({listed} | jq -c --arg name {quote(name)} --arg set {quote(held.set_identifier or '')}"
-        f" --arg from {quote(from_address)} --arg to {quote(to_address)} --argjson ttl {ttl_s} {quote(program)})",
+        f" --arg from {quote(from_address)} --arg to {quote(to_address)} --argjson ttl {ttl_s}"
+        f" {quote(program)})",
         f'test -z "$change" || aws route53 change-resource-record-sets --hosted-zone-id {zone}'
         ' --change-batch "$change"',
         f"{listed} | jq -e --arg to {quote(to_address)} '[.ResourceRecordSets[].ResourceRecords[]?.Value]"

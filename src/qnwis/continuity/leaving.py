@@ -1,16 +1,16 @@
-"""How one cluster leaves a region: by a switchover while its primary serves, else by a failover."""
+"""How one cluster leaves a region: by a switchover while its primary serves, else by a failover. And back."""
 
 from __future__ import annotations
 
 from .evidence import ClusterEvidence, current_primary
 from .planner import Planning, make_plan
 from .policy import Policy
-from .region_plan import Move
+from .region_plan import Direction, Move
 from .regions import Candidate
 from .run import Maintenance
 from .switchover import make_switchover
 from .targets import rank, survey
-from .topology import Cluster
+from .topology import Cluster, NodeRole
 
 
 def leave(
@@ -41,13 +41,38 @@ def leave(
     )
 
 
-def still_inside(cluster: Cluster, evidence: ClusterEvidence, region: str) -> str | None:
-    """Why the cluster has not left the region; None once one node alone accepts writes, and is elsewhere."""
+def come_back(
+    cluster: Cluster, policy: Policy, evidence: ClusterEvidence, region: str, *, reason: str
+) -> Candidate | None:
+    """The cluster's way back to the node that its topology names as the primary, or why it cannot go now.
+    None where that is in another region, or its service is in this one already."""
+    home = next((node for node in cluster.nodes if node.role is NodeRole.PRIMARY), None)
+    primary = current_primary(cluster, evidence)
+    inside = {node.node_id for node in cluster.nodes if node.region == region}
+    if home is None or home.region != region or primary in inside:
+        return None
+    wanted = Maintenance(target_node_id=home.node_id)
+    planning = make_switchover(cluster, policy, evidence, wanted, trigger_reason=reason)
+    return Candidate(
+        cluster_id=cluster.cluster_id,
+        priority=policy.evacuation_priority,
+        how=Move.SWITCHOVER,
+        plan=planning.plan,
+        refusal=planning.refusal,
+        predicted_loss_bytes=planning.predicted_loss_bytes,
+    )
+
+
+def unmoved(
+    cluster: Cluster, evidence: ClusterEvidence, region: str, direction: Direction = Direction.OUT
+) -> str | None:
+    """Why the cluster is not where it was to go; None once one node alone accepts writes, and is there."""
     writable = [e.node_id for e in evidence.nodes if e.state is not None and e.state.writable]
     if len(writable) != 1:
         return f"writable are {writable}, expected exactly one node"
     region_now = cluster.node(writable[0]).region
-    return f"{writable[0]} serves, and is in {region}" if region_now == region else None
+    there = (region_now == region) is (direction is Direction.BACK)
+    return None if there else f"{writable[0]} serves, and is in {region_now}"
 
 
 def _switchover(

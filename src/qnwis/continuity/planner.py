@@ -31,7 +31,7 @@ from .policy import Policy, Strategy
 from .quorum import VOTING, QuorumView, assess
 from .refusal import Refusal
 from .targets import Basis, Candidate, Survey, basis_of, coverage_refusal, predicted_loss_bytes, rank, survey
-from .topology import Cluster, Deployment, DnsService, Node, NodeRole, NodeStatus, majority
+from .topology import Cluster, Deployment, Node, NodeRole, NodeStatus, majority
 
 REASONS_IN_A_MESSAGE = 10
 """A message is for a person: of a thousand reasons it shows these, the values hold them all."""

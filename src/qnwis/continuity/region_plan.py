@@ -1,4 +1,4 @@
-"""The plan by which clusters leave a region: one digest for the plans of all of them."""
+"""The plan by which clusters leave a region, or come back to it: one digest for the plans of all of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from .plan import Plan
 from .refusal import Refusal
 
 
+class Direction(StrEnum):
+    OUT = "out"  # every cluster whose primary is in the region leaves it
+    BACK = "back"  # every cluster that is at home in the region, and serves elsewhere, comes back
+
+
 class Move(StrEnum):
     FAILOVER = "failover"  # its primary does not serve
     SWITCHOVER = "switchover"  # its primary serves still, and is left without a loss
 
 
 class ClusterMove(Model):
-    """One cluster that leaves the region."""
+    """One cluster that is moved."""
 
     cluster_id: Identifier
     how: Move
@@ -25,16 +30,18 @@ class ClusterMove(Model):
 
 
 class Unmovable(Model):
-    """A cluster that cannot leave the region now."""
+    """A cluster that cannot be moved now."""
 
     cluster_id: Identifier
     refusal: Refusal
 
 
 class RegionPlan(Model):
-    """How a region is left. Its digest covers the plans of all clusters: one approval is for all of them."""
+    """How a region is left, or come back to. Its digest covers the plans of all clusters: one approval is for
+    all of them."""
 
     region: str
+    direction: Direction = Direction.OUT
     reason: str
     waves: tuple[tuple[ClusterMove, ...], ...]
     unmovable: tuple[Unmovable, ...] = ()

@@ -10,23 +10,25 @@ from .approvals import Window
 from .audit import UNAUTHENTICATED, Approval, AuditDraft, AuditResult
 from .model import Identifier, Model, sha256_digest
 from .refusal import Refusal
-from .region_plan import RegionPlan
+from .region_plan import Direction, RegionPlan
 from .regions import Moved
 from .run import RunOutcome, StepProgress
 from .tokens import Token
 
-OPERATION = "region_evacuate"
-"""Of its audit record."""
+OPERATIONS = {Direction.OUT: "region_evacuate", Direction.BACK: "region_failback"}
+"""Of the audit record."""
 
 
 class EvacuateRequest(Model):
     """Starts the evacuation. From the Temporal UI, region, initiated_by and reason are enough."""
 
     region: Identifier
+    direction: Direction = Direction.OUT
+    """`back` for the way back: to the node that each topology names as its primary, by a switchover."""
     initiated_by: str = Field(min_length=1)
     reason: str = Field(min_length=1)
     clusters: tuple[Identifier, ...] = ()
-    """Only these; empty for every registered cluster whose primary is in the region."""
+    """Only these; empty for every registered cluster that the direction concerns."""
     dry_run: bool = False
     """Plan it, and change nothing."""
     token: Token | None = None
@@ -57,7 +59,7 @@ class RegionResult(Model):
     not_begun: tuple[str, ...] = ()
     """Clusters of the plan that were left as they were."""
     failures: Mapping[str, str] = {}
-    """By cluster_id: why the verification does not find it outside of the region."""
+    """By cluster_id: why the verification does not find it where it was to go."""
     way_back: tuple[str, ...] = ()
     """The commands that bring everything back once the region is well."""
     approval: Window | None = None
@@ -70,23 +72,23 @@ class RegionResult(Model):
 
     @property
     def verified(self) -> bool:
-        """Every cluster of the plan was found outside of the region."""
+        """Every cluster of the plan was found where it was to go."""
         return self.outcome is RunOutcome.COMPLETED and not self.failures and not self.not_begun
 
 
 def way_back(plan: RegionPlan, moved: Mapping[str, Moved]) -> tuple[str, ...]:
-    """For each cluster that was moved: its old primary back as a standby, then the service back to it."""
-    lines: list[str] = []
-    for move in plan.moves:
-        ended = moved.get(move.cluster_id)
-        if ended is None or not ended.good:
-            continue
-        old = move.plan.primary_node_id
-        lines += [
-            f"qnwis-continuity rejoin {old} --cluster <cluster.yaml of {move.cluster_id}>",
-            f"qnwis-continuity maintenance run {move.cluster_id} --target {old} --reason …",
-        ]
-    return tuple(lines)
+    """The old primary of each cluster that was moved becomes a standby again; then all go back at once."""
+    gone = [m for m in plan.moves if (ended := moved.get(m.cluster_id)) is not None and ended.good]
+    if plan.direction is Direction.BACK or not gone:
+        return ()
+    return (
+        *(
+            f"qnwis-continuity rejoin {move.plan.primary_node_id}"
+            f" --cluster <cluster.yaml of {move.cluster_id}>"
+            for move in gone
+        ),
+        f"qnwis-continuity region failback {plan.region} --reason …",
+    )
 
 
 def outcome_of(
@@ -95,7 +97,8 @@ def outcome_of(
     """How the evacuation as a whole ended, and why. Each cluster's own run says where that one stands."""
     good = [m.cluster_id for m in plan.moves if m.cluster_id in moved and moved[m.cluster_id].good]
     bad = [m.cluster_id for m in plan.moves if m.cluster_id not in good]
-    told = f"{len(good)} of {len(plan.moves)} clusters left {plan.region}"
+    went = "left" if plan.direction is Direction.OUT else "came back to"
+    told = f"{len(good)} of {len(plan.moves)} clusters {went} {plan.region}"
     if not good:
         begun = [one for one in moved.values() if one.outcome is not RunOutcome.UNTOUCHED]
         outcome = RunOutcome.ROLLED_BACK if begun else RunOutcome.UNTOUCHED
@@ -111,7 +114,7 @@ def draft_of_region(request: EvacuateRequest, result: RegionResult) -> AuditDraf
     votes = [vote for vote in result.approval.votes if vote.approve] if result.approval is not None else []
     return AuditDraft(
         timestamp=result.ended_at,
-        operation=f"{OPERATION}_dry_run" if request.dry_run else OPERATION,
+        operation=OPERATIONS[request.direction] + ("_dry_run" if request.dry_run else ""),
         cluster_id=request.region,
         initiated_by=request.initiated_by,
         role=", ".join(result.initiator_roles) or UNAUTHENTICATED,

@@ -17,7 +17,7 @@ from .detection import Finding, Verdict
 from .model import Identifier, Model
 from .plan import Plan
 from .refusal import Refusal
-from .region_plan import ClusterMove, Move, RegionPlan, Unmovable
+from .region_plan import ClusterMove, Direction, Move, RegionPlan, Unmovable
 from .run import RunOutcome
 from .topology import Cluster
 
@@ -141,7 +141,7 @@ def decides_at(verdict: RegionVerdict, rules: RegionRules) -> datetime | None:
 
 
 class Candidate(Model):
-    """A cluster whose primary is in the region, and what planning its move came to."""
+    """A cluster that the direction concerns, and what planning its move came to."""
 
     cluster_id: Identifier
     priority: int
@@ -152,9 +152,13 @@ class Candidate(Model):
 
 
 def make_region_plan(
-    region: str, reason: str, candidates: Iterable[Candidate], rules: RegionRules
+    region: str,
+    reason: str,
+    candidates: Iterable[Candidate],
+    rules: RegionRules,
+    direction: Direction = Direction.OUT,
 ) -> RegionPlan | Refusal:
-    """All clusters that can leave, the important ones first, in waves of `wave_size`."""
+    """All clusters that can be moved, the important ones first, in waves of `wave_size`."""
     ordered = sorted(candidates, key=lambda candidate: (-candidate.priority, candidate.cluster_id))
     moves = [
         ClusterMove(
@@ -174,14 +178,15 @@ def make_region_plan(
     if not moves:
         return Refusal(
             rule="nothing_to_move",
-            message=f"No cluster can leave {region}: "
-            + ("; ".join(f"{one.cluster_id}: {one.refusal}" for one in unmovable) or "no primary is in it"),
+            message=f"No cluster can {'leave' if direction is Direction.OUT else 'come back to'} {region}: "
+            + ("; ".join(f"{one.cluster_id}: {one.refusal}" for one in unmovable) or "it concerns none"),
             values={"region": region, "unmovable": [one.cluster_id for one in unmovable]},
             remedy="Nothing to do." if not unmovable else "Remove what each refusal names, and start again.",
         )
     size = rules.wave_size
     return RegionPlan(
         region=region,
+        direction=direction,
         reason=reason,
         waves=tuple(tuple(moves[at : at + size]) for at in range(0, len(moves), size)),
         unmovable=unmovable,

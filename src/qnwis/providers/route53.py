@@ -1,7 +1,7 @@
 """An address record in Amazon Route 53, moved by compare-and-swap.
 
-One change batch deletes the record as it was found and creates it anew. Route 53 takes a batch whole or not at
-all, and refuses to delete what is not exactly there; so whoever else changes the record in between wins or
+One change batch deletes the record as it was found and creates it anew. Route 53 takes a batch whole or not
+at all, and refuses to delete what is not exactly there; so whoever else changes the record in between wins or
 loses, and nobody's change is overwritten. Weight, location and identifier of a record stay as they are.
 """
 
@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 from qnwis.continuity.readiness_facts import RecordAnswer, UpdateAnswer
@@ -25,14 +25,20 @@ T = TypeVar("T")
 RecordSet = dict[str, Any]
 """As boto3 has it."""
 REFUSING = frozenset(
-    {"AccessDenied", "AccessDeniedException", "InvalidClientTokenId", "SignatureDoesNotMatch", "NoSuchHostedZone"}
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "InvalidClientTokenId",
+        "NoSuchHostedZone",
+        "SignatureDoesNotMatch",
+    }
 )
 """Errors that no repetition heals."""
 
 
 @cache
 def _client() -> Any:
-    """Credentials and region come from where every AWS tool has them. Raises Refused where boto3 is missing."""
+    """Credentials and region come from where every AWS tool has them. Raises Refused without boto3."""
     try:
         import boto3  # only who keeps a zone there loads it
     except ModuleNotFoundError as error:
@@ -83,7 +89,7 @@ class Route53Dns:
         return DnsChange(changed=before != (to_address,), before=before, after=(to_address,))
 
     async def try_update(self, service: DnsService) -> tuple[UpdateAnswer, ...]:
-        """Replace the record by itself: all that is checked of a real change, and nothing is other than before."""
+        """Replace the record by itself: all that is checked of a real change, and nothing changes."""
         place = service.places[0]
         try:
             found = await self._asked(lambda route53: _find(route53, service))
@@ -110,10 +116,9 @@ class Route53Dns:
         change, deadline = answer["ChangeInfo"], time.monotonic() + self.settle_s
         while change["Status"] != "INSYNC":
             if time.monotonic() > deadline:
-                raise Unreachable(f"Route 53 has had {change['Id']} for {self.settle_s:g} s, and not everywhere")
+                raise Unreachable(f"Route 53: {change['Id']} is not everywhere after {self.settle_s:g} s")
             await asyncio.sleep(self.poll_s)
-            change_id = change["Id"]
-            answer = await self._asked(lambda route53, change_id=change_id: route53.get_change(Id=change_id))
+            answer = await self._asked(partial(_change, change["Id"]))
             change = answer["ChangeInfo"]
 
     async def _asked(self, ask: Callable[[Any], T]) -> T:
@@ -138,6 +143,10 @@ class Route53Dns:
             raise Unreachable(f"Route 53: {error}") from error
         except BotoCoreError as error:
             raise Unreachable(f"Route 53: {error}") from error
+
+
+def _change(change_id: str, route53: Any) -> Any:
+    return route53.get_change(Id=change_id)
 
 
 def _held(service: DnsService) -> Route53Record:
@@ -168,8 +177,8 @@ def _changed(service: DnsService, found: RecordSet | None, from_address: str, to
     which = f" ({held.set_identifier})" if held.set_identifier is not None else ""
     return Refusal(
         rule="dns_record_changed",
-        message=f"{service.fqdn}{which} in {held.hosted_zone_id} holds {has}; expected {from_address} (to move"
-        f" it) or {to_address} (already moved)",
+        message=f"{service.fqdn}{which} in {held.hosted_zone_id} holds {has}; expected {from_address} (to"
+        f" move it) or {to_address} (already moved)",
         values={"expected": from_address, "wanted": to_address, "found": list(_addresses(found))},
         remedy="Find out who changed the record, then plan again.",
     )

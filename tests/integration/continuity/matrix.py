@@ -24,6 +24,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client, WorkflowUpdateFailedError
 from temporalio.client import Interceptor as ClientInterceptor
+from temporalio.exceptions import TemporalError
 from temporalio.worker import (
     ActivityInboundInterceptor,
     ExecuteActivityInput,
@@ -158,7 +159,7 @@ class Hold(ClientInterceptor, Interceptor):
             return
         if self.at is None:
             self.passed.append(replace(point, step=await self.step()))
-        elif not self.go_on.is_set() and point.is_at(self.at):  # further attempts too, where one takes too long
+        elif not self.go_on.is_set() and point.is_at(self.at):  # further attempts too, where one times out
             self.reached.set()
             await self.go_on.wait()
             if self.lost:

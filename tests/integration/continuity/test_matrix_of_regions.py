@@ -1,4 +1,4 @@
-"""The failure matrix of a region's evacuation: its own activities, and the effects of a cluster that it moves.
+"""The failure matrix of a region's evacuation: its own activities, and the effects of a cluster it moves.
 
 Two clusters leave in two waves; at each point the evacuation is disturbed. Every cluster ends in a stated
 place: moved once, or as it was, or rolled back.
@@ -70,9 +70,7 @@ class Case:
                 pending = progress.approval
                 if pending is None or (vote := (pending.run_id, pending.window.digest)) in voted:
                     continue
-                await self.newest.execute_update(
-                    "approve", self.crowd.vote("ann", pending), rpc_timeout=SOON
-                )
+                await self.newest.execute_update("approve", self.crowd.vote("ann", pending), rpc_timeout=SOON)
                 voted.add(vote)
 
     async def kill_worker(self) -> None:
@@ -129,7 +127,7 @@ async def found(client: Client, tmp_path_factory: pytest.TempPathFactory) -> lis
         return [p for p in dict.fromkeys(case.hold.passed) if p.action_id or p.activity in OWN]
 
 
-OWN = frozenset({"assess_region", "prove", "open_window", "still_inside", "record_region"})
+OWN = frozenset({"assess_region", "prove", "open_window", "unmoved", "record_region"})
 
 
 def test_the_points_are_those_of_the_evacuation_and_of_the_effects_of_what_it_moves(

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qnwis.continuity.detection import Finding
-from qnwis.continuity.leaving import leave
+from qnwis.continuity.leaving import come_back, leave, unmoved
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.region_plan import Move, RegionPlan
+from qnwis.continuity.region_plan import Direction, Move, RegionPlan
 from qnwis.continuity.regions import (
     Candidate,
     ClusterInRegion,
@@ -225,3 +225,27 @@ def test_without_a_node_elsewhere_it_stays_and_says_why() -> None:
         assert found is not None and found.refusal is not None
         assert found.refusal.rule == "no_suitable_target"
         assert "node-2 is in region-1, which is left" in found.refusal.message
+
+
+def test_a_cluster_comes_back_to_the_node_that_its_topology_names() -> None:
+    away = evidence(FOUR, primary("node-3"), *(standby(f"node-{n}", upstream="node-3") for n in (1, 2, 4)))
+    found = come_back(FOUR, policy(), away, "region-1", reason="test")
+    assert found is not None and found.plan is not None, found
+    assert (found.how, found.plan.failover_target_id) == (Move.SWITCHOVER, "node-1")
+    assert come_back(FOUR, policy(), away, "region-2", reason="test") is None
+    at_home = evidence(FOUR, primary("node-2"), *(standby(f"node-{n}", upstream="node-2") for n in (1, 3, 4)))
+    assert come_back(FOUR, policy(), at_home, "region-1", reason="test") is None
+
+    alone = evidence(FOUR, primary("node-3"), standby("node-4", upstream="node-3"), standby("node-2"))
+    found = come_back(FOUR, policy(require_quorum=False), alone, "region-1", reason="test")
+    assert found is not None and found.refusal is not None
+
+
+def test_a_cluster_has_moved_once_one_node_alone_serves_where_it_was_to_go() -> None:
+    home, away = evidence(FOUR, primary("node-1")), evidence(FOUR, primary("node-3"))
+    assert unmoved(FOUR, away, "region-1") is None and unmoved(FOUR, home, "region-1") is not None
+    assert unmoved(FOUR, home, "region-1", Direction.BACK) is None
+    assert unmoved(FOUR, away, "region-1", Direction.BACK) is not None
+    both = evidence(FOUR, primary("node-1"), primary("node-3"))
+    assert unmoved(FOUR, both, "region-1") is not None
+    assert unmoved(FOUR, evidence(FOUR), "region-1") is not None
