@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -101,23 +102,53 @@ async def test_a_record_that_somebody_else_moved_is_left_alone(route53: Any, zon
         await dns(route53).swap(service_in(zone, "no such"), from_address=OLD, to_address=NEW)
 
 
+def batch(zone: str, found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """What is asked for: the record as it was found goes, and the wanted one comes, both or none."""
+    changes = [
+        {"Action": "DELETE", "ResourceRecordSet": found},
+        {"Action": "CREATE", "ResourceRecordSet": wanted},
+    ]
+    return {"HostedZoneId": zone, "ChangeBatch": {"Comment": "QNWIS Continuity", "Changes": changes}}
+
+
+def listing(*found: dict[str, Any]) -> dict[str, Any]:
+    return {"ResourceRecordSets": [*found], "IsTruncated": False, "MaxItems": "100"}
+
+
+FOUND = {"Name": NAME, "Type": "A", "TTL": 30, "ResourceRecords": [{"Value": OLD}]}
+WANTED = {**FOUND, "ResourceRecords": [{"Value": NEW}]}
+"""moto, other than Route 53, deletes what is not exactly there: what follows is told by a stub."""
+
+
 async def test_a_change_that_came_between_look_and_batch_wins(route53: Any, zone: str) -> None:
-    has(route53, zone, OLD)
-    provider, service = Route53Dns(client=lambda: route53), service_in(zone)
-    (stale,) = held(route53, zone)
-    await provider.swap(service, from_address=OLD, to_address=OTHER)
-    with pytest.raises(Unreachable):
-        await provider._replace(service, stale, {**stale, "ResourceRecords": [{"Value": NEW}]})
-    assert held(route53, zone)[0]["ResourceRecords"] == [{"Value": OTHER}]
+    service = service_in(zone)
+    with Stubber(route53) as stub:
+        stub.add_response("list_resource_record_sets", listing(FOUND))
+        stub.add_client_error(
+            "change_resource_record_sets",
+            "InvalidChangeBatch",
+            "the values provided do not match the current values",
+            expected_params=batch(zone, FOUND, WANTED),
+        )
+        with pytest.raises(Unreachable, match="do not match"):
+            await dns(route53).swap(service, from_address=OLD, to_address=NEW)
+        stub.add_response(
+            "list_resource_record_sets", listing({**FOUND, "ResourceRecords": [{"Value": OTHER}]})
+        )
+        with pytest.raises(Refused, match="dns_record_changed"):  # the activity looks again
+            await dns(route53).swap(service, from_address=OLD, to_address=NEW)
 
 
 async def test_whether_an_update_would_be_taken_is_tried_by_one_that_changes_nothing(
     route53: Any, zone: str
 ) -> None:
-    has(route53, zone, OLD)
-    before = held(route53, zone)
-    (answer,) = await dns(route53).try_update(service_in(zone))
-    assert answer.accepted and held(route53, zone) == before
+    change = {"Id": "/change/C1", "Status": "PENDING", "SubmittedAt": datetime.now(UTC)}
+    with Stubber(route53) as stub:
+        stub.add_response("list_resource_record_sets", listing(FOUND))
+        stub.add_response("change_resource_record_sets", {"ChangeInfo": change}, batch(zone, FOUND, FOUND))
+        stub.add_response("get_change", {"ChangeInfo": {**change, "Status": "INSYNC"}}, {"Id": "/change/C1"})
+        (answer,) = await dns(route53).try_update(service_in(zone))
+    assert answer.accepted
     (missing,) = await dns(route53).try_update(service_in(zone, "no such"))
     assert not missing.accepted and "no address" in missing.reason
 
