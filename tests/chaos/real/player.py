@@ -23,8 +23,8 @@ from .deeds import PEOPLE_HEAR, SLOW_VERBS, do, frozen_whole, start_temporal
 from .reading import ended_runs, facts_of, rows_of, serving, watch_guardian
 from .stage import Stage, staged
 
-OPEN_RUN_MAY_TAKE_S = 20.0
-"""A run that is open at the story's end is waited for: a busy machine is slower, not wrong."""
+UNFINISHED_MAY_TAKE_S = 20.0
+"""A run or a rejoin that goes on at the story's end is waited for: a busy machine is slower, not wrong."""
 WRITE_WITHIN_S = 3.0
 """After the story's end, a service that takes writes acknowledges one within this."""
 
@@ -96,6 +96,8 @@ async def _perform(stage: Stage, story: Story, began_s: float, say: Say) -> list
         else:
             await deed
     await asyncio.sleep(max(0.0, began_s + story.ends_at_s + late_s - time.monotonic()))
+    if rejoining := [deed for operation, deed in pending if operation.rejoin is not None]:
+        await asyncio.wait(rejoining, timeout=UNFINISHED_MAY_TAKE_S)
     for _, deed in pending:
         deed.cancel()
     for ended in await asyncio.gather(*(deed for _, deed in pending), return_exceptions=True):
@@ -121,7 +123,7 @@ async def _runs(stage: Stage, say: Say) -> list[RunResult]:
             if stage.lab.processes.find(name) is not None:
                 await asyncio.to_thread(stage.lab.processes.kill, name)
         await start_temporal(stage)
-    deadline = time.monotonic() + OPEN_RUN_MAY_TAKE_S
+    deadline = time.monotonic() + UNFINISHED_MAY_TAKE_S
     while True:
         try:
             runs, still_open = await ended_runs(stage)
