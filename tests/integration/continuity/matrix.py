@@ -150,6 +150,8 @@ class Hold(ClientInterceptor, Interceptor):
     client: Client | None = None
     asking: asyncio.Event = field(default_factory=asyncio.Event)
     """A window was opened, or a reset may have forgotten the votes in it."""
+    _held: tuple[str | None, str] | None = None
+    """The activity that is held: execution and id."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         return _Held(next, self)
@@ -159,11 +161,20 @@ class Hold(ClientInterceptor, Interceptor):
             return
         if self.at is None:
             self.passed.append(replace(point, step=await self.step()))
-        elif not self.go_on.is_set() and point.is_at(self.at):  # further attempts too, where one times out
+        elif self._stands_at(point):
             self.reached.set()
             await self.go_on.wait()
             if self.lost:
                 raise Unreachable("the worker died here")
+
+    def _stands_at(self, point: Point) -> bool:
+        """Whether to hold: the first that comes there, and each further attempt of it, should it time out."""
+        if self.at is None or self.go_on.is_set() or not point.is_at(self.at):
+            return False
+        info = activity.info()
+        this = (info.workflow_run_id, info.activity_id)
+        self._held = self._held or this
+        return self._held == this
 
     def point_of(self, when: When, asked: ExecuteActivityInput) -> Point | None:
         """Where the run stands, its step left out. What is told to people beside it is no point."""
