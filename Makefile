@@ -5,7 +5,8 @@
 #   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one (LASTS=600: for so long)
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones
 #   make check   ruff, mypy --strict, import-linter
-#   make matrix  SIGKILL of worker and Temporal server at every point of a failover; MATRIX=promote,flip for some
+#   make matrix  SIGKILL of worker and Temporal server at every point of a failover (MATRIX=promote,flip for some),
+#                and a region that is evacuated, disturbed at every point, and with twenty clusters
 #   make histories  record again what the replay test replays
 #   make bench   speed of planning, verification and simulation
 #   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
@@ -38,7 +39,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 matrix: $(STAMP)
-	@MATRIX='$(MATRIX)' $(BIN)/python -m pytest tests/integration/continuity/test_matrix_on_real_parts.py -m matrix -s $(ARGS)
+	@MATRIX='$(MATRIX)' $(BIN)/python -m pytest tests/integration -m matrix -s $(ARGS)
 
 chaos: $(STAMP)
 	@$(CHAOS) $(if $(RUNS),--runs $(RUNS))

@@ -313,7 +313,7 @@ class Evacuation:
             self.request.token,
             Expected(deed=Deed.START, cluster_id=self.request.region, digest=self.request.digest),
             claimed=self.request.initiated_by,
-            used_by=workflow.info().run_id,
+            used_by=workflow.info().original_execution_run_id,
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)

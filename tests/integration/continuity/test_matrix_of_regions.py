@@ -33,7 +33,7 @@ from .people import Crowd
 AT_ONCE = 8
 WITHIN_S = 120.0
 WAITS_S = 2.0
-MINUTES = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.matrix, pytest.mark.timeout(600)]
 
 
 @dataclass
@@ -149,7 +149,6 @@ def test_the_points_are_those_of_the_evacuation_and_of_the_effects_of_what_it_mo
     assert {"fence", "promote", "flip"} <= kinds
 
 
-@MINUTES
 @pytest.mark.parametrize("disturbance", [*STOPPING, *GOING_ON], ids=lambda d: d.__name__)
 async def test_wherever_an_evacuation_is_disturbed_every_cluster_ends_in_a_stated_place(
     client: Client, tmp_path: Path, found: list[Point], disturbance: Disturbance

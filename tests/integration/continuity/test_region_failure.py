@@ -283,6 +283,7 @@ async def test_a_lost_region_is_told_of_when_it_lasts_and_so_is_its_end(land: Bu
         await handle.terminate("the test is over")
 
 
+@pytest.mark.matrix
 @pytest.mark.timeout(600)
 async def test_twenty_clusters_leave_in_waves_and_go_on_when_the_worker_vanishes_in_the_middle(
     land: Build,
