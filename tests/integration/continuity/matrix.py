@@ -304,6 +304,14 @@ async def cancelled(case: Case) -> None:
 
 
 async def aborted(case: Case) -> None:
+    """Before it is known whether people must prove who they are, the abort waits for that."""
+    aborting = asyncio.create_task(_abort(case))
+    await asyncio.wait({aborting}, timeout=SOON.total_seconds())
+    case.hold.go_on.set()
+    await aborting
+
+
+async def _abort(case: Case) -> None:
     request = case.crowd.signed(case.run, Deed.ABORT, AbortRequest(by="ann", reason="enough"))
     try:
         await case.run.execute_update("abort", request)

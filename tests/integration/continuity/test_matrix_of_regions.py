@@ -26,13 +26,11 @@ from qnwis.temporal import connect
 from workflows.names import failover_id, region_id
 
 from .land import Land, RegionRun
-from .matrix import AGAIN_S, SOON, Hold, Point, cancelled, reset_to_here, reset_to_the_start
-from .matrix import aborted as aborted_by_ann
+from .matrix import AGAIN_S, SOON, Hold, Point, aborted, cancelled, reset_to_here, reset_to_the_start
 from .people import Crowd
 
 AT_ONCE = 8
 WITHIN_S = 120.0
-WAITS_S = 2.0
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(600)]
 
 
@@ -102,14 +100,6 @@ async def held(client: Client, home: Path, at: Point | None) -> AsyncIterator[Ca
         hold.go_on.set()
         await case.worker.shutdown()
         await case.serving
-
-
-async def aborted(case: Case) -> None:
-    """Before it is known whether people must prove who they are, the abort waits for that."""
-    aborting = asyncio.create_task(aborted_by_ann(case))  # type: ignore[arg-type]
-    await asyncio.wait({aborting}, timeout=WAITS_S)
-    case.hold.go_on.set()
-    await aborting
 
 
 async def terminated(case: Case) -> None:
