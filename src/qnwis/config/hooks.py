@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qnwis.continuity.hooks_file import HooksFile
-from qnwis.continuity.run import RunKind
+from qnwis.continuity.run import OF_A_CLUSTER
 from qnwis.runbook import load_runbook
 
 from .load import validated
@@ -49,8 +49,8 @@ def _possible(runbooks: Any, when: str) -> list[str]:
     What is declared is loaded in the first step, too late for what comes before that; and what comes after
     the last one, the record, could not be in it.
     """
-    named = [kind for kind in RunKind if isinstance(runbooks, list) and kind.value in runbooks]
-    names = [[step.name for step in load_runbook(kind).steps] for kind in named or RunKind]
+    named = [kind for kind in OF_A_CLUSTER if isinstance(runbooks, list) and kind.value in runbooks]
+    names = [[step.name for step in load_runbook(kind).steps] for kind in named or OF_A_CLUSTER]
     allowed = [steps[1:] if when == "before" else steps[:-1] for steps in names]
     every = dict.fromkeys(step for steps in allowed for step in steps)
     return [step for step in every if not named or all(step in steps for steps in allowed)]

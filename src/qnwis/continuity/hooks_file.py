@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from .hooks import DueHook, OnFailure, When
 from .model import Identifier, Model
-from .run import RunKind
+from .run import OF_A_CLUSTER, RunKind
 from .steady_state import DueProbe
 
 ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
@@ -26,6 +26,17 @@ def named_variable(text: str) -> str | None:
     """The environment variable that a text names as `env:NAME`."""
     found = ENV.fullmatch(text)
     return None if found is None else found[1]
+
+
+def _of_a_cluster(kind: RunKind) -> RunKind:
+    if kind not in OF_A_CLUSTER:
+        raise ValueError(
+            f"expected one of {', '.join(OF_A_CLUSTER)}: a region's evacuation calls none itself"
+        )
+    return kind
+
+
+ClusterRunKind = Annotated[RunKind, AfterValidator(_of_a_cluster)]
 
 
 class HttpCall(Model):
@@ -67,7 +78,7 @@ class Call(Model):
     """What hooks and probes have in common."""
 
     name: Identifier
-    runbooks: tuple[RunKind, ...] = ()
+    runbooks: tuple[ClusterRunKind, ...] = ()
     """Empty: every runbook."""
     clusters: tuple[Identifier, ...] = ()
     """Empty: every cluster."""
@@ -119,7 +130,7 @@ class Hook(Call):
 class Probe(Call):
     """Asked again and again; a good answer is the expected status within the time, or exit status 0."""
 
-    runbooks: tuple[RunKind, ...] = (RunKind.PLANNED_MAINTENANCE,)
+    runbooks: tuple[ClusterRunKind, ...] = (RunKind.PLANNED_MAINTENANCE,)
     """By default not failovers: a service whose primary is gone is not in its steady state."""
     timeout_s: float = Field(default=2, gt=0, le=60)
     within_ms: float | None = Field(default=None, gt=0)

@@ -33,6 +33,10 @@ class RunKind(StrEnum):
     REGION_FAILURE = "region_failure"
 
 
+OF_A_CLUSTER = (RunKind.PRIMARY_FAILURE, RunKind.PLANNED_MAINTENANCE)
+"""What is done to one cluster; hooks are called by these, also where the run is part of an evacuation."""
+
+
 class Detection(Model):
     """How the guardian found that a node failed."""
 

@@ -80,9 +80,13 @@ def test_a_reason_without_secrets_stays_readable() -> None:
 
 def test_who_may_approve_reads_what_to_type_for_which_plan_and_until_when() -> None:
     text = approval_text(
-        run="failover-prod", digest="sha256:ab", left_s=600, until=NOON, needs="1 of continuity_admin"
+        command="region approve region-1",
+        digest="sha256:ab",
+        left_s=600,
+        until=NOON,
+        needs="1 of continuity_admin",
     )
-    assert "qnwis-continuity approve failover-prod" in text
+    assert "qnwis-continuity region approve region-1" in text
     assert "600 s, until 2025-01-11 12:00:00 UTC" in text
     assert "sha256:ab" in text and "1 of continuity_admin" in text
 
