@@ -134,6 +134,6 @@ async def say(crowd: Crowd, run: RegionRun, update: str, deed: Deed, request: Pe
     await run.execute_update(update, request.model_copy(update={"token": token}), result_type=str)
 
 
-async def result_of(run: RegionRun, *, within_s: float = WITHIN_S) -> RegionResult:
-    async with asyncio.timeout(within_s):
+async def result_of(run: RegionRun) -> RegionResult:
+    async with asyncio.timeout(WITHIN_S):
         return await run.result()
