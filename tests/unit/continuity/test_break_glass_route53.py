@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 
 from qnwis.continuity.break_glass_shell import moved
 from qnwis.continuity.topology import DnsService, Route53Record
+
+MISSING = [tool for tool in ("jq", "bash") if shutil.which(tool) is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: make install-system")
 
 NAME, OLD, NEW, OTHER = "db.example.test.", "10.0.0.1", "10.0.0.2", "10.0.0.9"
 HERE = {
