@@ -50,6 +50,12 @@ class RunsReport(Model):
     """Those that have an end, newest first."""
     unfinished: Remains | None = None
 
+    @property
+    def going_on(self) -> str | None:
+        """The newest execution, while it goes on."""
+        newest, _, status = self.seen.partition(" ")
+        return newest if status == "running" else None
+
 
 class PastRuns:
     def __init__(self, client: Client) -> None:

@@ -15,7 +15,7 @@ from .approval import Approval, Proposed, prove, prove_to_run, refused
 from .ended import Ended
 from .lock import refuse_another_id
 from .moving import Moving
-from .names import CLUSTER, INITIATOR, KIND, OUTCOME, region_id
+from .names import CLUSTER, INITIATOR, KIND, OUTCOME, region_guardian_id, region_id
 from .progress import Progress
 from .stopping import uninterrupted
 
@@ -104,6 +104,7 @@ class Evacuation:
                 direction=self.request.direction,
                 reason=self.request.reason,
                 clusters=self.request.clusters,
+                automatic=self.request.automatic,
             ),
             **options.look("every cluster with nodes in the region"),
         )
@@ -130,6 +131,11 @@ class Evacuation:
     async def approve(self) -> None:
         """Have the right people agree to the plan of all clusters at once."""
         assert self.assessed is not None
+        if self.request.automatic:
+            self.progress.say(
+                "not asked for: the policies of these clusters leave it to the region's guardian"
+            )
+            return
         if not self.assessed.approvals:
             self.progress.say("not asked for: the policies of these clusters have approvals: false")
             return
@@ -307,7 +313,9 @@ class Evacuation:
 
     async def _prove_initiator(self) -> None:
         assert self.assessed is not None
-        if self.request.dry_run or not self.assessed.approvals:
+        if self.request.automatic and not self._is_the_guardians:
+            raise Ended(RunOutcome.REFUSED, "only the region's guardian may start an evacuation as automatic")
+        if self.request.automatic or self.request.dry_run or not self.assessed.approvals:
             return
         found = await prove(
             self.request.token,
@@ -318,6 +326,11 @@ class Evacuation:
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)
         self.initiator = found
+
+    @property
+    def _is_the_guardians(self) -> bool:
+        parent = workflow.info().parent
+        return parent is not None and parent.workflow_id == region_guardian_id(self.request.region)
 
     async def _prove(self, deed: Deed, request: PersonRequest) -> None:
         """Raises ApplicationError where a proof is asked for and this is none."""

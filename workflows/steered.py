@@ -120,6 +120,8 @@ class Steered:
 
     @workflow.signal(description="Sent by guardians, not by people: a failover needs the lock")
     def give_way(self, reason: str) -> None:
+        if self.request.agreed_with is not None and workflow.patched("a part of an evacuation gives no way"):
+            return  # people agreed to it, or the region's guardian: it is the failover
         if self.execution is None:
             self.stop = self.stop or f"gave way to a failover: {reason}"
 

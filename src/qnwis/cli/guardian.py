@@ -11,6 +11,7 @@ from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
+from qnwis.continuity.region_wait import RegionFinding
 from qnwis.continuity.tokens import PersonRequest
 from qnwis.starting import raise_refusal, start_guardian
 from qnwis.temporal import connect
@@ -70,11 +71,14 @@ def view(cluster_id: ClusterId, address: Address = None, as_json: AsJson = False
 
 
 def in_words(view: GuardianView) -> Iterator[str]:
-    """A line for each node, and one for each vantage that abstains."""
+    """A line for each node, one for each vantage that abstains, and one for each region that is not well."""
     for node_id, verdict in view.verdicts.items():
         yield f"{node_id}: {verdict.finding.value.replace('_', ' ')} ({verdict.why})"
     for vantage, why in sorted(view.abstaining.items()):
         yield f"{vantage} abstains: {why}"
+    for region, heard in sorted(view.regions.items()):
+        if heard.word.finding is not RegionFinding.WELL:
+            yield f"{region} is {heard.word.finding.value} ({heard.word.why})"
 
 
 @app.command()

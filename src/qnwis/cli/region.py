@@ -237,6 +237,8 @@ def view(region: Region, address: Address = None, as_json: AsJson = False) -> No
     out.print(f"primaries in it: {', '.join(seen.primaries_inside) or 'none'}", markup=False)
     for cluster_id, why in seen.silent.items():
         out.print(f"  {cluster_id}: {why}", markup=False)
+    if seen.holding is not None:
+        out.print(f"not acting: {seen.holding}", markup=False)
 
 
 def _exit_code(result: RegionResult) -> Exit:

@@ -63,6 +63,15 @@ def come_back(
     )
 
 
+def answering_in(cluster: Cluster, evidence: ClusterEvidence, region: str) -> tuple[str, ...]:
+    """The cluster's nodes in the region whose agents answer now, each as `<cluster_id>/<node_id>`."""
+    return tuple(
+        f"{cluster.cluster_id}/{node.node_id}"
+        for node in cluster.nodes
+        if node.region == region and evidence.of(node.node_id).state is not None
+    )
+
+
 def unmoved(
     cluster: Cluster, evidence: ClusterEvidence, region: str, direction: Direction = Direction.OUT
 ) -> str | None:

@@ -7,19 +7,19 @@ clusters hold; nothing is asked of the world.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from .detection import Finding, Verdict
+from .detection import Finding
 from .model import Identifier, Model
 from .plan import Plan
 from .refusal import Refusal
 from .region_plan import ClusterMove, Direction, Move, RegionPlan, Unmovable
+from .region_sight import ClusterInRegion
+from .region_wait import RegionFinding as RegionFinding
 from .run import RunOutcome
-from .topology import Cluster
 
 
 class RegionRules(Model):
@@ -37,44 +37,6 @@ class RegionRules(Model):
     """Clusters that are moved at the same time."""
     stop_after: int = Field(default=1, ge=1)
     """So many clusters that did not move in one wave hold the next one until a person says to go on."""
-
-
-class ClusterInRegion(Model):
-    """What a cluster's guardian holds of the part of its cluster that is in one region."""
-
-    cluster_id: Identifier
-    priority: int = 0
-    """The higher, the earlier it is moved; from its policy."""
-    primary_inside: bool
-    findings: Mapping[str, Finding]
-    """By node_id, of its nodes in the region."""
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        return tuple(node_id for node_id, finding in self.findings.items() if finding is Finding.FAILED)
-
-
-class HeldByGuardian(BaseModel):
-    """Of what a cluster's guardian answers when it is asked, the part that a region is judged by."""
-
-    primary_node_id: str | None
-    verdicts: dict[str, Verdict]
-
-    def of_region(self, cluster: Cluster, region: str, *, priority: int) -> ClusterInRegion:
-        """The same, of one region alone."""
-        inside = {node.node_id for node in cluster.nodes if node.region == region}
-        return ClusterInRegion(
-            cluster_id=cluster.cluster_id,
-            priority=priority,
-            primary_inside=self.primary_node_id in inside,
-            findings={node_id: v.finding for node_id, v in self.verdicts.items() if node_id in inside},
-        )
-
-
-class RegionFinding(StrEnum):
-    WELL = "well"
-    SUSPECTED = "suspected"  # lost by what is known, and not yet for long enough
-    LOST = "lost"
 
 
 class RegionVerdict(Model):
@@ -96,8 +58,9 @@ def judge_region(
     before: RegionVerdict | None,
     now: datetime,
 ) -> RegionVerdict:
-    """The verdict on a region. It needs failed nodes enough of clusters enough, and nothing alive beside
-    them: one node that answers from inside shows that some nodes are lost and not the region."""
+    """The verdict on a region. It needs failed nodes enough of clusters enough, seen by more than vantages in
+    the region itself, and nothing alive beside them: one node that answers from inside shows that some nodes
+    are lost and not the region."""
     hit = [cluster for cluster in seen if cluster.failed]
     failed = sum(len(cluster.failed) for cluster in hit)
     alive = [
