@@ -28,7 +28,8 @@ class RegionRules(Model):
     dwell_s: float = Field(default=120, ge=0)
     """For so long a loss must last before anything is done about it. A partition of 43 s moves nothing."""
     settle_s: float = Field(default=60, ge=0)
-    """For so long a region must be well before a loss counts as over: what comes and goes is one loss."""
+    """For so long a region must be well before a loss counts as over: what comes and goes is one loss, and
+    databases that stopped for want of a majority have so long to come back by themselves."""
     min_clusters: int = Field(default=2, ge=1)
     """Clusters with failed nodes in the region; of fewer, each cluster's own guardian decides."""
     min_nodes: int = Field(default=2, ge=1)

@@ -13,7 +13,7 @@ from temporalio.service import RPCError
 
 from qnwis.continuity.detection import Finding
 from qnwis.continuity.guardian_rules import Acknowledgement, PastRun
-from qnwis.continuity.run import RunOutcome
+from qnwis.continuity.run import AbortRequest, RunOutcome
 from qnwis.continuity.topology import NodeStatus
 from workflows.guardian import Guardian
 from workflows.guardian_state import AcknowledgeRequest, GuardianView, PauseRequest, ResumeRequest
@@ -252,3 +252,28 @@ async def test_a_guardian_of_another_id_is_refused(stage: Setting) -> None:
     with pytest.raises(WorkflowFailureError) as failed:
         await run.result()
     assert guardian_id(on.cluster_id) in str(failed.value.cause)
+
+
+async def test_a_guardian_that_continues_as_new_knows_its_own_run(stage: Setting) -> None:
+    """It hears of its end as of anybody's; until then that gives no way, and no second one is started."""
+    on = await stage(strategy="manual")
+    guardian = await on.start_guardian(events_before_new=60)
+    await until(guardian, all_healthy)
+    on.world.kill("node-1")
+    own = (await until(guardian, lambda v: v.own_run is not None)).own_run
+
+    first = (await on.client.get_workflow_handle(guardian.id).describe()).run_id
+    async with asyncio.timeout(30):
+        while (await on.client.get_workflow_handle(guardian.id).describe()).run_id == first:
+            await guardian.signal(Guardian.resume_failover, ResumeRequest(by="ann", reason="work"))
+    current = on.client.get_workflow_handle_for(Guardian.run, guardian.id)
+    on.world.kill("node-3")
+    view = await until(current, lambda v: v.statuses.get("node-3") is NodeStatus.FAILED)
+    assert view.own_run == own and view.last_result is None
+    run = on.client.get_workflow_handle(failover_id(on.cluster_id))
+    assert (await run.describe()).run_id == own
+    await run.signal("abort", AbortRequest(by="ann", reason="test"))
+
+    view = await until(current, lambda v: v.own_run != own and bool(v.history))
+    assert view.history[0].run_id == own and "aborted by ann" in view.history[0].reason
+    await current.terminate()

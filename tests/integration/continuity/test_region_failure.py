@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +11,20 @@ import pytest
 from temporalio.client import Client, WorkflowUpdateFailedError
 
 from qnwis.continuity.access import Deed
-from qnwis.continuity.guardian_rules import Pause
-from qnwis.continuity.notifications import Notification, RunEvent, Told
 from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import OPERATIONS
-from qnwis.continuity.regions import RegionFinding
 from qnwis.continuity.run import AbortRequest, FailoverRequest, ResumeRunRequest, RunOutcome
-from qnwis.starting import start_region_guardian
-from workflows.guardian import Guardian
-from workflows.guardian_state import GuardianState
-from workflows.names import failover_id, guardian_id
+from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
-from workflows.region_guardian import RegionGuardian, RegionView
 
-from .land import WITHIN_S, Land, approve, pending, result_of, say
-from .people import Crowd, rule_of
-
-Build = Callable[..., Awaitable[tuple[Land, Crowd]]]
+from .land import WITHIN_S, Build, approve, lands, pending, result_of, say
+from .people import rule_of
 
 
 @pytest.fixture
 async def land(client: Client, tmp_path: Path) -> AsyncIterator[Build]:
-    async with AsyncExitStack() as running:
-
-        async def build(*names: str, serve: bool = True, **how: Any) -> tuple[Land, Crowd]:
-            made = Land.made(client, tmp_path, *names, **how)
-            for worker in made.workers() if serve else ():
-                await running.enter_async_context(worker)
-            return made, Crowd(made)  # type: ignore[arg-type]
-
+    async with lands(client, tmp_path) as build:
         yield build
 
 
@@ -166,6 +148,36 @@ async def test_a_run_that_goes_on_already_is_waited_for_and_not_doubled(land: Bu
     assert adopted == a and len(on.worlds.by_cluster[a].changes("promote")) == 1
 
 
+async def test_a_part_of_an_evacuation_gives_no_way_to_a_clusters_guardian(land: Build) -> None:
+    on, crowd = await land("a")
+    (a,) = on.worlds.by_cluster
+    on.lose(on.region)
+    run = await on.evacuate(crowd)
+    await pending(run)
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    state = on.worlds.by_cluster[a].state
+
+    async def held(*arguments: Any, **more: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await state(*arguments, **more)
+
+    on.worlds.by_cluster[a].state = held  # type: ignore[method-assign]
+    await approve(crowd, run)
+    await reached.wait()
+    await on.run_of(a).signal("give_way", "its primary failed")
+    go_on.set()
+    assert (await result_of(run)).verified and on.serving() == {a: [f"{a}-3"]}
+
+
+async def test_nobody_says_by_hand_that_an_evacuation_is_automatic(land: Build) -> None:
+    on, crowd = await land("a", policy={"region_strategy": "automatic"})
+    on.lose(on.region)
+    result = await result_of(await on.evacuate(crowd, automatic=True))
+    assert result.outcome is RunOutcome.REFUSED and "only the region's guardian" in result.reason
+    assert all(world.journal == [] for world in on.worlds.by_cluster.values())
+
+
 async def test_who_may_not_and_who_only_claims_move_nothing(land: Build) -> None:
     on, crowd = await land("a")
     on.lose(on.region)
@@ -228,60 +240,3 @@ async def test_all_go_back_to_where_they_are_at_home_once_that_is_well(land: Bui
         assert world.address == f"{name}-1.test" and world.changes("hand_over") != []
     (record,) = await on.providers.audit.by_run(result.run_id)
     assert record.operation == "region_failback"
-
-
-NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
-
-
-class Heard:
-    """What people are told of regions."""
-
-    def __init__(self) -> None:
-        self.titles = asyncio.Queue[str]()
-
-    async def send(self, notification: Notification) -> Told:
-        if notification.event is RunEvent.REGION_LOST:
-            self.titles.put_nowait(notification.title)
-        return Told()
-
-    async def next(self) -> str:
-        async with asyncio.timeout(WITHIN_S):
-            return await self.titles.get()
-
-
-async def test_a_lost_region_is_told_of_when_it_lasts_and_so_is_its_end(land: Build) -> None:
-    heard = Heard()
-    on, _ = await land("a", "b", watched=True, rules={"dwell_s": 1, "settle_s": 1}, notifier=heard)
-    for cluster_id in on.worlds.by_cluster:
-        await on.client.start_workflow(
-            Guardian.run,
-            GuardianState(cluster_id=cluster_id, pause=Pause(by="ann", reason="test", since=NOON)),
-            id=guardian_id(cluster_id),
-            task_queue=on.settings.task_queue,
-        )
-    guardian = await start_region_guardian(on.client, on.region, on.settings.task_queue)
-
-    async def becomes(finding: RegionFinding) -> RegionView:
-        async with asyncio.timeout(WITHIN_S):
-            while True:
-                view = await guardian.query(RegionGuardian.view)
-                known = view.primaries_inside and not view.silent
-                if known and view.verdict is not None and view.verdict.finding is finding:
-                    return view
-                await asyncio.sleep(0.1)
-
-    view = await becomes(RegionFinding.WELL)
-    assert set(view.primaries_inside) == set(on.worlds.by_cluster)
-    on.lose(on.region)
-    await becomes(RegionFinding.SUSPECTED)
-    assert heard.titles.empty()
-    await becomes(RegionFinding.LOST)
-    assert await heard.next() == f"{on.region} is lost"
-    for world in on.worlds.by_cluster.values():
-        for node in world.cluster.nodes:
-            world.revive(node.node_id)
-    await becomes(RegionFinding.WELL)
-    assert await heard.next() == f"{on.region} is well again" and heard.titles.empty()
-    assert all(world.journal == [] for world in on.worlds.by_cluster.values()), "it moves nothing by itself"
-    for handle in (guardian, *(on.client.get_workflow_handle(guardian_id(c)) for c in on.worlds.by_cluster)):
-        await handle.terminate("the test is over")
