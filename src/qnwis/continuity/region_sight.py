@@ -67,6 +67,14 @@ class ClusterInRegion(Model):
         return tuple(n for n in self._failed if self._from(n) is FailedFrom.OUTSIDE)
 
     @property
+    def alive(self) -> tuple[str, ...]:
+        """Those that are healthy, and those of which somebody, a standby or a vantage, says that they are."""
+        shown = (
+            {Finding.HEALTHY} if self.seen_from is None else {Finding.HEALTHY, Finding.PARTITION_SUSPECTED}
+        )
+        return tuple(node_id for node_id, finding in self.findings.items() if finding in shown)
+
+    @property
     def _failed(self) -> Sequence[str]:
         return [node_id for node_id, finding in self.findings.items() if finding is Finding.FAILED]
 

@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 
 from pydantic import Field
 
-from .detection import Finding
 from .model import Identifier, Model
 from .plan import Plan
 from .refusal import Refusal
@@ -60,16 +59,11 @@ def judge_region(
     now: datetime,
 ) -> RegionVerdict:
     """The verdict on a region. It needs failed nodes enough of clusters enough, seen by more than vantages in
-    the region itself, and nothing alive beside them: one node that answers from inside shows that some nodes
-    are lost and not the region."""
+    the region itself, and nothing alive beside them: one node that answers from inside, or that a standby
+    elsewhere still hears, shows that some nodes are lost and not the region."""
     hit = [cluster for cluster in seen if cluster.failed]
     failed = sum(len(cluster.failed) for cluster in hit)
-    alive = [
-        f"{cluster.cluster_id}/{node_id}"
-        for cluster in seen
-        for node_id, finding in cluster.findings.items()
-        if finding is Finding.HEALTHY
-    ]
+    alive = [f"{cluster.cluster_id}/{node_id}" for cluster in seen for node_id in cluster.alive]
     counted = f"{failed} failed nodes of {len(hit)} clusters"
     needed = f"needed are {rules.min_nodes} of {rules.min_clusters}"
     lost_now = len(hit) >= rules.min_clusters and failed >= rules.min_nodes and not alive
@@ -83,7 +77,7 @@ def judge_region(
             )
         why = f"{counted} for {lasts_s:.0f} s; acted on after {rules.dwell_s:g} s"
         return RegionVerdict(region=region, finding=RegionFinding.SUSPECTED, why=why, since=since)
-    why = f"{counted}, {needed}" if not alive else f"{counted}; {', '.join(alive[:5])} answer"
+    why = f"{counted}, {needed}" if not alive else f"{counted}; {', '.join(alive[:5])} seem alive"
     well_since = (before.well_since if before is not None else None) or now
     if since is not None and (now - well_since).total_seconds() < rules.settle_s:
         return RegionVerdict(

@@ -120,6 +120,28 @@ async def test_a_partition_that_heals_moves_no_cluster_though_each_would_fail_ov
     assert unmoved(on) and on.serving() == {name: [f"{name}-1"] for name in on.worlds.by_cluster}
 
 
+async def test_a_region_that_only_the_watchers_do_not_reach_is_not_lost(land: Build) -> None:
+    """Its primaries are still heard by their standbys elsewhere: nothing waits, and nothing moves."""
+    policy = {"strategy": "automatic", "region_strategy": "automatic", "region_wait_s": NEVER_S}
+    on, _ = await land("a", "b", watched=True, rules={"dwell_s": 0, "settle_s": 0}, policy=policy)
+    await on.guard()
+    await on.watch_region()
+    for name, world in on.worlds.by_cluster.items():
+        world.cut_off(f"{name}-1")
+        world.cut_off(f"{name}-2")
+    for name in on.worlds.by_cluster:
+        view = await on.until(name, lambda seen: "[partition_suspected]" in (seen.holding or ""))
+        view = await on.until(name, lambda seen: seen.statuses[f"{seen.cluster_id}-2"] is NodeStatus.FAILED)
+        assert on.told(view) is RegionFinding.WELL
+    told = on.client.get_workflow_handle_for(RegionGuardian.run, region_guardian_id(on.region))
+    view = await until_view(
+        lambda: told.query(RegionGuardian.view),
+        lambda seen: seen.verdict is not None and "2 failed nodes of 2 clusters" in seen.verdict.why,
+    )
+    assert view.verdict is not None and view.verdict.finding is RegionFinding.WELL and view.begun is None
+    assert unmoved(on) and on.serving() == {name: [f"{name}-1"] for name in on.worlds.by_cluster}
+
+
 async def test_one_cluster_whose_other_node_there_answers_waits_for_nobody(land: Build) -> None:
     policy = {"strategy": "automatic", "region_wait_s": NEVER_S, "region_listen_s": NEVER_S}
     on, _ = await land("a", "b", watched=True, policy=policy)

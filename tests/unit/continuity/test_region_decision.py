@@ -97,6 +97,13 @@ def test_nodes_that_only_vantages_inside_call_failed_make_no_loss() -> None:
         assert judge_region("region-1", seen, RULES, None, NOON).finding is finding
 
 
+def test_a_primary_that_a_standby_elsewhere_hears_shows_that_its_region_is_alive() -> None:
+    """The watchers are cut off and not the region (GitHub, October 2018)."""
+    heard = {"n1": Finding.PARTITION_SUSPECTED, "n2": Finding.FAILED}
+    verdict = judge_region("region-1", [part("a", findings=heard), part("b")], RULES, None, NOON)
+    assert verdict.finding is RegionFinding.WELL and "a/n1" in verdict.why
+
+
 def held_by_guardian(saying: Collection[str] = ("v2", "v3"), **fields: Any) -> HeldByGuardian:
     statement = {"votes": {"node-1": {"detector": {"status": "failed", "consecutive_misses": 3}}}}
     known = {
@@ -138,10 +145,12 @@ def test_what_holds_a_guardian_back_and_what_it_was_told_is_read_too() -> None:
     assert paused.of_region(FOUR, "region-1", limits, NOON).held_back == "guardian_paused"
 
 
-def test_a_node_answers_where_its_agent_does() -> None:
+def test_a_node_answers_where_its_agent_does_or_a_standby_hears_it() -> None:
     said = evidence(FOUR, standby("node-2"), standby("node-3"))
     assert answering_in(FOUR, said, "region-1") == ("prod/node-2",)
     assert answering_in(FOUR, evidence(FOUR), "region-1") == ()
+    hears = evidence(FOUR, standby("node-3", last_message_age_s=0.5))
+    assert answering_in(FOUR, hears, "region-1") == ("prod/node-1",)
 
 
 # --- What is done
