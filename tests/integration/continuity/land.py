@@ -31,7 +31,8 @@ from .people import Crowd
 from .worlds import Worlds, cluster_of, registered
 
 RegionRun = WorkflowHandle[RegionFailure, RegionResult]
-WITHIN_S = 60
+WITHIN_S = 60.0
+MANY_WITHIN_S = 600.0
 
 
 @dataclass
@@ -134,6 +135,6 @@ async def say(crowd: Crowd, run: RegionRun, update: str, deed: Deed, request: Pe
     await run.execute_update(update, request.model_copy(update={"token": token}), result_type=str)
 
 
-async def result_of(run: RegionRun) -> RegionResult:
-    async with asyncio.timeout(WITHIN_S):
+async def result_of(run: RegionRun, *, within_s: float = WITHIN_S) -> RegionResult:
+    async with asyncio.timeout(within_s):
         return await run.result()

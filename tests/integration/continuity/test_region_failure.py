@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.worker import UnsandboxedWorkflowRunner
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.guardian_rules import Pause
@@ -27,7 +28,7 @@ from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
 from workflows.region_guardian import RegionGuardian, RegionView
 
-from .land import WITHIN_S, Land, approve, pending, result_of, say
+from .land import MANY_WITHIN_S, WITHIN_S, Land, approve, pending, result_of, say
 from .people import Crowd, rule_of
 
 Build = Callable[..., Awaitable[tuple[Land, Crowd]]]
@@ -285,3 +286,31 @@ async def test_a_lost_region_is_told_of_when_it_lasts_and_so_is_its_end(land: Bu
     assert all(world.journal == [] for world in on.worlds.by_cluster.values()), "it moves nothing by itself"
     for handle in (guardian, *(on.client.get_workflow_handle(guardian_id(c)) for c in on.worlds.by_cluster)):
         await handle.terminate("the test is over")
+
+
+@pytest.mark.matrix
+@pytest.mark.timeout(900)
+async def test_twenty_clusters_leave_in_waves_and_go_on_when_the_worker_vanishes_in_the_middle(
+    land: Build,
+) -> None:
+    names = [f"n{number:02}x" for number in range(20)]
+    on, crowd = await land(*names, serve=False, rules={"wave_size": 5})
+    on.lose(on.region)
+    reached = asyncio.Event()
+    seventh = list(on.worlds.by_cluster.values())[7]
+    seventh.before_effect = lambda effect: reached.set()
+    lost, other = (on.workers(runner=UnsandboxedWorkflowRunner())[0] for _ in range(2))
+    serving = asyncio.create_task(lost.run())
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    await reached.wait()
+
+    vanishing = asyncio.create_task(lost.shutdown())
+    async with other:
+        result = await result_of(run, within_s=MANY_WITHIN_S)
+    await asyncio.gather(serving, vanishing)
+
+    assert result.verified, result.reason
+    assert [len(wave) for wave in result.plan.waves] == [5, 5, 5, 5]  # type: ignore[union-attr]
+    for world in on.worlds.by_cluster.values():
+        assert len(world.changes("promote")) == 1 and world.writable_at_most == 1
