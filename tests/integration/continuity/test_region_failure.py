@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.worker import UnsandboxedWorkflowRunner
 
 from qnwis.continuity.access import Deed
+from qnwis.continuity.approvals import PendingApproval
 from qnwis.continuity.guardian_rules import Pause
 from qnwis.continuity.notifications import Notification, RunEvent, Told
 from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import OPERATIONS
 from qnwis.continuity.regions import RegionFinding
-from qnwis.continuity.run import AbortRequest, FailoverRequest, ResumeRunRequest, RunOutcome
+from qnwis.continuity.run import AbortRequest, FailoverRequest, ResumeRunRequest, RunOutcome, RunResult
 from qnwis.starting import start_region_guardian
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianState
@@ -31,6 +32,7 @@ from workflows.region_guardian import RegionGuardian, RegionView
 from .land import MANY_WITHIN_S, WITHIN_S, Land, approve, pending, result_of, say
 from .people import Crowd, rule_of
 
+OwnRun = WorkflowHandle[PrimaryFailure, RunResult]
 Build = Callable[..., Awaitable[tuple[Land, Crowd]]]
 
 
@@ -117,15 +119,7 @@ async def test_an_abort_in_the_middle_of_a_wave_leaves_every_cluster_in_a_stated
     on, crowd = await land("a", "b", "c", rules={"wave_size": 2})
     a, b, c = on.worlds.by_cluster
     on.lose(on.region)
-    reached, go_on = asyncio.Event(), asyncio.Event()
-    promise = on.worlds.by_cluster[a].promise
-
-    async def held(*arguments: Any, **more: Any) -> Any:
-        reached.set()
-        await go_on.wait()
-        return await promise(*arguments, **more)
-
-    on.worlds.by_cluster[a].promise = held  # type: ignore[method-assign]
+    reached, go_on = hold_the_promise(on, a)
     run = await on.evacuate(crowd)
     await approve(crowd, run)
     await reached.wait()
@@ -142,29 +136,72 @@ async def test_an_abort_in_the_middle_of_a_wave_leaves_every_cluster_in_a_stated
     assert result.outcome is RunOutcome.INCOMPLETE and "aborted by bob" in result.reason
 
 
-async def test_a_run_that_goes_on_already_is_waited_for_and_not_doubled(land: Build) -> None:
+async def test_a_run_that_has_begun_is_waited_for_and_not_doubled(land: Build) -> None:
     on, crowd = await land("a", "b")
     a, _ = on.worlds.by_cluster
     on.lose(on.region)
-    token_for = FailoverRequest(cluster_id=a, initiated_by="bob", reason="by hand")
-    token = crowd.token("bob", Deed.START, cluster_id=a, digest=token_for.digest)
-    own = await on.client.start_workflow(
-        PrimaryFailure.run,
-        token_for.model_copy(update={"token": token}),
-        id=failover_id(a),
-        task_queue=on.settings.task_queue,
-    )
+    reached, go_on = hold_the_promise(on, a)
+    own = await own_run(on, crowd, a)
+    await own.execute_update("approve", crowd.vote("ann", await asked_for(own), cluster_id=a))
+    await reached.wait()
     run = await on.evacuate(crowd)
     await approve(crowd, run)
-    async with asyncio.timeout(WITHIN_S):
-        while (waiting := (await own.query(PrimaryFailure.progress_view)).approval) is None:
-            await asyncio.sleep(0.05)
-    await own.execute_update("approve", crowd.vote("ann", waiting, cluster_id=a))
+    go_on.set()
     result = await result_of(run)
 
     assert result.verified, result.reason
     (adopted,) = [one.cluster_id for one in result.moved if one.adopted]
     assert adopted == a and len(on.worlds.by_cluster[a].changes("promote")) == 1
+
+
+async def test_a_run_that_only_waits_for_people_gives_way(land: Build) -> None:
+    on, crowd = await land("a", "b")
+    a, b = on.worlds.by_cluster
+    on.lose(on.region)
+    waiting = await own_run(on, crowd, a)
+    await asked_for(waiting)
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    result = await result_of(run)
+
+    assert result.verified, result.reason
+    gave_way = await waiting.result()
+    assert gave_way.outcome is RunOutcome.UNTOUCHED and "gave way" in gave_way.reason
+    assert on.serving() == {a: [f"{a}-3"], b: [f"{b}-3"]}
+
+
+async def own_run(on: Land, crowd: Crowd, cluster_id: str) -> OwnRun:
+    """A failover of one cluster that bob has started, before anybody left the region."""
+    request = FailoverRequest(cluster_id=cluster_id, initiated_by="bob", reason="by hand")
+    token = crowd.token("bob", Deed.START, cluster_id=cluster_id, digest=request.digest)
+    return await on.client.start_workflow(
+        PrimaryFailure.run,
+        request.model_copy(update={"token": token}),
+        id=failover_id(cluster_id),
+        task_queue=on.settings.task_queue,
+    )
+
+
+async def asked_for(own: OwnRun) -> PendingApproval:
+    async with asyncio.timeout(WITHIN_S):
+        while (waiting := (await own.query(PrimaryFailure.progress_view)).approval) is None:
+            await asyncio.sleep(0.05)
+    return waiting
+
+
+def hold_the_promise(on: Land, cluster_id: str) -> tuple[asyncio.Event, asyncio.Event]:
+    """When a run asks for promises, and what lets it go on."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    world = on.worlds.by_cluster[cluster_id]
+    promise = world.promise
+
+    async def held(*arguments: Any, **more: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await promise(*arguments, **more)
+
+    world.promise = held  # type: ignore[method-assign]
+    return reached, go_on
 
 
 async def test_who_may_not_and_who_only_claims_move_nothing(land: Build) -> None:
