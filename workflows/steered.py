@@ -49,7 +49,8 @@ class Steered(Listening):
 
     @workflow.signal(description="Sent by guardians, not by people: a failover needs the lock")
     def give_way(self, reason: str) -> None:
-        if self.execution is None:
+        # A run of an evacuation was agreed to with that, and waits for nobody.
+        if self.execution is None and self.request.agreed_with is None:
             self.stop = self.stop or f"gave way to a failover: {reason}"
 
     # More time

@@ -255,6 +255,8 @@ def _show_maintenance(report: MaintenanceReport) -> None:
 def _show_region(report: RegionDemoReport) -> None:
     """The summary for people."""
     for result in (report.out, report.back):
+        if result is None:
+            continue
         good = "bold green" if result.verified else "bold red"
         out.print(f"\n{result.outcome.value}: {result.reason}", style=good, markup=False)
         for one in result.moved:

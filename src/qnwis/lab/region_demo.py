@@ -41,14 +41,15 @@ class RegionDemoReport(Model):
     """What the demonstration measured."""
 
     out: RegionResult
-    back: RegionResult
+    back: RegionResult | None
+    """None where not all left: then nothing is brought back either."""
     clusters: tuple[ClusterReport, ...]
 
     @property
     def verified(self) -> bool:
         """All left, all came back, and no acknowledged write was lost."""
         lost = any(one.writes.lost for one in self.clusters)
-        return self.out.verified and self.back.verified and not lost
+        return self.out.verified and self.back is not None and self.back.verified and not lost
 
 
 async def run_region_demo(directory: Path | None, *, pg_bin: Path | None, say: Say) -> RegionDemoReport:
@@ -67,6 +68,8 @@ async def play_region(land: Land, say: Say) -> RegionDemoReport:
     say(f"the region's guardian holds it for lost: {seen.verdict.why if seen.verdict else ''}")
 
     out = await land.move(Direction.OUT, "the region is lost", say)
+    if not out.verified:
+        return RegionDemoReport(out=out, back=None, clusters=())
     await asyncio.sleep(WRITE_BEFORE_S)
     say(f"{HOME} comes back; its nodes follow the new primaries")
     await land.bring_home_back()
