@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 from temporalio.client import Client, WorkflowHandle
-from temporalio.worker import Worker, WorkflowRunner
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from qnwis.config.registry import Registry
 from qnwis.continuity.access import Deed
@@ -89,7 +89,8 @@ class Land:
         """What tokens of people name here."""
         return self.region
 
-    def workers(self, *, runner: WorkflowRunner | None = None) -> list[Worker]:
+    def workers(self) -> list[Worker]:
+        runner = UnsandboxedWorkflowRunner()
         return list(workers_for(self.client, self.settings, self.providers, runner=runner))
 
     def lose(self, region: str) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.worker import UnsandboxedWorkflowRunner
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import PendingApproval
@@ -336,7 +335,7 @@ async def test_twenty_clusters_leave_in_waves_and_go_on_when_the_worker_vanishes
     reached = asyncio.Event()
     seventh = list(on.worlds.by_cluster.values())[7]
     seventh.before_effect = lambda effect: reached.set()
-    lost, other = (on.workers(runner=UnsandboxedWorkflowRunner())[0] for _ in range(2))
+    lost, other = (on.workers()[0] for _ in range(2))
     serving = asyncio.create_task(lost.run())
     run = await on.evacuate(crowd)
     await approve(crowd, run)
