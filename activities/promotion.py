@@ -68,20 +68,14 @@ class Promotion:
         The old primary is fenced by now, so log positions stand still: they are read once more, and a target
         that is no longer the right one is refused while the run can still go back. That is only before the
         first order: one that is on its way may still be obeyed, so from then on a refusal is waited out.
+        After a hand-over nothing is read again while no client can write: the target itself refuses unless it
+        has replayed the old primary's last record.
         """
         action = request.action
-        may_be_ordered = request.again or activity.info().attempt > 1
 
         async def order() -> Outcome:
-            evidence = await collect_evidence(self._nodes, request.cluster)
-            if not _has_begun(request, evidence):
-                if await self._caught_up(request, evidence):
-                    evidence = await collect_evidence(self._nodes, request.cluster)
-                refusal = promotion_refusal(request.plan, request.cluster, request.policy, evidence)
-                if refusal is not None and may_be_ordered:
-                    raise Unreachable(f"an order to {action.node_id} may be on its way, and now: {refusal}")
-                if refusal is not None:
-                    raise Refused(refusal)
+            if request.at is None:
+                await self._still_suitable(request)
             for following in self._ahead(request):
                 # Nobody waits for it: one that is silent must not hold the promotion up.
                 task = asyncio.ensure_future(following)
@@ -106,6 +100,20 @@ class Promotion:
             )
 
         return await carried_out(action.action_id, order)
+
+    async def _still_suitable(self, request: PromoteRequest) -> None:
+        """Raises Refused for a target that no longer is, Unreachable where it may be too late for that."""
+        evidence = await collect_evidence(self._nodes, request.cluster)
+        if _has_begun(request, evidence):
+            return
+        if await self._caught_up(request, evidence):
+            evidence = await collect_evidence(self._nodes, request.cluster)
+        refusal = promotion_refusal(request.plan, request.cluster, request.policy, evidence)
+        if refusal is None:
+            return
+        if request.again or activity.info().attempt > 1:
+            raise Unreachable(f"an order to {request.action.node_id} may be on its way, and now: {refusal}")
+        raise Refused(refusal)
 
     async def _caught_up(self, request: PromoteRequest, evidence: ClusterEvidence) -> bool:
         """Have the target take what log only another standby has; whether it did. One that could not is
