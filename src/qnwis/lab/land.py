@@ -161,8 +161,8 @@ async def new_land(
         guardian = await start_region_guardian(control.client, HOME)
         yield Land(tuple(labs), control, guardian)
     finally:
-        for lab in reversed(labs):
-            await lab.stop()
+        # All at once: a second Ctrl-C must not leave the rest of them running.
+        await asyncio.gather(*(lab.stop() for lab in labs))
 
 
 def _register(lab: Lab, host: Lab) -> None:
