@@ -76,10 +76,18 @@ Sights = Mapping[str, Mapping[str, NodeDetector]]
 def answering(cluster: Cluster, sights: Sights, primary_node_id: str) -> tuple[str, ...]:
     """Other nodes of the primary's region that answered a vantage outside it at its last beat.
 
-    A node that is called healthy and has missed the last beat may be about to follow the primary.
+    A vantage speaks when a status changes: only the word of those counts who call the primary failed, as that
+    of another one may be older than the failure. A node that is called healthy and has missed the last beat
+    may be about to follow the primary.
     """
     region = cluster.node(primary_node_id).region
-    outside = [v for v in cluster.vantages if cluster.vantage_regions.get(v) != region]
+    outside = [
+        vantage
+        for vantage in cluster.vantages
+        if cluster.vantage_regions.get(vantage) != region
+        and (seen := sights.get(vantage, {}).get(primary_node_id)) is not None
+        and seen.status is NodeStatus.FAILED
+    ]
     return tuple(
         node.node_id
         for node in cluster.nodes

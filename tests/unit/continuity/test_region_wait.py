@@ -160,15 +160,22 @@ def seen(status: NodeStatus, misses: int = 0) -> NodeDetector:
         ("far", "node-2", seen(NodeStatus.FAILED, misses=3), False),
         ("far", "node-2", seen(NodeStatus.UNKNOWN), False),
         ("near", "node-2", seen(NodeStatus.HEALTHY), False),
-        ("far", "node-1", seen(NodeStatus.HEALTHY), False),
         ("far", "node-3", seen(NodeStatus.HEALTHY), False),
     ],
 )
 def test_who_in_the_region_answers_somebody_outside_it(
     vantage: str, node_id: str, detector: NodeDetector, answers: bool
 ) -> None:
-    found = answering(TWO_REGIONS, {vantage: {node_id: detector}}, "node-1")
+    failed = seen(NodeStatus.FAILED, misses=3)
+    found = answering(TWO_REGIONS, {vantage: {"node-1": failed, node_id: detector}}, "node-1")
     assert found == (("node-2",) if answers else ())
+
+
+@pytest.mark.parametrize("primary", [seen(NodeStatus.HEALTHY), seen(NodeStatus.UNKNOWN), None])
+def test_what_a_vantage_said_before_the_failure_shows_nobody_alive(primary: NodeDetector | None) -> None:
+    before = {"node-2": seen(NodeStatus.HEALTHY), **({} if primary is None else {"node-1": primary})}
+    after = {"node-2": seen(NodeStatus.HEALTHY, misses=1), "node-1": seen(NodeStatus.FAILED, misses=3)}
+    assert answering(TWO_REGIONS, {"far": after, "farther": before}, "node-1") == ()
 
 
 def decided(region: Hold | None, pause: Pause | None = None) -> object:
