@@ -144,9 +144,17 @@ def _strangers(cluster: Cluster, node: Node, word: PatroniWord) -> Refusal | Non
 
 def _another_writes(cluster: Cluster, seen: Mapping[str, NodeEvidence], primary_id: str) -> Refusal | None:
     """An old region that came back as it was: nobody's DCS keeps two regions apart."""
-    others: list[JsonValue] = [n for n in writing(cluster.nodes, seen) if n != primary_id]
+    found = list(writing(cluster.nodes, seen))
+    others: list[JsonValue] = [node_id for node_id in found if node_id != primary_id]
     if not others:
         return None
+    if found == others and len(others) == 1:
+        return Refusal(
+            rule="leader_moved",
+            message=f"{others[0]} accepts writes, and no longer {primary_id}: Patroni has moved its leader",
+            values={"primary": primary_id, "writable": others},
+            remedy="Plan again: the service has a primary.",
+        )
     return Refusal(
         rule="two_primaries",
         message=f"Besides {primary_id}, {', '.join(map(str, others))} accepts writes",
@@ -282,7 +290,7 @@ def agents_only_refusal(cluster: Cluster, what: str) -> Refusal | None:
         return None
     return Refusal(
         rule="managed_by_patroni",
-        message=f"Patroni manages {cluster.cluster_id}; {what} is for nodes with agents",
+        message=f"Patroni manages {cluster.cluster_id}; {what} is for nodes that have agents",
         values={"manager": cluster.manager.value},
-        remedy="Use `patronictl` in the region for this.",
+        remedy="By hand, `patronictl` speaks to Patroni; `plan --live` shows what a run would have it do.",
     )

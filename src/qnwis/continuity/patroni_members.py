@@ -86,6 +86,8 @@ def broken_patroni_rules(
             "not_with_patroni", ("deployment",), "active_active", "active_passive; Patroni has one primary"
         )
     yield from _members(nodes)
+    if topology.get("dns") is not None:
+        yield from _addresses(nodes)
     regions = list(dict.fromkeys(str(node["region"]) for node in nodes if "region" in node))
     if len(regions) > MOST_REGIONS:
         yield BrokenPatroniRule(
@@ -94,6 +96,26 @@ def broken_patroni_rules(
             ", ".join(regions),
             f"nodes in at most {MOST_REGIONS} regions: one Patroni cluster and its standby cluster",
         )
+
+
+def _addresses(nodes: Sequence[Mapping[str, object]]) -> Iterator[BrokenPatroniRule]:
+    """Patroni fails over within a region without telling anybody, so no name may lead to a single member."""
+    first: dict[object, tuple[int, object]] = {}
+    for index, node in enumerate(nodes):
+        database = node.get("database")
+        host = database.get("host") if isinstance(database, Mapping) else None
+        if host is None or node.get("region") is None:
+            continue
+        known, address = first.setdefault(node["region"], (index, host))
+        if address != host:
+            yield BrokenPatroniRule(
+                "region_address_differs",
+                ("nodes", index, "database", "host"),
+                host,
+                f"{address}, as nodes[{known}] of the same region has: with `dns`, an address of the region"
+                " that leads to its leader (a proxy or a virtual address), because Patroni fails over there"
+                " by itself",
+            )
 
 
 def _members(nodes: Sequence[Mapping[str, object]]) -> Iterator[BrokenPatroniRule]:

@@ -46,9 +46,8 @@ def failover_actions(
             left=members,
             estimate_ms=estimates.promote_target,
         )
-    yield _flip(
-        cluster, policy, primary, target, "4-flip-dns", None if cluster.dns is None else cluster.dns.ttl_s
-    )
+    ordinary_s = 0 if cluster.dns is None else cluster.dns.ttl_s
+    yield _flip(cluster, policy, primary, target, "4-flip-dns", ordinary_s)
     yield VerifyService(
         action_id="5-verify-service", node_id=target.node_id, estimate_ms=estimates.verify_service
     )
@@ -57,8 +56,9 @@ def failover_actions(
 def switchover_actions(cluster: Cluster, policy: Policy, primary: Node, target: Node) -> Iterator[Action]:
     """From a primary that is well. Nothing that was acknowledged is lost."""
     estimates, dns = policy.estimates_ms, cluster.dns
-    low_s = 0 if dns is None else min(policy.switchover.ttl_s, dns.ttl_s)
-    lowered = dns is not None and low_s < dns.ttl_s
+    ordinary_s = 0 if dns is None else dns.ttl_s
+    low_s = min(policy.switchover.ttl_s, ordinary_s)
+    lowered = low_s < ordinary_s and _moves(primary, target)
     if dns is not None and lowered:
         yield LowerTtl(
             action_id="1-lower-ttl",
@@ -92,7 +92,7 @@ def switchover_actions(cluster: Cluster, policy: Policy, primary: Node, target: 
             left=members,
             estimate_ms=estimates.promote_target,
         )
-    yield _flip(cluster, policy, primary, target, "5-flip-dns", None if dns is None else low_s)
+    yield _flip(cluster, policy, primary, target, "5-flip-dns", low_s if lowered else ordinary_s)
     if dns is not None and lowered:
         yield RestoreTtl(
             action_id="8-restore-ttl", record=dns.fqdn, to_ttl_s=dns.ttl_s, estimate_ms=estimates.flip_dns
@@ -103,17 +103,23 @@ def switchover_actions(cluster: Cluster, policy: Policy, primary: Node, target: 
 
 
 def _flip(
-    cluster: Cluster, policy: Policy, primary: Node, target: Node, action_id: str, ttl_s: int | None
+    cluster: Cluster, policy: Policy, primary: Node, target: Node, action_id: str, ttl_s: int
 ) -> FlipDns:
-    """`ttl_s`: of the record while it moves; None where there is no record."""
+    """`ttl_s`: of the record while it moves."""
+    moves = cluster.dns is not None and _moves(primary, target)
     return FlipDns(
         action_id=action_id,
         record=None if cluster.dns is None else cluster.dns.fqdn,
         from_address=service_address(primary),
         to_address=service_address(target),
-        ttl_s=ttl_s or 0,
-        estimate_ms=0 if ttl_s is None else policy.estimates_ms.flip_dns + ttl_s * 1000,
+        ttl_s=ttl_s,
+        estimate_ms=policy.estimates_ms.flip_dns + ttl_s * 1000 if moves else 0,
     )
+
+
+def _moves(primary: Node, target: Node) -> bool:
+    """Within a region the name leads to the same address before and after."""
+    return service_address(primary) != service_address(target)
 
 
 def _ids(cluster: Cluster, region: str) -> tuple[str, ...]:

@@ -209,6 +209,7 @@ class Cluster(Model):
                 "regions": self.regions,
                 "manager": self.manager,
                 "replication": self.replication.model_dump(mode="json"),
+                "dns": self.dns,
                 "nodes": [node.model_dump(exclude_none=True) for node in self.nodes],
             }
         )

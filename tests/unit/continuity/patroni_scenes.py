@@ -27,7 +27,8 @@ def member(node_id: str, role: str = "secondary", **fields: Any) -> Node:
 
 
 def by_patroni(**fields: Any) -> Cluster:
-    nodes = (member("e1", "primary"), member("e2"), member("w1"), member("w2"))
+    members = (member("e1", "primary"), member("e2"), member("w1"), member("w2"))
+    nodes = fields.pop("nodes", members)
     return cluster(*nodes, **{"manager": "patroni", **fields})
 
 

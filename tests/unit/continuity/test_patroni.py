@@ -14,7 +14,7 @@ from qnwis.continuity.executor import FENCES, Do, Outcome, OutcomeStatus, advanc
 from qnwis.continuity.leaving import come_back, leave
 from qnwis.continuity.modelled import ModelledCluster
 from qnwis.continuity.override import GiveUp
-from qnwis.continuity.patroni import demoted_refusal
+from qnwis.continuity.patroni import demoted_refusal, refusal_to_move
 from qnwis.continuity.plan import VerifyService
 from qnwis.continuity.planner import Planning, make_plan
 from qnwis.continuity.run import Detection, FailoverRequest, Maintenance
@@ -83,9 +83,7 @@ def test_a_region_that_follows_an_address_outside_the_topology_is_no_standby_of_
 
 
 def test_behind_an_address_that_a_region_shares_its_leader_is_followed() -> None:
-    shared = Database(host="10.0.0.100", port=5432)
-    nodes = [n.model_copy(update={"database": shared} if n.region == "east" else {}) for n in CLUSTER.nodes]
-    topology = Cluster.model_validate({**CLUSTER.model_dump(), "nodes": [n.model_dump() for n in nodes]})
+    topology = by_address_of_region()
     behind = word("w1", standby_of="10.0.0.100:5432")
     moved = said(
         topology,
@@ -104,15 +102,30 @@ def test_within_a_region_patroni_is_asked_to_switch_over() -> None:
     assert switchover().plan.failover_target_id == "e2"  # type: ignore[union-attr]
 
 
-def test_with_a_name_its_ttl_is_lowered_before_and_restored_after() -> None:
-    made = make_switchover(with_dns(CLUSTER, ttl_s=30), POLICY, SERVED, Maintenance(), trigger_reason="test")
-    assert kinds(made) == [
-        "lower_ttl",
-        "patroni_switchover",
-        "flip_dns",
-        "restore_ttl",
-        "verify_service",
+def by_address_of_region() -> Cluster:
+    """Each region is reached at an address of its own, which leads to its leader."""
+    addresses = {"east": "10.0.0.100", "west": "10.0.0.200"}
+    nodes = [
+        node.model_copy(update={"database": Database(host=addresses[node.region], port=5432)})
+        for node in CLUSTER.nodes
     ]
+    return by_patroni(nodes=tuple(nodes))
+
+
+def test_with_a_name_its_ttl_is_lowered_before_a_region_is_left_and_restored_after() -> None:
+    named = with_dns(by_address_of_region(), ttl_s=30)
+    follow = [
+        follows(name, patroni=word(name, standby_of="10.0.0.100:5432" if name in WEST else None))
+        for name in ("e2", *WEST)
+    ]
+    served = said(named, leads("e1"), *follow)
+
+    def to(target: str) -> list[str]:
+        wanted = Maintenance(target_node_id=target)
+        return kinds(make_switchover(named, POLICY, served, wanted, trigger_reason="test"))
+
+    assert to("w1")[0] == "lower_ttl" and to("w1")[-2:] == ["restore_ttl", "verify_service"]
+    assert to("e2") == ["patroni_switchover", "flip_dns", "verify_service"], "the address stays"
 
 
 def test_to_another_region_the_old_one_is_demoted_before_the_new_one_is_promoted() -> None:
@@ -222,6 +235,15 @@ def test_an_old_region_that_came_back_as_a_primary_is_seen_and_nothing_begun() -
     )
     assert current_primary(CLUSTER, back) == "w1"
     assert rule(switchover(back, target="w2")) == "two_primaries"
+
+
+def test_a_leader_that_patroni_moved_meanwhile_is_no_second_one() -> None:
+    plan = switchover().plan
+    assert plan is not None
+    moved = said(CLUSTER, follows("e1"), leads("e2"), *WELL[2:])
+    seen = {node.node_id: node for node in moved.nodes}
+    refusal = refusal_to_move(CLUSTER, seen, "e1", "w1")
+    assert refusal is not None and refusal.rule == "leader_moved"
 
 
 def test_no_automaton_fails_over_what_patroni_manages() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -84,12 +85,38 @@ def test_what_is_wrong_is_named_by_its_field(
     assert any(where == field and expected in told for where, told in found), found
 
 
+def test_a_secret_in_the_file_is_not_repeated(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(GOOD.replace("env:PATRONI_EAST", "admin:hunter2"))
+    with pytest.raises(ConfigError) as error:
+        load_cluster(file)
+    assert "credentials" in str(error.value) and "hunter2" not in str(error.value)
+
+
+def test_the_cluster_to_paste_is_accepted(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "howto" / "patroni.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "cluster.yaml").write_text(block)
+    assert load_cluster(tmp_path / "cluster.yaml").by_patroni
+
+
 def test_a_third_region_is_refused(tmp_path: Path) -> None:
     third = GOOD.split("nodes:\n")[1].split("  - node_id: w1")[1]
     more = "  - node_id: x1" + third.replace("west", "north").replace("10.0.0.3", "10.0.0.9")
     file = tmp_path / "cluster.yaml"
     file.write_text(GOOD.replace("[east, west]", "[east, west, north]") + more)
     with pytest.raises(ConfigError, match="at most 2 regions"):
+        load_cluster(file)
+
+
+def test_a_name_leads_to_a_region_and_never_to_a_single_member(tmp_path: Path) -> None:
+    dns = "dns: {zone: example.org, name: db, servers: [127.0.0.1]}\n"
+    second = GOOD[GOOD.index("  - node_id: w1") :].replace("w1", "w2").replace("0.3:8008", "0.4:8008")
+    file = tmp_path / "cluster.yaml"
+    file.write_text(GOOD + second + dns)
+    load_cluster(file)
+    file.write_text(GOOD + second.replace("{host: 10.0.0.3", "{host: 10.0.0.4") + dns)
+    with pytest.raises(ConfigError, match=r"nodes\[2\]\.database\.host.*leads to its leader"):
         load_cluster(file)
 
 
