@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,18 +11,20 @@ from hypothesis import strategies as st
 
 from qnwis.continuity.assessment import assess
 from qnwis.continuity.evidence import ClusterEvidence, current_primary
-from qnwis.continuity.executor import FENCES, Do, Outcome, OutcomeStatus, advance
+from qnwis.continuity.executor import FENCES, Do, Finish, Outcome, OutcomeStatus, RunEnd, advance
 from qnwis.continuity.leaving import come_back, leave
 from qnwis.continuity.modelled import ModelledCluster
 from qnwis.continuity.override import GiveUp
 from qnwis.continuity.patroni import demoted_refusal, refusal_to_move
 from qnwis.continuity.plan import VerifyService
 from qnwis.continuity.planner import Planning, make_plan
+from qnwis.continuity.promotion import patroni_promotion_refusal
 from qnwis.continuity.run import Detection, FailoverRequest, Maintenance
 from qnwis.continuity.simulate import rehearse
 from qnwis.continuity.switchover import make_switchover
 from qnwis.continuity.targets import rank, survey
 from qnwis.continuity.topology import Cluster, Database
+from qnwis.continuity.verifier import VerificationReport, verify
 from tests.unit.continuity.patroni_scenes import (
     EAST,
     HOOK,
@@ -290,6 +293,58 @@ def test_a_demoted_region_counts_once_it_is_read_only_and_the_target_has_its_log
     assert "ended at 1000 of timeline 1" in why(done, follows("w1", 2000, timeline=2))
     assert "not seen to be in recovery" in why(follows("w1", 1000))
     assert "not seen to be that of a standby cluster" in why(follows("e1"), follows("w1"))
+
+
+def test_a_region_is_not_promoted_while_any_member_of_the_other_one_writes() -> None:
+    plan = switchover(target="w1").plan
+    assert plan is not None
+    follow = word("e1", leader="e2", standby_of="10.0.0.3:5432")
+
+    def why(*east: Any) -> str | None:
+        refusal = patroni_promotion_refusal(plan, CLUSTER, POLICY, said(CLUSTER, *east, *WELL[2:]), left=EAST)
+        return None if refusal is None else refusal.rule
+
+    assert why(follows("e1", patroni=follow), follows("e2")) is None
+    assert why(follows("e1", patroni=follow), leads("e2")) == "old_region_writes"
+    assert why(leads("e1"), follows("e2")) == "old_region_writes"
+
+
+def test_what_patroni_refuses_leaves_all_as_it_was() -> None:
+    plan = switchover().plan
+    assert plan is not None
+    asked = plan.actions[0].action_id
+    refused = advance(plan, [Outcome(action_id=asked, status=OutcomeStatus.FAILED, detail="412")])
+    assert isinstance(refused, Finish) and refused.end is RunEnd.UNTOUCHED
+    again = advance(plan, [Outcome(action_id=asked, status=OutcomeStatus.UNKNOWN)])
+    assert again == Do(plan.actions[0], again=True), "it may have happened: there is only forward"
+
+
+@pytest.mark.parametrize(
+    ("node_id", "fields"),
+    [("e2", {"streaming": False}), ("e1", {"upstream": "10.9.9.9:5432"}), ("w2", {"replay_lsn": None})],
+)
+def test_verified_is_only_what_all_other_members_follow(node_id: str, fields: dict[str, Any]) -> None:
+    made = switchover(target="w1")
+    assert made.plan is not None
+    paper = ModelledCluster.of(CLUSTER, SERVED)
+    outcomes = [paper.carry_out(action, epoch=2, at=NOON) for action in made.plan.actions[:-1]]
+
+    def report() -> VerificationReport:
+        return verify(
+            made.plan,
+            CLUSTER,
+            POLICY,
+            SERVED,
+            paper.evidence(NOON + timedelta(seconds=9)),
+            fencing=outcomes[0].fencing,
+            dns=None,
+            elapsed_ms=1,
+            epoch=2,
+        )
+
+    assert report().passed, report().failures
+    paper.states[node_id] = paper.states[node_id].model_copy(update=fields)
+    assert [check.name.partition(":")[2] for check in report().failures] == [node_id]
 
 
 # What holds of every plan
