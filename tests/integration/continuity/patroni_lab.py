@@ -46,12 +46,20 @@ DYNAMIC = {
 }
 
 
+def missing() -> str | None:
+    """What this machine lacks for a real Patroni."""
+    if shutil.which("etcd") is None:
+        return "no etcd; on Debian: apt-get install etcd-server"
+    if UNPRIVILEGED and subprocess.run([*UNPRIVILEGED, "true"], capture_output=True).returncode:
+        return f"`{' '.join(UNPRIVILEGED)}` is not allowed here, and PostgreSQL does not run as root"
+    return None
+
+
 class PatroniLab:
     """Two regions: east serves, west is its standby cluster."""
 
-    def __init__(self, root: Path, etcd: str) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self._etcd = etcd
         self.port = free_port("127.0.8.1", above=21_000 + 64 * os.getpid() % 9_000)
         self.api_port = free_port("127.0.8.1", above=self.port)
         self.etcd_port = free_port("127.0.8.9", above=self.api_port)
@@ -106,7 +114,7 @@ class PatroniLab:
         self._spawn(
             "etcd",
             [
-                self._etcd,
+                "etcd",
                 *("--name", "e", "--data-dir", str(folder / "data"), "--unsafe-no-fsync"),
                 *("--listen-client-urls", own, "--advertise-client-urls", own),
                 *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
@@ -242,9 +250,9 @@ class PatroniLab:
 
 
 @contextlib.asynccontextmanager
-async def patroni_lab(etcd: str) -> AsyncIterator[PatroniLab]:
+async def patroni_lab() -> AsyncIterator[PatroniLab]:
     root = Path(tempfile.mkdtemp(prefix="qnwis-patroni-", dir="/var/tmp"))
-    lab = PatroniLab(root, etcd)
+    lab = PatroniLab(root)
     try:
         await lab.start()
         yield lab

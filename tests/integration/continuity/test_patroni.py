@@ -6,7 +6,6 @@ One etcd and three members; the tests follow each other on them, each from where
 from __future__ import annotations
 
 import asyncio
-import shutil
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -45,12 +44,12 @@ from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
 
-from .patroni_lab import API_PASSWORD, API_USER, EAST, WEST, WITHIN_S, PatroniLab, patroni_lab
+from .patroni_lab import API_PASSWORD, API_USER, EAST, WEST, WITHIN_S, PatroniLab, missing, patroni_lab
 from .world import write_registry
 
-ETCD = shutil.which("etcd")
+MISSING = missing()
 pytestmark = [
-    pytest.mark.skipif(ETCD is None, reason="no etcd; on Debian: apt-get install etcd-server"),
+    pytest.mark.skipif(MISSING is not None, reason=MISSING or ""),
     pytest.mark.timeout(180),
 ]
 
@@ -124,11 +123,10 @@ class Service:
 
 @pytest.fixture(scope="module")
 async def service(client: Client, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    assert ETCD is not None
     home, patch = tmp_path_factory.mktemp("patroni"), pytest.MonkeyPatch()
     patch.setenv("QNWIS_TEST_PATRONI", f"{API_USER}:{API_PASSWORD}")
     patroni = HttpPatroni(Transport())
-    async with patroni_lab(ETCD) as lab, AllNodes(Transport(), patroni) as nodes:
+    async with patroni_lab() as lab, AllNodes(Transport(), patroni) as nodes:
         cluster_id = f"p{uuid.uuid4().hex[:8]}"
         hook = {"url": "http://power.test/{node_id}/{state}"}
         cluster = lab.topology(cluster_id, fencing=hook, vantages=(f"{cluster_id}-1",))
