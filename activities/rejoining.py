@@ -9,11 +9,12 @@ from temporalio.exceptions import ApplicationError
 
 from qnwis.config.problem import ConfigError
 from qnwis.config.registry import Registry
+from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.model import Model
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.rejoining import rejoin_order
-from qnwis.providers.errors import Refused
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.fencing import Hook
 from qnwis.providers.nodes import Nodes
@@ -22,6 +23,19 @@ from .effect import carried_out
 
 REJOIN_WITHIN_S = 3600.0
 """A node that cannot be rewound takes a fresh copy of the whole database."""
+
+
+def _brought_back_by_patroni(evidence: ClusterEvidence, node_id: str) -> Outcome:
+    """Patroni brings its members back by itself. Raises Unreachable until it has."""
+    state = evidence.of(node_id).state
+    if state is None or not state.in_recovery or not state.streaming:
+        raise Unreachable(f"Patroni has not brought {node_id} back yet")
+    return Outcome(
+        action_id=f"rejoin-{node_id}",
+        status=OutcomeStatus.SUCCEEDED,
+        changed=False,
+        detail=f"{node_id} follows {state.upstream}; Patroni brought it back",
+    )
 
 
 class BringBack(Model):
@@ -49,6 +63,8 @@ class Rejoining:
 
         async def rejoined() -> Outcome:
             evidence = await collect_evidence(self._nodes, cluster)
+            if cluster.by_patroni:
+                return _brought_back_by_patroni(evidence, asked.node_id)
             order = rejoin_order(cluster, evidence, asked.node_id, by=asked.by)
             if isinstance(order, Refusal):
                 raise Refused(order)

@@ -24,6 +24,8 @@ from .dns import DnsRecords
 from .evidence import Evidence
 from .fencing import Fencing
 from .forcing import Forcing
+from .patroni import PatroniMoves
+from .patroni_regions import PatroniRegions
 from .planning import Planning
 from .promotion import Promotion
 from .switchover import Switchover
@@ -40,11 +42,22 @@ EFFECTS = {
         Switchover.prepare,
         Switchover.release,
         Switchover.rejoin,
+        PatroniMoves.hand_over,
+        PatroniRegions.demote_cluster,
+        PatroniRegions.fence_cluster,
+        PatroniRegions.promote_cluster,
     )
 }
 UNDOING = {
     undoing.__name__
-    for undoing in (Fencing.unfence, Forcing.unforce, Switchover.take_back, DnsRecords.retime_back)
+    for undoing in (
+        Fencing.unfence,
+        Forcing.unforce,
+        Switchover.take_back,
+        DnsRecords.retime_back,
+        PatroniRegions.take_cluster_back,
+        PatroniRegions.unfence_cluster,
+    )
 }
 LOOK_BACK = "look_back"
 """The activity by which an execution takes over what others of its run had done."""

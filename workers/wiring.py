@@ -22,6 +22,8 @@ from activities.health import Health
 from activities.hooks import Hooks
 from activities.notification import Notifications
 from activities.past_runs import PastRuns
+from activities.patroni import PatroniMoves
+from activities.patroni_regions import PatroniRegions
 from activities.people import People
 from activities.planning import Planning
 from activities.promotion import Promotion
@@ -35,15 +37,17 @@ from activities.verification import Verification
 from qnwis.config.access import AccessFiles
 from qnwis.config.notifications import FILE as CHANNELS
 from qnwis.config.registry import Registry
+from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
 from qnwis.providers.calls import Caller
 from qnwis.providers.dns import Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.fencing import Hook, PowerHook
-from qnwis.providers.nodes import HttpNodes, Nodes
+from qnwis.providers.nodes import Nodes
 from qnwis.providers.nonces import TemporalNonces
 from qnwis.providers.notifier import ChannelNotifier, Notifier
+from qnwis.providers.patroni import HttpPatroni, Patroni
 from qnwis.providers.sent import SentStore
 from qnwis.transport import Transport
 from workflows.guardian import Guardian
@@ -87,6 +91,8 @@ class Providers:
     hook: Hook
     audit: AuditStore
     notifier: Notifier
+    patroni: Patroni = field(default_factory=lambda: HttpPatroni(Transport()))
+    """Of clusters that Patroni manages."""
     caller: Caller = field(default_factory=lambda: Caller(Transport()))
     """Of hooks and probes."""
 
@@ -94,7 +100,7 @@ class Providers:
 def workers_of(client: Client, settings: WorkerSettings) -> Sequence[Worker]:
     """The workers of a process with these settings."""
     if settings.vantages_only:
-        return vantage_workers(client, settings, Registry(settings.config_dir), HttpNodes(Transport()))
+        return vantage_workers(client, settings, Registry(settings.config_dir), AllNodes(Transport()))
     return workers_for(client, settings, providers_for(settings))
 
 
@@ -105,9 +111,11 @@ def providers_for(settings: WorkerSettings) -> Providers:
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     if (settings.config_dir / CHANNELS).exists():
         load_beside()
+    patroni = HttpPatroni(transport)
     return Providers(
         registry=Registry(settings.config_dir),
-        nodes=HttpNodes(transport),
+        nodes=AllNodes(transport, patroni),
+        patroni=patroni,
         dns=DnsByHolder(),
         hook=PowerHook(transport),
         audit=SqliteAuditStore(
@@ -128,6 +136,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     audit, regions = Audit(p.audit), Regions(p.registry, p.nodes, client)
     forcing, switchover = Forcing(p.nodes, p.hook, fencing), Switchover(p.nodes, fencing)
+    moves, by_region = PatroniMoves(p.nodes, p.patroni), PatroniRegions(p.nodes, p.patroni, p.hook)
     hooks, steady_state = Hooks(p.registry.directory, p.caller), SteadyState(p.registry.directory, p.caller)
     return [
         evidence.load_cluster,
@@ -151,6 +160,16 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         switchover.preview_prepare,
         switchover.preview_release,
         switchover.preview_rejoin,
+        moves.hand_over,
+        moves.preview_hand_over,
+        by_region.demote_cluster,
+        by_region.take_cluster_back,
+        by_region.fence_cluster,
+        by_region.unfence_cluster,
+        by_region.promote_cluster,
+        by_region.preview_demote_cluster,
+        by_region.preview_fence_cluster,
+        by_region.preview_promote_cluster,
         Rejoining(p.registry, p.nodes, p.hook).bring_back,
         dns.flip,
         dns.retime,

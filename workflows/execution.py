@@ -21,6 +21,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.effect import preview
     from qnwis.continuity.executor import (
         FENCES,
+        PATRONI_HANDS_OVER,
         Do,
         Finish,
         Outcome,
@@ -31,6 +32,12 @@ with workflow.unsafe.imports_passed_through():
         is_committed,
     )
     from qnwis.continuity.orders import DemotionToken
+    from qnwis.continuity.patroni_actions import (
+        PatroniDemoteCluster,
+        PatroniFailover,
+        PatroniPromoteCluster,
+        PatroniSwitchover,
+    )
     from qnwis.continuity.plan import (
         Action,
         FencePrimary,
@@ -136,7 +143,8 @@ class Execution:
     @property
     def fence(self) -> Outcome | None:
         """What is known of the old primary's right to serve."""
-        return next((outcome for kind in FENCES if (outcome := self.outcome_of(kind)) is not None), None)
+        kinds = FENCES | PATRONI_HANDS_OVER
+        return next((outcome for kind in kinds if (outcome := self.outcome_of(kind)) is not None), None)
 
     def _register(self, outcome: Outcome) -> None:
         self._log.append(outcome)
@@ -161,7 +169,7 @@ class Execution:
         way = WAYS[type(action)]
         assert way.undo is not None, f"{action.kind} is not reversible"
         outcome: Outcome = await workflow.execute_activity_method(
-            way.undo, self._request(action), **options.compensate(f"undo {action.action_id}")
+            way.undo, self._request(action), **way.undone_within(f"undo {action.action_id}")
         )
         return outcome
 
@@ -190,6 +198,8 @@ class Execution:
                 besides = {"target": plan.failover_target_id, "reason": plan.trigger_reason}
             case ReleasePrimary():
                 besides = {"plan": self._plan, "policy": self._policy}
+            case PatroniSwitchover() | PatroniFailover() | PatroniDemoteCluster() | PatroniPromoteCluster():
+                besides = {"plan": self._plan, "policy": self._policy, "again": again}
             case PromoteTarget():
                 besides = {"plan": self._plan, "policy": self._policy, "at": self._token, "again": again}
         return WAYS[type(action)].asked_with(action=action, **besides, **self._world)

@@ -34,7 +34,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.past_runs import RunsReport
     from qnwis.config.registry import Registered
     from qnwis.continuity.access import Deed
-    from qnwis.continuity.detection import Verdict, judge, needs_evidence
+    from qnwis.continuity.detection import Finding, Verdict, judge, needs_evidence
     from qnwis.continuity.evidence import ClusterEvidence, current_primary
     from qnwis.continuity.guardian_rules import (
         RETRY_FIRST,
@@ -50,6 +50,7 @@ with workflow.unsafe.imports_passed_through():
         decide,
         remembered,
     )
+    from qnwis.continuity.patroni import automatic_refusal
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.region_wait import (
         RegionFinding,
@@ -211,9 +212,13 @@ class Guardian:
         return self.verdicts.get(self.primary_node_id or "")
 
     def _decide(self) -> Decision:
+        primary = self._verdict_on_the_primary
+        by_itself = automatic_refusal(self._known.cluster)
+        if by_itself is not None and primary is not None and primary.finding is Finding.FAILED:
+            return Hold(by_itself, look_again=True)  # whom Patroni has made the leader meanwhile
         return decide(
             policy=self._known.policy,
-            primary=self._verdict_on_the_primary,
+            primary=primary,
             history=self.history,
             pause=self.pause,
             watching_since=self.watching_since,

@@ -58,6 +58,22 @@ def fence(summary: str) -> ActivityConfig:
     return ActivityConfig({**effect(summary), "schedule_to_close_timeout": timedelta(seconds=20)})
 
 
+def patroni(summary: str) -> ActivityConfig:
+    """Having Patroni move its leader: it answers after twice its loop_wait, and acts after its ttl."""
+    return ActivityConfig(
+        {
+            **effect(summary),
+            "start_to_close_timeout": timedelta(seconds=90),
+            "schedule_to_close_timeout": timedelta(seconds=180),
+        }
+    )
+
+
+def compensate_patroni(summary: str) -> ActivityConfig:
+    """Undoing what Patroni was told: without limit, each attempt as long as it takes Patroni."""
+    return ActivityConfig({**compensate(summary), "start_to_close_timeout": timedelta(seconds=90)})
+
+
 def compensate(summary: str) -> ActivityConfig:
     """Undoing: without limit."""
     return ActivityConfig(

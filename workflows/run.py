@@ -51,6 +51,10 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.verifier import VerificationReport
 
 
+PATRONI_SETTLES_S = 45.0
+"""Its members follow a new leader within some rounds of its loop, each of 10 s by default."""
+
+
 class Run(Steered):
     """One run of a runbook, under its cluster's lock."""
 
@@ -273,8 +277,9 @@ class Run(Steered):
                 fencing=fence.fencing if fence is not None else None,
                 epoch=self.known.assessment.epoch,
                 elapsed_ms=((self.acted_until or workflow.now()) - began_at).total_seconds() * 1000,
+                **({"settle_s": PATRONI_SETTLES_S} if self.known.cluster.by_patroni else {}),
             ),
-            **options.effect("read the world again"),
+            **(options.patroni if self.known.cluster.by_patroni else options.effect)("read the world again"),
         )
         self.known.after, self.verification = verified.after, verified.report
         failures = "; ".join(f"{c.name}: {c.detail}" for c in verified.report.checks if not c.ok)

@@ -15,8 +15,22 @@ with workflow.unsafe.imports_passed_through():
     from activities.dns import DnsRecords, FlipRequest, RetimeRequest
     from activities.fencing import FenceRequest, Fencing
     from activities.forcing import ForceRequest, Forcing
+    from activities.patroni import HandOverRequest, PatroniMoves
+    from activities.patroni_regions import (
+        DemoteClusterRequest,
+        FenceClusterRequest,
+        PatroniRegions,
+        PromoteClusterRequest,
+    )
     from activities.promotion import PromoteRequest, Promotion, RepointRequest
     from activities.switchover import PrepareRequest, RejoinRequest, ReleaseRequest, Switchover
+    from qnwis.continuity.patroni_actions import (
+        PatroniDemoteCluster,
+        PatroniFailover,
+        PatroniFenceCluster,
+        PatroniPromoteCluster,
+        PatroniSwitchover,
+    )
     from qnwis.continuity.plan import (
         FencePrimary,
         FlipDns,
@@ -42,7 +56,8 @@ class Way:
     preview: Any = None
     """None for what needs no look at the world to be previewed."""
     within: Callable[[str], ActivityConfig] = options.effect
-    """Options of `do`; undoing has its own."""
+    """Options of `do`."""
+    undone_within: Callable[[str], ActivityConfig] = options.compensate
 
 
 WAYS: Mapping[type, Way] = {
@@ -66,5 +81,38 @@ WAYS: Mapping[type, Way] = {
     FlipDns: Way(FlipRequest, DnsRecords.flip, preview=DnsRecords.preview_flip),
     RejoinOldPrimary: Way(RejoinRequest, Switchover.rejoin, preview=Switchover.preview_rejoin),
     RestoreTtl: Way(RetimeRequest, DnsRecords.retime),
+    PatroniSwitchover: Way(
+        HandOverRequest,
+        PatroniMoves.hand_over,
+        preview=PatroniMoves.preview_hand_over,
+        within=options.patroni,
+    ),
+    PatroniFailover: Way(
+        HandOverRequest,
+        PatroniMoves.hand_over,
+        preview=PatroniMoves.preview_hand_over,
+        within=options.patroni,
+    ),
+    PatroniDemoteCluster: Way(
+        DemoteClusterRequest,
+        PatroniRegions.demote_cluster,
+        PatroniRegions.take_cluster_back,
+        PatroniRegions.preview_demote_cluster,
+        within=options.patroni,
+        undone_within=options.compensate_patroni,
+    ),
+    PatroniFenceCluster: Way(
+        FenceClusterRequest,
+        PatroniRegions.fence_cluster,
+        PatroniRegions.unfence_cluster,
+        PatroniRegions.preview_fence_cluster,
+        within=options.patroni,
+    ),
+    PatroniPromoteCluster: Way(
+        PromoteClusterRequest,
+        PatroniRegions.promote_cluster,
+        preview=PatroniRegions.preview_promote_cluster,
+        within=options.patroni,
+    ),
 }
 """Verification is in none of them: the run itself verifies."""

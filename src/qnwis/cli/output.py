@@ -13,7 +13,9 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from qnwis.config.problem import ConfigError
+from qnwis.continuity.patroni import agents_only_refusal
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.temporal import NoServer
 
@@ -57,6 +59,12 @@ def refuse(refusal: Refusal, *, as_json: bool) -> NoReturn:
             err.print(f"  {name} = {json.dumps(value)}", markup=False)
         err.print(f"  → {refusal.remedy}", markup=False)
     raise typer.Exit(Exit.REFUSED)
+
+
+def refuse_patroni(cluster: Cluster, what: str, *, as_json: bool) -> None:
+    """End a command that speaks to agents where Patroni manages the nodes."""
+    if (refusal := agents_only_refusal(cluster, what)) is not None:
+        refuse(refusal, as_json=as_json)
 
 
 @contextlib.contextmanager

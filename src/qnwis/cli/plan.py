@@ -11,6 +11,13 @@ from rich.table import Table
 
 from qnwis.config.load import load_cluster, load_policy
 from qnwis.continuity.evidence import ClusterEvidence, evidence_from_file
+from qnwis.continuity.patroni_actions import (
+    PatroniDemoteCluster,
+    PatroniFailover,
+    PatroniFenceCluster,
+    PatroniPromoteCluster,
+    PatroniSwitchover,
+)
 from qnwis.continuity.plan import (
     Action,
     FencePrimary,
@@ -28,8 +35,8 @@ from qnwis.continuity.plan import (
 )
 from qnwis.continuity.planner import Planning, make_plan
 from qnwis.continuity.topology import Cluster
+from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.evidence import collect_evidence
-from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 
 from .files import write_output
@@ -88,8 +95,8 @@ def plan(
 
 
 async def live_evidence(cluster: Cluster) -> ClusterEvidence:
-    """What every agent of the cluster says now."""
-    async with HttpNodes(Transport()) as nodes:
+    """What every agent of the cluster, or its Patroni, says now."""
+    async with AllNodes(Transport()) as nodes:
         return await collect_evidence(nodes, cluster)
 
 
@@ -118,6 +125,18 @@ def describe(action: Action) -> str:
         case FlipDns():
             where = action.record or "no DNS service configured"
             return f"flip DNS: {where}: {action.from_address} → {action.to_address}"
+        case PatroniSwitchover():
+            return f"have Patroni switch over from {action.leader} to {action.node_id}  (point of no return)"
+        case PatroniFailover():
+            return f"have Patroni fail over from {action.leader} to {action.node_id}  (point of no return)"
+        case PatroniDemoteCluster():
+            members, at = ", ".join(action.node_ids), f"{action.upstream_host}:{action.upstream_port}"
+            return f"make {members} a standby cluster of {action.target} ({at}), and see it read-only"
+        case PatroniFenceCluster():
+            who, members = action.attested_by, ", ".join(action.node_ids)
+            return f"switch off {members}" if who is None else f"take {members} for off, as {who} states"
+        case PatroniPromoteCluster():
+            return f"make the standby cluster of {action.node_id} a primary one  (point of no return)"
         case VerifyService():
             return f"verify that {action.node_id} serves"
 

@@ -12,7 +12,7 @@ from qnwis.continuity.simulate import Scenario
 from qnwis.continuity.simulate import simulate as play
 
 from .files import write_output
-from .output import AsJson, Exit, clear_errors, out, print_json
+from .output import AsJson, Exit, clear_errors, out, print_json, refuse_patroni
 
 
 def simulate(
@@ -25,7 +25,9 @@ def simulate(
 ) -> None:
     """Simulate a failure and what this policy makes of it. Touches nothing."""
     with clear_errors(as_json=as_json):
-        result = play(load_cluster(cluster), load_policy(policy), scenario, seed)
+        topology = load_cluster(cluster)
+        refuse_patroni(topology, "simulate", as_json=as_json)
+        result = play(topology, load_policy(policy), scenario, seed)
         if output is not None:
             write_output(output, result)
     if as_json:

@@ -66,7 +66,12 @@ def _show(found: tuple[Loss, ...], advised: tuple[str, ...]) -> None:
     for loss in found:
         left = f"{loss.left}, quorum {loss.quorum}"
         table.add_row(loss.what, left, f"[{STYLES[loss.effect]}]{loss.effect}[/]", loss.why)
-    out.print(table)
+    if found:
+        out.print(table)
+    else:
+        out.print(
+            "Patroni manages it: within a region it fails over by itself, as its DCS allows", markup=False
+        )
     for line in advised:
         out.print(f"→ {line}", markup=False)
     out.print("valid", style="bold green")

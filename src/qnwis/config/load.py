@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -25,7 +26,19 @@ def load_cluster(path: Path) -> Cluster:
     """The topology in `path`. Raises ConfigError."""
     source = read_yaml(path)
     # Pydantic checks rules between fields only once every field is right; a person wants to see all at once.
-    return validated(Cluster, source, [source.problem(r.loc, r.expected) for r in broken_rules(source.data)])
+    broken = [source.problem(rule.loc, rule.expected) for rule in broken_rules(source.data)]
+    try:
+        return validated(Cluster, source, broken)
+    except ConfigError as error:
+        problems = [_without_credentials(problem) for problem in error.problems]
+    raise ConfigError(problems)
+
+
+def _without_credentials(problem: Problem) -> Problem:
+    """Where only a variable may be named, somebody may have put the secret itself."""
+    if not problem.field.endswith(".credentials"):
+        return problem
+    return replace(problem, value="what is not shown, because it may be a secret")
 
 
 def load_policy(path: Path) -> Policy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .detection import contradiction
 from .evidence import ClusterEvidence, NodeEvidence, current_primary
 from .forced import forced_epoch
+from .patroni import automatic_refusal
 from .planner import healthy_primary_refusal, make_plan, plan_fits
 from .policy import Policy, Strategy
 from .refusal import Refusal
@@ -26,14 +27,15 @@ def assess(
     """
     evidence = _with_detection(request, evidence)
     highest = max((n.state.epoch for n in evidence.nodes if n.state is not None), default=0)
-    epoch = 1 + highest if request.give_up is None else forced_epoch(highest)
+    forced = request.give_up is not None and not cluster.by_patroni
+    epoch = forced_epoch(highest) if forced else 1 + highest
     primary = current_primary(cluster, evidence)
     if primary not in {node.node_id for node in cluster.nodes}:
         primary = None  # a standby follows something outside the topology: the planner refuses that
     notes: list[str] = []
     for gate in (
         _override_refusal(request),
-        _automatic_refusal(request, primary),
+        _automatic_refusal(request, cluster, primary),
         _healthy_refusal(request, evidence, primary),
         _contradiction_refusal(request, cluster, evidence, primary),
     ):
@@ -143,10 +145,12 @@ def _override_refusal(request: FailoverRequest) -> Refusal | None:
     )
 
 
-def _automatic_refusal(request: FailoverRequest, primary: str | None) -> Refusal | None:
-    """An automatic start needs a detection that names the primary."""
+def _automatic_refusal(request: FailoverRequest, cluster: Cluster, primary: str | None) -> Refusal | None:
+    """An automatic start needs a detection that names the primary, and nobody else who acts by himself."""
     if not request.automatic:
         return None
+    if (by_itself := automatic_refusal(cluster)) is not None:
+        return by_itself
     detected = request.detection.node_id if request.detection is not None else None
     if detected is None or detected != primary:
         return Refusal(

@@ -6,6 +6,13 @@ from . import break_glass_after as after
 from . import break_glass_before as before
 from .break_glass_hands import Hands, Step
 from .break_glass_shell import functions, prepare, psql
+from .patroni_actions import (
+    PatroniDemoteCluster,
+    PatroniFailover,
+    PatroniFenceCluster,
+    PatroniPromoteCluster,
+    PatroniSwitchover,
+)
 from .plan import (
     Action,
     FencePrimary,
@@ -67,5 +74,13 @@ def step_of(action: Action, h: Hands) -> Step:
             return after.rejoin(action, h)
         case RestoreTtl():
             return after.restore_ttl(action, h)
+        case (
+            PatroniSwitchover()
+            | PatroniFailover()
+            | PatroniDemoteCluster()
+            | PatroniFenceCluster()
+            | PatroniPromoteCluster()
+        ):
+            raise AssertionError("by hand, Patroni is driven by patronictl")
         case VerifyService():
             return after.verify(action, h)

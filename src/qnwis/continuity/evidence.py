@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from .model import Model
+from .patroni_word import PatroniWord
 from .topology import Cluster, NodeRole, NodeStatus
 
 
@@ -56,6 +57,8 @@ class NodeState(Model):
     """Highest epoch this agent has obeyed or promised; on its disk."""
     member: bool = True
     """Whether the agent takes part in leases; one that is new or lost its disk has to be added first."""
+    patroni: PatroniWord | None = None
+    """What Patroni says, where it manages the node: then `epoch` is the timeline, and there is no agent."""
 
 
 class NodeEvent(Model):
@@ -121,6 +124,22 @@ def current_primary(cluster: Cluster, evidence: ClusterEvidence) -> str | None:
     followers = [s for s in states if s.upstream is not None]
     if followers:
         top = max(s.epoch for s in followers)
-        upstreams = {s.upstream for s in followers if s.epoch == top}
+        upstreams = {root_of(cluster, evidence, s) for s in followers if s.epoch == top}
         return upstreams.pop() if len(upstreams) == 1 else None
     return next((n.node_id for n in cluster.nodes if n.role is NodeRole.PRIMARY), None)
+
+
+def root_of(cluster: Cluster, evidence: ClusterEvidence, state: NodeState) -> str | None:
+    """Whom a standby follows in the end. Where Patroni manages the nodes, a region's members follow its
+    standby leader, and that the other region's primary. None for a circle."""
+    upstream = state.upstream
+    if not cluster.by_patroni:
+        return upstream
+    seen, states = {state.node_id}, {n.node_id: n.state for n in evidence.nodes}
+    while upstream is not None and upstream not in seen:
+        above = states.get(upstream)
+        if above is None or above.upstream is None:
+            return upstream
+        seen.add(upstream)
+        upstream = above.upstream
+    return None

@@ -6,10 +6,10 @@ about order, compensation or the end by itself.
 The invariant: an action that may have had an effect is in `outcomes` before the effect starts (status
 `started`), so whatever was begun is either undone or completed, wherever the driver is interrupted.
 
-The point of no return is the start of `promote_target`. Before it, a failure undoes what was begun, in
-reverse order. From it on there is only forward: an unknown promotion is asked again until it is known to
-have failed without effect, and later actions are tried even if an earlier one failed, because the service
-already stands on the new primary.
+The point of no return is the start of the promotion (`POINTS_OF_NO_RETURN`). Before it, a failure undoes what
+was begun, in reverse order. From it on there is only forward: an unknown promotion is asked again until it is
+known to have failed without effect, and later actions are tried even if an earlier one failed, because the
+service already stands on the new primary.
 
 A driver that died leaves `started` as the last word on an action. The action is then asked for again, since
 every effect is idempotent by its effect id; before the point of no return, an abort undoes it instead.
@@ -28,10 +28,15 @@ from .orders import FencingEvidence, FencingEvidenceType
 from .plan import Action, Plan
 from .refusal import Refusal
 
-POINT_OF_NO_RETURN = "promote_target"
+PATRONI_HANDS_OVER = frozenset({"patroni_switchover", "patroni_failover"})
+"""Patroni fences and promotes in one; the same action brings the evidence."""
+POINTS_OF_NO_RETURN = PATRONI_HANDS_OVER | {"promote_target", "patroni_promote_cluster"}
+"""A plan has one of them."""
 FORCES = "force_membership"
 """Its plan was agreed to as one that may have no evidence: an emergency override."""
-FENCES = frozenset({"fence_primary", "release_primary", FORCES})
+FENCES = frozenset(
+    {"fence_primary", "release_primary", FORCES, "patroni_demote_cluster", "patroni_fence_cluster"}
+)
 """Each brings the evidence that is the gate before promotion."""
 REVERSIBLE = FENCES | {"lower_ttl"}
 
@@ -55,7 +60,7 @@ class Outcome(Model):
     changed: bool | None = None
     """Whether the world was changed; None where unknown."""
     fencing: FencingEvidence | None = None
-    """Of what fences (`FENCES`) only."""
+    """Of what fences (`FENCES`) and what Patroni hands over only."""
     facts: dict[str, JsonValue] = Field(default_factory=dict)
     """Further facts for the record, for example DNS before and after."""
 
@@ -196,7 +201,7 @@ def _opens_the_gate(plan: Plan, action: Action, outcome: Outcome) -> bool:
 
 def _committed(plan: Plan, log: Log) -> bool:
     return any(
-        action.kind == POINT_OF_NO_RETURN
+        action.kind in POINTS_OF_NO_RETURN
         and action.action_id in log
         and log[action.action_id].status in POSSIBLY_EFFECTIVE
         for action in plan.actions
@@ -204,7 +209,7 @@ def _committed(plan: Plan, log: Log) -> bool:
 
 
 def _is_open_promotion(action: Action, outcome: Outcome) -> bool:
-    return action.kind == POINT_OF_NO_RETURN and outcome.status is OutcomeStatus.UNKNOWN
+    return action.kind in POINTS_OF_NO_RETURN and outcome.status is OutcomeStatus.UNKNOWN
 
 
 def _log(plan: Plan, outcomes: Sequence[Outcome]) -> Log:

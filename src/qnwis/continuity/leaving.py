@@ -45,14 +45,16 @@ def leave(
 def come_back(
     cluster: Cluster, policy: Policy, evidence: ClusterEvidence, region: str, *, reason: str
 ) -> Candidate | None:
-    """The cluster's way back to the node that its topology names as the primary, or why it cannot go now.
-    None where that is in another region, or its service is in this one already."""
+    """The cluster's way back to the node that its topology names as the primary, or why it cannot go now; of
+    a region by Patroni, to whichever member leads it. None where that is in another region, or its service is
+    in this one already."""
     home = next((node for node in cluster.nodes if node.role is NodeRole.PRIMARY), None)
     primary = current_primary(cluster, evidence)
     inside = {node.node_id for node in cluster.nodes if node.region == region}
     if home is None or home.region != region or primary in inside:
         return None
-    wanted = Maintenance(target_node_id=home.node_id)
+    leads = _leader_of(cluster, evidence, region) if cluster.by_patroni else None
+    wanted = Maintenance(target_node_id=leads or home.node_id)
     planning = make_switchover(cluster, policy, evidence, wanted, trigger_reason=reason)
     return Candidate(
         cluster_id=cluster.cluster_id,
@@ -85,6 +87,12 @@ def unmoved(
     region_now = cluster.node(writable[0]).region
     there = (region_now == region) is (direction is Direction.BACK)
     return None if there else f"{writable[0]} serves, and is in {region_now}"
+
+
+def _leader_of(cluster: Cluster, evidence: ClusterEvidence, region: str) -> str | None:
+    states = [evidence.of(node.node_id).state for node in cluster.in_region(region)]
+    words = [state.patroni for state in states if state is not None and state.patroni is not None]
+    return next((word.leader for word in words if word.leader is not None), None)
 
 
 def _switchover(

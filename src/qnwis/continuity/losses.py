@@ -37,7 +37,10 @@ class Loss(Model):
 
 
 def losses(cluster: Cluster) -> tuple[Loss, ...]:
-    """The loss of each node, then of each region that has nodes and is not all of the cluster."""
+    """The loss of each node, then of each region that has nodes and is not all of the cluster. None of a
+    cluster that Patroni manages: its DCS, which is not in the topology, decides what it survives."""
+    if cluster.by_patroni:
+        return ()
     found = [_loss(cluster, node.node_id, [node.node_id]) for node in cluster.nodes]
     for region in cluster.regions:
         inside = [node.node_id for node in cluster.nodes if node.region == region]
@@ -49,7 +52,7 @@ def losses(cluster: Cluster) -> tuple[Loss, ...]:
 def unsurvivable(cluster: Cluster) -> str | None:
     """Why no failover can ever happen here, with what would change it."""
     members = len(cluster.nodes)
-    if members >= 3:
+    if members >= 3 or cluster.by_patroni:
         return None
     return (
         f"at least 3 nodes: of {members} a majority is {majority(members)}, so the loss of any one stops the"
@@ -59,12 +62,24 @@ def unsurvivable(cluster: Cluster) -> str | None:
 
 def advice(cluster: Cluster, found: Iterable[Loss]) -> tuple[str, ...]:
     """What would let the cluster survive the losses of regions that now stop it."""
+    if cluster.by_patroni:
+        return _advice_for_patroni(cluster)
     stopping = [loss for loss in found if loss.effect is Effect.STOPS and len(loss.node_ids) > 1]
     return tuple(
         line
         for loss in stopping
         for line in (_more_members(cluster, loss), _more_acks(cluster, loss))
         if line
+    )
+
+
+def _advice_for_patroni(cluster: Cluster) -> tuple[str, ...]:
+    regions = {node.region for node in cluster.nodes}
+    if len(regions) < 2 or cluster.fencing is not None:
+        return ()
+    return (
+        "the loss of the primary's region: give the topology a fencing hook (fencing.url); without one, a"
+        " person has to state that all nodes there are off before the other region is promoted",
     )
 
 

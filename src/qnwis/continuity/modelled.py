@@ -12,7 +12,16 @@ from datetime import datetime, timedelta
 
 from .evidence import ClusterEvidence, NodeEvidence, NodeState
 from .executor import Do, Finish, Outcome, OutcomeStatus, RunEnd, Undo, advance
+from .modelled_patroni import SOURCE as SOURCE
+from .modelled_patroni import carry_out as carry_out_by_patroni
 from .orders import FencingEvidence, FencingEvidenceType
+from .patroni_actions import (
+    PatroniDemoteCluster,
+    PatroniFailover,
+    PatroniFenceCluster,
+    PatroniPromoteCluster,
+    PatroniSwitchover,
+)
 from .plan import (
     Action,
     FencePrimary,
@@ -31,9 +40,6 @@ from .plan import (
 from .policy import Policy
 from .topology import Cluster, NodeRole, NodeStatus
 from .verifier import VerificationReport, verify
-
-SOURCE = "model"
-"""Who speaks in modelled evidence."""
 
 
 @dataclass
@@ -103,6 +109,14 @@ class ModelledCluster:
                 return self._repoint(action, epoch)
             case FlipDns():
                 return self._flip(action)
+            case (
+                PatroniSwitchover()
+                | PatroniFailover()
+                | PatroniDemoteCluster()
+                | PatroniFenceCluster()
+                | PatroniPromoteCluster()
+            ):
+                return carry_out_by_patroni(action, self.cluster, self.states, epoch=epoch, at=at)
             case VerifyService():
                 raise ValueError("verification reads the world and changes nothing; see `play`")
 

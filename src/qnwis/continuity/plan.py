@@ -13,6 +13,13 @@ from pydantic import Field
 
 from .evidence import ClusterEvidence
 from .model import Identifier, Model, sha256_digest
+from .patroni_actions import (
+    PatroniDemoteCluster,
+    PatroniFailover,
+    PatroniFenceCluster,
+    PatroniPromoteCluster,
+    PatroniSwitchover,
+)
 
 
 class FencePrimary(Model):
@@ -153,7 +160,12 @@ Action = Annotated[
     | FlipDns
     | RejoinOldPrimary
     | RestoreTtl
-    | VerifyService,
+    | VerifyService
+    | PatroniSwitchover
+    | PatroniFailover
+    | PatroniDemoteCluster
+    | PatroniFenceCluster
+    | PatroniPromoteCluster,
     Field(discriminator="kind"),
 ]
 

@@ -9,14 +9,17 @@ planned work start from. That question is `healthy_primary_refusal`, for whoever
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import JsonValue
 
 from .evidence import ClusterEvidence, NodeEvidence, current_primary
 from .model import Model, sha256_digest
 from .override import GiveUp, given_up_refusal, suspended_notes
+from .patroni import fencing_refusal, refusal_to_move
+from .patroni_plan import failover_actions
 from .plan import (
     Action,
     FencePrimary,
@@ -31,7 +34,7 @@ from .policy import Policy, Strategy
 from .quorum import VOTING, QuorumView, assess
 from .refusal import Refusal
 from .targets import Basis, Candidate, Survey, basis_of, coverage_refusal, predicted_loss_bytes, rank, survey
-from .topology import Cluster, Deployment, Node, NodeRole, NodeStatus, majority
+from .topology import Cluster, Deployment, Node, NodeRole, NodeStatus, majority, service_address
 
 REASONS_IN_A_MESSAGE = 10
 """A message is for a person: of a thousand reasons it shows these, the values hold them all."""
@@ -115,7 +118,7 @@ def make_plan(
         candidates=situation.candidates,
         predicted_loss_bytes=None if plan is None else predicted_loss_bytes(view, plan.failover_target_id),
         notes=(
-            *(suspended_notes(give_up, cluster, evidence) if give_up is not None else ()),
+            *(_notes_of(give_up, cluster, evidence) if give_up is not None else ()),
             *(f"passed by the override: {no}" for no in passed),
             *_notes(view),
         ),
@@ -224,6 +227,16 @@ def a_target_is_suitable(s: Situation) -> Refusal | None:
     )
 
 
+def patroni_lets_it_move(s: Situation) -> Refusal | None:
+    """Where Patroni manages the nodes: its own state, and whether an old region can be fenced."""
+    target = next((c.node_id for c in s.candidates if c.eligible), None)
+    if target is None:
+        return None
+    return refusal_to_move(s.cluster, s.survey.seen, s.primary_id, target) or fencing_refusal(
+        s.cluster, s.primary_id, target, s.give_up
+    )
+
+
 RULES: tuple[Callable[[Situation], Refusal | None], ...] = (
     the_lost_are_gone,
     quorum_is_there,
@@ -231,6 +244,7 @@ RULES: tuple[Callable[[Situation], Refusal | None], ...] = (
     enough_healthy_nodes_remain,
     acknowledged_writes_are_held,
     a_target_is_suitable,
+    patroni_lets_it_move,
 )
 
 
@@ -280,7 +294,11 @@ def _plan(s: Situation, trigger_reason: str) -> Plan:
 def _actions(
     cluster: Cluster, policy: Policy, primary: Node, target: Node, give_up: GiveUp | None
 ) -> tuple[Action, ...]:
-    """Always these five, in this order; an override that gives nodes up forces where others fence."""
+    """Always these five, in this order; an override that gives nodes up forces where others fence. Patroni is
+    asked for what it does."""
+    if cluster.by_patroni:
+        attested_by = give_up.attested_by if give_up is not None else None
+        return tuple(failover_actions(cluster, policy, primary, target, attested_by=attested_by))
     estimates, dns = policy.estimates_ms, cluster.dns
     lost = give_up.node_ids if give_up is not None else ()
     return (
@@ -338,13 +356,12 @@ def standbys_left(cluster: Cluster, primary: Node, target: Node) -> tuple[str, .
 
 
 def topology_digest(cluster: Cluster) -> str:
-    """`sha256:<hex>` of the topology without its nodes' `status`, which is evidence."""
-    return sha256_digest(cluster.model_dump(mode="json", exclude={"nodes": {"__all__": {"status"}}}))
-
-
-def service_address(node: Node) -> str:
-    """Where clients reach the node's database."""
-    return node.database.host if node.database is not None else node.hostname
+    """`sha256:<hex>` of the topology without its nodes' `status`, which is evidence. What only clusters by
+    Patroni have is left out of others, whose digests stay what they were before there was such a thing."""
+    besides = set() if cluster.by_patroni else {"manager"}
+    of_nodes = {"status"} if cluster.by_patroni else {"status", "patroni"}
+    without: dict[str, Any] = {"nodes": {"__all__": of_nodes}, **dict.fromkeys(besides, True)}
+    return sha256_digest(cluster.model_dump(mode="json", exclude=without))
 
 
 # --- Asked when a run starts --------------------------------------------------------------------------------
@@ -400,6 +417,13 @@ def _current_primary(cluster: Cluster, evidence: ClusterEvidence) -> str | None:
     """As the evidence has it, if the topology knows that node at all."""
     primary_id = current_primary(cluster, evidence)
     return primary_id if any(node.node_id == primary_id for node in cluster.nodes) else None
+
+
+def _notes_of(give_up: GiveUp, cluster: Cluster, evidence: ClusterEvidence) -> Iterable[str]:
+    if cluster.by_patroni:
+        lost = ", ".join(give_up.node_ids)
+        return (f"The plan rests on the word of {give_up.attested_by or 'nobody'} that {lost} are off.",)
+    return suspended_notes(give_up, cluster, evidence)
 
 
 def _notes(view: Survey) -> tuple[str, ...]:

@@ -3,13 +3,15 @@ takes from another standby first."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .evidence import ClusterEvidence
+from .patroni import old_region_writes, refusal_to_move
 from .plan import Plan
 from .policy import Policy
 from .refusal import Refusal
-from .targets import Basis, coverage_refusal, rank, survey
+from .targets import Basis, Survey, coverage_refusal, rank, survey
 from .topology import Cluster
 
 
@@ -61,6 +63,28 @@ def promotion_refusal(
         )
     if (uncovered := coverage_refusal(view)) is not None and not plan.lost:
         return uncovered
+    return _target_refusal(plan, view)
+
+
+def patroni_failover_refusal(
+    plan: Plan, cluster: Cluster, policy: Policy, evidence: ClusterEvidence
+) -> Refusal | None:
+    """Why Patroni must not be asked to fail over to the plan's target; the old primary may still write,
+    Patroni stops it."""
+    view = survey(cluster, policy, evidence, plan.primary_node_id)
+    return _target_refusal(plan, view) or refusal_to_move(
+        cluster, view.seen, plan.primary_node_id, plan.failover_target_id
+    )
+
+
+def patroni_promotion_refusal(
+    plan: Plan, cluster: Cluster, policy: Policy, evidence: ClusterEvidence, *, left: Sequence[str]
+) -> Refusal | None:
+    """Why the target's region must not be promoted, after the old one was demoted or fenced."""
+    return old_region_writes(evidence, left=left) or promotion_refusal(plan, cluster, policy, evidence)
+
+
+def _target_refusal(plan: Plan, view: Survey) -> Refusal | None:
     target = next(c for c in rank(view) if c.node_id == plan.failover_target_id)
     if target.eligible:
         return None

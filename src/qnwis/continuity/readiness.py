@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 
 from pydantic import JsonValue
 
-from .losses import Loss, losses
+from .losses import Loss, advice, losses
 from .model import sha256_digest
-from .planner import Planning, make_plan, service_address, topology_digest
+from .planner import Planning, make_plan, topology_digest
 from .quorum import VOTING
 from .readiness_facts import Check, Facts, Grade, Readiness
 from .targets import Basis, survey
+from .topology import service_address
 
 DRILL_DUE = timedelta(days=90)
 """A cluster whose last drill is longer ago has changed more than people remember."""
@@ -121,13 +122,22 @@ def lag_in_bounds(look: _Look) -> Check:
 
 
 def survives_each_node(look: _Look) -> Check:
+    if look.facts.cluster.by_patroni:
+        reason = "Patroni fails over within a region by itself; its DCS is not looked at"
+        return Check(name="loss of any node", grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
     found = losses(look.facts.cluster)[: len(look.facts.cluster.nodes)]
     return _survival(look, "loss of any node", found, otherwise=Grade.NOT_READY)
 
 
 def survives_each_region(look: _Look) -> Check:
     """Many clusters are not made to survive that, so it is no more than a warning."""
-    found = losses(look.facts.cluster)[len(look.facts.cluster.nodes) :]
+    cluster = look.facts.cluster
+    found = losses(cluster)[len(cluster.nodes) :]
+    if cluster.by_patroni and len({node.region for node in cluster.nodes}) > 1:
+        advised = advice(cluster, ())
+        reason = "; ".join(advised) or "a person has the region left; the fencing hook fences it"
+        grade = Grade.WARNING if advised else Grade.READY
+        return Check(name="loss of any region", grade=grade, reason=reason)
     if not found:
         reason = "all nodes are in one region, and its loss is the loss of all"
         return Check(name="loss of any region", grade=Grade.WARNING, reason=reason)

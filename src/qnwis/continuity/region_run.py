@@ -9,8 +9,9 @@ from pydantic import AwareDatetime, Field
 from .approvals import Window
 from .audit import UNAUTHENTICATED, Approval, AuditDraft, AuditResult
 from .model import Identifier, Model, sha256_digest
+from .patroni_actions import PatroniAction, PatroniFenceCluster
 from .refusal import Refusal
-from .region_plan import Direction, RegionPlan
+from .region_plan import ClusterMove, Direction, RegionPlan
 from .regions import Moved, RegionVerdict
 from .run import RunOutcome, StepProgress
 from .tokens import Token
@@ -86,12 +87,24 @@ def way_back(plan: RegionPlan, moved: Mapping[str, Moved]) -> tuple[str, ...]:
     if plan.direction is Direction.BACK or not gone:
         return ()
     return (
-        *(
-            f"qnwis-continuity rejoin {move.plan.primary_node_id}"
-            f" --cluster <cluster.yaml of {move.cluster_id}>"
-            for move in gone
-        ),
+        *(line for move in gone if (line := _rejoin(move)) is not None),
         f"qnwis-continuity region failback {plan.region} --reason …",
+    )
+
+
+def _rejoin(move: ClusterMove) -> str | None:
+    """What makes the region that was left follow; None where its Patroni does that already."""
+    by_patroni = [a for a in move.plan.actions if isinstance(a, PatroniAction)]
+    fenced = [a for a in by_patroni if isinstance(a, PatroniFenceCluster)]
+    if fenced:
+        return (
+            f"patronictl edit-config -s standby_cluster.host=<{move.plan.failover_target_id}>"
+            f" # in {move.cluster_id}'s old cluster, before {', '.join(fenced[0].node_ids)} are switched on"
+        )
+    if by_patroni:
+        return None
+    return (
+        f"qnwis-continuity rejoin {move.plan.primary_node_id} --cluster <cluster.yaml of {move.cluster_id}>"
     )
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from .evidence import ClusterEvidence, current_primary
+from .evidence import ClusterEvidence, current_primary, root_of
 from .model import sha256_digest
+from .patroni import refusal_to_move
+from .patroni_plan import switchover_actions
 from .plan import (
     Action,
     FlipDns,
@@ -28,7 +30,6 @@ from .planner import (
     Planning,
     plan_is_fast_enough,
     primary_is_unknown,
-    service_address,
     standbys_left,
     topology_digest,
 )
@@ -37,7 +38,7 @@ from .quorum import assess
 from .refusal import Refusal
 from .run import Maintenance
 from .targets import Candidate, Survey, basis_of, rank, survey
-from .topology import Cluster, Node
+from .topology import Cluster, Node, service_address
 
 
 def make_switchover(
@@ -60,8 +61,9 @@ def make_switchover(
         _primary_serves(view)
         or _quorum_holds(policy, quorum.has_quorum, quorum.voting_nodes, quorum.quorum_size)
         or _target_is_suitable(target, candidates, maintenance)
-        or _target_streams(view, target)
+        or _target_streams(view, target, evidence)
         or _standbys_answer(view)
+        or (target and refusal_to_move(cluster, view.seen, primary_id, target.node_id))
     )
     plan = None
     if refusal is None and target is not None:
@@ -158,11 +160,15 @@ def _target_is_suitable(
     )
 
 
-def _target_streams(view: Survey, target: Candidate | None) -> Refusal | None:
+def _target_streams(view: Survey, target: Candidate | None, evidence: ClusterEvidence) -> Refusal | None:
     """What the primary writes last reaches the target by its own stream."""
     assert target is not None, "the rule before has refused"
     state = view.seen[target.node_id].state
-    if state is not None and state.streaming and state.upstream == view.primary.node_id:
+    if (
+        state is not None
+        and state.streaming
+        and root_of(view.cluster, evidence, state) == view.primary.node_id
+    ):
         return None
     return Refusal(
         rule="target_does_not_stream",
@@ -212,6 +218,9 @@ def steady_state_refusal(
 
 def _actions(cluster: Cluster, policy: Policy, primary: Node, target: Node) -> Iterator[Action]:
     """In this order; without a DNS service there is no TTL to change."""
+    if cluster.by_patroni:
+        yield from switchover_actions(cluster, policy, primary, target)
+        return
     estimates, limits, dns = policy.estimates_ms, policy.switchover, cluster.dns
     low_s = 0 if dns is None else min(limits.ttl_s, dns.ttl_s)
     lowered = dns is not None and low_s < dns.ttl_s

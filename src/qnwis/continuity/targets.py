@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from .evidence import ClusterEvidence, NodeEvidence, NodeState
 from .model import Model
+from .patroni import reason_against
 from .policy import Policy
 from .refusal import Refusal
 from .topology import Cluster, Node, NodeRole, NodeStatus, ReplicationMode
@@ -104,6 +105,13 @@ class Survey:
         if own is None or self.head is None or own.timeline != self.head.timeline:
             return None
         return self.head.lsn - own.lsn
+
+    def behind_primary(self, node_id: str) -> int | None:
+        """Behind the primary's end of the log, as far as that is known, else as `lag_bytes`."""
+        own, primary = self.positions.get(node_id), self.primary.state
+        if own is None or primary is None or primary.write_lsn is None:
+            return self.lag_bytes(node_id)
+        return max(0, primary.write_lsn - own.lsn)
 
     def coverage(self) -> Coverage:
         data_nodes = [node.node_id for node in self.standbys if node.holds_data]
@@ -217,6 +225,10 @@ def _has_the_log(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
     return f"is {lag} bytes behind the most advanced standby, allowed are {allowed}"
 
 
+def _patroni_allows(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
+    return reason_against(survey.cluster, survey.primary, node, seen, survey.behind_primary(node.node_id))
+
+
 Rule = Callable[[Survey, Node, NodeEvidence], str | None]
 
 ON_FILE: tuple[Rule, ...] = (_is_healthy, _holds_data, _is_elsewhere, _is_secondary_on_file)
@@ -230,6 +242,7 @@ LIVE: tuple[Rule, ...] = (
     _is_of_this_database,
     _is_on_the_latest_timeline,
     _has_the_log,
+    _patroni_allows,
 )
 
 
@@ -246,7 +259,14 @@ def rank(survey: Survey) -> tuple[Candidate, ...]:
             lag = survey.lag_bytes(node.node_id)
             others.append(Candidate(node_id=node.node_id, eligible=False, reason=reason, lag_bytes=lag))
     preferred = preference(survey.policy)
-    eligible.sort(key=lambda node: (*preferred(node), _behind(survey, node), node.node_id))
+    home = survey.cluster.node(survey.primary.node_id).region if survey.cluster.by_patroni else None
+
+    def key(node: Node) -> tuple[object, ...]:
+        # Where Patroni keeps a region's primary, a region is left only where it must be or a person says so.
+        away = home is not None and node.region != home
+        return (away, *preferred(node), _behind(survey, node), node.node_id)
+
+    eligible.sort(key=key)
     chosen = [
         Candidate(
             node_id=node.node_id,

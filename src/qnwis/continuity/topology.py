@@ -16,6 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from .heartbeat import HeartbeatConfig
 from .heartbeat import NodeStatus as NodeStatus
 from .model import Identifier, Model
+from .patroni_members import PatroniMember, broken_patroni_rules
 
 DEFAULT_AGENT_PORT = 8443
 
@@ -29,6 +30,13 @@ class NodeRole(StrEnum):
 class Deployment(StrEnum):
     ACTIVE_PASSIVE = "active_passive"
     ACTIVE_ACTIVE = "active_active"
+
+
+class Manager(StrEnum):
+    """Who keeps a single primary among the nodes."""
+
+    AGENTS = "agents"  # the agents beside the databases, by their leases
+    PATRONI = "patroni"  # Patroni, in each region by a DCS; it is driven, and never promoted behind
 
 
 class ReplicationMode(StrEnum):
@@ -134,6 +142,8 @@ class Node(Model):
     endpoint: str | None = None
     """The agent's base URL; by default `http://<hostname>:8443`."""
     database: Database | None = None
+    patroni: PatroniMember | None = None
+    """With `manager: patroni` only: its REST API."""
 
     @property
     def agent_url(self) -> str:
@@ -152,6 +162,7 @@ class Cluster(Model):
     regions: tuple[str, ...] = Field(min_length=1)
     nodes: tuple[Node, ...] = Field(min_length=1)
     deployment: Deployment = Deployment.ACTIVE_PASSIVE
+    manager: Manager = Manager.AGENTS
     replication: Replication = Replication()
     heartbeat: HeartbeatConfig = HeartbeatConfig()
     vantages: tuple[Identifier, ...] = Field(default=("default",), min_length=1)
@@ -164,8 +175,19 @@ class Cluster(Model):
 
     @property
     def quorum(self) -> int:
-        """Votes needed, resolved."""
+        """Votes needed, resolved. The DCS of Patroni has a quorum of its own: whoever answers tells of
+        that."""
+        if self.manager is Manager.PATRONI:
+            return 1
         return self.quorum_size if self.quorum_size is not None else majority(len(self.nodes))
+
+    @property
+    def by_patroni(self) -> bool:
+        return self.manager is Manager.PATRONI
+
+    def in_region(self, region: str) -> tuple[Node, ...]:
+        """The nodes there; of a cluster by Patroni, the members of one Patroni cluster."""
+        return tuple(node for node in self.nodes if node.region == region)
 
     def without(self, node_ids: Collection[str]) -> Cluster:
         """The cluster as if these nodes had never been in it; its quorum is the majority of the rest."""
@@ -188,9 +210,12 @@ class Cluster(Model):
                 "deployment": self.deployment,
                 "quorum_size": self.quorum_size,
                 "regions": self.regions,
-                "nodes": [{"node_id": n.node_id, "role": n.role, "region": n.region} for n in self.nodes],
+                "manager": self.manager,
+                "replication": self.replication.model_dump(mode="json"),
+                "dns": self.dns,
                 "vantages": self.vantages,
                 "vantage_regions": self.vantage_regions,
+                "nodes": [node.model_dump(exclude_none=True) for node in self.nodes],
             }
         )
         if broken:
@@ -242,6 +267,7 @@ def broken_rules(topology: Mapping[str, object]) -> list[BrokenRule]:
             [node.get("role") for node in fields],
             topology.get("deployment", Deployment.ACTIVE_PASSIVE),
         ),
+        *(BrokenRule(*broken) for broken in broken_patroni_rules(topology, fields)),
     ]
 
 
@@ -311,6 +337,11 @@ def _wrong_primaries(roles: Sequence[object], deployment: object) -> Iterator[Br
             f"exactly one primary in an active_passive cluster, and nodes[{primaries[0]}] is one already; "
             "deployment: active_active allows several",
         )
+
+
+def service_address(node: Node) -> str:
+    """Where clients reach the node's database."""
+    return node.database.host if node.database is not None else node.hostname
 
 
 def majority(n: int) -> int:

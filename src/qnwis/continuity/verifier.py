@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .confidence import Confidence, Signs, rate
-from .evidence import ClusterEvidence, NodeEvidence, NodeState
+from .evidence import ClusterEvidence, NodeEvidence, NodeState, root_of
 from .model import Model, sha256_digest
 from .orders import FencingEvidence, FencingEvidenceType
+from .patroni_actions import PatroniFailover, PatroniFenceCluster
 from .plan import FlipDns, Plan, RejoinOldPrimary, RepointStandbys
 from .policy import Policy
 from .quorum import VOTING, QuorumView, assess, demands_quorum
@@ -93,13 +94,31 @@ class World:
         One that was away before the run and still does not answer is left out: the run did not lose it, and
         quorum and `min_healthy_nodes` judge whether the cluster can do without it.
         """
+        if self.cluster.by_patroni:
+            return tuple(n for n in _followers(self.plan, self.cluster) if not self._is_silent_as_before(n))
         planned = [n for a in self.plan.actions if isinstance(a, RepointStandbys) for n in a.node_ids]
         planned += [a.node_id for a in self.plan.actions if isinstance(a, RejoinOldPrimary)]
-        return tuple(n for n in planned if not (self._was_away(n) and self.state(n) is None))
+        return tuple(n for n in planned if not self._is_silent_as_before(n))
+
+    def _is_silent_as_before(self, n: str) -> bool:
+        return self._was_away(n) and self.state(n) is None
+
+    def root(self, state: NodeState) -> str | None:
+        """Whom a standby follows in the end."""
+        return root_of(self.cluster, self.after, state)
 
     def _was_away(self, node_id: str) -> bool:
         seen = self.was.get(node_id)
         return seen is not None and seen.state is None and seen.status not in VOTING
+
+
+def _followers(plan: Plan, cluster: Cluster) -> tuple[str, ...]:
+    """Of a cluster by Patroni: all others follow the target, but for what a plan left behind fenced or
+    dead."""
+    gone = {n for a in plan.actions if isinstance(a, PatroniFenceCluster) for n in a.node_ids}
+    gone |= {a.leader for a in plan.actions if isinstance(a, PatroniFailover)}
+    gone.add(plan.failover_target_id)
+    return tuple(node.node_id for node in cluster.nodes if node.node_id not in gone)
 
 
 def verify(
@@ -215,8 +234,8 @@ def _standby_follows(w: World, node_id: str) -> Check:
     state, target, target_id = w.state(node_id), w.target, w.plan.failover_target_id
     if state is None:
         detail = f"{node_id} does not answer"
-    elif state.upstream != target_id:
-        detail = f"{node_id} follows {_known(state.upstream)}, expected {target_id}"
+    elif w.root(state) != target_id:
+        detail = f"{node_id} follows {_known(w.root(state))}, expected {target_id}"
     elif not state.streaming:
         detail = f"{node_id} is pointed at {target_id} and does not stream from it yet"
     elif target is None or target.system_identifier is None:

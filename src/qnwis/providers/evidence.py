@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from time import monotonic
 
 from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, NodeState
+from qnwis.continuity.patroni import with_upstreams
 from qnwis.continuity.topology import Cluster, Node, NodeStatus
 
 from .errors import Unreachable
@@ -20,12 +21,13 @@ async def collect_evidence(nodes: Nodes, cluster: Cluster) -> ClusterEvidence:
     """What every agent says now, in the topology's order."""
     taken_at = datetime.now(UTC)
     answers = await asyncio.gather(*(_ask(nodes, node) for node in cluster.nodes))
-    return ClusterEvidence(cluster_id=cluster.cluster_id, nodes=tuple(answers), taken_at=taken_at)
+    evidence = ClusterEvidence(cluster_id=cluster.cluster_id, nodes=tuple(answers), taken_at=taken_at)
+    return with_upstreams(cluster, evidence) if cluster.by_patroni else evidence
 
 
 async def _ask(nodes: Nodes, node: Node) -> NodeEvidence:
     started = monotonic()
-    source = f"agent {node.agent_url}"
+    source = f"agent {node.agent_url}" if node.patroni is None else f"patroni {node.patroni.url}"
     try:
         state = await nodes.state(node, timeout_s=STATE_TIMEOUT_S)
     except Unreachable as error:

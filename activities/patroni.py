@@ -1,0 +1,195 @@
+"""Having Patroni move its leader lock within a region, and reading back what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from time import monotonic
+
+from temporalio import activity
+
+from qnwis.continuity.evidence import ClusterEvidence, NodeState
+from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
+from qnwis.continuity.patroni_actions import PatroniFailover, PatroniSwitchover
+from qnwis.continuity.plan import Plan
+from qnwis.continuity.policy import Policy
+from qnwis.continuity.promotion import patroni_failover_refusal
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.switchover import steady_state_refusal
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.evidence import collect_evidence
+from qnwis.providers.nodes import Nodes
+from qnwis.providers.patroni import Patroni, Tried
+
+from .effect import EffectRequest, carried_out, preview
+
+ASK_WITHIN_S = 70.0
+"""Patroni answers when it has moved its leader, or after 20 s, or twice a loop_wait above 10 s."""
+SEEN_WITHIN_S = 15.0
+"""Beyond two rounds of Patroni: until the roles that it told of are seen."""
+LOOK_EVERY_S = 0.2
+
+
+class PatroniRequest(EffectRequest):
+    plan: Plan
+    policy: Policy
+    again: bool = False
+    """An earlier attempt of this run ended unknown."""
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether Patroni may have been asked for this already."""
+        return self.again or activity.info().attempt > 1
+
+
+class HandOverRequest(PatroniRequest):
+    action: PatroniSwitchover | PatroniFailover
+
+
+class PatroniMoves:
+    def __init__(self, nodes: Nodes, patroni: Patroni) -> None:
+        self._nodes = nodes
+        self._patroni = patroni
+
+    @activity.defn
+    async def hand_over(self, request: HandOverRequest) -> Outcome:
+        """Have Patroni make the target the leader, and see that it is one. The point of no return.
+
+        A target that leads already is left as it is. What Patroni refuses, and a try of which it says that it
+        failed while the old leader still leads, changed nothing; anything else is asked for again.
+        """
+        action = request.action
+
+        async def handed_over() -> Outcome:
+            evidence = await self._look(request)
+            if _leads(evidence, action.node_id):
+                return self._succeeded(request, evidence, f"{action.node_id} leads already", changed=False)
+            if request.may_be_asked:
+                evidence = await self._until(
+                    request, lambda seen: _leads(seen, action.node_id), within_s=_rounds_s(evidence)
+                )
+                if _leads(evidence, action.node_id):
+                    return self._succeeded(request, evidence, f"{action.node_id} leads by now", changed=True)
+            if (refusal := _refusal(request, evidence)) is not None:
+                raise Refused(refusal)
+            said = await self._ask(request)
+            evidence = await self._until(
+                request,
+                lambda seen: _leads(seen, action.node_id) and not _writes(seen, action.leader),
+                within_s=_rounds_s(evidence) + SEEN_WITHIN_S,
+            )
+            if not _leads(evidence, action.node_id) or _writes(evidence, action.leader):
+                raise Unreachable(f"Patroni said {said!r}, and {action.node_id} is not seen to lead alone")
+            return self._succeeded(request, evidence, said, changed=True)
+
+        return await carried_out(action.action_id, handed_over)
+
+    async def _ask(self, request: HandOverRequest) -> str:
+        """What Patroni answered. Raises Refused where it says no, or tried in vain and nothing has
+        changed."""
+        action, target = request.action, request.cluster.node(request.action.node_id)
+        try:
+            if isinstance(action, PatroniSwitchover):
+                return await self._patroni.switchover(
+                    target, leader=action.leader, candidate=action.node_id, timeout_s=ASK_WITHIN_S
+                )
+            return await self._patroni.failover(target, candidate=action.node_id, timeout_s=ASK_WITHIN_S)
+        except Tried as tried:
+            if not _leads(await self._look(request), action.leader):
+                raise
+            raise Refused(
+                Refusal(
+                    rule="patroni_failed",
+                    message=f"{tried}; {action.leader} leads as before",
+                    values={"leader": action.leader, "candidate": action.node_id},
+                    remedy=f"The log of Patroni on {action.leader} and {action.node_id} says why.",
+                )
+            ) from tried
+
+    async def _look(self, request: HandOverRequest) -> ClusterEvidence:
+        return await collect_evidence(self._nodes, request.cluster)
+
+    async def _until(
+        self, request: HandOverRequest, seen: Callable[[ClusterEvidence], bool], *, within_s: float
+    ) -> ClusterEvidence:
+        return await until(self._nodes, request, seen, within_s=within_s)
+
+    @staticmethod
+    def _succeeded(
+        request: HandOverRequest, evidence: ClusterEvidence, said: str, *, changed: bool
+    ) -> Outcome:
+        """Patroni gives its leader lock to one member at a time: that the target has it speaks of the old
+        one."""
+        action, old = request.action, evidence.of(request.action.leader).state
+        answers = old is not None and old.database_up
+        told = (
+            f"{action.leader} is in recovery" if answers else f"{action.leader} does not answer as a database"
+        )
+        return Outcome(
+            action_id=action.action_id,
+            status=OutcomeStatus.SUCCEEDED,
+            changed=changed,
+            detail=said,
+            fencing=FencingEvidence(
+                type=FencingEvidenceType.RELEASED if answers else FencingEvidenceType.LEASE_EXPIRED,
+                holder=action.leader,
+                epoch=request.epoch,
+                source=evidence.of(action.node_id).source,
+                detail=f"Patroni's leader lock is {action.node_id}'s; {told}",
+                at=datetime.now(UTC),
+                changed=changed,
+            ),
+        )
+
+    @activity.defn
+    async def preview_hand_over(self, request: HandOverRequest) -> Outcome:
+        action = request.action
+        path = "switchover" if isinstance(action, PatroniSwitchover) else "failover"
+        refusal = _refusal(request, await self._look(request))
+        would = f"would send POST /{path} to Patroni of {action.node_id}: {action.leader} → {action.node_id}"
+        return preview(action.action_id, would if refusal is None else f"{would}; now refused: {refusal}")
+
+
+async def until(
+    nodes: Nodes, request: EffectRequest, seen: Callable[[ClusterEvidence], bool], *, within_s: float
+) -> ClusterEvidence:
+    """What is seen once it is as wanted, or at the end of the time."""
+    deadline = monotonic() + within_s
+    while True:
+        evidence = await collect_evidence(nodes, request.cluster)
+        if seen(evidence) or monotonic() >= deadline:
+            return evidence
+        await asyncio.sleep(LOOK_EVERY_S)
+
+
+def rounds_s(states: list[NodeState | None]) -> float:
+    """After so long Patroni has acted on what its DCS told it, or dropped it: two rounds of its loop,
+    seconds."""
+    waits = [s.patroni.loop_wait_s for s in states if s is not None and s.patroni is not None]
+    return 2 * max(waits, default=10.0)
+
+
+def _rounds_s(evidence: ClusterEvidence) -> float:
+    return rounds_s([node.state for node in evidence.nodes])
+
+
+def _refusal(request: HandOverRequest, evidence: ClusterEvidence) -> Refusal | None:
+    """What has changed since the plan was made and forbids to begin."""
+    plan, cluster, policy = request.plan, request.cluster, request.policy
+    if isinstance(request.action, PatroniSwitchover):
+        return steady_state_refusal(plan, cluster, policy, evidence)
+    return patroni_failover_refusal(plan, cluster, policy, evidence)
+
+
+def _leads(evidence: ClusterEvidence, node_id: str) -> bool:
+    state = evidence.of(node_id).state
+    return (
+        state is not None and state.writable and state.patroni is not None and state.patroni.leader == node_id
+    )
+
+
+def _writes(evidence: ClusterEvidence, node_id: str) -> bool:
+    state = evidence.of(node_id).state
+    return state is not None and state.writable

@@ -1,0 +1,338 @@
+"""Moving the primary between two Patroni clusters: the old region is made read-only or fenced, then the new
+one is promoted. Each cluster's own Patroni carries it out."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+from temporalio import activity
+
+from qnwis.continuity.evidence import ClusterEvidence
+from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
+from qnwis.continuity.patroni import demoted_refusal, writing
+from qnwis.continuity.patroni_actions import (
+    PatroniDemoteCluster,
+    PatroniFenceCluster,
+    PatroniPromoteCluster,
+)
+from qnwis.continuity.promotion import patroni_promotion_refusal
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.switchover import steady_state_refusal
+from qnwis.continuity.topology import FencingHook, Node
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.evidence import collect_evidence
+from qnwis.providers.fencing import Hook
+from qnwis.providers.nodes import Nodes
+from qnwis.providers.patroni import Patroni
+
+from .effect import EffectRequest, carried_out, preview
+from .patroni import PatroniRequest, rounds_s, until
+
+TOLD_WITHIN_S = 5.0
+"""Patroni answers a change of its configuration at once, and acts on it afterwards."""
+ACTS_WITHIN_S = 40.0
+"""Beyond two rounds of Patroni: a stop of the database and its start as a standby, or a promotion."""
+
+
+class DemoteClusterRequest(PatroniRequest):
+    action: PatroniDemoteCluster
+
+
+class FenceClusterRequest(EffectRequest):
+    action: PatroniFenceCluster
+
+
+class PromoteClusterRequest(PatroniRequest):
+    action: PatroniPromoteCluster
+
+
+class PatroniRegions:
+    def __init__(self, nodes: Nodes, patroni: Patroni, hook: Hook) -> None:
+        self._nodes = nodes
+        self._patroni = patroni
+        self._hook = hook
+
+    # The old region, with the help of its Patroni
+
+    @activity.defn
+    async def demote_cluster(self, request: DemoteClusterRequest) -> Outcome:
+        """Make the old region a standby cluster of the target, and wait until it is seen to be read-only and
+        the target to have all of its log. What is so already is left as it is."""
+        action, cluster = request.action, request.cluster
+
+        async def demoted() -> Outcome:
+            evidence, changed = await self._look(request), False
+            if _demoted(evidence, action) is not None:
+                if not (request.may_be_asked or _follows(evidence, action)):
+                    refusal = steady_state_refusal(request.plan, cluster, request.policy, evidence)
+                    if refusal is not None:
+                        raise Refused(refusal)
+                await self._patroni.follow_as_standby_cluster(
+                    cluster.node(action.node_id),
+                    host=action.upstream_host,
+                    port=action.upstream_port,
+                    timeout_s=TOLD_WITHIN_S,
+                )
+                changed = True
+            evidence = await until(
+                self._nodes,
+                request,
+                lambda seen: _demoted(seen, action) is None,
+                within_s=_patience_s(evidence),
+            )
+            if (not_yet := _demoted(evidence, action)) is not None:
+                raise Unreachable(str(not_yet))
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.SUCCEEDED,
+                changed=changed,
+                detail=f"{', '.join(action.node_ids)} are read-only and follow {action.target}",
+                fencing=_handed_over(request, evidence, changed=changed),
+                facts={"end_lsn": _replayed(evidence, action.node_id)},
+            )
+
+        return await carried_out(action.action_id, demoted)
+
+    @activity.defn
+    async def take_cluster_back(self, request: DemoteClusterRequest) -> Outcome:
+        """Compensation of `demote_cluster`: the old region has a primary again. Asked without limit."""
+        action, cluster = request.action, request.cluster
+
+        async def taken_back() -> Outcome:
+            evidence = await self._look(request)
+            members, changed = (
+                [cluster.node(node_id) for node_id in action.node_ids],
+                _follows(evidence, action),
+            )
+            # Told in any case: a member may not have heard yet what this run has told the others.
+            await self._stand_alone(members)
+            evidence = await until(
+                self._nodes, request, lambda seen: _serves(seen, members), within_s=_patience_s(evidence)
+            )
+            if not _serves(evidence, members):
+                raise Unreachable(f"none of {', '.join(action.node_ids)} accepts writes yet")
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.UNDONE,
+                changed=changed,
+                detail=f"{', '.join(_writing(evidence, members))} accepts writes again",
+            )
+
+        return await carried_out(action.action_id, taken_back)
+
+    async def _stand_alone(self, members: list[Node]) -> None:
+        """Tell the first of the members that takes it. Raises Unreachable where none does."""
+        failures: list[str] = []
+        for member in members:
+            try:
+                return await self._patroni.stand_alone(member, timeout_s=TOLD_WITHIN_S)
+            except (Refused, Unreachable) as failure:
+                failures.append(str(failure))
+        raise Unreachable("; ".join(failures))
+
+    @activity.defn
+    async def preview_demote_cluster(self, request: DemoteClusterRequest) -> Outcome:
+        action = request.action
+        return preview(
+            action.action_id,
+            f"would send PATCH /config to Patroni of {action.node_id}: standby_cluster"
+            f" {action.upstream_host}:{action.upstream_port}; and wait until {', '.join(action.node_ids)} are"
+            f" read-only and {action.target} has replayed all",
+        )
+
+    # The old region, without it
+
+    @activity.defn
+    async def fence_cluster(self, request: FenceClusterRequest) -> Outcome:
+        """Switch every member of the old region off, or take a person's word that they are."""
+        action, hook = request.action, request.cluster.fencing
+
+        async def fenced() -> Outcome:
+            if action.attested_by is not None:
+                return _attested(request, action.attested_by)
+            assert hook is not None, "without a hook no such plan is made"
+            answers = await asyncio.gather(
+                *(
+                    self._hook.switch(
+                        hook, node_id, "off", f"{request.effect_id(action.action_id)}/{node_id}"
+                    )
+                    for node_id in action.node_ids
+                )
+            )
+            changed = any(answer.changed for answer in answers)
+            told = "; ".join(
+                f"{node_id}: {answer.detail}"
+                for node_id, answer in zip(action.node_ids, answers, strict=True)
+            )
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.SUCCEEDED,
+                changed=changed,
+                detail=told,
+                fencing=FencingEvidence(
+                    type=FencingEvidenceType.HOOK,
+                    holder=action.node_id,
+                    epoch=request.epoch,
+                    source=hook.url.format(node_id=action.node_id, state="off"),
+                    detail=told,
+                    at=datetime.now(UTC),
+                    changed=changed,
+                ),
+            )
+
+        return await carried_out(action.action_id, fenced)
+
+    @activity.defn
+    async def unfence_cluster(self, request: FenceClusterRequest) -> Outcome:
+        """Compensation of `fence_cluster`: the members have their power back. Asked without limit."""
+        action, hook = request.action, request.cluster.fencing
+
+        async def undone() -> Outcome:
+            if action.attested_by is not None:
+                return _undone(action, "a person's word needs no undoing", changed=False)
+            assert hook is not None, "without a hook no such plan is made"
+            answers = await asyncio.gather(
+                *(self._switch_on(request, hook, node_id) for node_id in action.node_ids)
+            )
+            return _undone(action, f"{', '.join(action.node_ids)} have power", changed=any(answers))
+
+        return await carried_out(action.action_id, undone)
+
+    async def _switch_on(self, request: FenceClusterRequest, hook: FencingHook, node_id: str) -> bool:
+        effect_id = f"{request.effect_id(request.action.action_id)}/{node_id}/undo"
+        try:
+            return (await self._hook.switch(hook, node_id, "on", effect_id)).changed
+        except Refused as refused:
+            raise Unreachable(str(refused.refusal)) from refused
+
+    @activity.defn
+    async def preview_fence_cluster(self, request: FenceClusterRequest) -> Outcome:
+        action, members = request.action, ", ".join(request.action.node_ids)
+        if action.attested_by is not None:
+            return preview(action.action_id, f"would take {members} for off, as {action.attested_by} states")
+        return preview(action.action_id, f"would have the fencing hook switch off {members}")
+
+    # The new region
+
+    @activity.defn
+    async def promote_cluster(self, request: PromoteClusterRequest) -> Outcome:
+        """Make the target's cluster one that has a primary, and see that the target is it. The point of no
+        return.
+
+        The old region is fenced by now, so what speaks against the target is final, until it is asked for the
+        first time; from then on it may happen any moment, and a refusal is waited out.
+        """
+        action, cluster = request.action, request.cluster
+        target = cluster.node(action.node_id)
+
+        async def promoted() -> Outcome:
+            evidence, changed = await self._look(request), False
+            if not _serves(evidence, [target]):
+                refusal = patroni_promotion_refusal(
+                    request.plan, cluster, request.policy, evidence, left=action.left
+                )
+                if refusal is not None and request.may_be_asked:
+                    raise Unreachable(f"{target.region} may be about to be promoted, and now: {refusal}")
+                if refusal is not None:
+                    raise Refused(refusal)
+                await self._patroni.stand_alone(target, timeout_s=TOLD_WITHIN_S)
+                changed = True
+            evidence = await until(
+                self._nodes,
+                request,
+                lambda seen: _serves(seen, [target]),
+                within_s=_patience_s(evidence),
+            )
+            if not _serves(evidence, [target]):
+                raise Unreachable(f"{action.node_id} does not accept writes yet")
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.SUCCEEDED,
+                changed=changed,
+                detail=f"{action.node_id} accepts writes; {target.region} is no standby cluster any more",
+                facts={"promoted_at": datetime.now(UTC).isoformat()},
+            )
+
+        return await carried_out(action.action_id, promoted)
+
+    @activity.defn
+    async def preview_promote_cluster(self, request: PromoteClusterRequest) -> Outcome:
+        action = request.action
+        return preview(
+            action.action_id,
+            f"would send PATCH /config to Patroni of {action.node_id}: no standby_cluster; and wait until"
+            f" {action.node_id} accepts writes",
+        )
+
+    async def _look(self, request: EffectRequest) -> ClusterEvidence:
+        return await collect_evidence(self._nodes, request.cluster)
+
+
+def _patience_s(evidence: ClusterEvidence) -> float:
+    return rounds_s([node.state for node in evidence.nodes]) + ACTS_WITHIN_S
+
+
+def _follows(evidence: ClusterEvidence, action: PatroniDemoteCluster) -> bool:
+    """Whether the old region's Patroni is told already to follow the target."""
+    state = evidence.of(action.node_id).state
+    wanted = f"{action.upstream_host}:{action.upstream_port}"
+    return state is not None and state.patroni is not None and state.patroni.standby_of == wanted
+
+
+def _demoted(evidence: ClusterEvidence, action: PatroniDemoteCluster) -> Refusal | None:
+    """Why the old region does not count as handed over yet."""
+    return demoted_refusal(evidence, old=action.node_id, region=action.node_ids, target=action.target)
+
+
+def _writing(evidence: ClusterEvidence, nodes: list[Node]) -> list[str]:
+    return list(writing(nodes, {seen.node_id: seen for seen in evidence.nodes}))
+
+
+def _serves(evidence: ClusterEvidence, nodes: list[Node]) -> bool:
+    return bool(_writing(evidence, nodes))
+
+
+def _replayed(evidence: ClusterEvidence, node_id: str) -> int | None:
+    state = evidence.of(node_id).state
+    return None if state is None else state.replay_lsn
+
+
+def _handed_over(
+    request: DemoteClusterRequest, evidence: ClusterEvidence, *, changed: bool
+) -> FencingEvidence:
+    action = request.action
+    return FencingEvidence(
+        type=FencingEvidenceType.RELEASED,
+        holder=action.node_id,
+        epoch=request.epoch,
+        source=evidence.of(action.node_id).source,
+        detail=f"{action.node_id} is in recovery, in a standby cluster of"
+        f" {action.upstream_host}:{action.upstream_port}",
+        at=datetime.now(UTC),
+        changed=changed,
+    )
+
+
+def _attested(request: FenceClusterRequest, who: str) -> Outcome:
+    action, members = request.action, ", ".join(request.action.node_ids)
+    return Outcome(
+        action_id=action.action_id,
+        status=OutcomeStatus.SUCCEEDED,
+        changed=False,
+        detail=f"{who} states that {members} are off",
+        fencing=FencingEvidence(
+            type=FencingEvidenceType.ATTESTED,
+            holder=action.node_id,
+            epoch=request.epoch,
+            source=who,
+            detail=f"{who} states that {members} are off",
+            at=datetime.now(UTC),
+            changed=False,
+        ),
+    )
+
+
+def _undone(action: PatroniFenceCluster, detail: str, *, changed: bool) -> Outcome:
+    return Outcome(action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=changed, detail=detail)
