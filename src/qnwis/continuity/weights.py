@@ -28,30 +28,6 @@ class Share(Model):
     capacity: int = Field(ge=0)
 
 
-def weights_refusal(shares: Sequence[Share]) -> Refusal | None:
-    """Why these weights cannot be in force, or None."""
-    weights = {share.region: share.weight for share in shares}
-    if sum(weights.values()) != TOTAL:
-        return Refusal(
-            rule="weights_do_not_sum",
-            message=f"The weights {_told(weights)} sum to {sum(weights.values())} percent, not {TOTAL}",
-            values={"weights": dict(weights)},
-            remedy=f"Change them so that they sum to {TOTAL}.",
-        )
-    over = [share for share in shares if share.weight > share.capacity]
-    if over:
-        return Refusal(
-            rule="weight_above_capacity",
-            message="; ".join(
-                f"{s.region} has weight {s.weight}, and capacity for {s.capacity} percent of the traffic"
-                for s in over
-            ),
-            values={s.region: {"weight": s.weight, "capacity": s.capacity} for s in over},
-            remedy="Lower the weight, or raise the capacity once the region has it.",
-        )
-    return None
-
-
 def without(shares: Sequence[Share], lost: str) -> dict[str, int] | Refusal:
     """The weights once the lost region's has gone to the others, in proportion to theirs and never above the
     capacity of one. Refuses where all of them together have no room for it."""

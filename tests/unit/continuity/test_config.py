@@ -219,8 +219,25 @@ def test_two_primaries(cluster_file: Path) -> None:
     assert expected.startswith(
         "exactly one primary in an active_passive cluster, and nodes[0] is one already"
     )
-    cluster_file.write_text(text + "deployment: active_active\n")
-    assert load_cluster(cluster_file).deployment == "active_active"
+
+
+def test_two_primaries_of_an_active_active_cluster(cluster_file: Path) -> None:
+    text = CLUSTER_YAML.replace("role: secondary", "role: primary", 1) + "deployment: active_active\n"
+    found = {(line, field) for line, field, _, _ in problems_of(cluster_file, text)}
+    assert found == {
+        (8, "nodes[0].weight"),
+        (17, "nodes[1].weight"),
+        (19, "nodes[1].role"),
+        (29, "nodes[2].region"),
+    }
+    text = CLUSTER_YAML.replace("role: secondary", "role: primary\n    weight: 40")
+    home = "role: primary\n    region: region-1"
+    text = text.replace(home, home.replace("primary\n", "primary\n    weight: 60\n"), 1)
+    lines = text.splitlines(keepends=True)
+    start = next(i for i, line in enumerate(lines) if "node-2" in line)
+    end = next(i for i, line in enumerate(lines) if "node-3" in line)
+    cluster_file.write_text("".join(lines[:start] + lines[end:]) + "deployment: active_active\n")
+    assert [share.weight for share in load_cluster(cluster_file).shares] == [60, 40]
 
 
 def test_no_primary(cluster_file: Path) -> None:

@@ -13,7 +13,6 @@ from qnwis.continuity.weights import (
     StepCheck,
     return_steps,
     step_refusal,
-    weights_refusal,
     without,
 )
 
@@ -104,19 +103,6 @@ def test_the_steps_are_parts_of_the_regions_own_weight() -> None:
 def test_a_region_that_the_cluster_does_not_have_is_refused() -> None:
     for found in (without(shares(eu=(100, 100)), "us"), return_steps(shares(eu=(100, 100)), "us")):
         assert isinstance(found, Refusal) and found.rule == "region_has_no_weight"
-
-
-@pytest.mark.parametrize(
-    ("what", "rule"),
-    [
-        (shares(eu=(50, 100), us=(50, 100)), None),
-        (shares(eu=(50, 100), us=(40, 100)), "weights_do_not_sum"),
-        (shares(eu=(60, 50), us=(40, 100)), "weight_above_capacity"),
-    ],
-)
-def test_weights_that_cannot_be_in_force(what: list[Share], rule: str | None) -> None:
-    found = weights_refusal(what)
-    assert (found and found.rule) == rule
 
 
 GOOD = StepCheck(writable=True, unsent_bytes=0, unreceived_bytes=10, differing_rows=0)
