@@ -17,7 +17,7 @@ from enum import StrEnum
 from pydantic import AwareDatetime, JsonValue
 
 from .clocks import Clock, merge
-from .model import Identifier, Model
+from .model import Identifier, Model, sha256_digest
 from .refusal import Refusal
 
 
@@ -114,9 +114,10 @@ class Conflict(Model):
 
     @property
     def conflict_id(self) -> str:
-        """The same in every region."""
-        key = ",".join(str(value) for _, value in sorted(self.key.items()))
-        return f"{self.table}/{key}/{self.winner.write}>{self.loser.write}"
+        """The same in every region, and short enough to be typed."""
+        what = {"table": self.table, "key": dict(self.key)}
+        writes = {"winner": self.winner.write, "loser": self.loser.write}
+        return sha256_digest({**what, **writes}).removeprefix("sha256:")[:16]
 
 
 def report(found: Iterable[Conflict]) -> tuple[Conflict, ...]:

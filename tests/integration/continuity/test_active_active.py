@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import yaml
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
+from typer.testing import CliRunner, Result
 
+from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.clocks import merge
 from qnwis.continuity.conflicts import Undo, Version, Why, resolve
 from qnwis.continuity.refusal import Refusal
-from tests.unit.continuity.scenes import NOON
+from qnwis.lab.postgres import APP_DATABASE, SUPERUSER
+from tests.unit.continuity.scenes import NOON, cluster, node
 
-from .active import Regions, running_regions
+from .active import PASSWORD, Regions, running_regions
 
 TABLES = """
     CREATE TABLE item (
@@ -150,6 +156,56 @@ async def test_regions_that_were_cut_apart_are_equal_once_healed_and_every_confl
     assert {one.conflict_id: one.undone_at is not None for one in after} == undone, "an undo is no conflict"
     for one in after:
         assert isinstance(await regions[one.seen_in[0]].database.undo(one), Refusal)
+
+
+async def test_people_see_conflicts_and_undo_them_by_command(regions: Regions, tmp_path: Path) -> None:
+    topology = tmp_path / "cluster.yaml"
+    nodes = [
+        node(
+            name,
+            "primary",
+            name,
+            weight=weight,
+            database={"host": "127.0.0.1", "port": regions[name].port},
+        )
+        for name, weight in (("eu", 40), ("us", 40), ("ap", 20))
+    ]
+    made = cluster(*nodes, deployment="active_active").model_dump(mode="json", exclude_none=True)
+    topology.write_text(yaml.safe_dump(made))
+
+    async def call(*words: str) -> Result:
+        """In a thread, for a command has a loop of its own."""
+        options = ["--cluster", str(topology), "--dbname", APP_DATABASE]
+        account = {"PGUSER": SUPERUSER, "PGPASSWORD": PASSWORD, "COLUMNS": "200", "NO_COLOR": "1"}
+        return await asyncio.to_thread(CliRunner().invoke, app, ["conflicts", *words, *options], env=account)
+
+    await regions.cut()
+    await regions["eu"].sql("INSERT INTO item VALUES (1, 'eu', 7)")
+    await regions["us"].sql("INSERT INTO item VALUES (1, 'us', 7)")
+    await regions.heal()
+    await regions.equal(ITEM)
+    (one,) = await regions.report()
+    listed = await call("list")
+    assert listed.exit_code == 0 and one.conflict_id in listed.output and "later" in listed.output
+    (as_json,) = json.loads((await call("list", "--json")).stdout)["conflicts"]
+    assert (as_json["conflict_id"], as_json["loser"]["row"]["said"]) == (one.conflict_id, "eu")
+    shown = await call("show", one.conflict_id)
+    assert "concurrent" in shown.output and [
+        line.split() for line in shown.output.splitlines() if line.startswith("said")
+    ] == [["said", "us", "eu"]]
+
+    assert (await call("undo", "no-such")).exit_code == 2
+    undone = await call("undo", one.conflict_id)
+    assert undone.exit_code == 0, undone.output
+    await regions.equal(ITEM)
+    assert await said(regions) == {"eu"}
+    again = await call("undo", one.conflict_id)
+    assert again.exit_code == 3 and "conflict_undone_already" in again.output
+
+    made["nodes"][2]["database"]["port"] = 9
+    topology.write_text(yaml.safe_dump(made))
+    listed = await call("list")
+    assert listed.exit_code == 4 and one.conflict_id in listed.output and "not known" in listed.output
 
 
 async def test_an_update_that_comes_before_its_insert_is_not_lost(regions: Regions) -> None:
