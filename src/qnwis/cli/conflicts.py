@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from psycopg.conninfo import make_conninfo
 from pydantic import JsonValue
 from rich.table import Table
 
@@ -16,7 +15,6 @@ from qnwis.config.load import load_cluster
 from qnwis.continuity.clocks import compare
 from qnwis.continuity.conflicts import Conflict, Version, report
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.topology import Cluster
 from qnwis.providers.conflicts import RegionDatabase
 from qnwis.providers.errors import Unreachable
 
@@ -95,20 +93,7 @@ def _databases(cluster: Path, dbname: str) -> list[RegionDatabase]:
     topology = load_cluster(cluster)
     if not topology.is_active_active:
         fail(Exit.USAGE, f"{cluster}: expected deployment: active_active, whose regions all write")
-    return [_database(topology, node.region, dbname) for node in topology.primaries]
-
-
-def _database(cluster: Cluster, region: str, dbname: str) -> RegionDatabase:
-    """Of whichever node of the region takes writes now."""
-    nodes = [node for node in cluster.nodes if node.region == region and node.holds_data]
-    places = [(n.hostname, 5432) if n.database is None else (n.database.host, n.database.port) for n in nodes]
-    conninfo = make_conninfo(
-        host=",".join(host for host, _ in places),
-        port=",".join(str(port) for _, port in places),
-        dbname=dbname,
-        target_session_attrs="read-write",
-    )
-    return RegionDatabase(region, conninfo)
+    return [RegionDatabase.of(topology, node.region, dbname) for node in topology.primaries]
 
 
 async def _report(databases: list[RegionDatabase]) -> tuple[tuple[Conflict, ...], dict[str, str]]:

@@ -6,10 +6,12 @@ Source: specification, "Failover Policies". Fields beyond the specification are 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .model import Identifier, Model
+from .weights import RETURN_STEPS
 
 NO_LIMIT = 1 << 40
 
@@ -69,8 +71,18 @@ class Policy(Model):
     """Of the clusters that leave a region, those with a higher number go first."""
     review_reminder_s: float = Field(default=24 * 3600, ge=60)
     """How often people are reminded of the open review of an emergency override."""
+    return_steps_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = RETURN_STEPS
+    """Active/active: after each step of its return, the part of its own weight that a region has; the last
+    is 100. Before each it is checked that replication has caught up (`max_lag_bytes`) and regions agree."""
     switchover: SwitchoverLimits = SwitchoverLimits()
     estimates_ms: StepEstimates = StepEstimates()
+
+    @model_validator(mode="after")
+    def _returns_in_whole(self) -> Self:
+        steps = self.return_steps_percent
+        if not steps or steps[-1] != 100 or list(steps) != sorted(set(steps)):
+            raise ValueError("expected return_steps_percent that grow and end with 100")
+        return self
 
     def without_limits(self) -> Policy:
         """What holds under an emergency override: no limit that is set for ordinary days."""

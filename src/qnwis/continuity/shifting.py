@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 
+from .direction import Direction
 from .model import Identifier, Model
 from .refusal import Refusal
 from .topology import Cluster
@@ -102,6 +103,33 @@ def shift_back(
     out = dict.fromkeys(away, 0)
     left = [{**step, **out} for step in steps if step[region] > in_force[region]]
     return _move(cluster, in_force, tuple(left) or ({**steps[-1], **out},))
+
+
+def shift_refusal(cluster: Cluster, after: Weights) -> Refusal | None:
+    """Why these weights do not fit the topology as it is now, which may have been edited since."""
+    capacity = {share.region: share.capacity for share in cluster.shares}
+    if cluster.is_active_active and set(after) == set(capacity):
+        over = {region: weight for region, weight in after.items() if weight > capacity[region]}
+        if not over:
+            return None
+    return Refusal(
+        rule="weights_no_longer_fit",
+        message=f"{cluster.cluster_id}: the weights {dict(after)} do not fit its regions and their capacity"
+        f" {capacity}",
+        values={"after": dict(after), "capacity": dict(capacity)},
+        remedy="The topology was edited meanwhile: plan again.",
+    )
+
+
+def unshifted(cluster: Cluster, in_force: Weights, region: str, direction: Direction) -> str | None:
+    """Why the weights are not what they were to become; None once they are."""
+    if direction is Direction.OUT:
+        left = in_force.get(region, 0)
+        return f"{region} has {left} percent of the traffic still" if left else None
+    rest = shift_back(cluster, in_force, region)
+    if rest is None:
+        return None
+    return str(rest) if isinstance(rest, Refusal) else f"weights: {rest.told()}"
 
 
 def _in_force(cluster: Cluster, in_force: Weights) -> list[Share] | Refusal:

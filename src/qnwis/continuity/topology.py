@@ -169,6 +169,9 @@ class Cluster(Model):
     heartbeat: HeartbeatConfig = HeartbeatConfig()
     vantages: tuple[Identifier, ...] = Field(default=("default",), min_length=1)
     """Names of the places that probe this cluster; each is a worker's task queue."""
+    active_database: str | None = None
+    """Active/active: the database that is written in all regions. A worker that brings a region back looks
+    into it, with the account that every PostgreSQL client would take (PGUSER, PGPASSFILE, …)."""
     dns: DnsService | None = None
     fencing: FencingHook | None = None
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 
 from qnwis.continuity.conflicts import Conflict, Undo, Version, undo
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.topology import Cluster
 
 from .errors import Refused, Unreachable
 
@@ -38,16 +40,31 @@ class RegionDatabase:
     region: str
     conninfo: str
 
+    @classmethod
+    def of(cls, cluster: Cluster, region: str, dbname: str) -> RegionDatabase:
+        """Of whichever node of the region takes writes now."""
+        nodes = [node for node in cluster.nodes if node.region == region and node.holds_data]
+        places = [
+            (n.hostname, 5432) if n.database is None else (n.database.host, n.database.port) for n in nodes
+        ]
+        conninfo = make_conninfo(
+            host=",".join(host for host, _ in places),
+            port=",".join(str(port) for _, port in places),
+            dbname=dbname,
+            target_session_attrs="read-write",
+        )
+        return cls(region, conninfo)
+
     async def conflicts(self) -> tuple[Conflict, ...]:
         """What this region recorded, the oldest first. Raises Unreachable or Refused."""
-        async with self._connected() as connection:
+        async with self.connected() as connection:
             rows = await (await connection.execute(RECORDED)).fetchall()
         return tuple(_conflict(row) for row in rows)
 
     async def undo(self, conflict: Conflict) -> Undo | Refusal:
         """Put the overwritten version back, if the row still has the one that won. Raises Unreachable or
         Refused."""
-        async with self._connected() as connection, connection.transaction():
+        async with self.connected() as connection, connection.transaction():
             # Locked from here on: what is decided on stays what is there.
             asked = "SELECT to_jsonb(p) AS there FROM qnwis.present(%s, %s) AS p"
             row = await (await connection.execute(asked, (conflict.table, Jsonb(conflict.key)))).fetchone()
@@ -70,7 +87,8 @@ class RegionDatabase:
         await connection.execute(UNDONE, (conflict.table, key, *writes))
 
     @contextlib.asynccontextmanager
-    async def _connected(self) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
+    async def connected(self) -> AsyncIterator[psycopg.AsyncConnection[DictRow]]:
+        """A connection to it. Raises Unreachable or Refused."""
         try:
             async with await psycopg.AsyncConnection.connect(
                 self.conninfo,

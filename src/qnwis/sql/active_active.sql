@@ -7,6 +7,7 @@
 -- Then subscribe each region to each other one:
 --     CREATE SUBSCRIPTION qnwis_from_us CONNECTION '…' PUBLICATION qnwis
 --         WITH (origin = none, copy_data = false, slot_name = qnwis_to_eu);
+-- A slot is named for the region that receives, in small letters, with _ for what no such name may have.
 --
 -- How it works. A covered table carries a vector clock, a stamp and the region of each row's last write. A local
 -- write ticks the clock, and is told to the other regions as a whole row in qnwis.change, the one table that is
@@ -457,6 +458,25 @@ BEGIN
         told := told + 1;
     END LOOP;
     RETURN told;
+END
+$$;
+
+-- The write that left each covered row as it is, deletions included: where two regions differ, they need not agree
+-- for long while writes go on. It reads all of them.
+CREATE FUNCTION qnwis.writes() RETURNS TABLE (relation text, key jsonb, region text, written_at timestamptz)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+DECLARE
+    each record;
+BEGIN
+    FOR each IN SELECT c.relation, c.key_columns FROM qnwis.covered AS c LOOP
+        RETURN QUERY EXECUTE format(
+            'SELECT %L, jsonb_build_object(%s), t.qnwis_region, t.qnwis_written_at FROM %s AS t',
+            each.relation,
+            (SELECT string_agg(format('%1$L, t.%1$I', k), ', ') FROM unnest(each.key_columns) AS k),
+            each.relation
+        );
+    END LOOP;
+    RETURN QUERY SELECT t.relation, t.key, (t.deleted).region::text, (t.deleted).written_at FROM qnwis.tombstone AS t;
 END
 $$;
 

@@ -23,7 +23,10 @@ from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.clocks import merge
 from qnwis.continuity.conflicts import Undo, Version, Why, resolve
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.topology import Database
+from qnwis.continuity.weights import StepCheck, step_refusal
 from qnwis.lab.postgres import APP_DATABASE, SUPERUSER
+from qnwis.providers.region_checks import DatabaseChecks
 from tests.unit.continuity.scenes import NOON, cluster, node
 
 from .active import PASSWORD, Regions, running_regions
@@ -206,6 +209,47 @@ async def test_people_see_conflicts_and_undo_them_by_command(regions: Regions, t
     topology.write_text(yaml.safe_dump(made))
     listed = await call("list")
     assert listed.exit_code == 4 and one.conflict_id in listed.output and "not known" in listed.output
+
+
+async def test_a_region_that_comes_back_is_known_to_lag_and_to_differ_until_it_does_not(
+    regions: Regions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGUSER", SUPERUSER)
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    nodes = [
+        node(
+            name, "primary", name, weight=weight, database=Database(host="127.0.0.1", port=regions[name].port)
+        )
+        for name, weight in (("eu", 40), ("us", 40), ("ap", 20))
+    ]
+    topology = cluster(*nodes, deployment="active_active", active_database=APP_DATABASE)
+    checks = DatabaseChecks(looks=2, pause_s=0)
+    await regions["eu"].sql("INSERT INTO item VALUES (1, 'a')")
+    await regions["eu"].sql(f"INSERT INTO {LINE} VALUES (1, gen_random_uuid())")
+    await regions.until_received()
+    found = await checks.check(topology, "ap", ["eu", "us"])
+    assert step_refusal("ap", found, max_lag_bytes=1 << 20) is None, found
+
+    await regions.cut(("eu", "ap"))
+    await regions["eu"].sql("UPDATE item SET said = 'b'")
+    await regions["eu"].sql(f"DELETE FROM {LINE}")
+    await regions.until_received(("eu", "us"))
+    behind = await checks.check(topology, "ap", ["eu", "us"])
+    assert (behind.writable, behind.differing_rows) == (True, 4), "two rows, from each of two regions"
+    assert (behind.unreceived_bytes or 0) > (found.unreceived_bytes or 0)
+    assert (await checks.check(topology, "us", ["eu"])).differing_rows == 0
+    await regions.heal()
+    await regions.equal(ITEM)
+    assert (await checks.check(topology, "ap", ["eu", "us"])).differing_rows == 0
+
+    await regions["us"].sql("DROP SUBSCRIPTION qnwis_from_eu")
+    assert (await checks.check(topology, "eu", ["us"])).unsent_bytes is None
+    await regions.subscribe(regions["eu"], regions["us"])
+    for unreadable in (
+        topology.model_copy(update={"active_database": None}),
+        topology.model_copy(update={"active_database": "postgres"}),
+    ):
+        assert await checks.check(unreadable, "eu", ["us"]) == StepCheck()
 
 
 async def test_an_update_that_comes_before_its_insert_is_not_lost(regions: Regions) -> None:

@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qnwis.continuity.direction import Direction
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.shifting import Steering, WeightMove, shift_back, shift_out, spread, steering_of
+from qnwis.continuity.shifting import (
+    Steering,
+    WeightMove,
+    shift_back,
+    shift_out,
+    shift_refusal,
+    spread,
+    steering_of,
+    unshifted,
+)
 from qnwis.continuity.topology import Cluster
 from tests.unit.continuity.scenes import cluster, node
 
@@ -104,3 +114,18 @@ def test_whichever_leaves_first_and_comes_back_first_at_the_end_all_is_as_it_was
         assert isinstance(moved, WeightMove) and all(sum(step.values()) == 100 for step in moved.steps)
         now = dict(moved.after)
     assert now == HOME
+
+
+def test_whether_the_weights_became_what_they_were_to_is_read_again() -> None:
+    half = {"ap": 30, "eu": 10, "us": 60}
+    assert unshifted(active(), OUT, "eu", Direction.OUT) is None
+    assert unshifted(active(), half, "eu", Direction.OUT) == "eu has 10 percent of the traffic still"
+    assert unshifted(active(), HOME, "eu", Direction.BACK) is None
+    assert "eu 10 → 20 → 40" in (unshifted(active(), half, "eu", Direction.BACK) or "")
+
+
+def test_a_topology_that_was_edited_meanwhile_takes_no_weights_that_no_longer_fit_it() -> None:
+    assert shift_refusal(active(), OUT) is None
+    for topology, after in ((active(capacity=45.0), OUT), (active(), {"eu": 0, "us": 100})):
+        found = shift_refusal(topology, after)
+        assert found is not None and found.rule == "weights_no_longer_fit"
