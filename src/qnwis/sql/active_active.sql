@@ -75,7 +75,7 @@ CREATE PUBLICATION qnwis FOR TABLE qnwis.change WITH (publish = 'insert');
 -- Versions -------------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION qnwis.merge(one jsonb, other jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT coalesce(jsonb_object_agg(region, writes), '{}')
     FROM (
         SELECT key AS region, max(value::bigint) AS writes
@@ -87,7 +87,7 @@ $$;
 -- Which version stays. The clock that the row has from then on is the merged one.
 CREATE FUNCTION qnwis.resolve(
     one qnwis.version, other qnwis.version, OUT winner qnwis.version, OUT loser qnwis.version, OUT why text
-) LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+) LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     seen bigint;   -- of the loser's region's writes, by the winner's author
     wrote bigint;  -- the number of the loser's
@@ -118,7 +118,7 @@ $$;
 
 -- A further write of this region on top of a version (none: the first write of a row).
 CREATE FUNCTION qnwis.next_version(before qnwis.version, image jsonb) RETURNS qnwis.version
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     here text;
     clock jsonb := coalesce(before.clock, '{}');
@@ -132,14 +132,14 @@ END
 $$;
 
 CREATE FUNCTION qnwis.key_of(relation text, whole jsonb) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_object_agg(name, whole -> name)
     FROM qnwis.covered AS c, unnest(c.key_columns) AS name
     WHERE c.relation = key_of.relation
 $$;
 
 CREATE FUNCTION qnwis.version_of(whole jsonb) RETURNS qnwis.version
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT (
         whole ->> 'qnwis_region', whole -> 'qnwis_clock', (whole ->> 'qnwis_written_at')::timestamptz,
         whole - '{qnwis_region,qnwis_clock,qnwis_written_at}'::text[]
@@ -148,7 +148,7 @@ $$;
 
 -- A table's columns that can be given values, each with this before it.
 CREATE FUNCTION qnwis.columns_of(relation text, before text, into_old_row boolean) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT string_agg(before || quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute
     WHERE attrelid = relation::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
         AND NOT (into_old_row AND attidentity = 'a')
@@ -157,7 +157,7 @@ $$;
 -- What the image does not name stays as it is: a column that the other region does not have yet. Returns whether
 -- there was such a row.
 CREATE FUNCTION qnwis.write_over(relation text, key jsonb, whole jsonb) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     matches text;
     written bigint;
@@ -174,7 +174,7 @@ $$;
 
 -- Returns whether the key was free.
 CREATE FUNCTION qnwis.write_new(relation text, whole jsonb) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     keys text;
     written bigint;
@@ -192,7 +192,7 @@ END
 $$;
 
 CREATE FUNCTION qnwis.erase(relation text, key jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     matches text;
 BEGIN
@@ -208,10 +208,10 @@ CREATE FUNCTION qnwis.lock_class() RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELE
 
 -- Few, for a transaction holds a lock of each bucket that it inserts into.
 CREATE FUNCTION qnwis.bucket(relation text, key jsonb) RETURNS int
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog AS $$ SELECT abs(hashtext(relation || key::text) % 64) $$;
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT abs(hashtext(relation || key::text) % 64) $$;
 
 CREATE FUNCTION qnwis.stamp() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     this_table text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME);
     this_key jsonb := qnwis.key_of(this_table, to_jsonb(NEW));
@@ -245,7 +245,7 @@ END
 $$;
 
 CREATE FUNCTION qnwis.tell_change(relation text, key jsonb, version qnwis.version) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     place tid;
 BEGIN
@@ -255,7 +255,7 @@ END
 $$;
 
 CREATE FUNCTION qnwis.tell() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog SET intervalstyle = postgres AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET intervalstyle = postgres AS $$
 DECLARE
     this_table text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME);
     this_key jsonb := qnwis.key_of(this_table, to_jsonb(coalesce(NEW, OLD)));
@@ -296,7 +296,7 @@ $$;
 -- The version that is there, locked; NULL where the key never was. The tombstones are asked before the row, for a
 -- local insertion takes its key's away; and again after it, for a local deletion leaves one.
 CREATE FUNCTION qnwis.present(relation text, key jsonb) RETURNS qnwis.version
-LANGUAGE plpgsql SET search_path = pg_catalog SET intervalstyle = postgres AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET intervalstyle = postgres AS $$
 DECLARE
     matches text;
     whole jsonb;
@@ -323,7 +323,7 @@ $$;
 
 -- Make a version the one that is there. False where a local write of the key came in between.
 CREATE FUNCTION qnwis.put(relation text, key jsonb, version qnwis.version) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     whole jsonb := version.image || jsonb_build_object(
         'qnwis_region', version.region, 'qnwis_clock', version.clock, 'qnwis_written_at', version.written_at
@@ -340,7 +340,7 @@ END
 $$;
 
 CREATE FUNCTION qnwis.receive() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     there qnwis.version;
     found record;
@@ -386,13 +386,13 @@ ALTER TABLE qnwis.change ENABLE REPLICA TRIGGER receive;
 -- For people -----------------------------------------------------------------------------------------------------
 
 CREATE FUNCTION qnwis.found_region(name text) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog AS $$
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO qnwis.region VALUES (true, name)
 $$;
 
 -- Rows that are there already count as one and the same write in every region: begin with equal copies.
 CREATE FUNCTION qnwis.cover(table_name regclass) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     this_table text;
     keys text[];
@@ -443,7 +443,7 @@ $$;
 -- Tell every row and every deletion of a table again, as they are: after a subscription was made anew, or where
 -- regions differ. Whoever has it already takes no notice. Returns how many.
 CREATE FUNCTION qnwis.announce(relation text) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog SET intervalstyle = postgres AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET intervalstyle = postgres AS $$
 DECLARE
     told bigint := 0;
     whole jsonb;
@@ -464,7 +464,7 @@ $$;
 -- The write that left each covered row as it is, deletions included: where two regions differ, they need not agree
 -- for long while writes go on. It reads all of them.
 CREATE FUNCTION qnwis.writes() RETURNS TABLE (relation text, key jsonb, region text, written_at timestamptz)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     each record;
 BEGIN
@@ -482,7 +482,7 @@ $$;
 
 -- Write a row by hand, as an ordinary local write, if it has just the version that is expected. No image: delete it.
 CREATE FUNCTION qnwis.swap(relation text, key jsonb, expects_region text, expects_at timestamptz, image jsonb)
-RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     there qnwis.version := qnwis.present(relation, key);
     -- Of no importance, for the triggers write them; but a row that is inserted has to have some.
