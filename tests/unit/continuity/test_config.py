@@ -18,6 +18,7 @@ from qnwis.config.shipped import shipped
 from qnwis.continuity.model import canonical_json, sha256_digest
 from qnwis.continuity.policy import Strategy
 from qnwis.continuity.topology import Cluster, NodeRole, NodeStatus
+from tests.unit.continuity.scenes import cluster, node
 
 CLUSTER_YAML = """\
 cluster_id: prod-cluster
@@ -436,6 +437,25 @@ def test_registry_lists_and_loads_anew(tmp_path: Path) -> None:
     assert registry.load("main").policy.strategy is Strategy.AUTOMATIC
     (tmp_path / "policy.yaml").write_text(POLICY_YAML.replace("strategy: automatic", "strategy: manual"))
     assert registry.load("main").policy.strategy is Strategy.MANUAL
+
+
+def test_registry_knows_each_region_of_an_active_active_cluster_as_a_lease_group(tmp_path: Path) -> None:
+    nodes = [
+        node("a", "primary", "eu", weight=60), node("b", region="eu"), node("c", "primary", "us", weight=40)
+    ]  # fmt: skip
+    whole = cluster(*nodes, cluster_id="shop", deployment="active_active")
+    folder = tmp_path / "clusters" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "cluster.yaml").write_text(
+        yaml.safe_dump(whole.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    )
+    (folder / "policy.yaml").write_text(POLICY_YAML)
+    registry = Registry(tmp_path)
+    assert registry.cluster_ids() == ["shop"]
+    assert registry.load("shop-eu").cluster == whole.lease_group("eu")
+    assert registry.load("shop-us").policy == registry.load("shop").policy
+    with pytest.raises(ConfigError, match="one of the clusters here: shop"):
+        registry.load("shop-ap")
 
 
 def test_registry_names_the_clusters_it_has(tmp_path: Path) -> None:
