@@ -20,11 +20,15 @@ from qnwis.continuity.model import Identifier, Model
 from qnwis.continuity.policy import Strategy
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_decision import region_answers, stays_manual
-from qnwis.continuity.region_plan import Direction, RegionPlan
+from qnwis.continuity.region_plan import Direction, RegionPlan, Unmovable
 from qnwis.continuity.region_sight import ClusterInRegion, HeldByGuardian
 from qnwis.continuity.regions import Candidate, RegionRules, make_region_plan
+from qnwis.continuity.shifting import WeightMove, shift_back, shift_out, unshifted
+from qnwis.continuity.topology import Cluster
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
+from qnwis.providers.region_weights import RegionWeights
 
 from .effect import heartbeating
 
@@ -92,9 +96,10 @@ class WatchRegion(Model):
 
 
 class Regions:
-    def __init__(self, registry: Registry, nodes: Nodes, client: Client) -> None:
+    def __init__(self, registry: Registry, nodes: Nodes, weights: RegionWeights, client: Client) -> None:
         self._registry = registry
         self._nodes = nodes
+        self._weights = weights
         self._client = client
 
     @activity.defn
@@ -112,12 +117,14 @@ class Regions:
         if asked.automatic and (refusal := region_answers(asked.region, alive)) is not None:
             return RegionAssessment(refusal=refusal, unread=tuple(unread))
         policies = {one.cluster.cluster_id: one.policy for one in registered}
-        made = make_region_plan(asked.region, asked.reason, candidates, rules, asked.direction)
+        shifts = [one for one in await asyncio.gather(*(self._shift(r, asked) for r in registered)) if one]
+        made = make_region_plan(asked.region, asked.reason, candidates, rules, asked.direction, shifts)
+        inside = [*(one.cluster_id for one in shifts), *(one.cluster_id for one in candidates)]
         return RegionAssessment(
             plan=made if isinstance(made, RegionPlan) else None,
             refusal=made if isinstance(made, Refusal) else None,
-            inside=tuple(candidate.cluster_id for candidate in candidates),
-            approvals=any(policies[one.cluster_id].approvals for one in candidates),
+            inside=tuple(inside),
+            approvals=any(policies[cluster_id].approvals for cluster_id in inside),
             unread=tuple(unread),
         )
 
@@ -125,11 +132,8 @@ class Regions:
     async def unmoved(self, asked: WhereRequest) -> Where:
         """Which of these clusters do not serve where they were to go. Silence is no proof that one does."""
         registered, unread = self._load(asked.clusters)
-        evidence = await asyncio.gather(*(collect_evidence(self._nodes, one.cluster) for one in registered))
-        found = {
-            one.cluster.cluster_id: unmoved(one.cluster, seen, asked.region, asked.direction)
-            for one, seen in zip(registered, evidence, strict=True)
-        }
+        told = await asyncio.gather(*(self._unmoved(one, asked) for one in registered))
+        found = {one.cluster.cluster_id: reason for one, reason in zip(registered, told, strict=True)}
         why = {cluster_id: reason for cluster_id, reason in found.items() if reason is not None}
         return Where(unmoved={**why, **dict(line.split(": ", 1) for line in unread)})
 
@@ -183,12 +187,46 @@ class Regions:
         if asked.region not in cluster.regions:
             return None, ()
         evidence = await collect_evidence(self._nodes, cluster)
+        answering = answering_in(cluster, evidence, asked.region)
+        if cluster.is_active_active:
+            return None, answering  # it moves by its weights
         move = leave if asked.direction is Direction.OUT else come_back
         candidate = move(cluster, policy, evidence, asked.region, reason=asked.reason)
         if candidate is not None and asked.automatic and policy.region_strategy is Strategy.MANUAL:
             refusal = stays_manual(asked.region, cluster.cluster_id)
             candidate = candidate.model_copy(update={"plan": None, "refusal": refusal})
-        return candidate, answering_in(cluster, evidence, asked.region)
+        return candidate, answering
+
+    async def _shift(self, registered: Registered, asked: RegionName) -> WeightMove | Unmovable | None:
+        """Of an active/active cluster the shift of its weights, or why they cannot be shifted."""
+        cluster, policy = registered.cluster, registered.policy
+        if asked.region not in cluster.regions or not cluster.is_active_active:
+            return None
+        if asked.automatic and policy.region_strategy is Strategy.MANUAL:
+            refusal = stays_manual(asked.region, cluster.cluster_id)
+            return Unmovable(cluster_id=cluster.cluster_id, refusal=refusal)
+        try:
+            in_force = await self._weights.in_force(cluster)
+        except (Refused, Unreachable) as error:
+            return Unmovable(cluster_id=cluster.cluster_id, refusal=_not_read(cluster, error))
+        if asked.direction is Direction.OUT:
+            made = shift_out(cluster, in_force, asked.region)
+        else:
+            made = shift_back(cluster, in_force, asked.region, policy.return_steps_percent)
+        if isinstance(made, Refusal):
+            return Unmovable(cluster_id=cluster.cluster_id, refusal=made)
+        return made
+
+    async def _unmoved(self, registered: Registered, asked: WhereRequest) -> str | None:
+        cluster = registered.cluster
+        if not cluster.is_active_active:
+            evidence = await collect_evidence(self._nodes, cluster)
+            return unmoved(cluster, evidence, asked.region, asked.direction)
+        try:
+            in_force = await self._weights.in_force(cluster)
+        except (Refused, Unreachable) as error:
+            return f"its weights are not known: {error}"
+        return unshifted(cluster, in_force, asked.region, asked.direction)
 
     def _load(self, cluster_ids: tuple[str, ...]) -> tuple[list[Registered], list[str]]:
         loaded: list[Registered] = []
@@ -199,3 +237,14 @@ class Regions:
             except ConfigError as error:
                 unread.append(f"{cluster_id}: {error}")
         return loaded, unread
+
+
+def _not_read(cluster: Cluster, error: Refused | Unreachable) -> Refusal:
+    if isinstance(error, Refused):
+        return error.refusal
+    return Refusal(
+        rule="weights_unknown",
+        message=f"The weights in force for {cluster.cluster_id} are not known: {error}",
+        values={"cluster_id": cluster.cluster_id},
+        remedy="Bring back whoever holds its DNS record, or the way to it.",
+    )

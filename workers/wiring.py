@@ -34,6 +34,7 @@ from activities.reviews import Reviews
 from activities.steady_state import SteadyState
 from activities.switchover import Switchover
 from activities.verification import Verification
+from activities.weights import WeightShifts
 from qnwis.config.access import AccessFiles
 from qnwis.config.notifications import FILE as CHANNELS
 from qnwis.config.registry import Registry
@@ -48,6 +49,8 @@ from qnwis.providers.nodes import Nodes
 from qnwis.providers.nonces import TemporalNonces
 from qnwis.providers.notifier import ChannelNotifier, Notifier
 from qnwis.providers.patroni import HttpPatroni, Patroni
+from qnwis.providers.region_checks import DatabaseChecks, RegionChecks
+from qnwis.providers.region_weights import DnsWeights, RegionWeights
 from qnwis.providers.sent import SentStore
 from qnwis.transport import Transport
 from workflows.guardian import Guardian
@@ -95,6 +98,9 @@ class Providers:
     """Of clusters that Patroni manages."""
     caller: Caller = field(default_factory=lambda: Caller(Transport()))
     """Of hooks and probes."""
+    weights: RegionWeights = field(default_factory=DnsWeights)
+    """By which active/active clusters share their traffic out."""
+    checks: RegionChecks = field(default_factory=DatabaseChecks)
 
 
 def workers_of(client: Client, settings: WorkerSettings) -> Sequence[Worker]:
@@ -134,7 +140,8 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
     past_runs = PastRuns(client)
     people = People(AccessFiles(p.registry.directory), TemporalNonces(client))
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
-    audit, regions = Audit(p.audit), Regions(p.registry, p.nodes, client)
+    audit, regions = Audit(p.audit), Regions(p.registry, p.nodes, p.weights, client)
+    shifts = WeightShifts(p.registry, p.weights, p.checks)
     forcing, switchover = Forcing(p.nodes, p.hook, fencing), Switchover(p.nodes, fencing)
     moves, by_region = PatroniMoves(p.nodes, p.patroni), PatroniRegions(p.nodes, p.patroni, p.hook)
     hooks, steady_state = Hooks(p.registry.directory, p.caller), SteadyState(p.registry.directory, p.caller)
@@ -191,6 +198,8 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         regions.unmoved,
         regions.await_run,
         regions.watch_region,
+        shifts.shift_weights,
+        shifts.check_return,
         Notifications(p.notifier).notify,
         ReadinessChecks(p.registry, p.nodes, p.dns, p.audit).evaluate,
     ]

@@ -16,6 +16,7 @@ from .lock import refuse_another_id
 from .moving import Moving
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME, region_guardian_id, region_id
 from .progress import Progress
+from .shifting import Shifting
 from .stopping import uninterrupted
 
 with workflow.unsafe.imports_passed_through():
@@ -31,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
         RunOutcome,
         StepStatus,
     )
+    from qnwis.continuity.shifting import WeightMove
     from qnwis.continuity.tokens import Expected
 
 WHAT = {Direction.OUT: "evacuation", Direction.BACK: "failback"}
@@ -117,6 +119,10 @@ class Evacuation(Listening):
             raise Ended(RunOutcome.REFUSED, str(refusal), refusal=refusal)
         self.progress.plan_digest = self.plan.digest
         self.progress.say(f"{len(self.plan.moves)} clusters in {len(self.plan.waves)} waves")
+        for shift in self.plan.weights:
+            self.progress.remark(
+                "assessment", shift.cluster_id, f"{shift.cluster_id} weights: {shift.told()}"
+            )
         for one in self.plan.unmovable:
             self.progress.remark("assessment", one.cluster_id, f"{one.cluster_id} stays: {one.refusal}")
         if self.request.dry_run:
@@ -145,7 +151,10 @@ class Evacuation(Listening):
         # Each cluster's run plans anew, and refuses a plan that no longer fits: no second look here.
 
     async def move_all(self) -> None:
-        """Wave by wave, until all have moved, a person stops it, or too many did not move."""
+        """Wave by wave, until all have moved, a person stops it, or too many did not move. Before the waves,
+        the weights of active/active clusters: DNS alone."""
+        for shift in self.plan.weights:
+            await self._shift(shift)
         for number, wave in enumerate(self.plan.waves):
             await workflow.wait_condition(lambda: self.progress.paused is None or self.stop is not None)
             if self.stop is not None:
@@ -164,6 +173,24 @@ class Evacuation(Listening):
         mark = "☑" if moved.good else "☒"
         told = f"{mark} {move.cluster_id} {where}: {moved.outcome or 'not moved'}: {moved.reason}"
         self._tell(move.cluster_id, told)
+
+    async def _shift(self, shift: WeightMove) -> None:
+        await workflow.wait_condition(lambda: self.progress.paused is None or self.stop is not None)
+        if self.stop is not None:
+            return
+        self._tell(shift.cluster_id, f"▶ {shift.cluster_id} weights: {shift.told()}")
+        shifting = Shifting(self.request, shift, stopped=lambda: self.stop, hold=self._hold_until_told)
+        moved = self.moved[shift.cluster_id] = await shifting.moved()
+        mark = "☑" if moved.good else "☒"
+        told = f"{mark} {shift.cluster_id} weights: {moved.outcome or 'not known'}: {moved.reason}"
+        self._tell(shift.cluster_id, told)
+
+    async def _hold_until_told(self, why: str) -> None:
+        if self.stop is not None:
+            return
+        self.progress.hold(why)
+        self.announcements.held(why)
+        await workflow.wait_condition(lambda: self.progress.paused is None or self.stop is not None)
 
     def _tell(self, cluster_id: str, text: str) -> None:
         self.progress.remark("failover", cluster_id, text)
@@ -201,9 +228,7 @@ class Evacuation(Listening):
             plan_digest=plan.digest if plan is not None else None,
             refusal=self.ended.refusal,
             moved=tuple(self.moved.values()),
-            not_begun=tuple(m.cluster_id for m in plan.moves if m.cluster_id not in self.moved)
-            if plan
-            else (),
+            not_begun=tuple(c for c in plan.cluster_ids if c not in self.moved) if plan else (),
             failures=self.failures,
             way_back=self.way_back,
             approval=self.approval.window,

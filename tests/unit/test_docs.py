@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from qnwis.config.hooks import load_hooks
+from qnwis.config.load import load_cluster
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import VoteRequest
 from qnwis.continuity.hooks import HookContext
+from qnwis.continuity.losses import Effect, losses
+from qnwis.continuity.policy import Policy
 from qnwis.continuity.run import FailoverRequest
+from qnwis.continuity.weights import without
 from workflows.names import RUNBOOKS_QUEUE, failover_id
 from workflows.planned_maintenance import PlannedMaintenance
 
@@ -42,6 +46,21 @@ def test_the_hooks_to_paste_are_what_a_worker_takes(tmp_path: Path) -> None:
     assert {
         name for name in names if f"`QNWIS_{name.upper()}`" not in page or f"`{name}`" not in page
     } == set()
+
+
+def test_the_active_active_topology_to_paste_is_valid_and_survives_what_the_page_says(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "howto" / "active-active.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "cluster.yaml").write_text(block)
+    topology = load_cluster(tmp_path / "cluster.yaml")
+    effects = {loss.what: loss.effect for loss in losses(topology)}
+    assert effects["region us"] is Effect.SHIFTS and effects["region eu"] is Effect.STOPS
+    assert effects["eu-1"] is Effect.FAILS_OVER
+    assert "`us` has room for 40 of its 60" in page and "room for 40" in str(without(topology.shares, "eu"))
+    assert [topology.lease_group(region).cluster_id for region in topology.regions] == ["shop-eu", "shop-us"]
+    assert "`shop-eu` and `shop-us`" in page and list(
+        Policy.model_fields["return_steps_percent"].default
+    ) == [int(step) for step in re.findall(r"\(10, 50, 100\)", page)[0].strip("()").split(", ")]
 
 
 def test_the_json_to_paste_is_what_the_workflow_and_the_signal_take() -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "agent": "processes:agent",
     "audit": "audit:app",
     "break-glass": "break_glass:app",
+    "conflicts": "conflicts:app",
     "guardian": "guardian:app",
     "maintenance": "maintenance:app",
     "member": "member:app",

@@ -44,7 +44,8 @@ def _name(plan: Plan | RegionPlan) -> str:
     if isinstance(plan, Plan):
         return f"{plan.plan_id}: {plan.primary_node_id} → {plan.failover_target_id}"
     went = "leave" if plan.direction is Direction.OUT else "come back to"
-    return f"{len(plan.moves)} clusters {went} {plan.region} in {len(plan.waves)} waves"
+    shifted = f"; the weights of {len(plan.weights)} active/active ones shift" if plan.weights else ""
+    return f"{len(plan.moves)} clusters {went} {plan.region} in {len(plan.waves)} waves{shifted}"
 
 
 def _show_plan(plan: Plan, pending: PendingApproval) -> None:
@@ -58,6 +59,8 @@ def _show_plan(plan: Plan, pending: PendingApproval) -> None:
 
 def show_region_plan(plan: RegionPlan) -> None:
     """Wave by wave, and who cannot leave."""
+    for shift in plan.weights:
+        out.print(f"  {shift.cluster_id} weights ({shift.steering}): {shift.told()}", markup=False)
     table = Table("wave", "cluster", "from", "to", "how", "predicted loss", box=None, pad_edge=False)
     for number, wave in enumerate(plan.waves, start=1):
         for move in wave:

@@ -19,7 +19,7 @@ from qnwis.continuity.topology import Cluster
 
 from .output import AsJson, Exit, fail, out, print_json
 
-STYLES = {Effect.GOES_ON: "green", Effect.FAILS_OVER: "green", Effect.STOPS: "yellow"}
+STYLES = {Effect.GOES_ON: "green", Effect.FAILS_OVER: "green", Effect.SHIFTS: "green", Effect.STOPS: "yellow"}
 
 
 def validate(

@@ -29,6 +29,9 @@ class Registry:
 
     Files are read anew on each load, so that an edit counts from the next decision on. A cluster of its own
     folder loads even while another cluster's files are broken.
+
+    An active/active cluster has a folder, `clusters/<cluster_id>/`. Each of its regions is a lease group,
+    which `load` knows as `<cluster_id>-<region>`.
     """
 
     directory: Path
@@ -48,9 +51,22 @@ class Registry:
         for folder in self._folders():
             if folder.name == cluster_id:
                 return self._read(folder, cluster_id)
+        if (group := self._lease_group(cluster_id)) is not None:
+            return group
         if cluster_id not in (ids := self.cluster_ids()):
             raise _mismatch(self.directory, cluster_id, f"one of the clusters here: {', '.join(ids)}")
         return self._read(self.directory, cluster_id)
+
+    def _lease_group(self, cluster_id: str) -> Registered | None:
+        """The lease group of that id; the policy of its active/active cluster governs it."""
+        for folder in self._folders():
+            if not cluster_id.startswith(f"{folder.name}-"):
+                continue
+            whole = self._read(folder, folder.name)
+            region = cluster_id.removeprefix(f"{folder.name}-")
+            if whole.cluster.is_active_active and region in whole.cluster.regions:
+                return whole.model_copy(update={"cluster": whole.cluster.lease_group(region)})
+        return None
 
     @property
     def _top_level(self) -> Path:

@@ -9,12 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 
 from .model import Model
+from .refusal import Refusal
 from .topology import Cluster, Node, NodeRole, ReplicationMode, majority
+from .weights import without
 
 
 class Effect(StrEnum):
     GOES_ON = "goes on"  # the primary keeps serving
     FAILS_OVER = "fails over"  # the primary is lost, another can take over
+    SHIFTS = "shifts"  # active/active: the region's weight goes to the others
     STOPS = "stops"  # no writes until something comes back
 
 
@@ -41,6 +44,8 @@ def losses(cluster: Cluster) -> tuple[Loss, ...]:
     cluster that Patroni manages: its DCS, which is not in the topology, decides what it survives."""
     if cluster.by_patroni:
         return ()
+    if cluster.is_active_active:
+        return tuple(loss for region in cluster.regions for loss in _in_region(cluster, region))
     found = [_loss(cluster, node.node_id, [node.node_id]) for node in cluster.nodes]
     for region in cluster.regions:
         inside = [node.node_id for node in cluster.nodes if node.region == region]
@@ -52,7 +57,7 @@ def losses(cluster: Cluster) -> tuple[Loss, ...]:
 def unsurvivable(cluster: Cluster) -> str | None:
     """Why no failover can ever happen here, with what would change it."""
     members = len(cluster.nodes)
-    if members >= 3 or cluster.by_patroni:
+    if members >= 3 or cluster.by_patroni or cluster.is_active_active:
         return None
     return (
         f"at least 3 nodes: of {members} a majority is {majority(members)}, so the loss of any one stops the"
@@ -60,10 +65,41 @@ def unsurvivable(cluster: Cluster) -> str | None:
     )
 
 
+def _in_region(cluster: Cluster, region: str) -> list[Loss]:
+    """Of an active/active cluster: the loss of each node of a region, which is that of the region where the
+    region does not survive it; and of the whole region."""
+    nodes = [node.node_id for node in cluster.nodes if node.region == region]
+    if not nodes:
+        return []
+    group, moved = cluster.lease_group(region), without(cluster.shares, region)
+    if isinstance(moved, Refusal):
+        effect, why = Effect.STOPS, moved.message
+    else:
+        given = ", ".join(f"{name} {weight}" for name, weight in sorted(moved.items()))
+        effect, why = Effect.SHIFTS, f"weights: {given}"
+    whole = Loss(
+        what=f"region {region}",
+        node_ids=tuple(nodes),
+        left=0,
+        quorum=group.quorum,
+        effect=effect,
+        why=why,
+    )
+    each = []
+    for node_id in nodes:
+        loss = _loss(group, node_id, [node_id])
+        if loss.effect is Effect.STOPS:
+            loss = loss.model_copy(update={"effect": whole.effect, "why": f"{loss.why}; {whole.why}"})
+        each.append(loss)
+    return [*each, whole]
+
+
 def advice(cluster: Cluster, found: Iterable[Loss]) -> tuple[str, ...]:
     """What would let the cluster survive the losses of regions that now stop it."""
     if cluster.by_patroni:
         return _advice_for_patroni(cluster)
+    if cluster.is_active_active:
+        return ()
     stopping = [loss for loss in found if loss.effect is Effect.STOPS and len(loss.node_ids) > 1]
     return tuple(
         line

@@ -34,7 +34,7 @@ from .policy import Policy, Strategy
 from .quorum import VOTING, QuorumView, assess
 from .refusal import Refusal
 from .targets import Basis, Candidate, Survey, basis_of, coverage_refusal, predicted_loss_bytes, rank, survey
-from .topology import Cluster, Deployment, Node, NodeRole, NodeStatus, majority, service_address
+from .topology import Cluster, Node, NodeStatus, majority, service_address
 
 REASONS_IN_A_MESSAGE = 10
 """A message is for a person: of a thousand reasons it shows these, the values hold them all."""
@@ -92,6 +92,8 @@ def make_plan(
     lost = give_up.node_ids if give_up is not None else ()
     quorum, basis = assess(cluster.without(lost), evidence), basis_of(evidence)
     primary_id = _current_primary(cluster, evidence)
+    if cluster.is_active_active:
+        return Planning(refusal=regions_decide_alone(cluster), basis=basis, quorum=quorum)
     if primary_id is None:
         return Planning(refusal=primary_is_unknown(evidence), basis=basis, quorum=quorum)
 
@@ -141,6 +143,19 @@ def primary_is_unknown(evidence: ClusterEvidence) -> Refusal:
         ),
         values={"writable": writable, "upstreams": upstreams},
         remedy="Find out which node of the topology serves writes, and make every standby follow it.",
+    )
+
+
+def regions_decide_alone(cluster: Cluster) -> Refusal:
+    """Of an active/active cluster as a whole nothing is promoted; asked before all others."""
+    groups: list[JsonValue] = [cluster.lease_group(node.region).cluster_id for node in cluster.primaries]
+    return Refusal(
+        rule="regions_decide_alone",
+        message=f"{cluster.cluster_id} is active/active: each region has its own primary, and nothing is"
+        " promoted across regions",
+        values={"lease_groups": groups},
+        remedy=f"Within a region, name its lease group ({', '.join(map(str, groups))}). Where a region is"
+        " lost, evacuate it: its weight goes to the others.",
     )
 
 
@@ -345,13 +360,10 @@ def _actions(
 def standbys_left(cluster: Cluster, primary: Node, target: Node) -> tuple[str, ...]:
     """All that could follow the target. Evidence does not shorten the list: a standby that is away now may
     be back when the run asks it, and one that is not must not hold the run up."""
-    other_primaries = cluster.deployment is Deployment.ACTIVE_ACTIVE
     return tuple(
         node.node_id
         for node in cluster.nodes
-        if node.holds_data
-        and node.node_id not in (primary.node_id, target.node_id)
-        and not (other_primaries and node.role is NodeRole.PRIMARY)
+        if node.holds_data and node.node_id not in (primary.node_id, target.node_id)
     )
 
 

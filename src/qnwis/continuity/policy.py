@@ -6,11 +6,12 @@ Source: specification, "Failover Policies". Fields beyond the specification are 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from .model import Identifier, Model
+from .weights import RETURN_STEPS
 
 NO_LIMIT = 1 << 40
 
@@ -78,6 +79,9 @@ class Policy(Model):
     """Where no other node of the cluster in the region answers, so long it waits to hear of others."""
     review_reminder_s: float = Field(default=24 * 3600, ge=60)
     """How often people are reminded of the open review of an emergency override."""
+    return_steps_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = RETURN_STEPS
+    """Active/active: after each step of its return, the part of its own weight that a region has; the last
+    is 100. Before each it is checked that replication has caught up (`max_lag_bytes`) and regions agree."""
     switchover: SwitchoverLimits = SwitchoverLimits()
     estimates_ms: StepEstimates = StepEstimates()
 
@@ -88,6 +92,13 @@ class Policy(Model):
                 f"region_listen_s {self.region_listen_s:g}: expected at most region_wait_s,"
                 f" which is {self.region_wait_s:g}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _returns_in_whole(self) -> Self:
+        steps = self.return_steps_percent
+        if not steps or steps[-1] != 100 or list(steps) != sorted(set(steps)):
+            raise ValueError("expected return_steps_percent that grow and end with 100")
         return self
 
     def without_limits(self) -> Policy:

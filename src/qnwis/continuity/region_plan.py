@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from .direction import Direction as Direction
 from .model import Identifier, Model, sha256_digest
 from .plan import Plan
 from .refusal import Refusal
-
-
-class Direction(StrEnum):
-    OUT = "out"  # every cluster whose primary is in the region leaves it
-    BACK = "back"  # every cluster that is at home in the region, and serves elsewhere, comes back
+from .shifting import WeightMove
 
 
 class Move(StrEnum):
@@ -44,6 +41,8 @@ class RegionPlan(Model):
     direction: Direction = Direction.OUT
     reason: str
     waves: tuple[tuple[ClusterMove, ...], ...]
+    weights: tuple[WeightMove, ...] = ()
+    """Active/active clusters: of these the weights are shifted, before the waves, and nothing is promoted."""
     unmovable: tuple[Unmovable, ...] = ()
     """They stay where they are, each with the rule that refuses; nothing is done about them."""
     stop_after: int
@@ -55,6 +54,11 @@ class RegionPlan(Model):
     @property
     def moves(self) -> tuple[ClusterMove, ...]:
         return tuple(move for wave in self.waves for move in wave)
+
+    @property
+    def cluster_ids(self) -> tuple[str, ...]:
+        """In the order in which they are begun."""
+        return (*(shift.cluster_id for shift in self.weights), *(move.cluster_id for move in self.moves))
 
     @property
     def predicted_loss_bytes(self) -> int | None:

@@ -84,7 +84,8 @@ class RegionResult(Model):
 def way_back(plan: RegionPlan, moved: Mapping[str, Moved]) -> tuple[str, ...]:
     """The old primary of each cluster that was moved becomes a standby again; then all go back at once."""
     gone = [m for m in plan.moves if (ended := moved.get(m.cluster_id)) is not None and ended.good]
-    if plan.direction is Direction.BACK or not gone:
+    shifted = any((ended := moved.get(one.cluster_id)) is not None and ended.good for one in plan.weights)
+    if plan.direction is Direction.BACK or not (gone or shifted):
         return ()
     return (
         *(line for move in gone if (line := _rejoin(move)) is not None),
@@ -112,10 +113,10 @@ def outcome_of(
     plan: RegionPlan, moved: Mapping[str, Moved], failures: Mapping[str, str], stopped: str | None
 ) -> tuple[RunOutcome, str]:
     """How the evacuation as a whole ended, and why. Each cluster's own run says where that one stands."""
-    good = [m.cluster_id for m in plan.moves if m.cluster_id in moved and moved[m.cluster_id].good]
-    bad = [m.cluster_id for m in plan.moves if m.cluster_id not in good]
+    good = [name for name in plan.cluster_ids if name in moved and moved[name].good]
+    bad = [name for name in plan.cluster_ids if name not in good]
     went = "left" if plan.direction is Direction.OUT else "came back to"
-    told = f"{len(good)} of {len(plan.moves)} clusters {went} {plan.region}"
+    told = f"{len(good)} of {len(plan.cluster_ids)} clusters {went} {plan.region}"
     if not good:
         begun = [one for one in moved.values() if one.outcome is not RunOutcome.UNTOUCHED]
         outcome = RunOutcome.ROLLED_BACK if begun else RunOutcome.UNTOUCHED

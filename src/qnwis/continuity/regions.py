@@ -19,6 +19,7 @@ from .region_plan import ClusterMove, Direction, Move, RegionPlan, Unmovable
 from .region_sight import ClusterInRegion
 from .region_wait import RegionFinding as RegionFinding
 from .run import RunOutcome
+from .shifting import WeightMove
 
 
 class RegionRules(Model):
@@ -115,8 +116,10 @@ def make_region_plan(
     candidates: Iterable[Candidate],
     rules: RegionRules,
     direction: Direction = Direction.OUT,
+    shifts: Sequence[WeightMove | Unmovable] = (),
 ) -> RegionPlan | Refusal:
-    """All clusters that can be moved, the important ones first, in waves of `wave_size`."""
+    """All clusters that can be moved, the important ones first, in waves of `wave_size`; before them, the
+    active/active ones, whose weights are shifted (`shifts`)."""
     ordered = sorted(candidates, key=lambda candidate: (-candidate.priority, candidate.cluster_id))
     moves = [
         ClusterMove(
@@ -128,12 +131,16 @@ def make_region_plan(
         for candidate in ordered
         if candidate.plan is not None
     ]
-    unmovable = tuple(
-        Unmovable(cluster_id=candidate.cluster_id, refusal=candidate.refusal)
-        for candidate in ordered
-        if candidate.plan is None and candidate.refusal is not None
+    weights = tuple(shift for shift in shifts if isinstance(shift, WeightMove))
+    unmovable = (
+        *(shift for shift in shifts if isinstance(shift, Unmovable)),
+        *(
+            Unmovable(cluster_id=candidate.cluster_id, refusal=candidate.refusal)
+            for candidate in ordered
+            if candidate.plan is None and candidate.refusal is not None
+        ),
     )
-    if not moves:
+    if not moves and not weights:
         return Refusal(
             rule="nothing_to_move",
             message=f"No cluster can {'leave' if direction is Direction.OUT else 'come back to'} {region}: "
@@ -147,6 +154,7 @@ def make_region_plan(
         direction=direction,
         reason=reason,
         waves=tuple(tuple(moves[at : at + size]) for at in range(0, len(moves), size)),
+        weights=weights,
         unmovable=unmovable,
         stop_after=rules.stop_after,
     )

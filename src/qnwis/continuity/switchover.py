@@ -30,6 +30,7 @@ from .planner import (
     Planning,
     plan_is_fast_enough,
     primary_is_unknown,
+    regions_decide_alone,
     standbys_left,
     topology_digest,
 )
@@ -51,6 +52,8 @@ def make_switchover(
 ) -> Planning:
     """Plan to move the service from the primary that serves it, or say which rule forbids it."""
     quorum, basis = assess(cluster, evidence), basis_of(evidence)
+    if cluster.is_active_active:
+        return Planning(refusal=regions_decide_alone(cluster), basis=basis, quorum=quorum)
     primary_id = current_primary(cluster, evidence)
     if primary_id not in {node.node_id for node in cluster.nodes} or primary_id is None:
         return Planning(refusal=primary_is_unknown(evidence), basis=basis, quorum=quorum)

@@ -8,15 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from .active_active_rules import active_active_rules
+from .broken_rule import BrokenRule
 from .heartbeat import HeartbeatConfig
 from .heartbeat import NodeStatus as NodeStatus
 from .model import Identifier, Model
 from .patroni_members import PatroniMember, broken_patroni_rules
+from .weights import Share
 
 DEFAULT_AGENT_PORT = 8443
 
@@ -128,6 +130,15 @@ class FencingHook(Model):
         return url
 
 
+class RegionRecord(Model):
+    """Active/active in Route 53: the record of the service's name that sends clients to a node's region."""
+
+    set_identifier: str = Field(min_length=1)
+    geo: str | None = Field(default=None, pattern=r"^(continent:[A-Z]{2}|country:([A-Z]{2}|\*))$")
+    """Which clients it is for, where it is a geolocation record: `continent:EU`, `country:DE`, `country:*`.
+    Without, it is a weighted one."""
+
+
 class Node(Model):
     node_id: Identifier
     hostname: str
@@ -137,8 +148,10 @@ class Node(Model):
     status: NodeStatus = NodeStatus.UNKNOWN
     priority: int = 0
     capacity: float = Field(default=100.0, ge=0)
-    weight: float | None = Field(default=None, ge=0, le=100)
-    """Active/active only: share of the traffic, percent."""
+    """Active/active: of all traffic, the percent that the region can take. Else any measure of its size."""
+    weight: int | None = Field(default=None, ge=0, le=100)
+    """Of a primary of an active/active cluster: the percent of the traffic that its region takes."""
+    record: RegionRecord | None = None
     endpoint: str | None = None
     """The agent's base URL; by default `http://<hostname>:8443`."""
     database: Database | None = None
@@ -170,6 +183,9 @@ class Cluster(Model):
     vantage_regions: Mapping[Identifier, str] = {}
     """In which of the regions a vantage stands; of one that is not listed nobody knows. The loss of a region
     is seen from outside it."""
+    active_database: str | None = None
+    """Active/active: the database that is written in all regions. A worker that brings a region back looks
+    into it, with the account that every PostgreSQL client would take (PGUSER, PGPASSFILE, …)."""
     dns: DnsService | None = None
     fencing: FencingHook | None = None
 
@@ -195,6 +211,51 @@ class Cluster(Model):
             return self
         left = tuple(node for node in self.nodes if node.node_id not in node_ids)
         return self.model_copy(update={"nodes": left, "quorum_size": None})
+
+    @property
+    def is_active_active(self) -> bool:
+        return self.deployment is Deployment.ACTIVE_ACTIVE
+
+    @property
+    def primaries(self) -> tuple[Node, ...]:
+        """By the topology: one, or in an active/active cluster one of each region."""
+        return tuple(node for node in self.nodes if node.role is NodeRole.PRIMARY)
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """Of an active/active cluster: what each region takes when all are well, and what it can take."""
+        return tuple(
+            Share(region=node.region, weight=node.weight or 0, capacity=int(node.capacity))
+            for node in self.primaries
+        )
+
+    def lease_group(self, region: str) -> Cluster:
+        """Of an active/active cluster: one region's nodes, which agree among themselves on their primary.
+        It is a cluster like any other, `<cluster_id>-<region>`. Raises KeyError for another region."""
+        nodes = tuple(
+            node.model_copy(update={"weight": None}) for node in self.nodes if node.region == region
+        )
+        if not nodes:
+            raise KeyError(region)
+        return self.model_copy(
+            update={
+                "cluster_id": f"{self.cluster_id}-{region}",
+                "name": f"{self.name}, {region}",
+                "quorum_size": None,
+                "regions": (region,),
+                "nodes": nodes,
+                "deployment": Deployment.ACTIVE_PASSIVE,
+                "dns": self._dns_of(region),
+            }
+        )
+
+    def _dns_of(self, region: str) -> DnsService | None:
+        """The region's own record; None where the name's one record holds the addresses of all regions."""
+        record = next((node.record for node in self.primaries if node.region == region), None)
+        if self.dns is None or self.dns.route53 is None or record is None:
+            return None
+        own = self.dns.route53.model_copy(update={"set_identifier": record.set_identifier})
+        return self.dns.model_copy(update={"route53": own})
 
     def node(self, node_id: str) -> Node:
         """The node of that id. Raises KeyError for an id the cluster does not have."""
@@ -224,24 +285,6 @@ class Cluster(Model):
         return self
 
 
-class BrokenRule(NamedTuple):
-    """A rule between several fields of a topology that does not hold."""
-
-    rule: str
-    loc: tuple[str | int, ...]
-    """The field that most likely needs the edit."""
-    value: object
-    expected: str
-
-    @property
-    def error(self) -> InitErrorDetails:
-        return {
-            "type": PydanticCustomError(self.rule, "expected {expected}", {"expected": self.expected}),
-            "loc": self.loc,
-            "input": self.value,
-        }
-
-
 def broken_rules(topology: Mapping[str, object]) -> list[BrokenRule]:
     """The rules between fields that `topology` breaks.
 
@@ -268,6 +311,11 @@ def broken_rules(topology: Mapping[str, object]) -> list[BrokenRule]:
             topology.get("deployment", Deployment.ACTIVE_PASSIVE),
         ),
         *(BrokenRule(*broken) for broken in broken_patroni_rules(topology, fields)),
+        *(
+            active_active_rules(fields, topology.get("dns"))
+            if topology.get("deployment") == Deployment.ACTIVE_ACTIVE
+            else ()
+        ),
     ]
 
 

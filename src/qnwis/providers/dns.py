@@ -111,33 +111,49 @@ class Rfc2136Dns:
     async def swap(
         self, service: DnsService, *, from_address: str, to_address: str, ttl_s: int | None = None
     ) -> DnsChange:
+        return await self.swap_all(service, (from_address,), (to_address,), ttl_s=ttl_s)
+
+    async def swap_all(
+        self,
+        service: DnsService,
+        from_addresses: tuple[str, ...],
+        to_addresses: tuple[str, ...],
+        *,
+        ttl_s: int | None = None,
+    ) -> DnsChange:
+        """The same with any number of addresses but none, which would send clients nowhere."""
+        before, after = tuple(sorted(from_addresses)), tuple(sorted(to_addresses))
         first = service.servers[0]
         update, name = _signed_update(service), _owner(service)
-        update.present(name, "A", from_address)
-        update.replace(name, service.ttl_s if ttl_s is None else ttl_s, "A", to_address)
+        update.present(name, "A", *before)
+        update.replace(name, service.ttl_s if ttl_s is None else ttl_s, "A", *after)
         rcode = (await self._exchange(update, first)).rcode()
         # NXRRSET and NXDOMAIN: the record is something else, perhaps by our own earlier request whose
         # answer was lost.
-        changed = rcode == Rcode.NOERROR and from_address != to_address
+        changed = rcode == Rcode.NOERROR and before != after
         if rcode in (Rcode.NXRRSET, Rcode.NXDOMAIN):
             found = await self._addresses(service, first)
-            if found != (to_address,):
+            if found != after:
                 raise Refused(
                     Refusal(
                         rule="dns_record_changed",
-                        message=f"{name} on {first} holds {_listed(found)}; expected {from_address} "
-                        f"(to move it) or {to_address} (already moved)",
-                        values={"expected": from_address, "wanted": to_address, "found": list(found)},
+                        message=f"{name} on {first} holds {_listed(found)}; expected {_listed(before)} "
+                        f"(to move it) or {_listed(after)} (already moved)",
+                        values={
+                            "expected": ", ".join(before),
+                            "wanted": ", ".join(after),
+                            "found": list(found),
+                        },
                         remedy="Find out who changed the record, then plan again.",
                     )
                 )
         elif rcode != Rcode.NOERROR:
             raise Refused(_update_refused(service, first, rcode))
-        await self._settled(service, to_address)
+        await self._settled(service, after)
         return DnsChange(
             changed=changed,
-            before=(from_address,) if changed else (to_address,),
-            after=(to_address,),
+            before=before if changed else after,
+            after=after,
             serial=await self._serial(service, first),
         )
 
@@ -167,19 +183,19 @@ class Rfc2136Dns:
         if rcode != Rcode.NOERROR:
             raise Refused(_update_refused(service, server, rcode))
 
-    async def _settled(self, service: DnsService, address: str) -> None:
-        """Wait until every server answers the new address."""
+    async def _settled(self, service: DnsService, addresses: tuple[str, ...]) -> None:
+        """Wait until every server answers the new addresses."""
         deadline = time.monotonic() + self.settle_s
         while True:
             answers = await self.read(service)
-            behind = {server: found for server, found in answers.items() if found != (address,)}
+            behind = {server: found for server, found in answers.items() if found != addresses}
             if not behind:
                 return
             if time.monotonic() > deadline:
                 late = ", ".join(f"{server} answers {_listed(found)}" for server, found in behind.items())
                 raise Unreachable(
-                    f"{_owner(service)} was moved to {address}, but after {self.settle_s:g} s {late}; "
-                    "check the zone transfer to them"
+                    f"{_owner(service)} was moved to {_listed(addresses)}, but after {self.settle_s:g} s "
+                    f"{late}; check the zone transfer to them"
                 )
             await asyncio.sleep(0.1)
 

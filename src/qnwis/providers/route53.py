@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -85,7 +85,7 @@ class Route53Dns:
         before = _addresses(found)
         wanted = {**found, "TTL": wanted_s, "ResourceRecords": [{"Value": to_address}]}
         if found != wanted:
-            await self._replace(service, found, wanted)
+            await self.replace(service, [(found, wanted)])
         return DnsChange(changed=before != (to_address,), before=before, after=(to_address,))
 
     async def try_update(self, service: DnsService) -> tuple[UpdateAnswer, ...]:
@@ -95,18 +95,23 @@ class Route53Dns:
             found = await self._asked(lambda route53: _find(route53, service))
             if found is None:
                 raise Refused(_changed(service, found, "an address", "another"))
-            await self._replace(service, found, found)
+            await self.replace(service, [(found, found)])
         except (Unreachable, Refused) as error:
             return (UpdateAnswer(server=place, accepted=False, reason=str(error)),)
         return (UpdateAnswer(server=place, accepted=True),)
 
-    async def _replace(self, service: DnsService, found: RecordSet, wanted: RecordSet) -> None:
-        """Returns when Route 53 answers the wanted record everywhere."""
+    async def sets(self, service: DnsService) -> list[RecordSet]:
+        """All address records of the service's name."""
+        return await self._asked(lambda route53: _sets(route53, service))
+
+    async def replace(self, service: DnsService, pairs: Sequence[tuple[RecordSet, RecordSet]]) -> None:
+        """In place of each found record the wanted one, all or none. Returns when Route 53 answers them
+        everywhere."""
         batch = {
             "Comment": "QNWIS Continuity",
             "Changes": [
-                {"Action": "DELETE", "ResourceRecordSet": found},
-                {"Action": "CREATE", "ResourceRecordSet": wanted},
+                *({"Action": "DELETE", "ResourceRecordSet": found} for found, _ in pairs),
+                *({"Action": "CREATE", "ResourceRecordSet": wanted} for _, wanted in pairs),
             ],
         }
         zone = _held(service).hosted_zone_id
@@ -154,18 +159,18 @@ def _held(service: DnsService) -> Route53Record:
     return service.route53
 
 
+def _sets(route53: Any, service: DnsService) -> list[RecordSet]:
+    answer = route53.list_resource_record_sets(
+        HostedZoneId=_held(service).hosted_zone_id, StartRecordName=service.fqdn, StartRecordType="A"
+    )
+    return [one for one in answer["ResourceRecordSets"] if (one["Name"], one["Type"]) == (service.fqdn, "A")]
+
+
 def _find(route53: Any, service: DnsService) -> RecordSet | None:
     """The record set that is the cluster's; None where there is none."""
-    held = _held(service)
-    answer = route53.list_resource_record_sets(
-        HostedZoneId=held.hosted_zone_id, StartRecordName=service.fqdn, StartRecordType="A"
-    )
-    ours: list[RecordSet] = [
-        one
-        for one in answer["ResourceRecordSets"]
-        if (one["Name"], one["Type"], one.get("SetIdentifier")) == (service.fqdn, "A", held.set_identifier)
-    ]
-    return ours[0] if ours else None
+    ours = _held(service).set_identifier
+    found = [one for one in _sets(route53, service) if one.get("SetIdentifier") == ours]
+    return found[0] if found else None
 
 
 def _addresses(found: RecordSet | None) -> tuple[str, ...]:

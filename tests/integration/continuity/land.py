@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,13 +20,19 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from qnwis.config.registry import Registry
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import PendingApproval, Vote
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult
 from qnwis.continuity.region_wait import RegionFinding
 from qnwis.continuity.run import RunResult
 from qnwis.continuity.tokens import PersonRequest
+from qnwis.continuity.topology import Cluster
+from qnwis.continuity.weights import StepCheck
 from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.errors import Refused
 from qnwis.providers.notifier import LogNotifier, Notifier
+from qnwis.providers.region_weights import WeightsChange
 from qnwis.starting import start_region_guardian
+from tests.unit.continuity import scenes
 from workers.settings import WorkerSettings
 from workers.wiring import Providers, workers_for
 from workflows.guardian import Guardian
@@ -37,6 +43,7 @@ from workflows.region_failure import RegionFailure
 from workflows.region_guardian import RegionGuardian
 
 from .people import Crowd
+from .world import write_registry
 from .worlds import Worlds, cluster_of, registered
 
 Build = Callable[..., Awaitable[tuple["Land", Crowd]]]
@@ -44,6 +51,54 @@ RegionRun = WorkflowHandle[RegionFailure, RegionResult]
 WITHIN_S = 60.0
 MANY_WITHIN_S = 600.0
 View = TypeVar("View")
+
+
+@dataclass
+class ActiveActive:
+    """An active/active cluster: the weights by which DNS shares its traffic out, what its databases say."""
+
+    cluster: Cluster | None = None
+    weights: dict[str, int] = field(default_factory=dict)
+    shifts: list[dict[str, int]] = field(default_factory=list)
+    """Each that changed something."""
+    answers: list[StepCheck] = field(default_factory=list)
+    """Of the checks, in their order; when there is none left, all is well."""
+    before_shift: Callable[[], None] = lambda: None
+
+    @staticmethod
+    def cluster_of(name: str, here: str, there: str) -> Cluster:
+        made = [
+            scenes.node(
+                f"{name}-{n}",
+                "primary",
+                region,
+                weight=weight,
+                capacity=80.0,
+                record={"set_identifier": region},
+            )
+            for n, (region, weight) in enumerate(((here, 50), (there, 30), ("r3", 20)))
+        ]
+        dns = {"zone": "test", "name": name, "route53": {"hosted_zone_id": "Z"}}
+        return scenes.cluster(*made, cluster_id=name, deployment="active_active", dns=dns)
+
+    async def in_force(self, cluster: Cluster) -> dict[str, int]:
+        self.weights = self.weights or {share.region: share.weight for share in cluster.shares}
+        return dict(self.weights)
+
+    async def shift(
+        self, cluster: Cluster, *, before: Mapping[str, int], after: Mapping[str, int]
+    ) -> WeightsChange:
+        self.before_shift()
+        if self.weights not in (before, after):
+            raise Refused(Refusal(rule="dns_record_changed", message=f"{self.weights}", remedy="-"))
+        changed = self.weights != after
+        self.weights = dict(after)
+        self.shifts += [self.weights] * changed
+        return WeightsChange(changed=changed, detail="")
+
+    async def check(self, cluster: Cluster, region: str, others: Collection[str]) -> StepCheck:
+        well = StepCheck(writable=True, unsent_bytes=0, unreceived_bytes=0, differing_rows=0)
+        return self.answers.pop(0) if self.answers else well
 
 
 @dataclass
@@ -68,9 +123,11 @@ class Land:
         rules: Mapping[str, Any] | None = None,
         policy: Mapping[str, Any] | None = None,
         notifier: Notifier | None = None,
+        active: ActiveActive | None = None,
     ) -> Land:
         """Clusters whose primary is in the land's region, others `elsewhere`; `watched` from one vantage in
-        the third region. `policy`: fields that differ."""
+        the third region. `policy`: fields that differ. And an active/active one, if `active` stands for its
+        DNS and its databases."""
         tag = uuid.uuid4().hex[:8]
         here, there = f"r1x{tag}", f"r2x{tag}"
         vantages = (f"v{tag}",) if watched else ()
@@ -81,6 +138,9 @@ class Land:
         ]
         config = home / "config"
         worlds = registered(config, clusters, **{"approvals": True, "strategy": "manual", **(policy or {})})
+        if active is not None:
+            active.cluster = ActiveActive.cluster_of(f"shop{tag}", here, there)
+            write_registry(config, active.cluster, approvals=True, strategy="manual")
         if rules is not None:
             (config / "regions.yaml").write_text(yaml.safe_dump(dict(rules)))
         settings = WorkerSettings(
@@ -94,6 +154,8 @@ class Land:
             hook=double,
             audit=SqliteAuditStore(home / "audit.sqlite", home / "key.pem"),
             notifier=notifier or LogNotifier(),
+            weights=active or ActiveActive(),
+            checks=active or ActiveActive(),
         )
         return cls(client, worlds, settings, providers, here)
 

@@ -23,6 +23,8 @@ from qnwis.lab.processes import Processes, python_module
 from qnwis.lab.procfs import kill_inside
 from qnwis.providers.dns import UNUSED, KeyFileError, Rfc2136Dns, key_file_text, read_key_file
 from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.region_weights import DnsWeights
+from tests.unit.continuity.scenes import cluster, node
 
 SECRET = "c2VjcmV0IG9mIHRoZSBsYWIncyB0ZXN0cyAwMTIzNDU="
 OLD, NEW, THIRD = "127.77.1.10", "127.77.1.11", "127.77.1.12"
@@ -299,3 +301,35 @@ def test_a_secret_may_look_like_a_comment(tmp_path: Path) -> None:
     secret = SECRET.replace("c2Vj", "//8A")
     (tmp_path / "k").write_text(f"# from tsig-keygen\n{key_file_text('lab.', secret)}// the end\n")
     assert base64.b64encode(read_key_file(tmp_path / "k").secret).decode() == secret
+
+
+async def test_without_weights_a_region_takes_traffic_by_its_address_being_there(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    await lab.start(1)
+    nodes = [
+        node(f"{region}-1", "primary", region, hostname=address, weight=weight)
+        for region, address, weight in (("ap", OLD, 20), ("eu", NEW, 40), ("us", THIRD, 40))
+    ]
+    topology = cluster(*nodes, deployment="active_active", dns=lab.service)
+    weights = DnsWeights(servers=provider)
+    home, out = {"ap": 20, "eu": 40, "us": 40}, {"ap": 33, "eu": 0, "us": 67}
+    assert await weights.in_force(topology) == {"ap": 100, "eu": 0, "us": 0}, "only its address is there"
+    await provider.swap_all(lab.service, (OLD,), (NEW, THIRD, OLD))
+    assert await weights.in_force(topology) == home
+
+    assert (await weights.shift(topology, before=home, after=out)).changed
+    assert not (await weights.shift(topology, before=home, after=out)).changed
+    assert set((await provider.read(lab.service)).values()) == {(OLD, THIRD)}
+    assert await weights.in_force(topology) == out
+    with pytest.raises(Refused, match="dns_record_changed"):
+        await weights.shift(topology, before={**home, "ap": 0}, after={"ap": 0, "eu": 0, "us": 100})
+    assert (await weights.shift(topology, before=out, after=home)).changed
+    assert await weights.in_force(topology) == home
+
+    behind = cluster(*nodes, deployment="active_active", dns=lab.service_on(0, 1))
+    with pytest.raises(Refused, match="dns_servers_disagree"):
+        await weights.in_force(behind)
+    smaller = [nodes[0], nodes[1].model_copy(update={"weight": 80})]
+    with pytest.raises(Refused, match=f"expected some of .*{NEW}"):
+        await weights.in_force(cluster(*smaller, deployment="active_active", dns=lab.service))

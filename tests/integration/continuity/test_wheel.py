@@ -55,3 +55,8 @@ def test_the_runbooks_are_those_of_the_wheel(installed: Path, tmp_path: Path) ->
 def test_worker_and_workflows_come_along(installed: Path, tmp_path: Path) -> None:
     done = run(installed, "-c", "import workers.wiring; print(workers.__file__)", cwd=tmp_path)
     assert done.stdout.strip() == str(installed / "workers/__init__.py")
+
+
+def test_the_statements_for_a_region_come_along(installed: Path, tmp_path: Path) -> None:
+    done = run(installed, "-c", "from qnwis.sql import active_active; print(active_active())", cwd=tmp_path)
+    assert "CREATE SCHEMA qnwis;" in done.stdout, done.stderr

@@ -18,6 +18,7 @@ from qnwis.config.shipped import shipped
 from qnwis.continuity.model import canonical_json, sha256_digest
 from qnwis.continuity.policy import Strategy
 from qnwis.continuity.topology import Cluster, NodeRole, NodeStatus
+from tests.unit.continuity.scenes import cluster, node
 
 CLUSTER_YAML = """\
 cluster_id: prod-cluster
@@ -219,8 +220,25 @@ def test_two_primaries(cluster_file: Path) -> None:
     assert expected.startswith(
         "exactly one primary in an active_passive cluster, and nodes[0] is one already"
     )
-    cluster_file.write_text(text + "deployment: active_active\n")
-    assert load_cluster(cluster_file).deployment == "active_active"
+
+
+def test_two_primaries_of_an_active_active_cluster(cluster_file: Path) -> None:
+    text = CLUSTER_YAML.replace("role: secondary", "role: primary", 1) + "deployment: active_active\n"
+    found = {(line, field) for line, field, _, _ in problems_of(cluster_file, text)}
+    assert found == {
+        (8, "nodes[0].weight"),
+        (17, "nodes[1].weight"),
+        (19, "nodes[1].role"),
+        (29, "nodes[2].region"),
+    }
+    text = CLUSTER_YAML.replace("role: secondary", "role: primary\n    weight: 40")
+    home = "role: primary\n    region: region-1"
+    text = text.replace(home, home.replace("primary\n", "primary\n    weight: 60\n"), 1)
+    lines = text.splitlines(keepends=True)
+    start = next(i for i, line in enumerate(lines) if "node-2" in line)
+    end = next(i for i, line in enumerate(lines) if "node-3" in line)
+    cluster_file.write_text("".join(lines[:start] + lines[end:]) + "deployment: active_active\n")
+    assert [share.weight for share in load_cluster(cluster_file).shares] == [60, 40]
 
 
 def test_no_primary(cluster_file: Path) -> None:
@@ -419,6 +437,25 @@ def test_registry_lists_and_loads_anew(tmp_path: Path) -> None:
     assert registry.load("main").policy.strategy is Strategy.AUTOMATIC
     (tmp_path / "policy.yaml").write_text(POLICY_YAML.replace("strategy: automatic", "strategy: manual"))
     assert registry.load("main").policy.strategy is Strategy.MANUAL
+
+
+def test_registry_knows_each_region_of_an_active_active_cluster_as_a_lease_group(tmp_path: Path) -> None:
+    nodes = [
+        node("a", "primary", "eu", weight=60), node("b", region="eu"), node("c", "primary", "us", weight=40)
+    ]  # fmt: skip
+    whole = cluster(*nodes, cluster_id="shop", deployment="active_active")
+    folder = tmp_path / "clusters" / "shop"
+    folder.mkdir(parents=True)
+    (folder / "cluster.yaml").write_text(
+        yaml.safe_dump(whole.model_dump(mode="json", exclude_none=True), sort_keys=False)
+    )
+    (folder / "policy.yaml").write_text(POLICY_YAML)
+    registry = Registry(tmp_path)
+    assert registry.cluster_ids() == ["shop"]
+    assert registry.load("shop-eu").cluster == whole.lease_group("eu")
+    assert registry.load("shop-us").policy == registry.load("shop").policy
+    with pytest.raises(ConfigError, match="one of the clusters here: shop"):
+        registry.load("shop-ap")
 
 
 def test_registry_names_the_clusters_it_has(tmp_path: Path) -> None:

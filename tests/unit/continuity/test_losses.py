@@ -69,3 +69,23 @@ def test_whoever_is_lost_a_cluster_without_a_majority_stops(
         if not loss.quorum_left:
             assert loss.effect is Effect.STOPS
         assert (loss.effect is Effect.STOPS) == bool(loss.why)
+
+
+def test_an_active_active_cluster_loses_a_region_where_the_others_have_room() -> None:
+    nodes = (
+        node("a1", "primary", "a", weight=50, capacity=60.0),
+        node("a2", region="a"),
+        node("a3", "witness", "a"),
+        node("b1", "primary", "b", weight=50),
+    )
+    topology = cluster(*nodes, deployment="active_active")
+    assert effects(topology) == {
+        "a1": "fails over",
+        "a2": "goes on",
+        "a3": "goes on",
+        "region a": "shifts",
+        "b1": "stops",
+        "region b": "stops",
+    }
+    (region_b,) = [loss for loss in losses(topology) if loss.what == "region b"]
+    assert "room for 10" in region_b.why and unsurvivable(topology) is None

@@ -18,6 +18,8 @@ from qnwis.continuity.planner import (
 )
 from qnwis.continuity.policy import Policy, StepEstimates, Strategy
 from qnwis.continuity.promotion import missing_log, promotion_refusal
+from qnwis.continuity.run import Maintenance
+from qnwis.continuity.switchover import make_switchover
 from qnwis.continuity.targets import Basis
 from qnwis.continuity.topology import Cluster, Deployment, NodeStatus, Replication, ReplicationMode
 from tests.unit.continuity.scenes import (
@@ -89,11 +91,8 @@ def test_a_standby_that_is_away_is_still_to_be_repointed() -> None:
     assert (repoint.node_ids, repoint.upstream) == (("node-3",), "node-2")
 
 
-def test_a_witness_and_another_primary_are_never_repointed() -> None:
-    topology = cluster(
-        node("a", "primary"), node("b"), node("c", "primary"), node("w", "witness"),
-        deployment=Deployment.ACTIVE_ACTIVE,
-    )  # fmt: skip
+def test_a_witness_is_never_repointed() -> None:
+    topology = cluster(node("a", "primary"), node("b"), node("w", "witness"))
     plan = planned(topology, ANY, on_file(topology))
     assert plan.failover_target_id == "b"
     assert isinstance(plan.actions[2], RepointStandbys)
@@ -122,9 +121,22 @@ def test_an_absolute_name_is_taken_as_it_is() -> None:
     assert flip.record == "pg.example.net."
 
 
-def test_a_file_offers_no_other_primary_as_a_target() -> None:
-    topology = cluster(node("a", "primary"), node("b", "primary"), deployment=Deployment.ACTIVE_ACTIVE)
-    assert rule(refused(topology, ANY, on_file(topology))) == "no_suitable_target"
+def test_across_the_regions_of_an_active_active_cluster_nothing_is_promoted_and_within_one_it_is() -> None:
+    topology = cluster(
+        node("a", "primary", "eu", weight=50), node("b", region="eu"), node("c", "primary", "us", weight=50),
+        deployment=Deployment.ACTIVE_ACTIVE, cluster_id="shop",
+    )  # fmt: skip
+    for refusal in (
+        refused(topology, ANY, on_file(topology)),
+        refused(topology, ANY, evidence(topology, primary("c"))),
+    ):
+        assert rule(refusal) == "regions_decide_alone" and "shop-eu, shop-us" in str(refusal.refusal)
+    moved = make_switchover(
+        topology, ANY, evidence(topology, primary("a")), Maintenance(), trigger_reason="test"
+    )
+    assert rule(moved) == "regions_decide_alone"
+    group = topology.lease_group("eu")
+    assert planned(group, ANY, on_file(group)).failover_target_id == "b"
 
 
 @pytest.mark.parametrize("has_witness", [True, False])

@@ -45,3 +45,9 @@ def test_an_estimate_is_not_negative() -> None:
 
 def test_a_policy_survives_its_own_json() -> None:
     assert Policy.model_validate_json(SPEC_POLICY.model_dump_json()) == SPEC_POLICY
+
+
+@pytest.mark.parametrize("steps", [(), (10, 50), (50, 10, 100), (50, 50, 100), (0, 100)])
+def test_the_steps_of_a_return_grow_to_the_whole(steps: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError, match="return_steps_percent"):
+        policy(return_steps_percent=steps)

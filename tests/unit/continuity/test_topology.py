@@ -24,6 +24,17 @@ def test_two_majorities_always_share_a_node(n: int) -> None:
     assert 2 * (majority(n) - 1) <= n
 
 
+R53 = {"route53": {"hosted_zone_id": "Z1"}}
+ACTIVE = cluster(
+    node("a", "primary", "eu", weight=60),
+    node("b", region="eu"),
+    node("c", "primary", "us", weight=40, capacity=80.0),
+    node("w", "witness", "eu"),
+    cluster_id="shop",
+    deployment=Deployment.ACTIVE_ACTIVE,
+)
+
+
 @pytest.mark.parametrize(("nodes", "quorum"), [(3, 2), (5, 3), (7, 4)])
 def test_the_specifications_examples_of_a_quorum(nodes: int, quorum: int) -> None:
     assert majority(nodes) == quorum
@@ -53,9 +64,49 @@ def test_a_broken_rule_is_named(nodes: tuple[Node, ...], fields: dict[str, objec
         cluster(*nodes, **fields)
 
 
-def test_active_active_allows_several_primaries() -> None:
-    nodes = (node("node-1", "primary"), node("node-2", "primary"))
-    assert len(cluster(*nodes, deployment=Deployment.ACTIVE_ACTIVE).nodes) == 2
+def test_active_active_allows_a_primary_a_region() -> None:
+    assert [share.weight for share in ACTIVE.shares] == [60, 40]
+    assert ACTIVE.shares[1].capacity == 80
+
+
+@pytest.mark.parametrize(
+    ("index", "changes", "dns", "told"),
+    [
+        (2, {"region": "eu"}, {}, "one primary a region; nodes.0. of eu is one"),
+        (1, {"region": "ap"}, {}, "a region that has a primary"),
+        (0, {"weight": None}, {}, "each primary of an active_active cluster has a weight"),
+        (2, {"weight": 30}, {}, "60 . 30 = 90"),
+        (2, {"capacity": 39.5}, {}, "at most the region's capacity, 39.5 percent"),
+        (0, {"record": None}, R53, "set_identifier of the region's own record"),
+        (0, {}, {"servers": ["127.0.0.1:53"]}, "without Route 53 the name has one record"),
+        (2, {"record": {"set_identifier": "r-eu"}}, R53, "one of its own"),
+        (0, {"record": {"set_identifier": "r-eu", "geo": "continent:EU"}}, R53, "a geo rule in every region"),
+        (0, {"record": {"set_identifier": "r-eu", "geo": "Europe"}}, R53, "should match pattern"),
+    ],
+)
+def test_what_an_active_active_cluster_must_say(
+    index: int, changes: dict[str, object], dns: dict[str, object], told: str
+) -> None:
+    plain = ACTIVE.model_dump(mode="json")
+    for one, name in ((0, "r-eu"), (2, "r-us")):
+        plain["nodes"][one]["record"] = {"set_identifier": name} if dns else None
+    if dns:
+        plain["dns"] = {"zone": "example.org", "name": "db", **dns}
+    plain["nodes"][index] |= changes
+    with pytest.raises(ValidationError, match=told):
+        Cluster.model_validate(plain)
+
+
+def test_each_region_is_a_lease_group_of_its_own() -> None:
+    plain = ACTIVE.model_dump(mode="json") | {"dns": {"zone": "example.org", "name": "db", **R53}}
+    for one, name in ((0, "r-eu"), (2, "r-us")):
+        plain["nodes"][one]["record"] = {"set_identifier": name}
+    eu = Cluster.model_validate(plain).lease_group("eu")
+    assert (eu.cluster_id, [n.node_id for n in eu.nodes], eu.quorum) == ("shop-eu", ["a", "b", "w"], 2)
+    assert eu.dns is not None and eu.dns.route53 is not None and eu.dns.route53.set_identifier == "r-eu"
+    assert Cluster.model_validate(eu.model_dump()) == eu
+    with pytest.raises(KeyError):
+        ACTIVE.lease_group("ap")
 
 
 def test_a_capacity_is_not_negative() -> None:
