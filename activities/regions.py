@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowQueryFailedError
@@ -15,17 +15,14 @@ from temporalio.service import RPCError
 from qnwis.config.problem import ConfigError
 from qnwis.config.regions import region_rules
 from qnwis.config.registry import Registered, Registry
-from qnwis.continuity.leaving import come_back, leave, unmoved
+from qnwis.continuity.leaving import answering_in, come_back, leave, unmoved
 from qnwis.continuity.model import Identifier, Model
+from qnwis.continuity.policy import Strategy
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.region_decision import region_answers, stays_manual
 from qnwis.continuity.region_plan import Direction, RegionPlan, Unmovable
-from qnwis.continuity.regions import (
-    Candidate,
-    ClusterInRegion,
-    HeldByGuardian,
-    RegionRules,
-    make_region_plan,
-)
+from qnwis.continuity.region_sight import ClusterInRegion, HeldByGuardian
+from qnwis.continuity.regions import Candidate, RegionRules, make_region_plan
 from qnwis.continuity.shifting import WeightMove, shift_back, shift_out, unshifted
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused, Unreachable
@@ -46,6 +43,9 @@ class RegionName(Model):
     reason: str = ""
     clusters: tuple[Identifier, ...] = ()
     """Only these; empty for every cluster that is registered."""
+    automatic: bool = False
+    """Nobody asked for it but the region's guardian: then no agent in the region may answer, and clusters
+    whose policy leaves it to people stay where they are."""
 
 
 class RegionAssessment(Model):
@@ -83,6 +83,8 @@ class RegionReport(Model):
     silent: Mapping[str, str] = {}
     """By cluster_id: why nothing is known of it. It counts for nothing, neither as lost nor as alive."""
     rules: RegionRules = RegionRules()
+    hears: bool = False
+    """Whether `heard` and `seen_from` of the clusters were looked at; an older version's worker does not."""
 
 
 class WatchRegion(Model):
@@ -110,7 +112,10 @@ class Regions:
             raise ApplicationError(str(error), type="regions_not_loaded", non_retryable=True) from error
         registered, unread = self._load(cluster_ids)
         found = await asyncio.gather(*(self._candidate(one, asked) for one in registered))
-        candidates = [candidate for candidate in found if candidate is not None]
+        candidates = [candidate for candidate, _ in found if candidate is not None]
+        alive = [name for _, answering in found for name in answering]
+        if asked.automatic and (refusal := region_answers(asked.region, alive)) is not None:
+            return RegionAssessment(refusal=refusal, unread=tuple(unread))
         policies = {one.cluster.cluster_id: one.policy for one in registered}
         shifts = [one for one in await asyncio.gather(*(self._shift(r, asked) for r in registered)) if one]
         made = make_region_plan(asked.region, asked.reason, candidates, rules, asked.direction, shifts)
@@ -160,7 +165,7 @@ class Regions:
         silent = dict(line.split(": ", 1) for line in unread)
         silent |= {one.cluster.cluster_id: h for one, h in zip(here, held, strict=True) if isinstance(h, str)}
         clusters = tuple(one for one in held if isinstance(one, ClusterInRegion))
-        return RegionReport(clusters=clusters, silent=silent, rules=rules)
+        return RegionReport(clusters=clusters, silent=silent, rules=rules, hears=True)
 
     async def _held(self, registered: Registered, asked: WatchRegion) -> ClusterInRegion | str:
         """What the cluster's guardian holds now; why that is not known, where it does not answer."""
@@ -172,21 +177,34 @@ class Regions:
             )
         except (RPCError, WorkflowQueryFailedError) as error:
             return f"its guardian does not answer: {error}"
-        return view.of_region(cluster, asked.region, priority=registered.policy.evacuation_priority)
+        return view.of_region(cluster, asked.region, registered.policy, datetime.now(UTC))
 
-    async def _candidate(self, registered: Registered, asked: RegionName) -> Candidate | None:
-        cluster = registered.cluster
-        if asked.region not in cluster.regions or cluster.is_active_active:
-            return None
+    async def _candidate(
+        self, registered: Registered, asked: RegionName
+    ) -> tuple[Candidate | None, tuple[str, ...]]:
+        """The cluster's move, and which of its nodes in the region answer. An active/active one does not
+        move: see `_shift`."""
+        cluster, policy = registered.cluster, registered.policy
+        if asked.region not in cluster.regions or (cluster.is_active_active and not asked.automatic):
+            return None, ()
         evidence = await collect_evidence(self._nodes, cluster)
+        if cluster.is_active_active:
+            return None, answering_in(cluster, evidence, asked.region)
         move = leave if asked.direction is Direction.OUT else come_back
-        return move(cluster, registered.policy, evidence, asked.region, reason=asked.reason)
+        candidate = move(cluster, policy, evidence, asked.region, reason=asked.reason)
+        if candidate is not None and asked.automatic and policy.region_strategy is Strategy.MANUAL:
+            refusal = stays_manual(asked.region, cluster.cluster_id)
+            candidate = candidate.model_copy(update={"plan": None, "refusal": refusal})
+        return candidate, answering_in(cluster, evidence, asked.region)
 
     async def _shift(self, registered: Registered, asked: RegionName) -> WeightMove | Unmovable | None:
         """Of an active/active cluster the shift of its weights, or why they cannot be shifted."""
         cluster = registered.cluster
         if asked.region not in cluster.regions or not cluster.is_active_active:
             return None
+        if asked.automatic and registered.policy.region_strategy is Strategy.MANUAL:
+            refusal = stays_manual(asked.region, cluster.cluster_id)
+            return Unmovable(cluster_id=cluster.cluster_id, refusal=refusal)
         try:
             in_force = await self._weights.in_force(cluster)
         except (Refused, Unreachable) as error:

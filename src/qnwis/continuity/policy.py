@@ -69,6 +69,14 @@ class Policy(Model):
     names. False: their word is enough, and nobody else is asked."""
     evacuation_priority: int = 0
     """Of the clusters that leave a region, those with a higher number go first."""
+    region_strategy: Strategy = Strategy.MANUAL
+    """Who has this cluster leave a region that is lost: people, or the region's guardian by itself
+    (`automatic`; `quorum_based` only while the quorum of the cluster's nodes answers elsewhere)."""
+    region_wait_s: float = Field(default=180, ge=0, le=3600)
+    """While the loss of the primary's region is suspected, its failover waits so long for the region's
+    guardian; then the cluster acts alone. 0: it never waits. Without that guardian nothing is waited for."""
+    region_listen_s: float = Field(default=10, ge=0)
+    """Where no other node of the cluster in the region answers, so long it waits to hear of others."""
     review_reminder_s: float = Field(default=24 * 3600, ge=60)
     """How often people are reminded of the open review of an emergency override."""
     return_steps_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = RETURN_STEPS
@@ -82,6 +90,15 @@ class Policy(Model):
         steps = self.return_steps_percent
         if not steps or steps[-1] != 100 or list(steps) != sorted(set(steps)):
             raise ValueError("expected return_steps_percent that grow and end with 100")
+        return self
+
+    @model_validator(mode="after")
+    def _listens_no_longer_than_it_waits(self) -> Self:
+        if 0 < self.region_wait_s < self.region_listen_s:
+            raise ValueError(
+                f"region_listen_s {self.region_listen_s:g}: expected at most region_wait_s,"
+                f" which is {self.region_wait_s:g}"
+            )
         return self
 
     def without_limits(self) -> Policy:

@@ -245,7 +245,8 @@ def rank(survey: Survey) -> tuple[Candidate, ...]:
         else:
             lag = survey.lag_bytes(node.node_id)
             others.append(Candidate(node_id=node.node_id, eligible=False, reason=reason, lag_bytes=lag))
-    eligible.sort(key=preference(survey.policy))
+    preferred = preference(survey.policy)
+    eligible.sort(key=lambda node: (*preferred(node), _behind(survey, node), node.node_id))
     chosen = [
         Candidate(
             node_id=node.node_id,
@@ -259,21 +260,26 @@ def rank(survey: Survey) -> tuple[Candidate, ...]:
     return (*chosen, *others)
 
 
-def preference(policy: Policy) -> Callable[[Node], tuple[int, int, int, float, str]]:
-    """The specification's order: region, site, priority, capacity; then the id, so that it is total."""
+def preference(policy: Policy) -> Callable[[Node], tuple[int, int, int, float]]:
+    """The specification's order: region, site, priority, capacity."""
     regions = {region: place for place, region in reversed(tuple(enumerate(policy.region_priority)))}
     sites = {site: place for place, site in reversed(tuple(enumerate(policy.site_priority)))}
 
-    def key(node: Node) -> tuple[int, int, int, float, str]:
+    def key(node: Node) -> tuple[int, int, int, float]:
         return (
             regions.get(node.region, len(policy.region_priority)),
             sites.get(node.site, len(policy.site_priority)),
             -node.priority,
             -node.capacity,
-            node.node_id,
         )
 
     return key
+
+
+def _behind(survey: Survey, node: Node) -> int:
+    """Bytes behind the most advanced standby, between nodes that are preferred alike. While the primary
+    writes they say nothing, and the choice would change from one look to the next."""
+    return 0 if survey.primary_writes else survey.lag_bytes(node.node_id) or 0
 
 
 def predicted_loss_bytes(survey: Survey, target_id: str) -> int | None:
