@@ -182,14 +182,14 @@ class Regions:
     async def _candidate(
         self, registered: Registered, asked: RegionName
     ) -> tuple[Candidate | None, tuple[str, ...]]:
-        """The cluster's move, and which of its nodes in the region answer."""
+        """The cluster's move, and which of its nodes in the region answer. An active/active one does not
+        move: see `_shift`."""
         cluster, policy = registered.cluster, registered.policy
-        if asked.region not in cluster.regions:
+        if asked.region not in cluster.regions or (cluster.is_active_active and not asked.automatic):
             return None, ()
         evidence = await collect_evidence(self._nodes, cluster)
-        answering = answering_in(cluster, evidence, asked.region)
         if cluster.is_active_active:
-            return None, answering  # it moves by its weights
+            return None, answering_in(cluster, evidence, asked.region)
         move = leave if asked.direction is Direction.OUT else come_back
         candidate = move(cluster, policy, evidence, asked.region, reason=asked.reason)
         if candidate is not None and asked.automatic and policy.region_strategy is Strategy.MANUAL:

@@ -86,19 +86,19 @@ class Policy(Model):
     estimates_ms: StepEstimates = StepEstimates()
 
     @model_validator(mode="after")
+    def _returns_in_whole(self) -> Self:
+        steps = self.return_steps_percent
+        if not steps or steps[-1] != 100 or list(steps) != sorted(set(steps)):
+            raise ValueError("expected return_steps_percent that grow and end with 100")
+        return self
+
+    @model_validator(mode="after")
     def _listens_no_longer_than_it_waits(self) -> Self:
         if 0 < self.region_wait_s < self.region_listen_s:
             raise ValueError(
                 f"region_listen_s {self.region_listen_s:g}: expected at most region_wait_s,"
                 f" which is {self.region_wait_s:g}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _returns_in_whole(self) -> Self:
-        steps = self.return_steps_percent
-        if not steps or steps[-1] != 100 or list(steps) != sorted(set(steps)):
-            raise ValueError("expected return_steps_percent that grow and end with 100")
         return self
 
     def without_limits(self) -> Policy:

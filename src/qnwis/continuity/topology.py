@@ -273,7 +273,7 @@ class Cluster(Model):
                 "regions": self.regions,
                 "manager": self.manager,
                 "replication": self.replication.model_dump(mode="json"),
-                "dns": self.dns,
+                "dns": None if self.dns is None else self.dns.model_dump(),
                 "vantages": self.vantages,
                 "vantage_regions": self.vantage_regions,
                 "nodes": [node.model_dump(exclude_none=True) for node in self.nodes],

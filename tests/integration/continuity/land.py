@@ -137,10 +137,11 @@ class Land:
             for name in found
         ]
         config = home / "config"
-        worlds = registered(config, clusters, **{"approvals": True, "strategy": "manual", **(policy or {})})
+        differing = {"approvals": True, "strategy": "manual", **(policy or {})}
+        worlds = registered(config, clusters, **differing)
         if active is not None:
             active.cluster = ActiveActive.cluster_of(f"shop{tag}", here, there)
-            write_registry(config, active.cluster, approvals=True, strategy="manual")
+            write_registry(config, active.cluster, **differing)
         if rules is not None:
             (config / "regions.yaml").write_text(yaml.safe_dump(dict(rules)))
         settings = WorkerSettings(
