@@ -1,6 +1,7 @@
 # Everything a newcomer needs; the environment is made in .venv on first use.
 #   make demo    kill a primary, watch the failover; exits 0 only if it was verified
 #   make demo-maintenance  move the service to another node under a write load; exits 0 only if nothing was lost
+#   make demo-region  lose a region, have three clusters leave it and come back; exits 0 only if nothing was lost
 #   make test    unit and integration tests on real processes
 #   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one (LASTS=600: for so long)
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones
@@ -21,10 +22,13 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance test check matrix chaos chaos-simulated histories bench bench-gaps soak clean install-system lock wheel
+.PHONY: demo demo-maintenance demo-region test check matrix chaos chaos-simulated histories bench bench-gaps soak clean install-system lock wheel
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
+
+demo-region: $(STAMP)
+	@$(BIN)/qnwis-continuity lab demo-region $(ARGS)
 
 demo: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo $(ARGS)

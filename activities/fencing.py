@@ -115,10 +115,15 @@ class Fencing:
             return_exceptions=True,
         )
 
-    async def promised(self, request: EffectRequest, target: str) -> Gate:
+    async def promised(
+        self, request: EffectRequest, target: str, membership: Membership | None = None
+    ) -> Gate:
         """A majority's promises of this run's epoch. Raises Unreachable until there is one: nothing is sure
-        before that, and a minority that promised is told again or let go by the compensation."""
-        membership = await self._membership(request.cluster)
+        before that, and a minority that promised is told again or let go by the compensation.
+
+        `membership`: the newest, where that was asked for already; who knows a newer one refuses.
+        """
+        membership = membership or await self.membership(request.cluster)
         asked = PromiseRequest(
             epoch=request.epoch, run_id=request.run_id, membership_version=membership.version
         )
@@ -131,7 +136,7 @@ class Fencing:
             raise Unreachable(f"{gate}: {_whys(answers)}")
         return gate
 
-    async def _membership(self, cluster: Cluster) -> Membership:
+    async def membership(self, cluster: Cluster) -> Membership:
         """The newest that is known of, once a majority of it has answered: no wait for a dead node.
 
         Raises Unreachable. One that is newer still can have no majority that has not heard of it.

@@ -20,6 +20,7 @@ from .run_history import LOOK_BACK, HistoryReader, result_in
 LOOKED_BACK = 20
 """The newest executions of a lock that are read; one that is left unfinished is found long before."""
 POLL_S = 1.0
+RUNNING = WorkflowExecutionStatus.RUNNING.name.lower()
 GONE = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
 """Of an execution that is kept no longer, and of a name that never was one's."""
 
@@ -50,6 +51,12 @@ class RunsReport(Model):
     """Those that have an end, newest first."""
     unfinished: Remains | None = None
 
+    @property
+    def going_on(self) -> str | None:
+        """The newest execution, while it goes on."""
+        newest, _, status = self.seen.partition(" ")
+        return newest if status == RUNNING else None
+
 
 class PastRuns:
     def __init__(self, client: Client) -> None:
@@ -76,9 +83,11 @@ class PastRuns:
                 if seen != asked.seen:
                     break
                 await asyncio.sleep(POLL_S)
-        newest = seen.partition(" ")[0]
+        newest, _, status = seen.partition(" ")
         ids = list(dict.fromkeys([newest, *await self._executions(asked.workflow_id, but=None)]))
-        results = await asyncio.gather(*(self._result(asked.workflow_id, one) for one in ids))
+        # One that goes on has no last event; the answer to the question for it does not end.
+        ended = [one for one in ids if one != newest or status != RUNNING]
+        results = await asyncio.gather(*(self._result(asked.workflow_id, one) for one in ended))
         return RunsReport(
             seen=seen,
             recent=tuple(result for result in results if result is not None),
@@ -117,7 +126,7 @@ class PastRuns:
         return past
 
     async def _result(self, workflow_id: str, execution_id: str) -> PastRun | None:
-        """From its last event alone. None while it goes on, and where it ended without one."""
+        """Of one that is closed, from its last event alone. None where it ended without one."""
         handle = self._client.get_workflow_handle(workflow_id, run_id=execution_id)
         last = handle.fetch_history_events(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT)
         try:

@@ -12,21 +12,34 @@ from temporalio import activity
 
 from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.executor import Outcome, OutcomeStatus
-from qnwis.continuity.orders import DemotionToken, FollowOrder, PromoteOrder, Receipt
+from qnwis.continuity.orders import (
+    CatchUpOrder,
+    DemotionToken,
+    FollowOrder,
+    PromoteOrder,
+    Receipt,
+    RejoinOrder,
+)
 from qnwis.continuity.plan import Plan, PromoteTarget, RepointStandbys
 from qnwis.continuity.policy import Policy
-from qnwis.continuity.promotion import promotion_refusal
+from qnwis.continuity.promotion import missing_log, promotion_refusal
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.timelines import AHEAD
+from qnwis.continuity.topology import Node
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
 
 from .effect import EffectRequest, carried_out, preview
 
-PROMOTE_TIMEOUT_S = 20.0
+PROMOTE_TIMEOUT_S = 15.0
+CATCH_UP_TIMEOUT_S = 5.0
 FOLLOW_TIMEOUT_S = 5.0
 FOLLOW_PATIENCE_S = 1.0
 """For how long a standby that does not answer is asked again, seconds."""
 FOLLOW_PAUSE_S = 0.1
+REWIND_TIMEOUT_S = 15.0
+"""For a standby that went further than the new primary; with asynchronous replication one may have."""
 
 
 class PromoteRequest(EffectRequest):
@@ -55,18 +68,14 @@ class Promotion:
         The old primary is fenced by now, so log positions stand still: they are read once more, and a target
         that is no longer the right one is refused while the run can still go back. That is only before the
         first order: one that is on its way may still be obeyed, so from then on a refusal is waited out.
+        After a hand-over nothing is read again while no client can write: the target itself refuses unless it
+        has replayed the old primary's last record.
         """
         action = request.action
-        may_be_ordered = request.again or activity.info().attempt > 1
 
         async def order() -> Outcome:
-            evidence = await collect_evidence(self._nodes, request.cluster)
-            if not _has_begun(request, evidence):
-                refusal = promotion_refusal(request.plan, request.cluster, request.policy, evidence)
-                if refusal is not None and may_be_ordered:
-                    raise Unreachable(f"an order to {action.node_id} may be on its way, and now: {refusal}")
-                if refusal is not None:
-                    raise Refused(refusal)
+            if request.at is None:
+                await self._still_suitable(request)
             for following in self._ahead(request):
                 # Nobody waits for it: one that is silent must not hold the promotion up.
                 task = asyncio.ensure_future(following)
@@ -91,6 +100,39 @@ class Promotion:
             )
 
         return await carried_out(action.action_id, order)
+
+    async def _still_suitable(self, request: PromoteRequest) -> None:
+        """Raises Refused for a target that no longer is, Unreachable where it may be too late for that."""
+        evidence = await collect_evidence(self._nodes, request.cluster)
+        if _has_begun(request, evidence):
+            return
+        if await self._caught_up(request, evidence):
+            evidence = await collect_evidence(self._nodes, request.cluster)
+        refusal = promotion_refusal(request.plan, request.cluster, request.policy, evidence)
+        if refusal is None:
+            return
+        if request.again or activity.info().attempt > 1:
+            raise Unreachable(f"an order to {request.action.node_id} may be on its way, and now: {refusal}")
+        raise Refused(refusal)
+
+    async def _caught_up(self, request: PromoteRequest, evidence: ClusterEvidence) -> bool:
+        """Have the target take what log only another standby has; whether it did. One that could not is
+        judged by where it stands."""
+        missing = missing_log(request.plan, request.cluster, request.policy, evidence)
+        if missing is None:
+            return False
+        order = CatchUpOrder(
+            effect_id=f"{request.effect_id(request.action.action_id)}/catch-up-{missing.to_lsn}",
+            run_id=request.run_id,
+            epoch=request.epoch,
+            upstream=missing.node_id,
+            to_lsn=missing.to_lsn,
+        )
+        target = request.cluster.node(request.action.node_id)
+        with contextlib.suppress(Unreachable, Refused):
+            await self._nodes.order(target, order, timeout_s=CATCH_UP_TIMEOUT_S)
+            return True
+        return False
 
     def _ahead(self, request: PromoteRequest) -> list[Awaitable[None]]:
         """In a switchover the other standbys follow the target while it is promoted, so that its first writes
@@ -145,23 +187,36 @@ class Promotion:
         return await carried_out(action.action_id, order_all)
 
     async def _follow(self, request: RepointRequest, node_id: str) -> Receipt:
-        """Raises Refused, or Unreachable once patience is over: clients wait for the step after this one."""
+        """Follow, or be rewound where the standby went further than the new primary. Raises Refused, or
+        Unreachable once patience is over: clients wait for the step after this one."""
         order = FollowOrder(
             effect_id=f"{request.effect_id(request.action.action_id)}/{node_id}",
             run_id=request.run_id,
             epoch=request.epoch,
             upstream=request.action.upstream,
         )
-        patient_until = monotonic() + FOLLOW_PATIENCE_S
+        node, patient_until = request.cluster.node(node_id), monotonic() + FOLLOW_PATIENCE_S
         while True:
             try:
-                return await self._nodes.order(
-                    request.cluster.node(node_id), order, timeout_s=FOLLOW_TIMEOUT_S
-                )
+                return await self._nodes.order(node, order, timeout_s=FOLLOW_TIMEOUT_S)
+            except Refused as error:
+                if error.refusal.rule == AHEAD:
+                    return await self._rewind(node, order, error.refusal)
+                raise
             except Unreachable:
                 if monotonic() >= patient_until:
                     raise
             await asyncio.sleep(FOLLOW_PAUSE_S)
+
+    async def _rewind(self, node: Node, refused: FollowOrder, ahead: Refusal) -> Receipt:
+        order = RejoinOrder(
+            effect_id=f"{refused.effect_id}/rewound",
+            run_id=refused.run_id,
+            epoch=refused.epoch,
+            upstream=refused.upstream,
+        )
+        receipt = await self._nodes.order(node, order, timeout_s=REWIND_TIMEOUT_S)
+        return receipt.model_copy(update={"detail": f"{ahead.message}; {receipt.detail}"})
 
     @activity.defn
     async def preview_promote(self, request: PromoteRequest) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowQueryFailedError
@@ -15,17 +15,15 @@ from temporalio.service import RPCError
 from qnwis.config.problem import ConfigError
 from qnwis.config.regions import region_rules
 from qnwis.config.registry import Registered, Registry
-from qnwis.continuity.leaving import come_back, leave, unmoved
+from qnwis.continuity.leaving import answering_in, come_back, leave, unmoved
 from qnwis.continuity.model import Identifier, Model
+from qnwis.continuity.patroni import automatic_refusal
+from qnwis.continuity.policy import Strategy
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.region_decision import region_answers, stays_manual
 from qnwis.continuity.region_plan import Direction, RegionPlan
-from qnwis.continuity.regions import (
-    Candidate,
-    ClusterInRegion,
-    HeldByGuardian,
-    RegionRules,
-    make_region_plan,
-)
+from qnwis.continuity.region_sight import ClusterInRegion, HeldByGuardian
+from qnwis.continuity.regions import Candidate, RegionRules, make_region_plan
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
 
@@ -42,6 +40,9 @@ class RegionName(Model):
     reason: str = ""
     clusters: tuple[Identifier, ...] = ()
     """Only these; empty for every cluster that is registered."""
+    automatic: bool = False
+    """Nobody asked for it but the region's guardian: then no agent in the region may answer, and clusters
+    whose policy leaves it to people stay where they are."""
 
 
 class RegionAssessment(Model):
@@ -79,6 +80,8 @@ class RegionReport(Model):
     silent: Mapping[str, str] = {}
     """By cluster_id: why nothing is known of it. It counts for nothing, neither as lost nor as alive."""
     rules: RegionRules = RegionRules()
+    hears: bool = False
+    """Whether `heard` and `seen_from` of the clusters were looked at; an older version's worker does not."""
 
 
 class WatchRegion(Model):
@@ -105,7 +108,10 @@ class Regions:
             raise ApplicationError(str(error), type="regions_not_loaded", non_retryable=True) from error
         registered, unread = self._load(cluster_ids)
         found = await asyncio.gather(*(self._candidate(one, asked) for one in registered))
-        candidates = [candidate for candidate in found if candidate is not None]
+        candidates = [candidate for candidate, _ in found if candidate is not None]
+        alive = [name for _, answering in found for name in answering]
+        if asked.automatic and (refusal := region_answers(asked.region, alive)) is not None:
+            return RegionAssessment(refusal=refusal, unread=tuple(unread))
         policies = {one.cluster.cluster_id: one.policy for one in registered}
         made = make_region_plan(asked.region, asked.reason, candidates, rules, asked.direction)
         return RegionAssessment(
@@ -156,7 +162,7 @@ class Regions:
         silent = dict(line.split(": ", 1) for line in unread)
         silent |= {one.cluster.cluster_id: h for one, h in zip(here, held, strict=True) if isinstance(h, str)}
         clusters = tuple(one for one in held if isinstance(one, ClusterInRegion))
-        return RegionReport(clusters=clusters, silent=silent, rules=rules)
+        return RegionReport(clusters=clusters, silent=silent, rules=rules, hears=True)
 
     async def _held(self, registered: Registered, asked: WatchRegion) -> ClusterInRegion | str:
         """What the cluster's guardian holds now; why that is not known, where it does not answer."""
@@ -168,15 +174,24 @@ class Regions:
             )
         except (RPCError, WorkflowQueryFailedError) as error:
             return f"its guardian does not answer: {error}"
-        return view.of_region(cluster, asked.region, priority=registered.policy.evacuation_priority)
+        return view.of_region(cluster, asked.region, registered.policy, datetime.now(UTC))
 
-    async def _candidate(self, registered: Registered, asked: RegionName) -> Candidate | None:
-        cluster = registered.cluster
+    async def _candidate(
+        self, registered: Registered, asked: RegionName
+    ) -> tuple[Candidate | None, tuple[str, ...]]:
+        """The cluster's move, and which of its nodes in the region answer."""
+        cluster, policy = registered.cluster, registered.policy
         if asked.region not in cluster.regions:
-            return None
+            return None, ()
         evidence = await collect_evidence(self._nodes, cluster)
         move = leave if asked.direction is Direction.OUT else come_back
-        return move(cluster, registered.policy, evidence, asked.region, reason=asked.reason)
+        candidate = move(cluster, policy, evidence, asked.region, reason=asked.reason)
+        by_people = automatic_refusal(cluster)
+        if by_people is None and policy.region_strategy is Strategy.MANUAL:
+            by_people = stays_manual(asked.region, cluster.cluster_id)
+        if candidate is not None and asked.automatic and by_people is not None:
+            candidate = candidate.model_copy(update={"plan": None, "refusal": by_people})
+        return candidate, answering_in(cluster, evidence, asked.region)
 
     def _load(self, cluster_ids: tuple[str, ...]) -> tuple[list[Registered], list[str]]:
         loaded: list[Registered] = []

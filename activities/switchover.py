@@ -98,6 +98,8 @@ class Switchover:
         async def released() -> Outcome:
             await self._see_steady_state(request)
             state = await self._state(request, action.node_id)
+            # Now, because from the next order on no client can write.
+            membership = await self._fencing.membership(request.cluster)
             head = {"run_id": request.run_id, "epoch": state.epoch}
             quiet = QuiesceOrder(
                 effect_id=f"{effect}/quiesce",
@@ -110,7 +112,7 @@ class Switchover:
             order = HandOverOrder(effect_id=f"{effect}/hand-over", return_after_s=RETURN_AFTER_S, **head)
             try:
                 handed_over = await self._nodes.order(node, order, timeout_s=RELEASE_WITHIN_S)
-                gate = await self._fencing.promised(request, action.target)
+                gate = await self._fencing.promised(request, action.target, membership)
             except Refused as refused:
                 # Who refused changed nothing, but by now no new writes are let in.
                 return Outcome(

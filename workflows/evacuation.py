@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 from . import options
 from .announcements import Announcements
-from .approval import Approval, Proposed, prove, prove_to_run, refused
+from .approval import Approval, Proposed, prove
 from .ended import Ended
+from .listening import Listening
 from .lock import refuse_another_id
 from .moving import Moving
-from .names import CLUSTER, INITIATOR, KIND, OUTCOME, region_id
+from .names import CLUSTER, INITIATOR, KIND, OUTCOME, region_guardian_id, region_id
 from .progress import Progress
 from .stopping import uninterrupted
 
@@ -23,30 +22,25 @@ with workflow.unsafe.imports_passed_through():
     from activities.audit import Audit, RegionArtefacts
     from activities.regions import RegionAssessment, RegionName, Regions, WhereRequest
     from qnwis.continuity.access import Deed, Person
-    from qnwis.continuity.approvals import Vote, VoteRequest
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.region_plan import ClusterMove, Direction, RegionPlan
     from qnwis.continuity.region_run import EvacuateRequest, RegionResult, outcome_of, way_back
     from qnwis.continuity.regions import Moved, hold_before_next
     from qnwis.continuity.run import (
-        AbortRequest,
-        PauseRunRequest,
-        ResumeRunRequest,
         RunKind,
         RunOutcome,
-        RunProgress,
         StepStatus,
     )
-    from qnwis.continuity.tokens import Expected, PersonRequest
-
-VOTE = "A vote on the plan that waits. Input: what `qnwis-continuity region approve REGION --print` prints"
-
+    from qnwis.continuity.tokens import Expected
 
 WHAT = {Direction.OUT: "evacuation", Direction.BACK: "failback"}
 
 
-class Evacuation:
+class Evacuation(Listening):
     """One evacuation of one region, or the way back to it."""
+
+    HELD = "held before the next wave"
+    GOES_ON = "the evacuation goes on"
 
     assessed: RegionAssessment | None = None
     initiator: Person | None = None
@@ -104,6 +98,7 @@ class Evacuation:
                 direction=self.request.direction,
                 reason=self.request.reason,
                 clusters=self.request.clusters,
+                automatic=self.request.automatic,
             ),
             **options.look("every cluster with nodes in the region"),
         )
@@ -130,6 +125,11 @@ class Evacuation:
     async def approve(self) -> None:
         """Have the right people agree to the plan of all clusters at once."""
         assert self.assessed is not None
+        if self.request.automatic:
+            self.progress.say(
+                "not asked for: the policies of these clusters leave it to the region's guardian"
+            )
+            return
         if not self.assessed.approvals:
             self.progress.say("not asked for: the policies of these clusters have approvals: false")
             return
@@ -228,71 +228,20 @@ class Evacuation:
 
     # What people say
 
-    @workflow.query(name="progress", description="The runbook's steps and where every cluster stands")
-    def progress_view(self) -> RunProgress:
-        return self.progress.view()
+    @property
+    def named(self) -> str:
+        return self.request.region
 
-    @workflow.update(name="approve", description=VOTE)
-    async def approve_plan(self, request: VoteRequest) -> Vote:
-        return await self.approval.vote(request, approve=True)
+    async def asks_for_proof(self) -> bool:
+        await workflow.wait_condition(lambda: self.assessed is not None or self.ended is not None)
+        return self.assessed is not None and self.assessed.approvals
 
-    @approve_plan.validator
-    def _may_approve(self, request: VoteRequest) -> None:
-        self.approval.check_open(request)
+    def abort_refusal(self) -> None:
+        """It can always be stopped: each cluster's run knows its own point of no return."""
 
-    @workflow.update(name="reject", description=VOTE)
-    async def reject_plan(self, request: VoteRequest) -> Vote:
-        return await self.approval.vote(request, approve=False)
-
-    @reject_plan.validator
-    def _may_reject(self, request: VoteRequest) -> None:
-        self.approval.check_open(request)
-
-    @workflow.signal(name="approve", description=VOTE)
-    async def approve_unanswered(self, request: VoteRequest) -> None:
-        with self._shown("a vote"):
-            self.approval.check_open(request)
-            await self.approval.vote(request, approve=True)
-
-    @workflow.signal(name="reject", description=VOTE)
-    async def reject_unanswered(self, request: VoteRequest) -> None:
-        with self._shown("a vote"):
-            self.approval.check_open(request)
-            await self.approval.vote(request, approve=False)
-
-    @workflow.update(description="Begin no further cluster, and stop those that may still turn back")
-    async def abort(self, request: AbortRequest) -> str:
-        return await self._abort(request)
-
-    async def _abort(self, request: AbortRequest) -> str:
-        await self._prove(Deed.ABORT, request)
-        self._stop(f"aborted by {request.by}: {request.reason}")
+    def stop_by(self, why: str) -> str:
+        self._stop(why)
         return "no further cluster is begun; those that move stop at their next safe place"
-
-    @workflow.signal(name="abort", description="The same, for the Temporal UI")
-    async def abort_unanswered(self, request: AbortRequest) -> None:
-        with self._shown(f"abort by {request.by}"):
-            await self._abort(request)
-
-    @workflow.update(description="Hold the evacuation before its next wave")
-    async def pause(self, request: PauseRunRequest) -> str:
-        await self._prove(Deed.PAUSE, request)
-        self.progress.hold(f"by {request.by}: {request.reason}")
-        return "held before the next wave"
-
-    @workflow.update(description="Let it go on")
-    async def resume(self, request: ResumeRunRequest) -> str:
-        return await self._resume(request)
-
-    async def _resume(self, request: ResumeRunRequest) -> str:
-        await self._prove(Deed.RESUME, request)
-        self.progress.hold(None)
-        return "the evacuation goes on"
-
-    @workflow.signal(name="resume", description="The same, for the Temporal UI")
-    async def resume_unanswered(self, request: ResumeRunRequest) -> None:
-        with self._shown(f"resume by {request.by}"):
-            await self._resume(request)
 
     def _stop(self, why: str) -> None:
         self.stop = self.stop or why
@@ -303,11 +252,11 @@ class Evacuation:
         if self.stop is not None:
             raise Ended(RunOutcome.UNTOUCHED, self.stop)
 
-    # Proofs
-
     async def _prove_initiator(self) -> None:
         assert self.assessed is not None
-        if self.request.dry_run or not self.assessed.approvals:
+        if self.request.automatic and not self._is_the_guardians:
+            raise Ended(RunOutcome.REFUSED, "only the region's guardian may start an evacuation as automatic")
+        if self.request.automatic or self.request.dry_run or not self.assessed.approvals:
             return
         found = await prove(
             self.request.token,
@@ -319,29 +268,7 @@ class Evacuation:
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)
         self.initiator = found
 
-    async def _prove(self, deed: Deed, request: PersonRequest) -> None:
-        """Raises ApplicationError where a proof is asked for and this is none."""
-        await workflow.wait_condition(lambda: self.assessed is not None or self.ended is not None)
-        if self.assessed is None or not self.assessed.approvals:
-            return
-        found = await prove_to_run(
-            request.token,
-            Expected(
-                deed=deed,
-                cluster_id=self.request.region,
-                run_id=workflow.info().run_id,
-                digest=request.digest,
-            ),
-            self.approval.served,
-            claimed=request.by,
-        )
-        if isinstance(found, Refusal):
-            raise refused(found)
-
-    @contextlib.contextmanager
-    def _shown(self, what: str) -> Iterator[None]:
-        """People see in the checklist why a signal was refused."""
-        try:
-            yield
-        except ApplicationError as error:
-            self.progress.answer(f"{what} was refused: {error.message}")
+    @property
+    def _is_the_guardians(self) -> bool:
+        parent = workflow.info().parent
+        return parent is not None and parent.workflow_id == region_guardian_id(self.request.region)

@@ -34,16 +34,17 @@ FINISH_AGAIN_LONGEST = timedelta(minutes=5)
 
 
 class GuardedRuns:
-    def __init__(self, cluster_id: str) -> None:
+    def __init__(self, cluster_id: str, own: str | None = None) -> None:
         self._cluster_id = cluster_id
         self._seen: str | None = None
         self._watching: asyncio.Task[None] | None = None
         self._unfinished: Remains | None = None
         self._tries: Counter[str] = Counter()
+        self.own = own
+        """Temporal's run id of the run that the guardian started, while that goes on."""
+        self._followed: asyncio.Task[None] | None = None
 
-    async def start(
-        self, request: FailoverRequest
-    ) -> workflow.ChildWorkflowHandle[PrimaryFailure, RunResult]:
+    async def start(self, request: FailoverRequest) -> Child:
         """Start the runbook under the cluster's lock. Raises WorkflowAlreadyStartedError."""
         return await workflow.start_child_workflow(
             PrimaryFailure.run,
@@ -54,6 +55,36 @@ class GuardedRuns:
             static_summary=f"Failover of {self._cluster_id}: {request.reason}",
             static_details=load_runbook(RunKind.PRIMARY_FAILURE).text,
         )
+
+    def follow(self, run: Child, take_in: Callable[[Child], Awaitable[None]]) -> asyncio.Task[None]:
+        """Have the end of the guardian's own run taken in when it comes; until then `own` names it."""
+
+        async def to_the_end() -> None:
+            try:
+                await take_in(run)
+            finally:
+                self.own = None
+
+        self.own = run.first_execution_run_id
+        self._followed = asyncio.create_task(to_the_end())
+        return self._followed
+
+    def let_go(self, report: RunsReport) -> bool:
+        """Whether the run that an earlier execution of this guardian started has ended. This one has no
+        handle on it, and hears of its end as of anybody's."""
+        if self._followed is not None or self.own is None or report.going_on == self.own:
+            return False
+        self.own = None
+        return True
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether taking in the end failed, which nobody awaits: it must not pass in silence."""
+        return self._followed is not None and self._followed.done() and self._followed.exception() is not None
+
+    def raise_what_broke_off(self) -> None:
+        if self._followed is not None and self._followed.done():
+            self._followed.result()
 
     async def ask_to_give_way(self, reason: str) -> None:
         """Have a run that only waits, for people or for a window, leave the lock."""

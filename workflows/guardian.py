@@ -1,7 +1,8 @@
 """The guardian of one cluster: an entity workflow that watches, decides by pure rules and starts the runbook.
 
-It wakes when a vantage's watch returns (a node's status changed), a run ends, a person speaks, or a rule's
-time is over. While nothing of that happens its history does not grow.
+It wakes when a vantage's watch returns (a node's status changed), a run ends, a person or a region's guardian
+speaks, or a rule's time is over. While nothing of that happens its history does not grow. While a run goes on
+it watches and judges as ever, and starts nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from temporalio.exceptions import ApplicationError, ChildWorkflowError, Workflow
 from . import options
 from .approval import prove, refused
 from .details import show_details
-from .guarded_runs import GuardedRuns
+from .guarded_runs import Child, GuardedRuns
 from .guardian_state import (
     AcknowledgeRequest,
     GuardianState,
@@ -51,9 +52,21 @@ with workflow.unsafe.imports_passed_through():
     )
     from qnwis.continuity.patroni import automatic_refusal
     from qnwis.continuity.refusal import Refusal
+    from qnwis.continuity.region_wait import (
+        RegionFinding,
+        RegionWord,
+        answering,
+        failed_after,
+        heard_after,
+        region_hold,
+    )
     from qnwis.continuity.run import Detection, FailoverRequest
     from qnwis.continuity.tokens import Expected, PersonRequest
     from qnwis.continuity.topology import NodeStatus
+
+
+WATCHES_ON = "the guardian watches on while a run of its own goes on"
+"""Patch: before, it stood still until that had ended."""
 
 
 @workflow.defn(failure_exception_types=[ValidationError])
@@ -80,8 +93,11 @@ class Guardian:
         self.watching_since = state.watching_since or workflow.now()
         self.changed_at = state.changed_at or self.watching_since
         self.events_before_new = state.events_before_new
-        self.runs = GuardedRuns(self.cluster_id)
+        self.failed = state.failed
+        self.regions = dict(state.regions)
+        self.runs = GuardedRuns(self.cluster_id, state.own_run)
         self.woken = False
+        self.timer_changed = False
         self.retry_at: datetime | None = None
         self.retry_after = RETRY_FIRST
 
@@ -99,13 +115,16 @@ class Guardian:
         await self.runs.watch(self._learn_of_runs)
         while not self._should_continue_as_new():
             self.watches.keep_going(self._known.cluster)
+            goes_on = self.runs.own is not None
             await self._judge()
-            unfinished = self.runs.to_finish()
-            if unfinished is not None:
+            if goes_on or self.runs.own is not None:
+                pass  # one at a time; of one that ended just now, all that it came to is taken in first
+            elif (unfinished := self.runs.to_finish()) is not None:
                 await self._see_through(unfinished)
             else:
                 await self._act(self._decide())
             await self._next_event()
+            self.runs.raise_what_broke_off()
         await self.watches.stop()
         await self.runs.stop_watching()
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -131,16 +150,7 @@ class Guardian:
 
     async def _next_event(self) -> None:
         """Wait until something happened, and take it in."""
-        timeout = None
-        if self.retry_at is not None:
-            timeout = max(timedelta(0), self.retry_at - workflow.now())
-        self._show()
-        try:
-            await workflow.wait_condition(
-                self._something_happened, timeout=timeout, timeout_summary="a rule's time is over"
-            )
-        except TimeoutError:
-            self.retry_at = None
+        await self._until_something_happens()
         self.woken = False
         before = self.watches.votes()
         reports = self.watches.take_in()
@@ -150,6 +160,24 @@ class Guardian:
         if any(report.cluster_changed for report in reports) or (reports and self.primary_node_id is None):
             await self._look_around()
 
+    async def _until_something_happens(self) -> None:
+        while True:
+            self.timer_changed, timeout = False, None
+            if self.retry_at is not None:
+                timeout = max(timedelta(0), self.retry_at - workflow.now())
+            self._show()
+            try:
+                await workflow.wait_condition(
+                    lambda: self._something_happened() or self.timer_changed,
+                    timeout=timeout,
+                    timeout_summary="a rule's time is over",
+                )
+            except TimeoutError:
+                self.retry_at = None
+                return
+            if self._something_happened():
+                return
+
     async def _learn_of_runs(self, report: RunsReport) -> None:
         """Runs count whoever started them, and whoever was the guardian then."""
         known = {run.run_id for run in self.history}
@@ -158,10 +186,11 @@ class Guardian:
             self._remember(run)
         if any(run.moved for run in unknown):
             await self._look_around()
-        self.woken = self.woken or bool(unknown) or report.unfinished is not None
+        ended = self.runs.let_go(report)
+        self.woken = self.woken or bool(unknown) or ended or report.unfinished is not None
 
     def _something_happened(self) -> bool:
-        return self.woken or self.watches.something_happened
+        return self.woken or self.watches.something_happened or self.runs.broke_off
 
     # Judging
 
@@ -176,9 +205,14 @@ class Guardian:
             if any(node.state is not None and node.state.writable for node in self.evidence.nodes):
                 self.primary_node_id = current_primary(cluster, self.evidence)
         self.verdicts = judge(cluster, votes, self.evidence)
+        self.failed = failed_after(self.failed, self._verdict_on_the_primary, workflow.now())
+
+    @property
+    def _verdict_on_the_primary(self) -> Verdict | None:
+        return self.verdicts.get(self.primary_node_id or "")
 
     def _decide(self) -> Decision:
-        primary = self.verdicts.get(self.primary_node_id or "")
+        primary = self._verdict_on_the_primary
         by_itself = automatic_refusal(self._known.cluster)
         if by_itself is not None and primary is not None and primary.finding is Finding.FAILED:
             return Hold(by_itself, look_again=True)  # whom Patroni has made the leader meanwhile
@@ -190,6 +224,22 @@ class Guardian:
             watching_since=self.watching_since,
             changed_at=self.changed_at,
             now=workflow.now(),
+            region=self._left_to_the_region(),
+        )
+
+    def _left_to_the_region(self) -> Hold | None:
+        """Why the primary is left to the guardian of its region for now."""
+        if self.failed is None or self._verdict_on_the_primary is None:
+            return None
+        cluster = self._known.cluster
+        region = cluster.node(self.failed.node_id).region
+        return region_hold(
+            self._known.policy,
+            region,
+            self.regions.get(region),
+            self.failed.at,
+            answering(cluster, self.watches.sights(), self.failed.node_id),
+            workflow.now(),
         )
 
     # Acting
@@ -214,17 +264,24 @@ class Guardian:
                 self.retry_at = until
 
     async def _see_through(self, request: FailoverRequest) -> None:
-        """Have a run under the cluster's lock and wait for its end, watching meanwhile."""
+        """Have a run under the cluster's lock. Its end is taken in when it comes."""
         try:
             run = await self.runs.start(request)
         except WorkflowAlreadyStartedError:
             await self.runs.ask_to_give_way(request.reason)
             self._try_again_later("a run holds the cluster's lock")
             return
+        ended = self.runs.follow(run, self._take_in_the_end)
+        if not workflow.patched(WATCHES_ON):
+            await ended
+
+    async def _take_in_the_end(self, run: Child) -> None:
+        """What this guardian's own run came to."""
         try:
             result = await run
         except ChildWorkflowError as error:
             self._try_again_later(f"the run ended without a result: {error.cause or error}")
+            self.timer_changed = True
             return
         # First the new primary, so that a view never shows the run's result beside the old one.
         await self._look_around()
@@ -270,6 +327,11 @@ class Guardian:
     async def run_ended(self, run: PastRun) -> None:
         await self._look_around()  # the rules to remember it by may not be loaded yet
         self._remember(run)
+        self.woken = True
+
+    @workflow.signal(description="Sent by guardians of regions, not by people: what is held of a region")
+    def region_word(self, word: RegionWord) -> None:
+        self.regions[word.region] = heard_after(self.regions.get(word.region), word, workflow.now())
         self.woken = True
 
     @workflow.signal(description="Switch automatic failover off: {by, reason, token}")
@@ -368,6 +430,9 @@ class Guardian:
             changed_at=self.changed_at,
             watching_since=self.watching_since,
             pause=self.pause,
+            failed=self.failed,
+            regions=self.regions,
+            own_run=self.runs.own,
             holding=self.holding,
             last_refused=self.last_refused,
             last_result=self.last_result,
@@ -381,6 +446,7 @@ class Guardian:
             for node_id, verdict in self.verdicts.items()
         ]
         lines += [f"- {vantage} abstains: {why}" for vantage, why in sorted(self.watches.abstaining.items())]
+        lines += [f"- {line}" for line in self._regions_in_words()]
         if self.pause is not None:
             lines += [
                 "",
@@ -391,6 +457,13 @@ class Guardian:
         if self.last_refused is not None:
             lines += ["", self.last_refused]
         show_details("\n".join(lines))
+
+    def _regions_in_words(self) -> list[str]:
+        return [
+            f"{heard.word.region}: {heard.word.finding.value} ({heard.word.why})"
+            for heard in self.regions.values()
+            if heard.word.finding is not RegionFinding.WELL
+        ]
 
     # Living long
 
@@ -410,5 +483,8 @@ class Guardian:
             last_result=self.last_result,
             pause=self.pause,
             watching_since=self.watching_since,
+            failed=self.failed,
+            regions=self.regions,
+            own_run=self.runs.own,
             events_before_new=self.events_before_new,
         )

@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.detection import Verdict
     from qnwis.continuity.guardian_rules import PastRun, Pause
     from qnwis.continuity.model import Identifier, Model
+    from qnwis.continuity.region_wait import FailedSince, Heard
     from qnwis.continuity.run import RunResult
     from qnwis.continuity.tokens import PersonRequest
     from qnwis.continuity.topology import NodeStatus
@@ -47,6 +48,12 @@ class GuardianState(Model):
     last_result: RunResult | None = None
     pause: Pause | None = None
     watching_since: datetime | None = None
+    failed: FailedSince | None = None
+    """The primary, while it is called failed."""
+    regions: Mapping[Identifier, Heard] = {}
+    """What the regions' guardians said last, by region."""
+    own_run: str | None = None
+    """Temporal's run id of the run that this guardian started and that went on then."""
     events_before_new: int | None = None
     """Continue as new after this many events instead of at the server's suggestion (for tests)."""
 
@@ -67,6 +74,12 @@ class GuardianView(Model):
     """When a vote last changed."""
     watching_since: datetime
     pause: Pause | None
+    failed: FailedSince | None = None
+    """The primary, and since when it is called failed; None while it is not."""
+    regions: Mapping[str, Heard] = {}
+    """What the guardians of regions said last, by region; of a region that none watches, nothing."""
+    own_run: str | None = None
+    """Temporal's run id of the run that this guardian started, while that goes on."""
     holding: str | None
     """Why a primary that is called failed is not acted on now."""
     last_refused: str | None

@@ -9,6 +9,7 @@ from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
 
 from . import options
+from .guarded_runs import GuardedRuns
 from .names import failover_id
 from .planned_maintenance import PlannedMaintenance
 from .primary_failure import PrimaryFailure
@@ -28,7 +29,8 @@ Child = workflow.ChildWorkflowHandle[Any, RunResult]
 
 
 class Moving:
-    """Of one cluster. A run that goes on already is waited for: it may be moving the cluster just now."""
+    """Of one cluster. A run that goes on already is waited for, as it may be moving the cluster just now; one
+    that only waits for people gives way."""
 
     def __init__(self, evacuation: EvacuateRequest, move: ClusterMove) -> None:
         self._evacuation = evacuation
@@ -78,6 +80,9 @@ class Moving:
     async def _by_the_run_that_goes_on(self) -> Moved | None:
         """None where that run has ended and the cluster is still in the region."""
         cluster_id = self._move.cluster_id
+        await GuardedRuns(cluster_id).ask_to_give_way(
+            f"{self._evacuation.region} is left by all its clusters"
+        )
         try:
             await workflow.execute_activity_method(
                 Regions.await_run,

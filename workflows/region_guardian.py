@@ -1,8 +1,9 @@
-"""The guardian of one region: it judges by what the clusters' guardians hold, and tells people of a loss.
+"""The guardian of one region: it judges by what the clusters' guardians hold, tells them and people of a
+loss, and begins the evacuation of clusters whose policy says so.
 
-It moves nothing by itself: leaving a region is decided by people (`region evacuate`). It wakes when a
-cluster's guardian holds something else, or when the time of a rule is over; meanwhile its history does not
-grow.
+Where `region_strategy` is `manual`, as it is unless set, leaving a region is decided by people (`region
+evacuate`). It wakes when a cluster's guardian holds something else, when the time of a rule is over, or when
+an evacuation that it began has ended; meanwhile its history does not grow.
 """
 
 from __future__ import annotations
@@ -13,11 +14,18 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    ChildWorkflowError,
+    WorkflowAlreadyStartedError,
+)
 
 from . import options
 from .details import show_details
-from .names import CLUSTER, KIND, guardian_id, region_guardian_id
+from .names import CLUSTER, KIND, guardian_id, region_guardian_id, region_id
+from .region_failure import RegionFailure
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -26,7 +34,15 @@ with workflow.unsafe.imports_passed_through():
     from activities.regions import RegionReport, Regions, WatchRegion
     from qnwis.continuity.model import Identifier, Model
     from qnwis.continuity.notifications import Notification, RunEvent
-    from qnwis.continuity.regions import RegionFinding, RegionVerdict, decides_at, judge_region
+    from qnwis.continuity.refusal import Refusal
+    from qnwis.continuity.region_decision import Begun, Evacuate, decide_region, to_tell
+    from qnwis.continuity.region_run import EvacuateRequest, RegionResult
+    from qnwis.continuity.region_wait import RegionFinding, RegionWord
+    from qnwis.continuity.regions import RegionVerdict, decides_at, judge_region
+    from qnwis.continuity.run import RunKind
+    from qnwis.runbook import load_runbook
+
+Evacuating = workflow.ChildWorkflowHandle[RegionFailure, RegionResult]
 
 
 class RegionGuardianState(Model):
@@ -37,6 +53,8 @@ class RegionGuardianState(Model):
     verdict: RegionVerdict | None = None
     told: datetime | None = None
     """Since when the loss lasts that people were told of; None when they know of none."""
+    begun: Begun | None = None
+    """The evacuation for the present loss."""
 
 
 class RegionView(Model):
@@ -49,6 +67,10 @@ class RegionView(Model):
     """cluster_ids."""
     silent: Mapping[str, str] = {}
     """Clusters of which nothing is known, and why."""
+    holding: str | None = None
+    """Why no evacuation of a lost region begins by itself, and what a person types."""
+    begun: Begun | None = None
+    """The evacuation for the present loss."""
 
 
 @workflow.defn(failure_exception_types=[ValidationError])
@@ -59,6 +81,8 @@ class RegionGuardian:
     def __init__(self, state: RegionGuardianState | None = None) -> None:
         # Started without input it fails and says what is missing; a missing argument would retry for ever.
         self.state = state or RegionGuardianState.model_validate({})
+        self.holding: str | None = None
+        self.evacuating: asyncio.Task[None] | None = None
 
     @workflow.run
     async def run(self, state: RegionGuardianState | None = None) -> None:
@@ -73,14 +97,20 @@ class RegionGuardian:
             [CLUSTER.value_set(region), KIND.value_set("region_guardian")],
         )
         watch = self._watch()
-        while not workflow.info().is_continue_as_new_suggested():
+        while self.evacuating is not None or not workflow.info().is_continue_as_new_suggested():
             await self._until_something_happens(watch)
             if watch.done():
                 self._know(report=watch.result())
                 watch = self._watch()
+            if self.evacuating is not None and self.evacuating.done():
+                self.evacuating.result()
+                self.evacuating = None
             if self.state.report is not None:
                 self._judge(self.state.report)
-                await self._tell()
+                if self.state.report.hears:
+                    await self._tell_clusters(self.state.report)
+                begins = await self._decide(self.state.report)
+                await self._tell(begins)
             self._show()
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
@@ -102,7 +132,7 @@ class RegionGuardian:
         at = decides_at(verdict, report.rules) if report is not None and verdict is not None else None
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
-                watch.done,
+                lambda: watch.done() or (self.evacuating is not None and self.evacuating.done()),
                 timeout=None if at is None else max(timedelta(0), at - workflow.now()),
                 timeout_summary="the time that a loss must last, or must be over",
             )
@@ -112,22 +142,93 @@ class RegionGuardian:
             self.state.region, report.clusters, report.rules, self.state.verdict, workflow.now()
         )
         self._know(verdict=verdict)
+        if verdict.finding is RegionFinding.WELL:
+            self._know(begun=None)
 
-    async def _tell(self) -> None:
+    async def _tell_clusters(self, report: RegionReport) -> None:
+        """Have the clusters' guardians wait for this one, or wait no longer."""
+        verdict = self._verdict
+        word = RegionWord(region=verdict.region, finding=verdict.finding, why=verdict.why)
+        registered = len(report.clusters) + len(report.silent)
+        ids = to_tell(verdict, report.clusters, report.rules, registered)
+        await asyncio.gather(*(self._tell_cluster(cluster_id, word) for cluster_id in ids))
+
+    async def _tell_cluster(self, cluster_id: str, word: RegionWord) -> None:
+        with contextlib.suppress(ApplicationError):  # its guardian was ended meanwhile
+            guardian = workflow.get_external_workflow_handle(guardian_id(cluster_id))
+            await guardian.signal("region_word", word)
+
+    async def _decide(self, report: RegionReport) -> Evacuate | None:
+        """Begin the evacuation, if it is this guardian's to begin; else keep in mind why not."""
+        decision = None
+        if report.hears:
+            decision = decide_region(self._verdict, report.clusters, report.rules, self.state.begun)
+        self.holding = str(decision) if isinstance(decision, Refusal) else None
+        if not isinstance(decision, Evacuate):
+            return None
+        await self._evacuate(decision)
+        return decision
+
+    async def _evacuate(self, decision: Evacuate) -> None:
+        """One run, under the region's lock; one that somebody has begun already is left to do it."""
+        since = self._verdict.since
+        assert since is not None, "a lost region is lost since a moment"
+        begun = Begun(since=since, clusters=decision.clusters)
+        request = EvacuateRequest(
+            region=self.state.region,
+            initiated_by=region_guardian_id(self.state.region),
+            reason=decision.why,
+            clusters=decision.clusters,
+            automatic=True,
+            verdict=self._verdict,
+        )
+        try:
+            run = await workflow.start_child_workflow(
+                RegionFailure.run,
+                request,
+                id=region_id(self.state.region),
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+                static_summary=f"Evacuation of {self.state.region}: {decision.why}",
+                static_details=load_runbook(RunKind.REGION_FAILURE).text,
+            )
+        except WorkflowAlreadyStartedError:
+            self._know(begun=begun)
+            return
+        self._know(begun=begun.model_copy(update={"run_id": run.first_execution_run_id}))
+        self.evacuating = asyncio.create_task(self._take_in_the_end(run))
+
+    async def _take_in_the_end(self, run: Evacuating) -> None:
+        try:
+            result = await run
+        except ChildWorkflowError as error:
+            news: dict[str, object] = {"reason": f"ended without a result: {error.cause or error}"}
+        else:
+            news = {"outcome": result.outcome, "reason": result.reason}
+        if self.state.begun is not None:
+            self._know(begun=self.state.begun.model_copy(update=news))
+
+    async def _tell(self, begins: Evacuate | None) -> None:
         """Tell people of a loss once, and of its end."""
-        verdict, told, region = self.state.verdict, self.state.told, self.state.region
-        assert verdict is not None, "it was just made"
+        verdict, told, region = self._verdict, self.state.told, self.state.region
         if verdict.finding is RegionFinding.LOST and told is None:
             inside = ", ".join(self._primaries_inside) or "no cluster"
             await self._notify(
-                f"{region} is lost",
-                f"{verdict.why}. Primaries in it: {inside}\n"
-                f"to see the plan, type: qnwis-continuity region evacuate {region} --reason … --dry-run",
+                f"{region} is lost", f"{verdict.why}. Primaries in it: {inside}\n{self._what_follows(begins)}"
             )
             self._know(told=verdict.since)
         elif verdict.finding is RegionFinding.WELL and told is not None:
             await self._notify(f"{region} is well again", verdict.why)
             self._know(told=None)
+
+    def _what_follows(self, begins: Evacuate | None) -> str:
+        region = self.state.region
+        by_hand = f"to see the plan, type: qnwis-continuity region evacuate {region} --reason … --dry-run"
+        if begins is None:
+            return by_hand if self.holding is None else f"{self.holding}\n{by_hand}"
+        lines = [f"their evacuation begins by itself: {', '.join(begins.clusters)}"]
+        lines += [f"{cluster_id} stays: {why}" for cluster_id, why in begins.left.items()]
+        return "\n".join([*lines, by_hand] if begins.left else lines)
 
     async def _notify(self, title: str, text: str) -> None:
         notification = Notification(
@@ -144,6 +245,11 @@ class RegionGuardian:
             )
 
     @property
+    def _verdict(self) -> RegionVerdict:
+        assert self.state.verdict is not None, "it was just made"
+        return self.state.verdict
+
+    @property
     def _primaries_inside(self) -> tuple[str, ...]:
         report = self.state.report
         return () if report is None else tuple(c.cluster_id for c in report.clusters if c.primary_inside)
@@ -158,6 +264,8 @@ class RegionGuardian:
             verdict=self.state.verdict,
             primaries_inside=self._primaries_inside,
             silent=self.state.report.silent if self.state.report is not None else {},
+            holding=self.holding,
+            begun=self.state.begun,
         )
 
     def _show(self) -> None:
@@ -170,4 +278,6 @@ class RegionGuardian:
             nodes = ", ".join(f"{n} {f.value}" for n, f in cluster.findings.items()) or "nothing known yet"
             lines.append(f"- {cluster.cluster_id}: {here}{nodes}")
         lines += [f"- {cluster_id}: {why}" for cluster_id, why in report.silent.items()]
+        if self.holding is not None:
+            lines += ["", f"**Not acting**: {self.holding}"]
         show_details("\n".join(lines))

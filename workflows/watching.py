@@ -17,6 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.health import Health, WatchReport, WatchRequest
     from qnwis.continuity.detection import Votes
     from qnwis.continuity.model import Model
+    from qnwis.continuity.region_wait import Sights
     from qnwis.continuity.topology import Cluster
 
 NOT_YET = "not heard from yet"
@@ -86,6 +87,13 @@ class Watches:
     def votes(self) -> Votes:
         return {
             vantage: {node_id: vote.detector.status for node_id, vote in said.votes.items()}
+            for vantage, said in self.statements.items()
+        }
+
+    def sights(self) -> Sights:
+        """What each vantage that speaks has counted of each node, as of its last report."""
+        return {
+            vantage: {node_id: vote.detector for node_id, vote in said.votes.items()}
             for vantage, said in self.statements.items()
         }
 

@@ -17,6 +17,7 @@ from qnwis.config.load import validated
 from qnwis.config.yaml_source import read_yaml
 from qnwis.continuity.model import Model
 from qnwis.continuity.policy import Strategy
+from qnwis.continuity.regions import RegionRules
 from qnwis.continuity.topology import ReplicationMode
 from qnwis.lab.parts import Part as Part
 
@@ -191,6 +192,11 @@ class PolicyChanges(Model):
     cooldown_s: float | None = Field(default=None, ge=0)
     max_failovers_per_hour: int | None = Field(default=None, ge=1)
     startup_grace_s: float | None = Field(default=None, ge=0)
+    region_wait_s: float | None = Field(default=None, ge=0)
+    region_listen_s: float | None = Field(default=None, ge=0)
+
+
+WATCHED_REGION = "region-1"
 
 
 class StoryCluster(Model):
@@ -199,6 +205,8 @@ class StoryCluster(Model):
     data_nodes: int = Field(default=3, ge=1, le=9)
     witnesses: int = Field(default=0, ge=0, le=9)
     policy: PolicyChanges = PolicyChanges()
+    region_guardian: RegionRules | None = None
+    """The first region has a guardian, with these rules. A story has one cluster: min_clusters is 1."""
 
     @property
     def nodes(self) -> tuple[str, ...]:

@@ -47,10 +47,24 @@ async def test_the_most_advanced_standby_is_promoted() -> None:
     assert world.writable() == ["node-2"]
 
 
+def get_ahead(world: World, *, gives_log: bool = False) -> None:
+    """The other standby has log that the target lacks."""
+    other = world.machines["node-3"]
+    other.lsn, other.gives_log = other.lsn + 200, gives_log
+
+
+async def test_a_target_that_fell_behind_first_takes_the_rest_of_the_log() -> None:
+    world, request = await fenced()
+    get_ahead(world, gives_log=True)
+    assert (await promoted(world, request)).status is OutcomeStatus.SUCCEEDED
+    assert world.machines["node-2"].lsn == world.machines["node-3"].lsn
+    assert [effect for effect, _ in world.journal] == ["catch_up", "promote"]
+
+
 async def test_a_target_that_fell_behind_while_the_lease_ran_out_is_not_promoted() -> None:
     """That it promised the run's epoch, and reports it, does not say that it was promoted already."""
     world, request = await fenced()
-    world.machines["node-3"].lsn += 200
+    get_ahead(world)
     outcome = await promoted(world, request)
     assert (outcome.status, outcome.facts["rule"]) == (OutcomeStatus.FAILED, "target_no_longer_suitable")
     assert world.writable() == []
@@ -59,7 +73,7 @@ async def test_a_target_that_fell_behind_while_the_lease_ran_out_is_not_promoted
 async def test_one_that_was_promoted_by_an_earlier_attempt_is_compared_with_nobody() -> None:
     world, request = await fenced()
     await promoted(world, request)
-    world.machines["node-3"].lsn += 200
+    get_ahead(world)
     again = request.model_copy(update={"again": True})
     assert (await promoted(world, again)).status is OutcomeStatus.SUCCEEDED
     assert world.changes("promote") == ["run/2-promote-node-2"]
@@ -67,6 +81,6 @@ async def test_one_that_was_promoted_by_an_earlier_attempt_is_compared_with_nobo
 
 async def test_where_an_order_may_be_on_its_way_a_refusal_is_waited_out() -> None:
     world, request = await fenced()
-    world.machines["node-3"].lsn += 200
+    get_ahead(world)
     with pytest.raises(Unreachable, match="may be on its way"):
         await promoted(world, request.model_copy(update={"again": True}))

@@ -116,6 +116,13 @@ class Connection:
             self._greeted_at = clock()
         return facts
 
+    async def history(self, timeline: int) -> str:
+        """A timeline's history file; empty for the first, which has none. Raises DatabaseDownError."""
+        name = f"pg_wal/{timeline:08X}.history"
+        question = f"SELECT coalesce(pg_read_file('{name}', true), '') AS history"
+        row = await self.row(question)
+        return str(row["history"])
+
     async def row(self, query: str, *, timeout_s: float = QUERY_TIMEOUT_S) -> DictRow:
         """The first row of a query; empty for a command without rows.
 

@@ -1,5 +1,7 @@
 """Follow: a standby replicates from another upstream, without a restart of the database where that suffices.
 
+One that replayed more of the old history than the new upstream has cannot, and says so: it needs a rejoin.
+
 A standby that received the beginning of a record which the new upstream's history does not have may read that
 again and again instead of what the upstream sends. A restart makes it forget what it read.
 """
@@ -7,10 +9,13 @@ again and again instead of what the upstream sends. A restart makes it forget wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import FollowOrder
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.timelines import ahead_refusal
 
 from .database import Connection, DatabaseDownError, Facts
 from .effects import AlreadySo, Decision, Done, Node
@@ -36,6 +41,8 @@ async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
     same = now is not None and now.node_id == upstream.node_id
     if same and facts is not None and facts.streaming:
         return AlreadySo(f"{node.node_id} follows {upstream.node_id} already")
+    if facts is not None and (refusal := await _ahead(node, upstream, facts)) is not None:
+        return refusal
 
     async def effect() -> Done:
         before = f"{node.node_id} follows {upstream.node_id}, before that {now.node_id if now else 'nobody'}"
@@ -86,14 +93,44 @@ def streams(mine: Facts, theirs: Facts) -> bool:
     return mine.streaming and mine.timeline == theirs.timeline
 
 
+async def _ahead(node: Node, upstream: Peer, mine: Facts) -> Refusal | None:
+    """Why it cannot follow as it is. None also while the upstream does not answer as a primary."""
+    async with _asking(node, upstream) as source:
+        theirs = await _primary_facts(source)
+        if theirs is None or theirs.timeline == mine.timeline or mine.replay_lsn is None:
+            return None
+        try:
+            history = await source.history(theirs.timeline)
+        except DatabaseDownError:
+            return None
+    return ahead_refusal(
+        node.node_id,
+        upstream.node_id,
+        timeline=mine.timeline,
+        replayed_lsn=mine.replay_lsn,
+        history=history,
+    )
+
+
 async def _facts_of(node: Node, upstream: Peer) -> Facts | None:
     """What the upstream says of itself; None while it does not answer as a primary."""
-    assert upstream.database is not None, "the caller has checked that the upstream holds data"
-    source = Connection(upstream.database, node.postgres.database.superuser)
+    async with _asking(node, upstream) as source:
+        return await _primary_facts(source)
+
+
+async def _primary_facts(source: Connection) -> Facts | None:
     try:
         facts = await source.facts()
     except DatabaseDownError:
         return None
+    return None if facts.in_recovery else facts
+
+
+@contextlib.asynccontextmanager
+async def _asking(node: Node, upstream: Peer) -> AsyncIterator[Connection]:
+    assert upstream.database is not None, "the caller has checked that the upstream holds data"
+    source = Connection(upstream.database, node.postgres.database.superuser)
+    try:
+        yield source
     finally:
         await source.close()
-    return None if facts.in_recovery else facts

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import (
     AnyOrder,
+    CatchUpOrder,
     DemoteOrder,
     FollowOrder,
     HandOverOrder,
@@ -20,6 +21,7 @@ from qnwis.continuity.orders import (
 )
 from qnwis.continuity.refusal import Refusal
 
+from .catch_up import catch_up
 from .config import AgentConfig
 from .effects import AlreadySo, Decision, Done, EffectError, Node, demote, promote
 from .follow import follow
@@ -109,6 +111,9 @@ class Orders:
                 return (
                     upstream if isinstance(upstream, Refusal) else await follow(self._node, order, upstream)
                 )
+            case CatchUpOrder():
+                source = self._upstream(order)
+                return source if isinstance(source, Refusal) else await catch_up(self._node, order, source)
             case QuiesceOrder():
                 return await quiesce(self._node, order)
             case PrepareOrder():
@@ -118,7 +123,7 @@ class Orders:
             case ResumeOrder():
                 return await resume(self._node, order)
 
-    def _upstream(self, order: FollowOrder | RejoinOrder) -> Peer | Refusal:
+    def _upstream(self, order: FollowOrder | RejoinOrder | CatchUpOrder) -> Peer | Refusal:
         peer = self._peers.of(order.upstream)
         if peer is not None and peer.database is not None:
             return peer
@@ -135,7 +140,7 @@ class Orders:
         return refusal
 
     def _done(self, order: AnyOrder, done: Done, *, changed: bool) -> Receipt:
-        if self._node is not None and not isinstance(order, PrepareOrder):
+        if self._node is not None and not isinstance(order, PrepareOrder | CatchUpOrder):
             self._node.receiving.forget()
         receipt = Receipt(
             effect_id=order.effect_id,

@@ -69,7 +69,8 @@ class Receiving:
         """Receive again from whom it did, unless it was told otherwise since."""
         if not self._file.exists():
             return
-        upstream = self.upstream
+        # Not the present one: a node that died while it caught up may still have another.
+        upstream = self._postgres.peers.of(self._file.read_text()) if self._postgres.standby else None
         if upstream is not None and self._postgres.set_upstream(upstream):
             self._postgres.reload()
             log("receiver_goes_on", upstream=upstream.node_id)

@@ -13,7 +13,8 @@ from qnwis.starting import start_round_trip
 from qnwis.temporal import connect
 
 from .output import Exit, clear_errors, fail, out, print_json
-from .signing import Me, signed_start
+from .signing import signed_start
+from .speaking import Speaker
 
 
 def drill_request(
@@ -37,28 +38,26 @@ def drill_request(
     )
 
 
-def there_and_back(
-    request: FailoverRequest, who: Me, address: str | None, *, only_print: bool, as_json: bool
-) -> None:
+def there_and_back(request: FailoverRequest, speaker: Speaker) -> None:
     """Start it, wait until the service stands where it began, and end the command with what it came to."""
-    request = signed_start(request, who)
-    if only_print:
+    request = signed_start(request, speaker.me)
+    if speaker.only_print:
         print_json(request)
         return
 
     async def to_the_end() -> RoundTripResult:
-        handle = await start_round_trip(await connect(address), request)
-        if not as_json:
+        handle = await start_round_trip(await connect(speaker.address), request)
+        if not speaker.as_json:
             approve = f"qnwis-continuity approve {request.cluster_id}"
             out.print(f"{handle.id} begins; approve it with: {approve}", markup=False)
         return await handle.result()
 
-    with clear_errors(as_json=as_json):
+    with clear_errors(as_json=speaker.as_json):
         try:
             result = asyncio.run(to_the_end())
         except WorkflowFailureError as failed:
             fail(Exit.NOT_DONE, f"It failed: {failed.cause}")
-    if as_json:
+    if speaker.as_json:
         print_json(result)
     else:
         out.print(result.summary, markup=False, style="bold green" if result.verified else "bold red")

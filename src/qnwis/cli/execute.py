@@ -23,14 +23,17 @@ from qnwis.temporal import connect
 from .drilling import drill_request, there_and_back
 from .files import read_plan
 from .giving_up import AttestOff, Lost, Override, given_up
-from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
-from .signing import By, KeyFile, Print, me, signed_start
+from .output import Exit, clear_errors, err, fail, out, print_json
+from .signing import signed_start
+from .speaking import Speaker, spoken
 from .watching import RunFailed, exit_code, follow, follow_on_terminal
 
 Start = Callable[[Client, FailoverRequest], Awaitable[RunHandle]]
 
 
+@spoken
 def execute(
+    speaker: Speaker,
     cluster_id: Annotated[
         str | None,
         typer.Argument(help="With --drill: cluster_id of a registered cluster.", show_default=False),
@@ -57,41 +60,35 @@ def execute(
     lost: Lost = None,
     attest_off: AttestOff = False,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit record.")] = "manual",
-    initiated_by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Annotated[str | None, typer.Option(help="Temporal server, host:port.")] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Execute a plan. Evidence is taken again; a plan that no longer fits is refused."""
-    who = me(key, initiated_by)
     if drill:
         if cluster_id is None or plan is not None or dry_run or override:
             fail(Exit.USAGE, "--drill: expected CLUSTER, and no --plan, --dry-run or --override")
         by_failover = drill_request(
-            cluster_id, who.name, reason, back_after_s=0, there_by=RunKind.PRIMARY_FAILURE
+            cluster_id, speaker.name, reason, back_after_s=0, there_by=RunKind.PRIMARY_FAILURE
         )
-        there_and_back(by_failover, who, address, only_print=only_print, as_json=as_json)
+        there_and_back(by_failover, speaker)
         return
     if plan is None or cluster_id is not None:
         fail(Exit.USAGE, "expected --plan, or CLUSTER with --drill")
-    with clear_errors(as_json=as_json):
+    with clear_errors(as_json=speaker.as_json):
         made = read_plan(plan)
         request = FailoverRequest(
             cluster_id=made.cluster_id,
-            initiated_by=who.name,
+            initiated_by=speaker.name,
             reason=reason,
             dry_run=dry_run,
             even_if_healthy=even_if_healthy,
             override=override,
-            give_up=given_up(lost, attest_off, who.name, override=override),
+            give_up=given_up(lost, attest_off, speaker.name, override=override),
             plan=made,
         )
-        request = signed_start(request, who)
-        if only_print:
+        request = signed_start(request, speaker.me)
+        if speaker.only_print:
             print_json(request)
             return
-    result = see_through(start_failover, request, address, as_json=as_json)
+    result = see_through(start_failover, request, speaker.address, as_json=speaker.as_json)
     raise typer.Exit(exit_code(result))
 
 

@@ -11,6 +11,7 @@ from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
+from qnwis.continuity.region_wait import RegionFinding
 from qnwis.continuity.tokens import PersonRequest
 from qnwis.starting import raise_refusal, start_guardian
 from qnwis.temporal import connect
@@ -25,7 +26,8 @@ from workflows.names import guardian_id
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address
-from .signing import By, KeyFile, Print, me
+from .speaking import Speaker, spoken
+from .steering import Reason
 
 app = typer.Typer(
     help="Start, look at, pause and resume the guardian of a cluster, acknowledge its runs.",
@@ -70,77 +72,62 @@ def view(cluster_id: ClusterId, address: Address = None, as_json: AsJson = False
 
 
 def in_words(view: GuardianView) -> Iterator[str]:
-    """A line for each node, and one for each vantage that abstains."""
+    """A line for each node, one for each vantage that abstains, and one for each region that is not well."""
     for node_id, verdict in view.verdicts.items():
         yield f"{node_id}: {verdict.finding.value.replace('_', ' ')} ({verdict.why})"
     for vantage, why in sorted(view.abstaining.items()):
         yield f"{vantage} abstains: {why}"
+    for region, heard in sorted(view.regions.items()):
+        if heard.word.finding is not RegionFinding.WELL:
+            yield f"{region} is {heard.word.finding.value} ({heard.word.why})"
 
 
 @app.command()
-def pause(
-    cluster_id: ClusterId,
-    reason: Annotated[str, typer.Option(help="Why; people see it.")],
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-) -> None:
+@spoken
+def pause(cluster_id: ClusterId, reason: Reason, speaker: Speaker) -> None:
     """Switch automatic failover off. Runs that go on are not touched."""
-    who = me(key, by)
-    request = who.signed(Deed.PAUSE, PauseRequest(by=who.name, reason=reason), cluster_id=cluster_id)
-    if only_print:
-        print_json(request)
-        return
-    _speak(cluster_id, address, lambda handle: _told(handle, "pause", request))
-    out.print(f"automatic failover of {cluster_id} is paused", markup=False)
+    request = PauseRequest(by=speaker.name, reason=reason)
+    _say(Deed.PAUSE, cluster_id, request, speaker, f"automatic failover of {cluster_id} is paused")
 
 
 @app.command()
-def resume(
-    cluster_id: ClusterId,
-    reason: Annotated[str, typer.Option(help="Why; people see it.")],
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-) -> None:
+@spoken
+def resume(cluster_id: ClusterId, reason: Reason, speaker: Speaker) -> None:
     """Switch automatic failover on again."""
-    who = me(key, by)
-    request = who.signed(Deed.RESUME, ResumeRequest(by=who.name, reason=reason), cluster_id=cluster_id)
-    if only_print:
-        print_json(request)
-        return
-    _speak(cluster_id, address, lambda handle: _told(handle, "resume", request))
-    out.print(f"automatic failover of {cluster_id} is on", markup=False)
+    request = ResumeRequest(by=speaker.name, reason=reason)
+    _say(Deed.RESUME, cluster_id, request, speaker, f"automatic failover of {cluster_id} is on")
 
 
 @app.command()
+@spoken
 def acknowledge(
     cluster_id: ClusterId,
     run_id: Annotated[str, typer.Option(help="The run that was looked at; `view --json` lists them.")],
-    reason: Annotated[str, typer.Option(help="Why; people see it.")],
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
+    reason: Reason,
+    speaker: Speaker,
 ) -> None:
     """Let a run that ended hold no further failover back: its cooldown ends now."""
-    who = me(key, by)
-    request = who.signed(
-        Deed.ACKNOWLEDGE,
-        AcknowledgeRequest(run_id=run_id, by=who.name, reason=reason),
-        cluster_id=cluster_id,
-    )
-    if only_print:
-        print_json(request)
+    request = AcknowledgeRequest(run_id=run_id, by=speaker.name, reason=reason)
+    said = f"run {run_id} of {cluster_id} is acknowledged by {speaker.name}"
+    _say(Deed.ACKNOWLEDGE, cluster_id, request, speaker, said)
+
+
+def _say(deed: Deed, cluster_id: str, request: PersonRequest, speaker: Speaker, said: str) -> None:
+    """Sign it, and send it or print it. The guardian's update is named as the deed is."""
+    signed = speaker.me.signed(deed, request, cluster_id=cluster_id)
+    if speaker.only_print:
+        print_json(signed)
         return
-    _speak(cluster_id, address, lambda handle: _told(handle, "acknowledge", request), as_json=as_json)
-    if as_json:
-        print_json(request)
+    _speak(
+        cluster_id,
+        speaker.address,
+        lambda handle: _told(handle, deed.value, signed),
+        as_json=speaker.as_json,
+    )
+    if speaker.as_json:
+        print_json(signed)
     else:
-        out.print(f"run {run_id} of {cluster_id} is acknowledged by {request.by}", markup=False)
+        out.print(said, markup=False)
 
 
 async def _told(handle: Handle, update: str, request: PersonRequest) -> None:

@@ -20,6 +20,7 @@ from qnwis.lab.control_plane import ControlPlane
 from qnwis.lab.demo import DemoReport, run_demo
 from qnwis.lab.errors import LabError
 from qnwis.lab.maintenance_demo import MaintenanceReport, run_maintenance_demo
+from qnwis.lab.region_demo import RegionDemoReport, run_region_demo
 from qnwis.lab.shape import Shape
 
 from .output import AsJson, Exit, err, fail, out, print_json
@@ -96,6 +97,18 @@ def demo_maintenance(
         _show_maintenance(report)
         if keep:
             _show_kept(directory)
+    raise typer.Exit(Exit.OK if report.verified else Exit.NOT_DONE)
+
+
+@app.command(name="demo-region")
+def demo_region(directory: Directory = None, pg_bin: PgBin = None, as_json: AsJson = False) -> None:
+    """Lose a region under a write load, have three clusters leave it and come back; exits 0 only if verified
+    and nothing was lost."""
+    report = _run(run_region_demo(directory, pg_bin=pg_bin, say=_say))
+    if as_json:
+        print_json(report)
+    else:
+        _show_region(report)
     raise typer.Exit(Exit.OK if report.verified else Exit.NOT_DONE)
 
 
@@ -237,6 +250,33 @@ def _show_maintenance(report: MaintenanceReport) -> None:
         ("Temporal UI", report.ui_url or "the UI of the server at TEMPORAL_ADDRESS"),
     ]
     _show_rows(rows, result, writes, good=report.verified)
+
+
+def _show_region(report: RegionDemoReport) -> None:
+    """The summary for people."""
+    for result in (report.out, report.back):
+        if result is None:
+            continue
+        good = "bold green" if result.verified else "bold red"
+        out.print(f"\n{result.outcome.value}: {result.reason}", style=good, markup=False)
+        for one in result.moved:
+            out.print(f"  {one.cluster_id}: {one.outcome or 'not moved'}: {one.reason}", markup=False)
+    table = Table("cluster", "acknowledged", "lost", "unknown", "gap in all", "gap on the way back", box=None)
+    for cluster in report.clusters:
+        writes = cluster.writes
+        table.add_row(
+            cluster.cluster_id,
+            str(writes.acked),
+            str(len(writes.lost)),
+            str(writes.unknown),
+            _seconds(writes.gap_ms),
+            _seconds(cluster.gap_back_ms),
+        )
+    out.print()
+    out.print(table)
+    lost = sum(len(cluster.writes.lost) for cluster in report.clusters)
+    verdict = f"{'verified' if report.verified else 'NOT verified'}, {lost or 'no'} acknowledged writes lost"
+    out.print(verdict, style="bold green" if report.verified else "bold red")
 
 
 def _proof(result: RunResult) -> Iterator[tuple[str, str]]:

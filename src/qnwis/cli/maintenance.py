@@ -24,7 +24,8 @@ from .durations import seconds
 from .execute import see_through
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address
-from .signing import By, KeyFile, Print, me, signed_start
+from .signing import By, KeyFile, me, signed_start
+from .speaking import Speaker, spoken
 from .watching import exit_code
 
 app = typer.Typer(help="Planned maintenance: run it, or schedule it.", no_args_is_help=True)
@@ -38,9 +39,11 @@ Name = Annotated[str, typer.Option(help="Tells the cluster's schedules apart.")]
 
 
 @app.command()
+@spoken
 def run(
     cluster_id: ClusterId,
     reason: Reason,
+    speaker: Speaker,
     target: Target = "",
     not_before: Annotated[
         str, typer.Option(help="When the window begins, ISO 8601 with a zone; by default at once.")
@@ -49,52 +52,42 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read the world, preview every effect, change nothing.")
     ] = False,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
 ) -> None:
     """Switch over to another node, without the loss of a write. Waits for people, and for the window."""
-    who = me(key, by)
     maintenance = Maintenance(
         target_node_id=target or None, not_before=_moment(not_before), window_s=seconds(window)
     )
     request = FailoverRequest(
         cluster_id=cluster_id,
-        initiated_by=who.name,
+        initiated_by=speaker.name,
         reason=reason,
         dry_run=dry_run,
         maintenance=maintenance,
     )
-    request = signed_start(request, who)
-    if only_print:
+    request = signed_start(request, speaker.me)
+    if speaker.only_print:
         print_json(request)
         return
 
-    result = see_through(start_maintenance, request, address, as_json=as_json)
+    result = see_through(start_maintenance, request, speaker.address, as_json=speaker.as_json)
     raise typer.Exit(exit_code(result))
 
 
 @app.command()
+@spoken
 def drill(
     cluster_id: ClusterId,
+    speaker: Speaker,
     reason: Reason = "drill",
     target: Target = "",
     back_after: BackAfter = "30s",
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
 ) -> None:
     """Hand the service over on purpose, and back; done only when it stands where it began. For a drill of the
     other runbook: `qnwis-continuity execute CLUSTER --drill`."""
-    who = me(key, by)
     request = drill_request(
-        cluster_id, who.name, reason, back_after_s=seconds(back_after) or 0, target=target
+        cluster_id, speaker.name, reason, back_after_s=seconds(back_after) or 0, target=target
     )
-    there_and_back(request, who, address, only_print=only_print, as_json=as_json)
+    there_and_back(request, speaker)
 
 
 @app.command()

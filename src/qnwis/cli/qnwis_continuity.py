@@ -23,7 +23,7 @@ COMMANDS = {
     "approve": "approving:approve",
     "reject": "approving:reject",
     "abort": "steering:abort",
-    "skip": "skipping:skip",
+    "skip": "steering:skip",
     "finish": "ending:finish",
     "status": "status:status",
     "rejoin": "rejoin:rejoin",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -29,95 +28,72 @@ from .approving import Yes, send_vote
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
 from .settings import Address
 from .showing import show_region_plan
-from .signing import By, KeyFile, Print, me
-from .steering import say
+from .speaking import Speaker, spoken
+from .steering import Reason, Run, say
 
 app = typer.Typer(
     help="Watch a region, and leave it with all clusters when it is lost.", no_args_is_help=True
 )
 
 Region = Annotated[str, typer.Argument(help="The region, as the topologies name it.")]
-Reason = Annotated[str, typer.Option(help="Why; kept in the audit record.")]
-
-
 Only = Annotated[
     list[str] | None, typer.Option(help="Only this cluster, once for each; by default all that it concerns.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Plan it, and change nothing.")]
 
 
+def run_of(region: str) -> Run:
+    return Run(region, region_id(region))
+
+
 @app.command()
+@spoken
 def evacuate(
-    region: Region,
-    reason: Reason,
-    only: Only = None,
-    dry_run: DryRun = False,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
+    region: Region, reason: Reason, speaker: Speaker, only: Only = None, dry_run: DryRun = False
 ) -> None:
     """Move every cluster whose primary is in the region to another one, in waves. Waits for people."""
-    _move(Direction.OUT, region, reason, only, dry_run, by, key, only_print, address, as_json)
+    _move(Direction.OUT, region, reason, only, speaker, dry_run=dry_run)
 
 
 @app.command()
+@spoken
 def failback(
-    region: Region,
-    reason: Reason,
-    only: Only = None,
-    dry_run: DryRun = False,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
+    region: Region, reason: Reason, speaker: Speaker, only: Only = None, dry_run: DryRun = False
 ) -> None:
     """The way back: every cluster that is at home in the region returns to it by a switchover, in waves."""
-    _move(Direction.BACK, region, reason, only, dry_run, by, key, only_print, address, as_json)
+    _move(Direction.BACK, region, reason, only, speaker, dry_run=dry_run)
 
 
 def _move(
-    direction: Direction,
-    region: str,
-    reason: str,
-    only: list[str] | None,
-    dry_run: bool,
-    by: str,
-    key: Path | None,
-    only_print: bool,
-    address: str | None,
-    as_json: bool,
+    direction: Direction, region: str, reason: str, only: list[str] | None, speaker: Speaker, *, dry_run: bool
 ) -> None:
     """Start it, and wait for its end."""
-    who = me(key, by)
     request = EvacuateRequest(
         region=region,
         direction=direction,
-        initiated_by=who.name,
+        initiated_by=speaker.name,
         reason=reason,
         clusters=tuple(only or ()),
         dry_run=dry_run,
     )
-    token = who.token(Deed.START, cluster_id=region, digest=request.digest, reason=reason)
+    token = speaker.me.token(Deed.START, cluster_id=region, digest=request.digest, reason=reason)
     request = request.model_copy(update={"token": token})
-    if only_print:
+    if speaker.only_print:
         print_json(request)
         return
 
     async def carry_out() -> RegionResult:
-        handle = await start_evacuation(await connect(address), request)
-        if not as_json:
+        handle = await start_evacuation(await connect(speaker.address), request)
+        if not speaker.as_json:
             out.print(f"run {handle.result_run_id} of {region}", markup=False)
         return await handle.result()
 
-    with clear_errors(as_json=as_json):
+    with clear_errors(as_json=speaker.as_json):
         try:
             result = asyncio.run(carry_out())
         except WorkflowFailureError as error:
             fail(Exit.NOT_DONE, f"The run failed: {error.cause}")
-    if as_json:
+    if speaker.as_json:
         print_json(result)
     else:
         _show(result, dry_run=dry_run)
@@ -125,81 +101,38 @@ def _move(
 
 
 @app.command()
-def approve(
-    region: Region,
-    reason: Annotated[str, typer.Option(help="Why; kept in the audit record.")] = "",
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    yes: Yes = False,
-    address: Address = None,
-    as_json: AsJson = False,
-) -> None:
+@spoken
+def approve(region: Region, speaker: Speaker, reason: Reason = "", yes: Yes = False) -> None:
     """Agree to the plan of all clusters, once for all of them."""
-    send_vote(Deed.APPROVE, region, region_id(region), reason, by, key, only_print, yes, address, as_json)
+    send_vote(Deed.APPROVE, run_of(region), reason, speaker, yes=yes)
 
 
 @app.command()
-def reject(
-    region: Region,
-    reason: Reason,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    yes: Yes = False,
-    address: Address = None,
-    as_json: AsJson = False,
-) -> None:
+@spoken
+def reject(region: Region, reason: Reason, speaker: Speaker, yes: Yes = False) -> None:
     """Say no: the evacuation ends, and nothing is changed."""
-    send_vote(Deed.REJECT, region, region_id(region), reason, by, key, only_print, yes, address, as_json)
+    send_vote(Deed.REJECT, run_of(region), reason, speaker, yes=yes)
 
 
 @app.command()
-def abort(
-    region: Region,
-    reason: Reason,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
-) -> None:
+@spoken
+def abort(region: Region, reason: Reason, speaker: Speaker) -> None:
     """Begin no further cluster; those that move stop at their next safe place, or are completed."""
-    who = me(key, by)
-    request = AbortRequest(by=who.name, reason=reason)
-    say(Deed.ABORT, region, region_id(region), request, who, only_print, address, as_json)
+    say(Deed.ABORT, run_of(region), AbortRequest(by=speaker.name, reason=reason), speaker)
 
 
 @app.command()
-def pause(
-    region: Region,
-    reason: Reason,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
-) -> None:
+@spoken
+def pause(region: Region, reason: Reason, speaker: Speaker) -> None:
     """Hold the evacuation before its next wave."""
-    who = me(key, by)
-    request = PauseRunRequest(by=who.name, reason=reason)
-    say(Deed.PAUSE, region, region_id(region), request, who, only_print, address, as_json)
+    say(Deed.PAUSE, run_of(region), PauseRunRequest(by=speaker.name, reason=reason), speaker)
 
 
 @app.command()
-def resume(
-    region: Region,
-    reason: Reason,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
-) -> None:
+@spoken
+def resume(region: Region, reason: Reason, speaker: Speaker) -> None:
     """Let it go on, also where too many clusters did not move."""
-    who = me(key, by)
-    request = ResumeRunRequest(by=who.name, reason=reason)
-    say(Deed.RESUME, region, region_id(region), request, who, only_print, address, as_json)
+    say(Deed.RESUME, run_of(region), ResumeRunRequest(by=speaker.name, reason=reason), speaker)
 
 
 @app.command()
@@ -237,6 +170,8 @@ def view(region: Region, address: Address = None, as_json: AsJson = False) -> No
     out.print(f"primaries in it: {', '.join(seen.primaries_inside) or 'none'}", markup=False)
     for cluster_id, why in seen.silent.items():
         out.print(f"  {cluster_id}: {why}", markup=False)
+    if seen.holding is not None:
+        out.print(f"not acting: {seen.holding}", markup=False)
 
 
 def _exit_code(result: RegionResult) -> Exit:

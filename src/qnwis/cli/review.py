@@ -16,7 +16,7 @@ from qnwis.temporal import connect
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address
-from .signing import By, KeyFile, Print, me
+from .speaking import Speaker, spoken
 
 app = typer.Typer(help="Look at the reviews of emergency overrides, and close them.", no_args_is_help=True)
 
@@ -59,38 +59,30 @@ def show(
 
 
 @app.command()
+@spoken
 def close(
     cluster_id: ClusterId,
     reason: Annotated[str, typer.Option(help="What was found; kept in the audit record.")],
+    speaker: Speaker,
     off: Annotated[
         list[str] | None,
         typer.Option(help="A lost node that you state to be off for good, once for each; recorded by name."),
     ] = None,
     run_id: RunId = None,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
 ) -> None:
     """Close a review. Refused to who started the override, and while nothing is known of a lost node."""
 
     async def ask() -> Review | CloseRequest:
-        client, who = await connect(address), me(key, by)
+        client = await connect(speaker.address)
         opened = (await the_open_review(client, cluster_id, run_id)).opened
-        request = CloseRequest(by=who.name, reason=reason, off=tuple(off or ()))
-        token = who.token(
-            Deed.CLOSE_REVIEW,
-            cluster_id=cluster_id,
-            run_id=opened.run_id,
-            digest=request.digest,
-            reason=reason,
-        )
-        request = request.model_copy(update={"token": token})
-        return request if only_print else await close_review(client, cluster_id, opened.run_id, request)
+        request = CloseRequest(by=speaker.name, reason=reason, off=tuple(off or ()))
+        request = speaker.me.signed(Deed.CLOSE_REVIEW, request, cluster_id=cluster_id, run_id=opened.run_id)
+        if speaker.only_print:
+            return request
+        return await close_review(client, cluster_id, opened.run_id, request)
 
-    answer = _done(ask(), as_json=as_json)
-    if isinstance(answer, CloseRequest) or as_json:
+    answer = _done(ask(), as_json=speaker.as_json)
+    if isinstance(answer, CloseRequest) or speaker.as_json:
         print_json(answer)
     else:
         _show(answer)

@@ -7,7 +7,7 @@ on), and so is `maintenance pause` (a schedule starts nothing).
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from temporalio.service import RPCError
@@ -20,6 +20,7 @@ from qnwis.continuity.run import (
     ExtendRequest,
     PauseRunRequest,
     ResumeRunRequest,
+    SkipRequest,
 )
 from qnwis.continuity.tokens import PersonRequest
 from qnwis.starting import running, say_to_run
@@ -27,9 +28,8 @@ from qnwis.temporal import connect
 from workflows.names import failover_id
 
 from .durations import seconds
-from .output import AsJson, Exit, clear_errors, fail, out, print_json
-from .settings import Address
-from .signing import By, KeyFile, Me, Print, me
+from .output import Exit, clear_errors, fail, out, print_json
+from .speaking import Speaker, spoken
 
 app = typer.Typer(
     help="A run that goes on: hold it, let it go on, give it more time, confirm what was done by hand.",
@@ -37,122 +37,102 @@ app = typer.Typer(
 )
 
 ClusterId = Annotated[str, typer.Argument(help="cluster_id whose run is meant.")]
-Reason = Annotated[str, typer.Option(help="Why; people see it.")]
+Reason = Annotated[str, typer.Option(help="Why; people see it, and it is kept in the audit record.")]
 
 
-def abort(
-    cluster_id: ClusterId,
-    reason: Annotated[str, typer.Option(help="Why; kept in the audit record.")],
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
-) -> None:
+class Run(NamedTuple):
+    """What goes on and is spoken to."""
+
+    name: str
+    """Of the cluster or the region; a token names it."""
+    workflow_id: str
+
+
+def run_of(cluster_id: str) -> Run:
+    return Run(cluster_id, failover_id(cluster_id))
+
+
+@spoken
+def abort(cluster_id: ClusterId, reason: Reason, speaker: Speaker) -> None:
     """Stop the cluster's run and undo what it has begun; refused once the promotion has begun."""
-    who = me(key, by)
-    request = AbortRequest(by=who.name, reason=reason)
-    say(Deed.ABORT, cluster_id, failover_id(cluster_id), request, who, only_print, address, as_json)
+    say(Deed.ABORT, run_of(cluster_id), AbortRequest(by=speaker.name, reason=reason), speaker)
+
+
+@spoken
+def skip(
+    cluster_id: ClusterId,
+    step: Annotated[str, typer.Argument(help="The step's name, as the runbook has it.")],
+    reason: Reason,
+    speaker: Speaker,
+) -> None:
+    """Have a step of the cluster's run left out that has not begun; only where the runbook allows it."""
+    say(Deed.SKIP, run_of(cluster_id), SkipRequest(by=speaker.name, reason=reason, step=step), speaker)
 
 
 @app.command()
-def pause(
-    cluster_id: ClusterId,
-    reason: Reason,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
-) -> None:
+@spoken
+def pause(cluster_id: ClusterId, reason: Reason, speaker: Speaker) -> None:
     """Hold the cluster's run before its next action; refused once the promotion has begun."""
-    who = me(key, by)
-    request = PauseRunRequest(by=who.name, reason=reason)
-    say(Deed.PAUSE, cluster_id, failover_id(cluster_id), request, who, only_print, address, as_json)
+    say(Deed.PAUSE, run_of(cluster_id), PauseRunRequest(by=speaker.name, reason=reason), speaker)
 
 
 @app.command()
-def resume(
-    cluster_id: ClusterId,
-    reason: Reason,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
-) -> None:
+@spoken
+def resume(cluster_id: ClusterId, reason: Reason, speaker: Speaker) -> None:
     """Let the cluster's run go on that is held."""
-    who = me(key, by)
-    request = ResumeRunRequest(by=who.name, reason=reason)
-    say(Deed.RESUME, cluster_id, failover_id(cluster_id), request, who, only_print, address, as_json)
+    say(Deed.RESUME, run_of(cluster_id), ResumeRunRequest(by=speaker.name, reason=reason), speaker)
 
 
 @app.command()
+@spoken
 def extend(
     cluster_id: ClusterId,
     longer: Annotated[str, typer.Option("--for", help="How much longer, for example 10m; at most 24h.")],
     reason: Reason,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
+    speaker: Speaker,
 ) -> None:
     """Give the window that is open more time: the one for votes, else the one for maintenance."""
-    who, by_s = me(key, by), seconds(longer) or 0.0
+    by_s = seconds(longer) or 0.0
     if not 0 < by_s <= LONGEST_EXTENSION_S:
         fail(Exit.USAGE, f"--for {longer}: expected more than 0 s and at most {LONGEST_EXTENSION_S:.0f} s")
-    request = ExtendRequest(by=who.name, reason=reason, by_s=by_s)
-    say(Deed.EXTEND, cluster_id, failover_id(cluster_id), request, who, only_print, address, as_json)
+    request = ExtendRequest(by=speaker.name, reason=reason, by_s=by_s)
+    say(Deed.EXTEND, run_of(cluster_id), request, speaker)
 
 
 @app.command()
+@spoken
 def confirm(
     cluster_id: ClusterId,
     manual_step: Annotated[str, typer.Argument(help="Its name, as the runbook and the checklist have it.")],
     reason: Reason,
-    by: By = "",
-    key: KeyFile = None,
-    only_print: Print = False,
-    address: Address = None,
-    as_json: AsJson = False,
+    speaker: Speaker,
 ) -> None:
     """Say that what a person had to do by hand is done; the cluster's run waits for it."""
-    who = me(key, by)
-    request = ConfirmRequest(by=who.name, reason=reason, manual_step=manual_step)
-    say(Deed.CONFIRM, cluster_id, failover_id(cluster_id), request, who, only_print, address, as_json)
+    request = ConfirmRequest(by=speaker.name, reason=reason, manual_step=manual_step)
+    say(Deed.CONFIRM, run_of(cluster_id), request, speaker)
 
 
-def say(
-    deed: Deed,
-    name: str,
-    workflow_id: str,
-    request: PersonRequest,
-    who: Me,
-    only_print: bool,
-    address: str | None,
-    as_json: bool,
-) -> None:
-    """Sign the request for the run that goes on under this id, then send it or print it. The run's update and
-    its signal are named as the deed is. `name`: of the cluster or the region."""
+def say(deed: Deed, run: Run, request: PersonRequest, speaker: Speaker) -> None:
+    """Sign the request for the run that goes on, then send or print it. The run's update and its signal are
+    named as the deed is."""
 
     async def sign_and_send() -> str | None:
-        client = await connect(address)
-        run_id = await running(client, workflow_id)
-        signed = who.signed(deed, request, cluster_id=name, run_id=run_id)
-        if only_print:
+        client = await connect(speaker.address)
+        run_id = await running(client, run.workflow_id)
+        signed = speaker.me.signed(deed, request, cluster_id=run.name, run_id=run_id)
+        if speaker.only_print:
             print_json(signed)
             return None
-        return await say_to_run(client, workflow_id, deed.value, signed, run_id=run_id)
+        return await say_to_run(client, run.workflow_id, deed.value, signed, run_id=run_id)
 
-    with clear_errors(as_json=as_json):
+    with clear_errors(as_json=speaker.as_json):
         try:
             answer = asyncio.run(sign_and_send())
         except RPCError as error:
-            fail(Exit.UNREACHABLE, f"the run of {name} does not answer: {error.message}")
+            fail(Exit.UNREACHABLE, f"the run of {run.name} does not answer: {error.message}")
     if answer is None:
         return
-    if as_json:
-        print_json({"name": name, "answer": answer})
+    if speaker.as_json:
+        print_json({"name": run.name, "answer": answer})
     else:
-        out.print(f"{name}: {answer}", markup=False)
+        out.print(f"{run.name}: {answer}", markup=False)

@@ -13,6 +13,8 @@ from qnwis.config.load import load_cluster, load_policy
 from qnwis.config.problem import ConfigError, Problem
 from qnwis.config.regions import load_regions
 from qnwis.continuity.losses import Effect, Loss, advice, losses, unsurvivable
+from qnwis.continuity.region_wait import wait_advice
+from qnwis.continuity.regions import RegionRules
 from qnwis.continuity.topology import Cluster
 
 from .output import AsJson, Exit, fail, out, print_json
@@ -49,6 +51,10 @@ def validate(
         fail(Exit.USAGE, "\n".join(map(str, problems)))
     found = losses(topology)
     advised = advice(topology, found)
+    if policy is not None:
+        rules = load_regions(regions) if regions is not None else RegionRules()
+        odd = wait_advice(load_policy(policy), rules.dwell_s)
+        advised = (*advised, odd) if odd is not None else advised
     if as_json:
         print_json({"losses": [one.model_dump(mode="json") for one in found], "advice": advised})
     else:

@@ -106,28 +106,53 @@ def decide(
     changed_at: datetime,
     now: datetime,
     kind: RunKind = RunKind.PRIMARY_FAILURE,
+    region: Hold | None = None,
 ) -> Decision:
     """Whether a failover of this kind starts now. The rules, in the order in which they refuse.
 
     `primary` is the verdict on the primary, None while nobody knows which node that is. `changed_at` is when
-    a vote last changed: attempts before that failed in another situation.
+    a vote last changed: attempts before that failed in another situation. `region`: why the primary is left
+    to the guardian of its region for now (`region_wait.region_hold`).
     """
     if primary is None:
         return Quiet()
     if primary.finding is not Finding.FAILED:
         return Quiet() if primary.refusal is None else Hold(primary.refusal, look_again=True)
+    held = held_back(
+        policy=policy,
+        history=history,
+        pause=pause,
+        watching_since=watching_since,
+        changed_at=changed_at,
+        now=now,
+        kind=kind,
+    )
+    if (hold := held or region) is not None:
+        return hold
+    return Propose() if policy.strategy is Strategy.MANUAL else Start()
+
+
+def held_back(
+    *,
+    policy: Policy,
+    history: Sequence[PastRun],
+    pause: Pause | None,
+    watching_since: datetime,
+    changed_at: datetime,
+    now: datetime,
+    kind: RunKind = RunKind.PRIMARY_FAILURE,
+) -> Hold | None:
+    """The first rule by which no failover of this kind starts by itself now, whoever would start it."""
     of_kind = [run for run in history if run.kind is kind]
-    for rule in (
+    rules = (
         _paused(pause),
         _grace(policy, watching_since, now),
         _cooldown(policy, of_kind, now),
         _hourly_cap(policy, of_kind, now),
         _people_said_no(policy, of_kind, changed_at, now),
         _backing_off(of_kind, changed_at, now),
-    ):
-        if rule is not None:
-            return rule
-    return Propose() if policy.strategy is Strategy.MANUAL else Start()
+    )
+    return next((rule for rule in rules if rule is not None), None)
 
 
 def remembered(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .detection import contradiction
 from .evidence import ClusterEvidence, current_primary
 from .planner import Planning, make_plan
 from .policy import Policy
@@ -62,6 +63,17 @@ def come_back(
         plan=planning.plan,
         refusal=planning.refusal,
         predicted_loss_bytes=planning.predicted_loss_bytes,
+    )
+
+
+def answering_in(cluster: Cluster, evidence: ClusterEvidence, region: str) -> tuple[str, ...]:
+    """The cluster's nodes in the region whose agents answer now, or that a standby still hears, each as
+    `<cluster_id>/<node_id>`."""
+    return tuple(
+        f"{cluster.cluster_id}/{node.node_id}"
+        for node in cluster.nodes
+        if node.region == region
+        and (evidence.of(node.node_id).state is not None or contradiction(node, evidence) is not None)
     )
 
 

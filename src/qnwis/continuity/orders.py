@@ -44,6 +44,16 @@ class PromoteOrder(Order):
     run has compared the standbys."""
 
 
+class CatchUpOrder(Order):
+    """Take the log that a more advanced standby has, before a promotion; then receive nothing again."""
+
+    kind: Literal["catch_up"] = "catch_up"
+    upstream: str
+    """node_id of the standby that has it"""
+    to_lsn: int = Field(ge=0)
+    """Bytes since the start of the log."""
+
+
 class QuiesceOrder(Order):
     """Let no new writes in, see the open ones end, and wait until `standby` has replayed all of them.
 
@@ -112,6 +122,7 @@ class RejoinOrder(Order):
 
 AnyOrder = Annotated[
     PromoteOrder
+    | CatchUpOrder
     | DemoteOrder
     | FollowOrder
     | RejoinOrder

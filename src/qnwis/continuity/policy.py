@@ -6,8 +6,9 @@ Source: specification, "Failover Policies". Fields beyond the specification are 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .model import Identifier, Model
 
@@ -67,10 +68,27 @@ class Policy(Model):
     names. False: their word is enough, and nobody else is asked."""
     evacuation_priority: int = 0
     """Of the clusters that leave a region, those with a higher number go first."""
+    region_strategy: Strategy = Strategy.MANUAL
+    """Who has this cluster leave a region that is lost: people, or the region's guardian by itself
+    (`automatic`; `quorum_based` only while the quorum of the cluster's nodes answers elsewhere)."""
+    region_wait_s: float = Field(default=180, ge=0, le=3600)
+    """While the loss of the primary's region is suspected, its failover waits so long for the region's
+    guardian; then the cluster acts alone. 0: it never waits. Without that guardian nothing is waited for."""
+    region_listen_s: float = Field(default=10, ge=0)
+    """Where no other node of the cluster in the region answers, so long it waits to hear of others."""
     review_reminder_s: float = Field(default=24 * 3600, ge=60)
     """How often people are reminded of the open review of an emergency override."""
     switchover: SwitchoverLimits = SwitchoverLimits()
     estimates_ms: StepEstimates = StepEstimates()
+
+    @model_validator(mode="after")
+    def _listens_no_longer_than_it_waits(self) -> Self:
+        if 0 < self.region_wait_s < self.region_listen_s:
+            raise ValueError(
+                f"region_listen_s {self.region_listen_s:g}: expected at most region_wait_s,"
+                f" which is {self.region_wait_s:g}"
+            )
+        return self
 
     def without_limits(self) -> Policy:
         """What holds under an emergency override: no limit that is set for ordinary days."""

@@ -1,8 +1,10 @@
-"""Whether the plan's target may be promoted, asked between fencing and the point of no return."""
+"""Whether the plan's target may be promoted, asked between fencing and the point of no return, and what it
+takes from another standby first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .evidence import ClusterEvidence
 from .patroni import old_region_writes, refusal_to_move
@@ -11,6 +13,28 @@ from .policy import Policy
 from .refusal import Refusal
 from .targets import Basis, Survey, coverage_refusal, rank, survey
 from .topology import Cluster
+
+
+class MissingLog(NamedTuple):
+    """What the target lacks and another standby has."""
+
+    node_id: str
+    """Who has it."""
+    to_lsn: int
+
+
+def missing_log(plan: Plan, cluster: Cluster, policy: Policy, evidence: ClusterEvidence) -> MissingLog | None:
+    """What the target has to take from a more advanced standby, on evidence taken after the fence; None where
+    it is the most advanced, or where that is not known. The preferred target need not be, and while the
+    primary still wrote nobody could say which would be."""
+    view = survey(cluster, policy, evidence, plan.primary_node_id)
+    own = view.positions.get(plan.failover_target_id)
+    if view.primary_writes or own is None or view.head is None or own.timeline != view.head.timeline:
+        return None
+    if own == view.head:
+        return None
+    ahead = min(node_id for node_id, position in view.positions.items() if position == view.head)
+    return MissingLog(ahead, view.head.lsn)
 
 
 def promotion_refusal(

@@ -12,7 +12,7 @@ from .model import Identifier, Model, sha256_digest
 from .patroni_actions import PatroniAction, PatroniFenceCluster
 from .refusal import Refusal
 from .region_plan import ClusterMove, Direction, RegionPlan
-from .regions import Moved
+from .regions import Moved, RegionVerdict
 from .run import RunOutcome, StepProgress
 from .tokens import Token
 
@@ -32,6 +32,10 @@ class EvacuateRequest(Model):
     """Only these; empty for every registered cluster that the direction concerns."""
     dry_run: bool = False
     """Plan it, and change nothing."""
+    automatic: bool = False
+    """Set by the region's guardian, which alone may start it so; each cluster's policy must allow it."""
+    verdict: RegionVerdict | None = None
+    """Of that guardian: what it held of the region."""
     token: Token | None = None
 
     @property
@@ -130,7 +134,7 @@ def draft_of_region(request: EvacuateRequest, result: RegionResult) -> AuditDraf
         operation=OPERATIONS[request.direction] + ("_dry_run" if request.dry_run else ""),
         cluster_id=request.region,
         initiated_by=request.initiated_by,
-        role=", ".join(result.initiator_roles) or UNAUTHENTICATED,
+        role="service" if request.automatic else ", ".join(result.initiator_roles) or UNAUTHENTICATED,
         source_node=None,
         target_node=None,
         reason=request.reason,

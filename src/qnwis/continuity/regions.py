@@ -7,19 +7,18 @@ clusters hold; nothing is asked of the world.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from .detection import Finding, Verdict
 from .model import Identifier, Model
 from .plan import Plan
 from .refusal import Refusal
 from .region_plan import ClusterMove, Direction, Move, RegionPlan, Unmovable
+from .region_sight import ClusterInRegion
+from .region_wait import RegionFinding as RegionFinding
 from .run import RunOutcome
-from .topology import Cluster
 
 
 class RegionRules(Model):
@@ -28,7 +27,8 @@ class RegionRules(Model):
     dwell_s: float = Field(default=120, ge=0)
     """For so long a loss must last before anything is done about it. A partition of 43 s moves nothing."""
     settle_s: float = Field(default=60, ge=0)
-    """For so long a region must be well before a loss counts as over: what comes and goes is one loss."""
+    """For so long a region must be well before a loss counts as over: what comes and goes is one loss, and
+    databases that stopped for want of a majority have so long to come back by themselves."""
     min_clusters: int = Field(default=2, ge=1)
     """Clusters with failed nodes in the region; of fewer, each cluster's own guardian decides."""
     min_nodes: int = Field(default=2, ge=1)
@@ -37,44 +37,6 @@ class RegionRules(Model):
     """Clusters that are moved at the same time."""
     stop_after: int = Field(default=1, ge=1)
     """So many clusters that did not move in one wave hold the next one until a person says to go on."""
-
-
-class ClusterInRegion(Model):
-    """What a cluster's guardian holds of the part of its cluster that is in one region."""
-
-    cluster_id: Identifier
-    priority: int = 0
-    """The higher, the earlier it is moved; from its policy."""
-    primary_inside: bool
-    findings: Mapping[str, Finding]
-    """By node_id, of its nodes in the region."""
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        return tuple(node_id for node_id, finding in self.findings.items() if finding is Finding.FAILED)
-
-
-class HeldByGuardian(BaseModel):
-    """Of what a cluster's guardian answers when it is asked, the part that a region is judged by."""
-
-    primary_node_id: str | None
-    verdicts: dict[str, Verdict]
-
-    def of_region(self, cluster: Cluster, region: str, *, priority: int) -> ClusterInRegion:
-        """The same, of one region alone."""
-        inside = {node.node_id for node in cluster.nodes if node.region == region}
-        return ClusterInRegion(
-            cluster_id=cluster.cluster_id,
-            priority=priority,
-            primary_inside=self.primary_node_id in inside,
-            findings={node_id: v.finding for node_id, v in self.verdicts.items() if node_id in inside},
-        )
-
-
-class RegionFinding(StrEnum):
-    WELL = "well"
-    SUSPECTED = "suspected"  # lost by what is known, and not yet for long enough
-    LOST = "lost"
 
 
 class RegionVerdict(Model):
@@ -96,16 +58,12 @@ def judge_region(
     before: RegionVerdict | None,
     now: datetime,
 ) -> RegionVerdict:
-    """The verdict on a region. It needs failed nodes enough of clusters enough, and nothing alive beside
-    them: one node that answers from inside shows that some nodes are lost and not the region."""
+    """The verdict on a region. It needs failed nodes enough of clusters enough, seen by more than vantages in
+    the region itself, and nothing alive beside them: one node that answers from inside, or that a standby
+    elsewhere still hears, shows that some nodes are lost and not the region."""
     hit = [cluster for cluster in seen if cluster.failed]
     failed = sum(len(cluster.failed) for cluster in hit)
-    alive = [
-        f"{cluster.cluster_id}/{node_id}"
-        for cluster in seen
-        for node_id, finding in cluster.findings.items()
-        if finding is Finding.HEALTHY
-    ]
+    alive = [f"{cluster.cluster_id}/{node_id}" for cluster in seen for node_id in cluster.alive]
     counted = f"{failed} failed nodes of {len(hit)} clusters"
     needed = f"needed are {rules.min_nodes} of {rules.min_clusters}"
     lost_now = len(hit) >= rules.min_clusters and failed >= rules.min_nodes and not alive
@@ -119,7 +77,7 @@ def judge_region(
             )
         why = f"{counted} for {lasts_s:.0f} s; acted on after {rules.dwell_s:g} s"
         return RegionVerdict(region=region, finding=RegionFinding.SUSPECTED, why=why, since=since)
-    why = f"{counted}, {needed}" if not alive else f"{counted}; {', '.join(alive[:5])} answer"
+    why = f"{counted}, {needed}" if not alive else f"{counted}; {', '.join(alive[:5])} seem alive"
     well_since = (before.well_since if before is not None else None) or now
     if since is not None and (now - well_since).total_seconds() < rules.settle_s:
         return RegionVerdict(

@@ -261,7 +261,14 @@ def rank(survey: Survey) -> tuple[Candidate, ...]:
     preferred = preference(survey.policy)
     home = survey.cluster.node(survey.primary.node_id).region if survey.cluster.by_patroni else None
     # Where Patroni keeps a region's primary, a region is left only where it must be or a person says so.
-    eligible.sort(key=lambda node: (home is not None and node.region != home, preferred(node)))
+    eligible.sort(
+        key=lambda node: (
+            home is not None and node.region != home,
+            *preferred(node),
+            _behind(survey, node),
+            node.node_id,
+        )
+    )
     chosen = [
         Candidate(
             node_id=node.node_id,
@@ -275,21 +282,26 @@ def rank(survey: Survey) -> tuple[Candidate, ...]:
     return (*chosen, *others)
 
 
-def preference(policy: Policy) -> Callable[[Node], tuple[int, int, int, float, str]]:
-    """The specification's order: region, site, priority, capacity; then the id, so that it is total."""
+def preference(policy: Policy) -> Callable[[Node], tuple[int, int, int, float]]:
+    """The specification's order: region, site, priority, capacity."""
     regions = {region: place for place, region in reversed(tuple(enumerate(policy.region_priority)))}
     sites = {site: place for place, site in reversed(tuple(enumerate(policy.site_priority)))}
 
-    def key(node: Node) -> tuple[int, int, int, float, str]:
+    def key(node: Node) -> tuple[int, int, int, float]:
         return (
             regions.get(node.region, len(policy.region_priority)),
             sites.get(node.site, len(policy.site_priority)),
             -node.priority,
             -node.capacity,
-            node.node_id,
         )
 
     return key
+
+
+def _behind(survey: Survey, node: Node) -> int:
+    """Bytes behind the most advanced standby, between nodes that are preferred alike. While the primary
+    writes they say nothing, and the choice would change from one look to the next."""
+    return 0 if survey.primary_writes else survey.lag_bytes(node.node_id) or 0
 
 
 def predicted_loss_bytes(survey: Survey, target_id: str) -> int | None:

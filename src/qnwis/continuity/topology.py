@@ -167,6 +167,9 @@ class Cluster(Model):
     heartbeat: HeartbeatConfig = HeartbeatConfig()
     vantages: tuple[Identifier, ...] = Field(default=("default",), min_length=1)
     """Names of the places that probe this cluster; each is a worker's task queue."""
+    vantage_regions: Mapping[Identifier, str] = {}
+    """In which of the regions a vantage stands; of one that is not listed nobody knows. The loss of a region
+    is seen from outside it."""
     dns: DnsService | None = None
     fencing: FencingHook | None = None
 
@@ -211,6 +214,8 @@ class Cluster(Model):
                 "replication": self.replication.model_dump(mode="json"),
                 "dns": self.dns,
                 "nodes": [node.model_dump(exclude_none=True) for node in self.nodes],
+                "vantages": self.vantages,
+                "vantage_regions": self.vantage_regions,
             }
         )
         if broken:
@@ -252,6 +257,11 @@ def broken_rules(topology: Mapping[str, object]) -> list[BrokenRule]:
         *_unlisted_regions(
             [node.get("region") for node in fields], regions if isinstance(regions, list | tuple) else None
         ),
+        *_misplaced_vantages(
+            topology.get("vantage_regions"),
+            topology.get("vantages", ("default",)),
+            regions if isinstance(regions, list | tuple) else None,
+        ),
         *_unsafe_quorum(topology.get("quorum_size"), len(nodes)),
         *_wrong_primaries(
             [node.get("role") for node in fields],
@@ -284,6 +294,22 @@ def _unlisted_regions(
                 region,
                 f"one of `regions`: {', '.join(map(str, regions))}",
             )
+
+
+def _misplaced_vantages(
+    places: object, vantages: object, regions: Sequence[object] | None
+) -> Iterator[BrokenRule]:
+    """A vantage in a region of another spelling would pass for one outside it."""
+    if not isinstance(places, Mapping) or not isinstance(vantages, list | tuple):
+        return
+    for vantage, region in places.items():
+        loc = ("vantage_regions", str(vantage))
+        if vantage not in vantages:
+            expected = f"one of `vantages`: {', '.join(map(str, vantages))}"
+            yield BrokenRule("vantage_not_listed", loc, vantage, expected)
+        elif regions is not None and isinstance(region, str) and region not in regions:
+            expected = f"one of `regions`: {', '.join(map(str, regions))}"
+            yield BrokenRule("region_not_listed", loc, region, expected)
 
 
 def _unsafe_quorum(quorum_size: object, node_count: int) -> Iterator[BrokenRule]:

@@ -80,6 +80,7 @@ class Lab:
         shape: Shape = THREE_NODES,
         pg_bin: Path | None = None,
         cluster_id: str | None = None,
+        cache: Path | None = None,
         ground: Ground = claimed_block,
     ) -> Self:
         """Make a lab on the addresses that `ground` gives and start it; returns when every standby streams.
@@ -90,7 +91,7 @@ class Lab:
         root = await asyncio.to_thread(prepare_directory, (directory or default_directory()).absolute())
         folder = Folder(root)
         await asyncio.to_thread(_clear, folder)
-        installation = await asyncio.to_thread(find_installation, pg_bin, cache=folder.cache)
+        installation = await asyncio.to_thread(find_installation, pg_bin, cache=cache or folder.cache)
         with ground(shape.members) as block:
             cluster_id = cluster_id or f"lab-{block.number}"
             cluster = lab_cluster(shape, folder, block, cluster_id=cluster_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,7 +11,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
 from qnwis.continuity.run import RunResult
-from qnwis.continuity.topology import NodeStatus
+from qnwis.continuity.topology import Cluster, NodeStatus
 from qnwis.starting import start_guardian
 from qnwis.temporal import connect
 from workflows.guardian import Guardian
@@ -52,9 +53,7 @@ class ControlPlane:
         lab.note_server(server.address, server.ui_url)
         workers = [start_worker(lab, server), *(start_vantage(lab, server, name) for name in VANTAGES[1:])]
         client = await connect(server.address)
-        guardian = await start_guardian(client, lab.cluster.cluster_id)
-        await _until_all_healthy(lab, guardian, workers)
-        return cls(lab, server, client, guardian)
+        return cls(lab, server, client, await watched(client, lab.cluster, workers))
 
     def run_url(self, run_id: str) -> str | None:
         """The Temporal UI's page of a failover run."""
@@ -106,10 +105,19 @@ def start_vantage(lab: Lab, server: TemporalServer, name: str) -> Started:
     return lab.processes.start(name, command, cwd=lab.folder.run, place=lab.block.place(name))
 
 
+async def watched(
+    client: Client, cluster: Cluster, workers: Sequence[Started] = ()
+) -> WorkflowHandle[Guardian, None]:
+    """The cluster's guardian, once it sees every node healthy. Raises LabError, at once if a worker ends."""
+    guardian = await start_guardian(client, cluster.cluster_id)
+    await _until_all_healthy(cluster, guardian, workers)
+    return guardian
+
+
 async def _until_all_healthy(
-    lab: Lab, guardian: WorkflowHandle[Guardian, None], workers: list[Started]
+    cluster: Cluster, guardian: WorkflowHandle[Guardian, None], workers: Sequence[Started]
 ) -> None:
-    wanted = {node.node_id: NodeStatus.HEALTHY for node in lab.cluster.nodes}
+    wanted = {node.node_id: NodeStatus.HEALTHY for node in cluster.nodes}
     view: GuardianView | None = None
     try:
         async with asyncio.timeout(READY_WITHIN_S):

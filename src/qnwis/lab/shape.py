@@ -46,6 +46,8 @@ class Shape(Model):
     data_nodes: int = Field(default=3, ge=1, le=MOST_NODES)
     witnesses: int = Field(default=0, ge=0, le=MOST_NODES)
     asynchronous: bool = False
+    regions: tuple[Identifier, ...] = ("region-1", "region-1", "region-2")
+    """Of the data nodes, the first of them the primary's; further nodes stand in the last one."""
     required_acks: int = 1
     """Synchronous: standbys that confirm a commit."""
     lease: LeaseTerms = LEASE
@@ -68,8 +70,11 @@ THREE_NODES = Shape()
 
 
 def lab_cluster(shape: Shape, folder: Folder, block: Block, *, cluster_id: str) -> Cluster:
-    """The lab's topology: two data nodes in the first region, the others in the second, witnesses apart."""
-    nodes = tuple(_data_node(index, block) for index in range(shape.data_nodes))
+    """The lab's topology: the data nodes in the shape's regions, witnesses apart."""
+    nodes = tuple(
+        _data_node(index, block, region=shape.regions[min(index, len(shape.regions) - 1)])
+        for index in range(shape.data_nodes)
+    )
     witnesses = tuple(
         _witness(index, block.node(shape.data_nodes + index)) for index in range(shape.witnesses)
     )
@@ -92,13 +97,13 @@ def lab_cluster(shape: Shape, folder: Folder, block: Block, *, cluster_id: str) 
     )
 
 
-def _data_node(index: int, block: Block) -> Node:
+def _data_node(index: int, block: Block, *, region: str) -> Node:
     address = block.node(index)
     return Node(
         node_id=f"node-{index + 1}",
         hostname=address,
         role=NodeRole.PRIMARY if index == 0 else NodeRole.SECONDARY,
-        region="region-1" if index < 2 else "region-2",
+        region=region,
         site=_site(index),
         status=NodeStatus.HEALTHY,
         priority=100 - 10 * index,

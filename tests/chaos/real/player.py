@@ -15,6 +15,7 @@ from qnwis.lab.control_plane import WORKER
 from qnwis.lab.history import History, Kind, by_time
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.lab.temporal_server import Say
+from tests.chaos.checker import broken_promises
 from tests.chaos.facts import Facts, Thaw
 from tests.chaos.parties import VANTAGES
 from tests.chaos.story import Operation, Story
@@ -25,6 +26,8 @@ from .stage import Stage, staged
 
 UNFINISHED_MAY_TAKE_S = 20.0
 """A run or a rejoin that goes on at the story's end is waited for: a busy machine is slower, not wrong."""
+LATE_MAY_TAKE_S = 60.0
+"""For so long what the story says of its end is awaited. What must never happen is judged all the while."""
 WRITE_WITHIN_S = 3.0
 """After the story's end, a service that takes writes acknowledges one within this."""
 
@@ -46,30 +49,62 @@ async def play(story: Story, root: Path, say: Say, *, agent_module: str = "qnwis
         try:
             thawed = await _perform(stage, story, began_s, say)
             say("the story is over")
-            runs = await _runs(stage, say)
+            told = Told(stage, story, began_s, held_by, thawed)
+            played = await told.as_it_ends(say)
         finally:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
-        writable = await _takes_writes(stage)
         await stage.lab.stop_clients()
-        state = await serving(stage.lab)
-        serves = None if state is None else state.node_id
+        serves = await _who_serves(stage)
         rows = None if serves is None else await rows_of(stage.lab, serves)
-        history = by_time(replace(e, at_s=e.at_s - began_s) for e in stage.lab.history())
-        facts = facts_of(
-            story,
-            stage.lab,
-            history,
-            runs=runs,
-            held_by=held_by,
-            thawed=thawed,
-            serves=serves,
-            writable=writable,
-            rows=rows,
-        )
+        facts = played.facts.model_copy(update={"rows": rows})
         say("what happened is read")
-        return Played(history, facts)
+        return Played(told.history(), facts)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A story whose last operation is done."""
+
+    stage: Stage
+    story: Story
+    began_s: float
+    held_by: list[str]
+    thawed: list[Thaw]
+
+    async def as_it_ends(self, say: Say) -> Played:
+        """What is read at the end: once it is as the story says, or when that has had time enough."""
+        deadline = time.monotonic() + LATE_MAY_TAKE_S
+        while True:
+            runs = await _runs(self.stage, say)
+            writable = await _takes_writes(self.stage)
+            history = self.history()
+            facts = facts_of(
+                self.story,
+                self.stage.lab,
+                history,
+                runs=runs,
+                held_by=self.held_by,
+                thawed=self.thawed,
+                serves=await _who_serves(self.stage),
+                writable=writable,
+                rows=None,
+            )
+            broken = broken_promises(self.story.must_hold, history, facts)
+            if not broken or time.monotonic() > deadline:
+                return Played(history, facts)
+            say(f"not yet: {'; '.join(map(str, broken))}")
+            await asyncio.sleep(1.0)
+
+    def history(self) -> History:
+        """So far, its times counted from the story's beginning."""
+        return by_time(replace(e, at_s=e.at_s - self.began_s) for e in self.stage.lab.history())
+
+
+async def _who_serves(stage: Stage) -> str | None:
+    state = await serving(stage.lab)
+    return None if state is None else state.node_id
 
 
 async def _perform(stage: Stage, story: Story, began_s: float, say: Say) -> list[Thaw]:

@@ -8,19 +8,25 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
+from qnwis.config.regions import FILE as REGIONS
+from qnwis.continuity.regions import RegionRules
 from qnwis.continuity.topology import ReplicationMode
 from qnwis.lab.clocks import with_clock
 from qnwis.lab.cluster import Lab
-from qnwis.lab.control_plane import ControlPlane
+from qnwis.lab.control_plane import READY_WITHIN_S, ControlPlane
 from qnwis.lab.layout import Block
 from qnwis.lab.network import Network, addresses
 from qnwis.lab.places import CONTROL
 from qnwis.lab.procfs import kill_inside
 from qnwis.lab.shape import Shape
 from qnwis.lab.temporal_server import Say
+from qnwis.starting import start_region_guardian
 from tests.chaos.parties import CONTROL as CONTROL_PARTIES
 from tests.chaos.parties import VANTAGES
-from tests.chaos.story import ClockJump, Disk, Story
+from tests.chaos.story import WATCHED_REGION, ClockJump, Disk, Story
+from workflows.guardian import Guardian
 
 CLIENTS, CLIENT_PAUSE_MS = 4, 10.0
 """Few enough writes a second that the machine is not busy with them."""
@@ -80,12 +86,24 @@ async def staged(
         say("the lab runs")
         control = await ControlPlane.start(lab, say)
         say("the guardian sees every node healthy")
+        if story.cluster.region_guardian is not None:
+            await _watch_region(lab, control, story.cluster.region_guardian)
+            say("the region is watched")
         lab.start_pinned_clients(pause_ms=PINNED_PAUSE_MS)
         await lab.start_clients(CLIENTS, pause_ms=CLIENT_PAUSE_MS)
         yield Stage(network, lab, control)
     finally:
         # Nothing is asked to stop: what is frozen would not, and the enclosure ends anyway.
         await asyncio.to_thread(kill_inside, root)
+
+
+async def _watch_region(lab: Lab, control: ControlPlane, rules: RegionRules) -> None:
+    """Start the guardian of the first region; returns when the cluster's guardian has heard of it."""
+    (lab.folder.config / REGIONS).write_text(yaml.safe_dump(rules.model_dump(mode="json")))
+    await start_region_guardian(control.client, WATCHED_REGION)
+    async with asyncio.timeout(READY_WITHIN_S):
+        while WATCHED_REGION not in (await control.guardian.query(Guardian.view)).regions:
+            await asyncio.sleep(0.1)
 
 
 def _clock_file(root: Path, party: str) -> Path:

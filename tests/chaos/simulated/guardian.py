@@ -1,8 +1,11 @@
-"""The guardian, as `workflows/guardian.py` has it: takes votes in, decides by the real rules, starts runs."""
+"""The guardian, as `workflows/guardian.py` has it: takes votes in, decides by the real rules, starts runs.
+
+While a run of its own goes on it watches and judges as ever, and starts nothing.
+"""
 
 from __future__ import annotations
 
-from qnwis.continuity.detection import judge, needs_evidence
+from qnwis.continuity.detection import Verdict, judge, needs_evidence
 from qnwis.continuity.evidence import ClusterEvidence, current_primary
 from qnwis.continuity.guardian_rules import (
     RETRY_FIRST,
@@ -16,6 +19,15 @@ from qnwis.continuity.guardian_rules import (
     remembered,
 )
 from qnwis.continuity.heartbeat import NodeStatus
+from qnwis.continuity.region_wait import (
+    FailedSince,
+    Heard,
+    RegionWord,
+    answering,
+    failed_after,
+    heard_after,
+    region_hold,
+)
 from qnwis.continuity.run import Detection, FailoverRequest
 from tests.chaos.facts import PlayedRun
 
@@ -46,6 +58,11 @@ class Guardian:
         self._changed_at = self._watching_since
         self._locked = False
         """A run holds the cluster's lock."""
+        self._own = False
+        """It is one of this guardian's."""
+        self._failed: FailedSince | None = None
+        self._heard: dict[str, Heard] = {}
+        self.verdicts: dict[str, Verdict] = {}
         self._proposed = False
         """A plan waits for people."""
         self._runs = 0
@@ -67,6 +84,16 @@ class Guardian:
     def _votes_changed(self) -> None:
         self._changed_at, self._retry_after = moment(self._place.now()), RETRY_FIRST
         self._wake()
+
+    def hear(self, word: RegionWord) -> None:
+        """Of the region's guardian."""
+        now = moment(self._place.now())
+        self._heard[word.region] = heard_after(self._heard.get(word.region), word, now)
+        self._wake()
+
+    @property
+    def primary(self) -> str | None:
+        return self._primary
 
     def pause(self, by: str, reason: str) -> None:
         self._pause = Pause(by=by, reason=reason, since=moment(self._place.now()))
@@ -128,19 +155,25 @@ class Guardian:
             assert evidence is not None
             if any(node.state is not None and node.state.writable for node in evidence.nodes):
                 self._primary = current_primary(cluster, evidence)
+        self.verdicts = judge(cluster, votes, evidence)
+        now = moment(self._place.now())
+        self._failed = failed_after(self._failed, self.verdicts.get(self._primary or ""), now)
+        if self._own:
+            return
         decision = decide(
             policy=self._place.policy,
-            primary=judge(cluster, votes, evidence).get(self._primary or ""),
+            primary=self.verdicts.get(self._primary or ""),
             history=self._history,
             pause=self._pause,
             watching_since=self._watching_since,
             changed_at=self._changed_at,
-            now=moment(self._place.now()),
+            now=now,
+            region=self._left_to_the_region(),
         )
         self._retry_at_s, self._proposed = None, isinstance(decision, Propose)
         match decision:
             case Start():
-                yield from self._fail_over()
+                self._fail_over()
             case Propose():
                 self._held("strategy_manual")
             case Hold(refusal=refusal, look_again=True):
@@ -154,14 +187,29 @@ class Guardian:
         if self.held_by[-1:] != [rule]:
             self.held_by.append(rule)
 
-    def _fail_over(self) -> Flow:
+    def _left_to_the_region(self) -> Hold | None:
+        cluster, failed = self._place.cluster, self._failed
+        if failed is None:
+            return None
+        region = cluster.node(failed.node_id).region
+        sights = {v: {n: w.detector for n, w in nodes.items()} for v, nodes in self._seen.items()}
+        answers = answering(cluster, sights, failed.node_id)
+        now = moment(self._place.now())
+        return region_hold(self._place.policy, region, self._heard.get(region), failed.at, answers, now)
+
+    def _fail_over(self) -> None:
         if self._locked:
             self._try_again_later()
             return
-        ended: PlayedRun = yield self._begin(self._request())
+        self._own = True
+        self._begin(self._request()).then(lambda ended: self._temporal.begin(self._take_in_the_end(ended)))
+
+    def _take_in_the_end(self, ended: PlayedRun) -> Flow:
+        """What its own run came to decides on the next attempt."""
         yield from self._look_around()
         self._remember(ended)
-        self._again = True  # what it came to decides on the next attempt
+        self._own = False
+        self._wake()
 
     def _tell(self, ended: PlayedRun) -> None:
         self._temporal.begin(self._heard_of(ended))

@@ -35,6 +35,7 @@ from .network import Network
 from .node import Node
 from .reach import Place as Reach
 from .reach import collect
+from .region_guardian import RegionGuardian
 from .temporal import Temporal
 from .vantage import Vantage
 
@@ -128,6 +129,8 @@ class World:
         for vantage in self.vantages.values():
             vantage.start()
         self.temporal.begin(self.guardian.flow())
+        if (rules := self.story.cluster.region_guardian) is not None:
+            self.temporal.begin(RegionGuardian(self._reach, rules, self.guardian).flow())
 
     def _agent_tells(self, node: Node) -> None:
         for vantage in self.vantages.values():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
-from temporalio.worker import Worker, WorkflowRunner
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from qnwis.config.registry import Registry
 from qnwis.continuity.run import FailoverRequest, RunResult
@@ -151,10 +151,10 @@ class Stage:
             task_queue=self.settings.task_queue,
         )
 
-    def workers(
-        self, settings: WorkerSettings | None = None, *, runner: WorkflowRunner | None = None
-    ) -> list[Worker]:
-        """A further set of workers, as a new process would bring."""
+    def workers(self, settings: WorkerSettings | None = None) -> list[Worker]:
+        """A further set of workers, as a new process would bring. Without the workflow sandbox, which takes a
+        quarter of these tests' time: the lab's workers and the replay have it."""
+        runner = UnsandboxedWorkflowRunner()
         return list(workers_for(self.client, settings or self.settings, self.providers, runner=runner))
 
 

@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pytest
 import yaml
 from temporalio.client import Client, WorkflowHandle
-from temporalio.worker import Worker, WorkflowRunner
+from temporalio.service import RPCError
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from qnwis.config.registry import Registry
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import PendingApproval, Vote
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult
+from qnwis.continuity.region_wait import RegionFinding
 from qnwis.continuity.run import RunResult
 from qnwis.continuity.tokens import PersonRequest
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.notifier import LogNotifier, Notifier
+from qnwis.starting import start_region_guardian
 from workers.settings import WorkerSettings
 from workers.wiring import Providers, workers_for
-from workflows.names import failover_id, region_id
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianState, GuardianView
+from workflows.names import failover_id, guardian_id, region_guardian_id, region_id
 from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
+from workflows.region_guardian import RegionGuardian
 
 from .people import Crowd
 from .worlds import Worlds, cluster_of, registered
 
+Build = Callable[..., Awaitable[tuple["Land", Crowd]]]
 RegionRun = WorkflowHandle[RegionFailure, RegionResult]
-WITHIN_S = 60
+WITHIN_S = 60.0
+MANY_WITHIN_S = 600.0
+View = TypeVar("View")
 
 
 @dataclass
@@ -54,9 +66,11 @@ class Land:
         elsewhere: Iterable[str] = (),
         watched: bool = False,
         rules: Mapping[str, Any] | None = None,
+        policy: Mapping[str, Any] | None = None,
         notifier: Notifier | None = None,
     ) -> Land:
-        """Clusters whose primary is in the land's region, others `elsewhere`; `watched` from one vantage."""
+        """Clusters whose primary is in the land's region, others `elsewhere`; `watched` from one vantage in
+        the third region. `policy`: fields that differ."""
         tag = uuid.uuid4().hex[:8]
         here, there = f"r1x{tag}", f"r2x{tag}"
         vantages = (f"v{tag}",) if watched else ()
@@ -66,7 +80,7 @@ class Land:
             for name in found
         ]
         config = home / "config"
-        worlds = registered(config, clusters, approvals=True, strategy="manual")
+        worlds = registered(config, clusters, **{"approvals": True, "strategy": "manual", **(policy or {})})
         if rules is not None:
             (config / "regions.yaml").write_text(yaml.safe_dump(dict(rules)))
         settings = WorkerSettings(
@@ -88,7 +102,8 @@ class Land:
         """What tokens of people name here."""
         return self.region
 
-    def workers(self, *, runner: WorkflowRunner | None = None) -> list[Worker]:
+    def workers(self) -> list[Worker]:
+        runner = UnsandboxedWorkflowRunner()
         return list(workers_for(self.client, self.settings, self.providers, runner=runner))
 
     def lose(self, region: str) -> None:
@@ -110,8 +125,69 @@ class Land:
             task_queue=self.settings.task_queue,
         )
 
+    async def guard(self, **state: Any) -> None:
+        """Start the guardian of every cluster."""
+        for name in self.worlds.by_cluster:
+            await self.client.start_workflow(
+                Guardian.run,
+                GuardianState.model_validate({"cluster_id": name, **state}),
+                id=guardian_id(name),
+                task_queue=self.settings.task_queue,
+            )
+
+    def guardian_of(self, name: str) -> WorkflowHandle[Guardian, None]:
+        return self.client.get_workflow_handle_for(Guardian.run, guardian_id(name))
+
+    async def watch_region(self) -> WorkflowHandle[RegionGuardian, None]:
+        """Start the region's guardian; returns when it has told each cluster's that the region is well."""
+        guardian = await start_region_guardian(self.client, self.region, self.settings.task_queue)
+        for name in self.worlds.by_cluster:
+            await self.until(name, lambda view: self.told(view) is RegionFinding.WELL)
+        return guardian
+
+    def told(self, view: GuardianView) -> RegionFinding | None:
+        heard = view.regions.get(self.region)
+        return heard.word.finding if heard is not None else None
+
+    async def until(self, name: str, holds: Callable[[GuardianView], bool]) -> GuardianView:
+        """The view of a cluster's guardian once it is as asked. A failure shows the last one."""
+        return await until_view(lambda: self.guardian_of(name).query(Guardian.view), holds)
+
+    async def end_guardians(self) -> None:
+        for workflow_id in (region_guardian_id(self.region), *map(guardian_id, self.worlds.by_cluster)):
+            with contextlib.suppress(RPCError):
+                await self.client.get_workflow_handle(workflow_id).terminate("the test is over")
+
     def run_of(self, name: str) -> WorkflowHandle[PrimaryFailure, RunResult]:
         return self.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(name))
+
+
+@asynccontextmanager
+async def lands(client: Client, home: Path) -> AsyncIterator[Build]:
+    """Builds a land: `await build("a", "b", watched=True, …)`, as `Land.made`, with the people of it; its
+    workers and guardians end with it."""
+    async with AsyncExitStack() as running:
+
+        async def build(*names: str, serve: bool = True, **how: Any) -> tuple[Land, Crowd]:
+            made = Land.made(client, home, *names, **how)
+            for worker in made.workers() if serve else ():
+                await running.enter_async_context(worker)
+            running.push_async_callback(made.end_guardians)
+            return made, Crowd(made)  # type: ignore[arg-type]
+
+        yield build
+
+
+async def until_view(ask: Callable[[], Awaitable[View]], holds: Callable[[View], bool]) -> View:
+    view = None
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            while view is None or not holds(view):
+                view = await ask()
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        pytest.fail(f"never came true; last seen: {view!r}")
+    return view
 
 
 async def pending(run: RegionRun) -> PendingApproval:
@@ -134,6 +210,6 @@ async def say(crowd: Crowd, run: RegionRun, update: str, deed: Deed, request: Pe
     await run.execute_update(update, request.model_copy(update={"token": token}), result_type=str)
 
 
-async def result_of(run: RegionRun) -> RegionResult:
-    async with asyncio.timeout(WITHIN_S):
+async def result_of(run: RegionRun, *, within_s: float = WITHIN_S) -> RegionResult:
+    async with asyncio.timeout(within_s):
         return await run.result()

@@ -29,7 +29,6 @@ from temporalio.worker import (
     ActivityInboundInterceptor,
     ExecuteActivityInput,
     Interceptor,
-    UnsandboxedWorkflowRunner,
 )
 
 from activities.audit import Audit
@@ -262,8 +261,7 @@ class Case:
         self.serve()
 
     def serve(self) -> None:
-        """Hundreds of workers and runs: every other test has the sandbox, which takes half of their time."""
-        self.worker = self.on.workers(runner=UnsandboxedWorkflowRunner())[0]
+        self.worker = self.on.workers()[0]
         self.serving = asyncio.create_task(self.worker.run())
 
 

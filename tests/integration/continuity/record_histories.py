@@ -21,6 +21,7 @@ from typing import Any
 from temporalio.client import WorkflowHandle, WorkflowHistory
 
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.region_wait import RegionFinding, RegionWord
 from qnwis.continuity.run import AbortRequest
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.temporal import connect
@@ -176,6 +177,23 @@ async def guardian_acknowledged(on: Stage) -> WorkflowHandle[Any, Any]:
     return guardian
 
 
+async def guardian_left_to_its_region(on: Stage) -> WorkflowHandle[Any, Any]:
+    """It waits for its region's guardian, and watches on while the run goes on that it starts after that."""
+    guardian = await on.start_guardian()
+    await _until_healthy(on, guardian)
+    for finding in (RegionFinding.WELL, RegionFinding.SUSPECTED):
+        word = RegionWord(region="region-1", finding=finding, why="recorded for replay")
+        await guardian.signal(Guardian.region_word, word)
+    on.world.kill("node-1")
+    while (await guardian.query(Guardian.view)).holding is None:
+        await asyncio.sleep(0.05)
+    well = RegionWord(region="region-1", finding=RegionFinding.WELL, why="recorded for replay")
+    await guardian.signal(Guardian.region_word, well)
+    while (await guardian.query(Guardian.view)).last_result is None:
+        await asyncio.sleep(0.05)
+    return guardian
+
+
 async def guardian_continued_as_new(on: Stage) -> WorkflowHandle[Any, Any]:
     guardian = await on.start_guardian(events_before_new=40)
     first = on.client.get_workflow_handle(guardian.id, run_id=guardian.first_execution_run_id)
@@ -201,6 +219,7 @@ SCENES: dict[str, Scene] = {
         guardian_paused,
         guardian_partition_suspected,
         guardian_acknowledged,
+        guardian_left_to_its_region,
         guardian_continued_as_new,
     )
 }

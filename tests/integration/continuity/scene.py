@@ -16,6 +16,7 @@ from qnwis.agent.processes import processes_in
 from qnwis.continuity.lease_messages import Promised, PromiseRequest
 from qnwis.continuity.orders import (
     AnyOrder,
+    CatchUpOrder,
     DemoteOrder,
     DemotionToken,
     FollowOrder,
@@ -68,6 +69,9 @@ class Scene:
 
     def follow(self, upstream: TestNode, effect: str = "follow", *, epoch: int | None = None) -> FollowOrder:
         return FollowOrder(upstream=upstream.node_id, **self._head(effect, epoch))
+
+    def catch_up(self, source: TestNode, to_lsn: int, effect: str = "catch up") -> CatchUpOrder:
+        return CatchUpOrder(upstream=source.node_id, to_lsn=to_lsn, **self._head(effect, None))
 
     def rejoin(self, upstream: TestNode, effect: str = "rejoin") -> RejoinOrder:
         return RejoinOrder(upstream=upstream.node_id, **self._head(effect, None))

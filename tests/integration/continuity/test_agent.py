@@ -22,7 +22,7 @@ from qnwis.agent.journal import Line, Mark
 from qnwis.agent.lease import found_cluster
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.lease_messages import Withdrawal
-from qnwis.providers.errors import Unreachable
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 
@@ -102,6 +102,44 @@ async def test_a_follower_that_no_restart_helps_is_said_not_to_stream(scene: Sce
         assert "does not stream, nor after a restart" in followed.detail
         await connection.execute("ALTER ROLE replicator LOGIN")
     await scene.other.until(streaming=True, upstream=scene.standby.node_id)
+
+
+async def test_a_follower_that_went_further_than_the_new_primary_is_refused_until_it_is_rewound(
+    scene: Scene,
+) -> None:
+    await fall_behind(scene)
+    await scene.primary.power_off()
+    await scene.order(scene.standby, scene.promote())
+
+    postmaster = scene.other.postmaster_pid()
+    with pytest.raises(Refused) as caught:
+        await scene.order(scene.other, scene.follow(scene.standby))
+    assert caught.value.refusal.rule == "ahead_of_upstream"
+    assert scene.other.postmaster_pid() == postmaster, "nothing was done to it"
+
+    rejoined = await scene.order(scene.other, scene.rejoin(scene.standby))
+    assert "was rewound" in rejoined.detail
+    await scene.standby.sql("INSERT INTO rows VALUES ('after the rewind')")
+    await until_rows(scene.other, "after the rewind")
+    assert "only the other has it" not in await rows(scene.other)
+
+
+async def test_a_target_that_is_behind_takes_the_rest_of_the_log_from_another_standby(scene: Scene) -> None:
+    await fall_behind(scene)
+    await scene.primary.power_off()
+    await scene.promised(scene.standby, scene.other)
+    to_lsn = (await scene.other.state()).receive_lsn
+    assert to_lsn is not None
+
+    first = await scene.order(scene.standby, scene.catch_up(scene.other, to_lsn))
+    again = await scene.order(scene.standby, scene.catch_up(scene.other, to_lsn, "catch up again"))
+
+    assert (first.changed, again.changed) == (True, False)
+    assert not (await scene.standby.state()).streaming, "it is held again, as it promised"
+    await scene.order(scene.standby, scene.promote())
+    assert "only the other has it" in await rows(scene.standby)
+    followed = await scene.order(scene.other, scene.follow(scene.standby))
+    assert followed.detail.startswith(f"{scene.other.node_id} follows {scene.standby.node_id}")
 
 
 async def test_an_upstream_that_does_not_answer_is_no_reason_for_a_restart(scene: Scene) -> None:
@@ -381,6 +419,15 @@ async def ask(member: TestNode, path: str) -> httpx.Response:
 
 async def journal(scene: Scene, member: TestNode) -> list[Line]:
     return [Line.model_validate(line) for line in (await ask(member, "/journal")).json()]
+
+
+async def fall_behind(scene: Scene) -> None:
+    """The standby receives no more, and the other one has a row that it lacks."""
+    await scene.standby.sql("ALTER SYSTEM SET primary_conninfo = ''")
+    await scene.standby.sql("SELECT pg_reload_conf()")
+    await scene.standby.until(streaming=False)
+    await scene.primary.sql("INSERT INTO rows VALUES ('only the other has it')")
+    await until_rows(scene.other, "only the other has it")
 
 
 async def until_rows(member: TestNode, name: str) -> None:

@@ -11,15 +11,20 @@ from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpda
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from qnwis.continuity.access import Deed
+from qnwis.continuity.approvals import Vote
 from qnwis.continuity.detection import Finding
 from qnwis.continuity.guardian_rules import Acknowledgement, PastRun
+from qnwis.continuity.region_wait import RegionFinding, RegionWord
 from qnwis.continuity.run import RunOutcome
 from qnwis.continuity.topology import NodeStatus
 from workflows.guardian import Guardian
 from workflows.guardian_state import AcknowledgeRequest, GuardianView, PauseRequest, ResumeRequest
 from workflows.names import failover_id, guardian_id
+from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Setting
+from .people import Crowd, asked
 
 Guard = WorkflowHandle[Guardian, None]
 
@@ -252,3 +257,33 @@ async def test_a_guardian_of_another_id_is_refused(stage: Setting) -> None:
     with pytest.raises(WorkflowFailureError) as failed:
         await run.result()
     assert guardian_id(on.cluster_id) in str(failed.value.cause)
+
+
+async def test_a_guardian_that_continues_as_new_knows_its_own_run(stage: Setting) -> None:
+    """It hears of its end as of anybody's; until then that gives no way, and no second one is started."""
+    on = await stage(strategy="manual", approvals=True)
+    crowd = Crowd(on)
+    guardian = await on.start_guardian(events_before_new=60)
+    await until(guardian, all_healthy)
+    on.world.kill("node-1")
+    own = (await until(guardian, lambda v: v.own_run is not None)).own_run
+    run = on.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(on.cluster_id), run_id=own)
+    waiting = await asked(run)
+
+    first = (await on.client.get_workflow_handle(guardian.id).describe()).run_id
+    word = RegionWord(region="region-1", finding=RegionFinding.WELL, why="test")
+    async with asyncio.timeout(30):
+        while (await on.client.get_workflow_handle(guardian.id).describe()).run_id == first:
+            await guardian.signal(Guardian.region_word, word)
+    current = on.client.get_workflow_handle_for(Guardian.run, guardian.id)
+    on.world.kill("node-3")
+    view = await until(current, lambda v: v.statuses.get("node-3") is NodeStatus.FAILED)
+    assert view.own_run == own and view.last_result is None and view.regions["region-1"].word == word
+
+    vote = crowd.vote("ann", waiting, Deed.REJECT, reason="test")
+    await run.execute_update("reject", vote, result_type=Vote)
+    view = await until(current, lambda v: v.own_run is None)
+    assert [(past.run_id, past.outcome) for past in view.history] == [(own, RunOutcome.REJECTED)]
+    view = await until(current, lambda v: v.holding is not None)
+    assert "[people_said_no]" in (view.holding or "")
+    await current.terminate()

@@ -18,7 +18,6 @@ import pytest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.exceptions import TemporalError
 from temporalio.service import RPCError
-from temporalio.worker import UnsandboxedWorkflowRunner
 
 from qnwis.continuity.region_run import RegionResult
 from qnwis.continuity.run import RunOutcome, RunProgress
@@ -56,7 +55,7 @@ class Case:
         return self.client.get_workflow_handle(region_id(self.on.region), result_type=RegionResult)
 
     def serve(self) -> None:
-        self.worker = self.on.workers(runner=UnsandboxedWorkflowRunner())[0]
+        self.worker = self.on.workers()[0]
         self.serving = asyncio.create_task(self.worker.run())
 
     async def _vote(self) -> None:

@@ -139,7 +139,7 @@ async def test_a_promotion_that_is_refused_gives_the_old_primary_its_power_back(
     assert on.world.writable() == ["node-1"]
 
 
-async def test_a_target_that_turns_out_to_be_behind_once_the_primary_is_fenced_is_not_promoted(
+async def test_a_target_that_turns_out_to_be_behind_and_cannot_catch_up_is_not_promoted(
     stage: Setting,
 ) -> None:
     """It has promised the run's epoch by then, as every agent has; that is no sign of a promotion."""
@@ -148,6 +148,7 @@ async def test_a_target_that_turns_out_to_be_behind_once_the_primary_is_fenced_i
     def acknowledged_elsewhere(effect: str) -> None:
         if effect == "power_off":
             on.world.machines["node-3"].lsn += 0x1000
+            on.world.machines["node-3"].gives_log = False
 
     on.world.before_effect = acknowledged_elsewhere
     result = await (await on.start(even_if_healthy=True)).result()

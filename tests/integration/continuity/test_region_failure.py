@@ -3,46 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import Client, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 
 from qnwis.continuity.access import Deed
-from qnwis.continuity.guardian_rules import Pause
-from qnwis.continuity.notifications import Notification, RunEvent, Told
+from qnwis.continuity.approvals import PendingApproval
 from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import OPERATIONS
-from qnwis.continuity.regions import RegionFinding
-from qnwis.continuity.run import AbortRequest, FailoverRequest, ResumeRunRequest, RunOutcome
-from qnwis.starting import start_region_guardian
-from workflows.guardian import Guardian
-from workflows.guardian_state import GuardianState
-from workflows.names import failover_id, guardian_id
+from qnwis.continuity.run import AbortRequest, FailoverRequest, ResumeRunRequest, RunOutcome, RunResult
+from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
-from workflows.region_guardian import RegionGuardian, RegionView
 
-from .land import WITHIN_S, Land, approve, pending, result_of, say
+from .land import MANY_WITHIN_S, WITHIN_S, Build, Land, approve, lands, pending, result_of, say
 from .people import Crowd, rule_of
 
-Build = Callable[..., Awaitable[tuple[Land, Crowd]]]
+OwnRun = WorkflowHandle[PrimaryFailure, RunResult]
 
 
 @pytest.fixture
 async def land(client: Client, tmp_path: Path) -> AsyncIterator[Build]:
-    async with AsyncExitStack() as running:
-
-        async def build(*names: str, serve: bool = True, **how: Any) -> tuple[Land, Crowd]:
-            made = Land.made(client, tmp_path, *names, **how)
-            for worker in made.workers() if serve else ():
-                await running.enter_async_context(worker)
-            return made, Crowd(made)  # type: ignore[arg-type]
-
+    async with lands(client, tmp_path) as build:
         yield build
 
 
@@ -116,15 +101,7 @@ async def test_an_abort_in_the_middle_of_a_wave_leaves_every_cluster_in_a_stated
     on, crowd = await land("a", "b", "c", rules={"wave_size": 2})
     a, b, c = on.worlds.by_cluster
     on.lose(on.region)
-    reached, go_on = asyncio.Event(), asyncio.Event()
-    promise = on.worlds.by_cluster[a].promise
-
-    async def held(*arguments: Any, **more: Any) -> Any:
-        reached.set()
-        await go_on.wait()
-        return await promise(*arguments, **more)
-
-    on.worlds.by_cluster[a].promise = held  # type: ignore[method-assign]
+    reached, go_on = hold_the_promise(on, a)
     run = await on.evacuate(crowd)
     await approve(crowd, run)
     await reached.wait()
@@ -141,29 +118,102 @@ async def test_an_abort_in_the_middle_of_a_wave_leaves_every_cluster_in_a_stated
     assert result.outcome is RunOutcome.INCOMPLETE and "aborted by bob" in result.reason
 
 
-async def test_a_run_that_goes_on_already_is_waited_for_and_not_doubled(land: Build) -> None:
+async def test_a_run_that_has_begun_is_waited_for_and_not_doubled(land: Build) -> None:
     on, crowd = await land("a", "b")
     a, _ = on.worlds.by_cluster
     on.lose(on.region)
-    token_for = FailoverRequest(cluster_id=a, initiated_by="bob", reason="by hand")
-    token = crowd.token("bob", Deed.START, cluster_id=a, digest=token_for.digest)
-    own = await on.client.start_workflow(
-        PrimaryFailure.run,
-        token_for.model_copy(update={"token": token}),
-        id=failover_id(a),
-        task_queue=on.settings.task_queue,
-    )
+    reached, go_on = hold_the_promise(on, a)
+    own = await own_run(on, crowd, a)
+    await own.execute_update("approve", crowd.vote("ann", await asked_for(own), cluster_id=a))
+    await reached.wait()
     run = await on.evacuate(crowd)
     await approve(crowd, run)
-    async with asyncio.timeout(WITHIN_S):
-        while (waiting := (await own.query(PrimaryFailure.progress_view)).approval) is None:
-            await asyncio.sleep(0.05)
-    await own.execute_update("approve", crowd.vote("ann", waiting, cluster_id=a))
+    go_on.set()
     result = await result_of(run)
 
     assert result.verified, result.reason
     (adopted,) = [one.cluster_id for one in result.moved if one.adopted]
     assert adopted == a and len(on.worlds.by_cluster[a].changes("promote")) == 1
+
+
+async def test_a_run_that_only_waits_for_people_gives_way(land: Build) -> None:
+    on, crowd = await land("a", "b")
+    a, b = on.worlds.by_cluster
+    on.lose(on.region)
+    waiting = await own_run(on, crowd, a)
+    await asked_for(waiting)
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    result = await result_of(run)
+
+    assert result.verified, result.reason
+    gave_way = await waiting.result()
+    assert gave_way.outcome is RunOutcome.UNTOUCHED and "gave way" in gave_way.reason
+    assert on.serving() == {a: [f"{a}-3"], b: [f"{b}-3"]}
+
+
+async def own_run(on: Land, crowd: Crowd, cluster_id: str) -> OwnRun:
+    """A failover of one cluster that bob has started, before anybody left the region."""
+    request = FailoverRequest(cluster_id=cluster_id, initiated_by="bob", reason="by hand")
+    token = crowd.token("bob", Deed.START, cluster_id=cluster_id, digest=request.digest)
+    return await on.client.start_workflow(
+        PrimaryFailure.run,
+        request.model_copy(update={"token": token}),
+        id=failover_id(cluster_id),
+        task_queue=on.settings.task_queue,
+    )
+
+
+async def asked_for(own: OwnRun) -> PendingApproval:
+    async with asyncio.timeout(WITHIN_S):
+        while (waiting := (await own.query(PrimaryFailure.progress_view)).approval) is None:
+            await asyncio.sleep(0.05)
+    return waiting
+
+
+async def test_a_part_of_an_evacuation_gives_no_way_to_a_clusters_guardian(land: Build) -> None:
+    on, crowd = await land("a")
+    (a,) = on.worlds.by_cluster
+    on.lose(on.region)
+    run = await on.evacuate(crowd)
+    await pending(run)
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    state = on.worlds.by_cluster[a].state
+
+    async def held(*arguments: Any, **more: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await state(*arguments, **more)
+
+    on.worlds.by_cluster[a].state = held  # type: ignore[method-assign]
+    await approve(crowd, run)
+    await reached.wait()
+    await on.run_of(a).signal("give_way", "its primary failed")
+    go_on.set()
+    assert (await result_of(run)).verified and on.serving() == {a: [f"{a}-3"]}
+
+
+def hold_the_promise(on: Land, cluster_id: str) -> tuple[asyncio.Event, asyncio.Event]:
+    """When a run asks for promises, and what lets it go on."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    world = on.worlds.by_cluster[cluster_id]
+    promise = world.promise
+
+    async def held(*arguments: Any, **more: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await promise(*arguments, **more)
+
+    world.promise = held  # type: ignore[method-assign]
+    return reached, go_on
+
+
+async def test_nobody_says_by_hand_that_an_evacuation_is_automatic(land: Build) -> None:
+    on, crowd = await land("a", policy={"region_strategy": "automatic"})
+    on.lose(on.region)
+    result = await result_of(await on.evacuate(crowd, automatic=True))
+    assert result.outcome is RunOutcome.REFUSED and "only the region's guardian" in result.reason
+    assert all(world.journal == [] for world in on.worlds.by_cluster.values())
 
 
 async def test_who_may_not_and_who_only_claims_move_nothing(land: Build) -> None:
@@ -230,58 +280,28 @@ async def test_all_go_back_to_where_they_are_at_home_once_that_is_well(land: Bui
     assert record.operation == "region_failback"
 
 
-NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
-
-
-class Heard:
-    """What people are told of regions."""
-
-    def __init__(self) -> None:
-        self.titles = asyncio.Queue[str]()
-
-    async def send(self, notification: Notification) -> Told:
-        if notification.event is RunEvent.REGION_LOST:
-            self.titles.put_nowait(notification.title)
-        return Told()
-
-    async def next(self) -> str:
-        async with asyncio.timeout(WITHIN_S):
-            return await self.titles.get()
-
-
-async def test_a_lost_region_is_told_of_when_it_lasts_and_so_is_its_end(land: Build) -> None:
-    heard = Heard()
-    on, _ = await land("a", "b", watched=True, rules={"dwell_s": 1, "settle_s": 1}, notifier=heard)
-    for cluster_id in on.worlds.by_cluster:
-        await on.client.start_workflow(
-            Guardian.run,
-            GuardianState(cluster_id=cluster_id, pause=Pause(by="ann", reason="test", since=NOON)),
-            id=guardian_id(cluster_id),
-            task_queue=on.settings.task_queue,
-        )
-    guardian = await start_region_guardian(on.client, on.region, on.settings.task_queue)
-
-    async def becomes(finding: RegionFinding) -> RegionView:
-        async with asyncio.timeout(WITHIN_S):
-            while True:
-                view = await guardian.query(RegionGuardian.view)
-                known = view.primaries_inside and not view.silent
-                if known and view.verdict is not None and view.verdict.finding is finding:
-                    return view
-                await asyncio.sleep(0.1)
-
-    view = await becomes(RegionFinding.WELL)
-    assert set(view.primaries_inside) == set(on.worlds.by_cluster)
+@pytest.mark.matrix
+@pytest.mark.timeout(900)
+async def test_twenty_clusters_leave_in_waves_and_go_on_when_the_worker_vanishes_in_the_middle(
+    land: Build,
+) -> None:
+    names = [f"n{number:02}x" for number in range(20)]
+    on, crowd = await land(*names, serve=False, rules={"wave_size": 5})
     on.lose(on.region)
-    await becomes(RegionFinding.SUSPECTED)
-    assert heard.titles.empty()
-    await becomes(RegionFinding.LOST)
-    assert await heard.next() == f"{on.region} is lost"
+    reached = asyncio.Event()
+    seventh = list(on.worlds.by_cluster.values())[7]
+    seventh.before_effect = lambda effect: reached.set()
+    lost = on.workers()[0]
+    serving = asyncio.create_task(lost.run())
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    await reached.wait()
+
+    await asyncio.gather(serving, lost.shutdown())
+    async with on.workers()[0]:
+        result = await result_of(run, within_s=MANY_WITHIN_S)
+
+    assert result.verified, result.reason
+    assert [len(wave) for wave in result.plan.waves] == [5, 5, 5, 5]  # type: ignore[union-attr]
     for world in on.worlds.by_cluster.values():
-        for node in world.cluster.nodes:
-            world.revive(node.node_id)
-    await becomes(RegionFinding.WELL)
-    assert await heard.next() == f"{on.region} is well again" and heard.titles.empty()
-    assert all(world.journal == [] for world in on.worlds.by_cluster.values()), "it moves nothing by itself"
-    for handle in (guardian, *(on.client.get_workflow_handle(guardian_id(c)) for c in on.worlds.by_cluster)):
-        await handle.terminate("the test is over")
+        assert len(world.changes("promote")) == 1 and world.writable_at_most == 1

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from qnwis import runbook
 from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.approvals import PendingApproval
 from qnwis.continuity.run import RunKind, RunOutcome, RunProgress
@@ -62,7 +61,7 @@ async def desk(stage: Setting, monkeypatch: pytest.MonkeyPatch) -> Desk:
     def with_manual_step(kind: RunKind) -> Runbook:
         return load_runbook(kind).model_copy(update={"manual_steps": (DRAINED,)})
 
-    monkeypatch.setattr(runbook, "load_runbook", with_manual_step)
+    monkeypatch.setattr("workflows.progress.load_runbook", with_manual_step)
     on = await stage(approvals=True)
     on.world.kill("node-1")
     crowd = Crowd(on)

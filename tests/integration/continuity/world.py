@@ -19,6 +19,7 @@ from qnwis.continuity.lease_messages import LastGrant, Membership, Promised, Pro
 from qnwis.continuity.membership import Adopted, MembershipView
 from qnwis.continuity.orders import (
     AnyOrder,
+    CatchUpOrder,
     DemotionToken,
     FollowOrder,
     HandOverOrder,
@@ -62,6 +63,8 @@ class Machine:
     quiesced: bool = False
     handed_over: bool = False
     """It was stopped in a clean way and has released its lease; its agent answers."""
+    gives_log: bool = True
+    """Whether another standby can take from it what log it has."""
     reachable: bool = True
     """Whether watchers and runs can reach it; other nodes always can."""
     died: asyncio.Event = field(default_factory=asyncio.Event)
@@ -193,6 +196,11 @@ class World:
             machine.primary, machine.upstream, machine.leased, changed = True, None, True, True
             machine.held = order.epoch
             machine.timeline += 1
+        if isinstance(order, CatchUpOrder) and machine.lsn < order.to_lsn:
+            source = self.machines[order.upstream]
+            if not source.on or not source.gives_log:
+                raise Refused(Refusal(rule="not_caught_up", message=order.upstream, remedy="another target"))
+            machine.lsn, changed = order.to_lsn, True
         token = None
         if isinstance(order, QuiesceOrder):
             machine.quiesced, changed = True, not machine.quiesced

@@ -69,6 +69,7 @@ def cluster_of(
                 },
             ],
             **({"vantages": vantages} if vantages else {}),
+            "vantage_regions": dict.fromkeys(vantages, "region-3"),
             "heartbeat": {"interval_sec": 0.2, "timeout_sec": 0.2, "failure_threshold": 3},
             "dns": {"zone": f"{name}.test", "name": "db", "ttl_s": 0, "servers": ["127.0.0.1:53"]},
         }

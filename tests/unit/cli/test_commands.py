@@ -96,6 +96,15 @@ def test_validate_says_what_the_cluster_survives() -> None:
     assert "in a third region" in done.output
 
 
+def test_validate_compares_the_wait_for_a_region_with_how_long_a_loss_must_last(tmp_path: Path) -> None:
+    regions = tmp_path / "regions.yaml"
+    for dwell_s, odd in ((200, True), (100, False)):
+        regions.write_text(f"dwell_s: {dwell_s}\n")
+        files = ("--cluster", str(CLUSTER), "--policy", str(POLICY), "--regions", str(regions))
+        done = call("validate", *files)
+        assert done.exit_code == 0 and ("region_wait_s 180" in done.output) is odd
+
+
 def test_a_cluster_of_two_nodes_is_an_error_that_proposes_a_witness(tmp_path: Path) -> None:
     text = CLUSTER.read_text()
     two = tmp_path / "cluster.yaml"

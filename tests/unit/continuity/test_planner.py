@@ -17,7 +17,7 @@ from qnwis.continuity.planner import (
     topology_digest,
 )
 from qnwis.continuity.policy import Policy, StepEstimates, Strategy
-from qnwis.continuity.promotion import promotion_refusal
+from qnwis.continuity.promotion import missing_log, promotion_refusal
 from qnwis.continuity.targets import Basis
 from qnwis.continuity.topology import Cluster, Deployment, NodeStatus, Replication, ReplicationMode
 from tests.unit.continuity.scenes import (
@@ -264,6 +264,14 @@ def test_the_order_of_preference(better: dict[str, object], worse: dict[str, obj
         for order in ((good, bad), (bad, good)):
             topology = cluster(node("a", "primary"), *order)
             assert planned(topology, limits, on_file(topology)).failover_target_id == names[0]
+
+
+def test_of_equals_the_one_with_more_log_is_taken_unless_the_primary_still_writes() -> None:
+    topology = cluster(node("a", "primary"), node("b"), node("c"))
+    behind, ahead = standby("b", 1000, upstream="a"), standby("c", 1400, upstream="a")
+    assert planned(topology, ANY, evidence(topology, behind, ahead)).failover_target_id == "c"
+    writing = evidence(topology, primary("a", 1500), behind, ahead)
+    assert planned(topology, ANY, writing).failover_target_id == "b"
 
 
 def test_equals_are_told_apart_by_their_ids() -> None:
@@ -577,6 +585,24 @@ def test_a_fenced_primarys_target_is_promoted_only_if_it_is_still_the_most_advan
     assert may_promote(standby("node-2", 1000), standby("node-3", 1001)) == "target_no_longer_suitable"
     assert may_promote(standby("node-2", 1000)) == "acknowledged_writes_uncertain"
     assert may_promote(standby("node-2", 1000), topology=SPEC_CLUSTER) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "missing"),
+    [
+        ((standby("node-2", 1000), standby("node-3", 1001)), ("node-3", 1001)),
+        ((standby("node-2", 1000), standby("node-3", 1000)), None),
+        ((standby("node-2", 1001), standby("node-3", 1000)), None),
+        ((standby("node-2", 1000), standby("node-3", 900, timeline=2)), None),  # another history
+        ((standby("node-2", receive_lsn=None), standby("node-3", 1001)), None),  # nobody knows
+        ((standby("node-2", 1000), standby("node-3", 1001), primary("node-1")), None),  # it still writes
+        ((standby("node-3", 1001),), None),
+    ],
+)
+def test_a_target_takes_the_log_that_another_standby_has_beyond_it(
+    said: tuple[NodeState, ...], missing: tuple[str, int] | None
+) -> None:
+    assert missing_log(spec_plan(SYNC), SYNC, SPEC_POLICY, evidence(SYNC, *said)) == missing
 
 
 def test_a_primary_that_writes_after_its_fencing_stops_the_promotion() -> None:

@@ -13,9 +13,9 @@ from qnwis.continuity.detection import Finding
 from qnwis.continuity.leaving import come_back, leave, unmoved
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_plan import Direction, Move, RegionPlan
+from qnwis.continuity.region_sight import ClusterInRegion
 from qnwis.continuity.regions import (
     Candidate,
-    ClusterInRegion,
     Moved,
     RegionFinding,
     RegionRules,

@@ -1,0 +1,173 @@
+"""A land: several labs under one control plane, all with their primary in the same region.
+
+The first lab hosts what they share: the Temporal server, the worker, the vantages, the people and their keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from temporalio.client import WorkflowHandle
+
+from qnwis.continuity.access import Deed
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.region_plan import Direction
+from qnwis.continuity.region_run import EvacuateRequest, RegionResult
+from qnwis.continuity.regions import RegionFinding
+from qnwis.continuity.rejoining import rejoin_order
+from qnwis.providers.errors import Refused
+from qnwis.providers.evidence import collect_evidence
+from qnwis.providers.nodes import HttpNodes
+from qnwis.starting import pending_approval, start_evacuation, start_region_guardian, vote
+from qnwis.transport import Transport
+from workflows.names import region_id
+from workflows.region_failure import RegionFailure
+from workflows.region_guardian import RegionGuardian, RegionView
+
+from .cluster import Lab
+from .control_plane import ControlPlane, watched
+from .errors import LabError
+from .layout import default_directory
+from .people import token_of, vote_of
+from .shape import Shape
+from .temporal_server import Say
+from .waiting import until_none
+
+HOME = "region-1"
+SHAPE = Shape(regions=(HOME, "region-2", "region-2"), power_switch=False)
+"""One node at home and two away: without the home region the rest is a majority, and one standby confirms."""
+RULES = {"dwell_s": 5, "settle_s": 2, "wave_size": 2}
+"""Of the region: shorter than anybody's, so that a demonstration need not last minutes."""
+WITHIN_S = 120.0
+LOOK_EVERY_S = 0.2
+
+RegionHandle = WorkflowHandle[RegionFailure, RegionResult]
+
+
+@dataclass(frozen=True)
+class Land:
+    """Several clusters that share a control plane and a home region."""
+
+    labs: tuple[Lab, ...]
+    control: ControlPlane
+    guardian: WorkflowHandle[RegionGuardian, None]
+
+    async def lose_home(self) -> int:
+        """SIGKILL every node at home; how many processes that were."""
+        return sum(await asyncio.gather(*(lab.kill_node(lab.primary.node_id) for lab in self.labs)))
+
+    async def bring_home_back(self) -> None:
+        """Start the nodes at home again, and have each follow its cluster's present primary."""
+        async with HttpNodes(Transport()) as nodes:
+            await asyncio.gather(*(self._bring_back(lab, nodes) for lab in self.labs))
+
+    async def _bring_back(self, lab: Lab, nodes: HttpNodes) -> None:
+        home = lab.primary
+        agent = await asyncio.to_thread(lab.machine(home.node_id).start)
+
+        async def silent() -> str | None:
+            return (await collect_evidence(nodes, lab.cluster)).of(home.node_id).error
+
+        await until_none(silent, f"the agent of {home.node_id}", [agent])
+        evidence = await collect_evidence(nodes, lab.cluster)
+        order = rejoin_order(lab.cluster, evidence, home.node_id, by="demo")
+        if isinstance(order, Refusal):
+            raise LabError(f"{home.node_id} of {lab.cluster.cluster_id} cannot rejoin: {order}")
+        await nodes.order(home, order, timeout_s=WITHIN_S)
+        await watched(self.control.client, lab.cluster)
+
+    async def until_home_is(self, finding: RegionFinding) -> RegionView:
+        """Return once the region's guardian says so. Raises LabError."""
+        seen: RegionView | None = None
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                while seen is None or seen.verdict is None or seen.verdict.finding is not finding:
+                    seen = await self.guardian.query(RegionGuardian.view)
+                    await asyncio.sleep(LOOK_EVERY_S)
+        except TimeoutError:
+            raise LabError(f"{HOME} is not {finding} within {WITHIN_S:g} s: {seen}") from None
+        return seen
+
+    async def move(self, direction: Direction, reason: str, say: Say) -> RegionResult:
+        """Have all clusters leave home or come back to it, as bob asks and ann agrees."""
+        request = EvacuateRequest(region=HOME, direction=direction, initiated_by="bob", reason=reason)
+        token = self._token("bob", Deed.START, digest=request.digest, reason=reason)
+        handle = await start_evacuation(self.control.client, request.model_copy(update={"token": token}))
+        say(f"bob has started it; it waits for an approval ({self.url(handle)})")
+        approving = asyncio.create_task(self._approve(say))
+        try:
+            return await handle.result()
+        finally:
+            approving.cancel()
+
+    async def _approve(self, say: Say) -> None:
+        workflow_id = region_id(HOME)
+        while True:
+            try:
+                pending = await pending_approval(self.control.client, workflow_id)
+            except Refused:
+                await asyncio.sleep(LOOK_EVERY_S)
+                continue
+            agreed = vote_of(self.control.lab.folder, HOME, "ann", pending, "agreed")
+            await vote(self.control.client, workflow_id, agreed, approve=True)
+            say(f"ann approves {pending.window.digest}, which covers the plan of every cluster")
+            return
+
+    def _token(self, person: str, deed: Deed, **claim: str) -> Any:
+        return token_of(self.control.lab.folder, HOME, person, deed, **claim)
+
+    def url(self, handle: RegionHandle) -> str:
+        """The Temporal UI's page of the run, or its id where the server has no UI."""
+        ui = self.control.server.ui_url
+        if ui is None:
+            return f"workflow {handle.id}"
+        return f"{ui}/namespaces/{self.control.server.namespace}/workflows/{handle.id}"
+
+
+@asynccontextmanager
+async def new_land(
+    names: Mapping[str, Mapping[str, Any]], *, directory: Path | None, pg_bin: Path | None, say: Say
+) -> AsyncIterator[Land]:
+    """A land of clusters with these ids, each with the fields of its policy that differ; stopped at the end.
+    Raises LabError."""
+    root = (directory or default_directory()).absolute()
+    labs: list[Lab] = []
+    try:
+        for name, policy in names.items():
+            say(f"starting the cluster {name}: three PostgreSQL nodes with their agents, and a DNS server")
+            labs.append(
+                await Lab.create(
+                    root if not labs else root.with_name(f"{root.name}-{name}"),
+                    shape=SHAPE.model_copy(update={"policy": policy}),
+                    cluster_id=name,
+                    cache=labs[0].folder.cache if labs else None,
+                    pg_bin=pg_bin,
+                )
+            )
+        host = labs[0]
+        for lab in labs[1:]:
+            _register(lab, host)
+        (host.folder.config / "regions.yaml").write_text(yaml.safe_dump(RULES))
+        control = await ControlPlane.start(host, say)
+        await asyncio.gather(*(watched(control.client, lab.cluster) for lab in labs[1:]))
+        say(f"Temporal at {control.server.address}; the guardians see every node of all clusters healthy")
+        guardian = await start_region_guardian(control.client, HOME)
+        yield Land(tuple(labs), control, guardian)
+    finally:
+        # All at once: a second Ctrl-C must not leave the rest of them running.
+        await asyncio.gather(*(lab.stop() for lab in labs))
+
+
+def _register(lab: Lab, host: Lab) -> None:
+    """Let the host's worker know the lab's cluster."""
+    folder = host.folder.config / "clusters" / lab.cluster.cluster_id
+    folder.mkdir(parents=True)
+    for name in ("cluster.yaml", "policy.yaml"):
+        shutil.copy(lab.folder.config / name, folder / name)

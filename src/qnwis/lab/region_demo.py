@@ -1,0 +1,93 @@
+"""The demonstration of a region's loss: every cluster leaves it, and comes back when it is well."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from qnwis.continuity.model import Model
+from qnwis.continuity.region_plan import Direction
+from qnwis.continuity.region_run import RegionResult
+from qnwis.continuity.regions import RegionFinding
+
+from .acks import WriteReport, analyse
+from .cluster import Lab
+from .demonstration import WRITE_BEFORE_S, start_writing
+from .land import HOME, Land, new_land
+from .temporal_server import Say
+
+CLUSTERS = {
+    "orders": {"evacuation_priority": 10, "strategy": "manual"},
+    "stock": {"evacuation_priority": 20, "strategy": "manual"},
+    "mail": {"evacuation_priority": 30, "strategy": "manual"},
+}
+"""By id, the fields of its policy that differ: who leaves first, and that people decide."""
+CLIENTS_EACH = 2
+
+
+class ClusterReport(Model):
+    """How one cluster's clients fared. Times in milliseconds."""
+
+    cluster_id: str
+    writes: WriteReport
+    """From the first write to the last, both ways."""
+    gap_back_ms: float
+    """The longest time that any one client had no write acknowledged on the way back."""
+
+
+class RegionDemoReport(Model):
+    """What the demonstration measured."""
+
+    out: RegionResult
+    back: RegionResult | None
+    """None where not all left: then nothing is brought back either."""
+    clusters: tuple[ClusterReport, ...]
+
+    @property
+    def verified(self) -> bool:
+        """All left, all came back, and no acknowledged write was lost."""
+        lost = any(one.writes.lost for one in self.clusters)
+        return self.out.verified and self.back is not None and self.back.verified and not lost
+
+
+async def run_region_demo(directory: Path | None, *, pg_bin: Path | None, say: Say) -> RegionDemoReport:
+    """The whole demonstration on new labs, which are stopped afterwards. Raises LabError."""
+    async with new_land(CLUSTERS, directory=directory, pg_bin=pg_bin, say=say) as land:
+        return await play_region(land, say)
+
+
+async def play_region(land: Land, say: Say) -> RegionDemoReport:
+    """Lose the home region under a write load, leave it, bring it back, and return."""
+    for lab in land.labs:
+        await start_writing(lab, CLIENTS_EACH, say)
+    killed = await land.lose_home()
+    say(f"{HOME} is lost: {killed} processes of {len(land.labs)} nodes are killed")
+    seen = await land.until_home_is(RegionFinding.LOST)
+    say(f"the region's guardian holds it for lost: {seen.verdict.why if seen.verdict else ''}")
+
+    out = await land.move(Direction.OUT, "the region is lost", say)
+    if not out.verified:
+        return RegionDemoReport(out=out, back=None, clusters=())
+    await asyncio.sleep(WRITE_BEFORE_S)
+    say(f"{HOME} comes back; its nodes follow the new primaries")
+    await land.bring_home_back()
+    await land.until_home_is(RegionFinding.WELL)
+
+    began_back = time.monotonic()
+    back = await land.move(Direction.BACK, "the region is well", say)
+    await asyncio.sleep(WRITE_BEFORE_S)
+    await asyncio.gather(*(lab.stop_clients() for lab in land.labs))
+    clusters = [await _report(lab, began_back) for lab in land.labs]
+    return RegionDemoReport(out=out, back=back, clusters=tuple(clusters))
+
+
+async def _report(lab: Lab, began_back: float) -> ClusterReport:
+    log, rows = lab.ack_log(), await lab.rows(lab.primary.node_id)
+    after = replace(log, acks=tuple(ack for ack in log.acks if ack.at >= began_back))
+    return ClusterReport(
+        cluster_id=lab.cluster.cluster_id,
+        writes=analyse(log, rows),
+        gap_back_ms=analyse(after, rows).gap_ms,
+    )
