@@ -17,6 +17,7 @@ from qnwis.config.regions import region_rules
 from qnwis.config.registry import Registered, Registry
 from qnwis.continuity.leaving import answering_in, come_back, leave, unmoved
 from qnwis.continuity.model import Identifier, Model
+from qnwis.continuity.patroni import automatic_refusal
 from qnwis.continuity.policy import Strategy
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_decision import region_answers, stays_manual
@@ -192,10 +193,12 @@ class Regions:
             return None, answering_in(cluster, evidence, asked.region)
         move = leave if asked.direction is Direction.OUT else come_back
         candidate = move(cluster, policy, evidence, asked.region, reason=asked.reason)
-        if candidate is not None and asked.automatic and policy.region_strategy is Strategy.MANUAL:
-            refusal = stays_manual(asked.region, cluster.cluster_id)
-            candidate = candidate.model_copy(update={"plan": None, "refusal": refusal})
-        return candidate, answering
+        by_people = automatic_refusal(cluster)
+        if by_people is None and policy.region_strategy is Strategy.MANUAL:
+            by_people = stays_manual(asked.region, cluster.cluster_id)
+        if candidate is not None and asked.automatic and by_people is not None:
+            candidate = candidate.model_copy(update={"plan": None, "refusal": by_people})
+        return candidate, answering_in(cluster, evidence, asked.region)
 
     async def _shift(self, registered: Registered, asked: RegionName) -> WeightMove | Unmovable | None:
         """Of an active/active cluster the shift of its weights, or why they cannot be shifted."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from .detection import Finding, Verdict
 from .guardian_rules import PastRun, Pause, held_back
 from .model import Identifier, Model
+from .patroni import automatic_refusal
 from .policy import Policy, Strategy
 from .region_wait import Heard, RegionFinding
 from .topology import Cluster, NodeStatus, majority
@@ -114,6 +115,7 @@ class HeldByGuardian(BaseModel):
         findings = {node_id: v.finding for node_id, v in self.verdicts.items()}
         healthy = [n for n, finding in findings.items() if finding is Finding.HEALTHY and n not in inside]
         heard = self.regions.get(region)
+        by_patroni = automatic_refusal(cluster)
         return ClusterInRegion(
             cluster_id=cluster.cluster_id,
             priority=policy.evacuation_priority,
@@ -126,7 +128,7 @@ class HeldByGuardian(BaseModel):
             },
             strategy=policy.region_strategy,
             quorum_elsewhere=len(healthy) >= cluster.quorum,
-            held_back=self._held_back(policy, now),
+            held_back=by_patroni.message if by_patroni is not None else self._held_back(policy, now),
             heard=heard.word.finding if heard is not None else None,
         )
 
