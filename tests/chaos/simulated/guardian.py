@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qnwis.continuity.detection import judge, needs_evidence
+from qnwis.continuity.detection import Verdict, judge_node, needs_evidence
 from qnwis.continuity.evidence import ClusterEvidence, current_primary
 from qnwis.continuity.guardian_rules import (
     RETRY_FIRST,
@@ -130,7 +130,7 @@ class Guardian:
                 self._primary = current_primary(cluster, evidence)
         decision = decide(
             policy=self._place.policy,
-            primary=judge(cluster, votes, evidence).get(self._primary or ""),
+            primary=self._verdict(votes, evidence),
             history=self._history,
             pause=self._pause,
             watching_since=self._watching_since,
@@ -149,6 +149,13 @@ class Guardian:
             case Hold(refusal=refusal, until=until):
                 self._held(refusal.rule)
                 self._retry_at_s = None if until is None else (until - BEGIN).total_seconds() + 0.001
+
+    def _verdict(
+        self, votes: dict[str, dict[str, NodeStatus]], evidence: ClusterEvidence | None
+    ) -> Verdict | None:
+        cluster = self._place.cluster
+        primary = next((node for node in cluster.nodes if node.node_id == self._primary), None)
+        return None if primary is None else judge_node(cluster, primary, votes, evidence)
 
     def _held(self, rule: str) -> None:
         if self.held_by[-1:] != [rule]:
