@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from temporalio.service import RPCError
@@ -56,7 +56,7 @@ async def play(story: Story, root: Path, say: Say, *, agent_module: str = "qnwis
         state = await serving(stage.lab)
         serves = None if state is None else state.node_id
         rows = None if serves is None else await rows_of(stage.lab, serves)
-        history = by_time(replace(e, at_s=e.at_s - began_s) for e in stage.lab.history())
+        history = by_time(e._replace(at_s=e.at_s - began_s) for e in stage.lab.history())
         facts = facts_of(
             story,
             stage.lab,
