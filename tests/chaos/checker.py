@@ -87,16 +87,17 @@ def well_formed(history: History, facts: Facts) -> Iterator[Violation]:
     invoked: dict[tuple[str, int], Event] = {}
     ended: dict[tuple[str, int], Event] = {}
     for event in history:
+        write = event.write
         if event.kind is Kind.INVOKED:
-            if event.write in invoked:
-                yield Violation(name, f"{event.write} was invoked twice")
-            invoked[event.write] = event
+            if write in invoked:
+                yield Violation(name, f"{write} was invoked twice")
+            invoked[write] = event
             continue
-        if event.write in ended or event.write not in invoked:
-            yield Violation(name, f"{event.write} ended {event.kind} without being invoked just before")
-        elif event.pinned is not invoked[event.write].pinned:
-            yield Violation(name, f"{event.write} is of a pinned client and of another")
-        ended[event.write] = event
+        if write in ended or write not in invoked:
+            yield Violation(name, f"{write} ended {event.kind} without being invoked just before")
+        elif event.pinned is not invoked[write].pinned:
+            yield Violation(name, f"{write} is of a pinned client and of another")
+        ended[write] = event
         if event.kind is Kind.ACKNOWLEDGED and None in (event.server, event.timeline, event.lsn):
             yield Violation(name, f"{event} does not say where it was written")
 

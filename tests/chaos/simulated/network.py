@@ -25,6 +25,7 @@ SOCKETS = 1e-6
 class Network:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._random = kernel.rng.random
         self._cuts: dict[tuple[str, str], str] = {}
         self._held: dict[tuple[str, str], list[Callable[[], None]]] = {}
         self._kbit_s: dict[tuple[str, str], float] = {}
@@ -64,12 +65,12 @@ class Network:
     ) -> None:
         """Let `do` happen at the receiver's machine, if the message gets there."""
         pair = (sender, receiver)
-        if sender == receiver:
-            self._kernel.put(SOCKETS, do, arguments)
-        elif pair not in self._cuts:
-            self._kernel.put(self._delay_s(pair, size), do, arguments)
-        elif self._cuts[pair] == "drop" and self._kernel.rng.random() < HELD:
-            self._held.setdefault(pair, []).append(partial(do, *arguments))
+        if pair in self._cuts:
+            if self._cuts[pair] == "drop" and self._random() < HELD:
+                self._held.setdefault(pair, []).append(partial(do, *arguments))
+            return
+        delay_s = SOCKETS if sender == receiver else self._delay_s(pair, size)
+        self._kernel.put(delay_s, do, arguments)
 
     def call(
         self,
@@ -106,9 +107,9 @@ class Network:
             self.send(process.party, caller, answer.resolve, value)
 
     def _delay_s(self, pair: tuple[str, str], size: int) -> float:
-        rng = self._kernel.rng
-        chance = rng.random()
-        delay_s = rng.uniform(*STALL_S) if chance < STALLED else SHORTEST_S + chance * SPREAD_S
+        chance = self._random()
+        stalls = chance < STALLED
+        delay_s = self._kernel.rng.uniform(*STALL_S) if stalls else SHORTEST_S + chance * SPREAD_S
         if pair not in self._kbit_s:
             return delay_s
         begins_s = max(self._kernel.now_s, self._busy_until_s.get(pair, 0.0))

@@ -165,9 +165,11 @@ class Vantage:
 
     def _heard_from(self, node: Node, beat: int, began_s: float, hurried: bool) -> None:
         """The agent answers that it lives: is that enough?"""
-        database = node.database
+        database, sure = node.database, self._is_sure_of(node.node_id)
         ready = database is None or database.accepts_connections()
-        if ready or (beat % READY_EVERY and self._is_sure_of(node.node_id)):
+        if sure and (ready or beat % READY_EVERY):
+            return
+        if ready:
             self._observe(node.node_id, Sight.ANSWER, began_s)
         else:
             self.process.spawn(self._ask_for_its_word(node, began_s, hurried))
@@ -215,9 +217,10 @@ class Vantage:
             case Sight.ANSWER:
                 self._votes[node_id] = Vote(observe(was, True, HEARTBEAT))
             case Sight.MISS | Sight.END:
-                seen = observe(was, False, HEARTBEAT, "no answer")
                 if sight is Sight.END:
                     seen = observe_end(was, HEARTBEAT, "ended")
+                else:
+                    seen = observe(was, False, HEARTBEAT, "no answer")
                 since_s = self._kernel.now_s + self.wall_ahead_s if missing_s is None else missing_s
                 self._votes[node_id] = Vote(seen, since_s)
             case Sight.NOTHING:
