@@ -96,7 +96,8 @@ def _really_play(stories: dict[str, Story], seed: int, options: argparse.Namespa
 def _simulate(stories: dict[str, Story], seed: int, options: argparse.Namespace) -> bool:
     began_s = time.monotonic()
     named = seed_and_index(options.only or "")
-    results = _shown(play_stories(stories, seed=seed) if named is None else [play_index(*named)])
+    told = play_stories(stories, seed=seed, processes=options.processes)
+    results = _shown(told if named is None else [play_index(*named)])
     print(summary(results))
     tally = Tally()
     if options.runs:

@@ -45,8 +45,7 @@ class Term(NamedTuple):
     server: str
 
 
-@dataclass(frozen=True)
-class Acknowledged:
+class Acknowledged(NamedTuple):
     """A write that a node acknowledged."""
 
     invoked_s: float
@@ -88,16 +87,17 @@ def well_formed(history: History, facts: Facts) -> Iterator[Violation]:
     invoked: dict[tuple[str, int], Event] = {}
     ended: dict[tuple[str, int], Event] = {}
     for event in history:
+        write = event.write
         if event.kind is Kind.INVOKED:
-            if event.write in invoked:
-                yield Violation(name, f"{event.write} was invoked twice")
-            invoked[event.write] = event
+            if write in invoked:
+                yield Violation(name, f"{write} was invoked twice")
+            invoked[write] = event
             continue
-        if event.write in ended or event.write not in invoked:
-            yield Violation(name, f"{event.write} ended {event.kind} without being invoked just before")
-        elif event.pinned is not invoked[event.write].pinned:
-            yield Violation(name, f"{event.write} is of a pinned client and of another")
-        ended[event.write] = event
+        if write in ended or write not in invoked:
+            yield Violation(name, f"{write} ended {event.kind} without being invoked just before")
+        elif event.pinned is not invoked[write].pinned:
+            yield Violation(name, f"{write} is of a pinned client and of another")
+        ended[write] = event
         if event.kind is Kind.ACKNOWLEDGED and None in (event.server, event.timeline, event.lsn):
             yield Violation(name, f"{event} does not say where it was written")
 
@@ -106,12 +106,12 @@ def one_primary(history: History, facts: Facts) -> Iterator[Violation]:
     """No write that was invoked after an acknowledgement in one term is acknowledged in an earlier term."""
     newest: Acknowledged | None = None
     newest_at: dict[tuple[str, int], Acknowledged | None] = {}
-    writes = {write.event.write: write for write in acknowledged(history)}
+    writes = iter(acknowledged(history))
     for event in history:
         if event.kind is Kind.INVOKED:
             newest_at[event.write] = newest
         elif event.kind is Kind.ACKNOWLEDGED:
-            write, before = writes[event.write], newest_at[event.write]
+            write, before = next(writes), newest_at[event.write]
             later = before is not None and before.at_s < write.invoked_s and write.term < before.term
             if before is not None and later and not _is_the_edge(write, facts):
                 yield Violation(
@@ -232,19 +232,14 @@ def _unless(holds: bool, promise: str, saw: str) -> Violation | None:
 def acknowledged(history: History) -> tuple[Acknowledged, ...]:
     """The writes that were acknowledged, in that order."""
     invoked_s = {event.write: event.at_s for event in history if event.kind is Kind.INVOKED}
-    events = [event for event in history if event.kind is Kind.ACKNOWLEDGED]
-    first_s: dict[tuple[int, str], float] = {}
-    for event in events:
-        first_s.setdefault((event.timeline or 0, event.server or ""), event.at_s)
-    return tuple(
-        Acknowledged(
-            invoked_s[event.write],
-            event.at_s,
-            Term(t := event.timeline or 0, first_s[t, s := event.server or ""], s),
-            event,
-        )
-        for event in events
-    )
+    terms: dict[tuple[int, str], Term] = {}
+    writes = []
+    for event in history:
+        if event.kind is Kind.ACKNOWLEDGED:
+            timeline, server = event.timeline or 0, event.server or ""
+            term = terms.setdefault((timeline, server), Term(timeline, event.at_s, server))
+            writes.append(Acknowledged(invoked_s[event.write], event.at_s, term, event))
+    return tuple(writes)
 
 
 def lost_writes(history: History, facts: Facts) -> tuple[Event, ...]:
@@ -283,6 +278,8 @@ def primaries_at_most(history: History) -> int:
     for write in writes:
         begin, end = spans.get(write.term, (write.at_s, write.invoked_s))
         spans[write.term] = (begin, max(end, write.invoked_s))
+    if len(servers := {term.server for term in spans}) < 2:
+        return len(servers)
 
     def certain_at(begin_s: float, end_s: float) -> set[str]:
         """Who was a primary all the time from one moment to the other."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -261,7 +260,7 @@ def test_a_write_by_a_former_primary_is_found_wherever_it_is_put(
     of: dict[str, Any] = {"client": "zombie", "n": 0, "pinned": True}
     ghost = [
         Event(at_s, Kind.INVOKED, **of),
-        replace(old, at_s=at_s + 0.1, client="zombie", n=0, pinned=True),
+        old._replace(at_s=at_s + 0.1, client="zombie", n=0, pinned=True),
     ]
     assert found(by_time([*events, *ghost]), known) == {"one_primary"}
 

@@ -96,10 +96,11 @@ def judge(cluster: Cluster, votes: Votes, evidence: ClusterEvidence | None) -> d
     An agent stands beside its database, so its own word goes before what a standby hears: of a database that
     has just ended the last message is still fresh, and of one that hangs a part may still send.
     """
-    return {node.node_id: _judge(cluster, node, votes, evidence) for node in cluster.nodes}
+    return {node.node_id: judge_node(cluster, node, votes, evidence) for node in cluster.nodes}
 
 
-def _judge(cluster: Cluster, node: Node, votes: Votes, evidence: ClusterEvidence | None) -> Verdict:
+def judge_node(cluster: Cluster, node: Node, votes: Votes, evidence: ClusterEvidence | None) -> Verdict:
+    """The verdict on this node alone, by the same table."""
     need = majority(len(cluster.vantages))
     failed = _saying(cluster, votes, node.node_id, NodeStatus.FAILED)
     healthy = _saying(cluster, votes, node.node_id, NodeStatus.HEALTHY)

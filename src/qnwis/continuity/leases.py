@@ -76,8 +76,9 @@ def grant(state: Grantor, ask: Ask, terms: LeaseTerms, now_s: float) -> tuple[Gr
     )
     if refusal is not None:
         return state, refusal
-    granted = LastGrant(epoch=ask.epoch, holder=ask.holder, duration_s=terms.duration_s)
-    record = record.model_copy(update={"epoch": ask.epoch, "run_id": ask.run_id, "granted": granted})
+    if not _is_on_record(record.granted, ask, terms):
+        granted = LastGrant(epoch=ask.epoch, holder=ask.holder, duration_s=terms.duration_s)
+        record = record.model_copy(update={"epoch": ask.epoch, "run_id": ask.run_id, "granted": granted})
     return state.model_copy(update={"record": record, "granted_until_s": now_s + terms.duration_s}), Granted(
         ask_id=ask.ask_id,
         member=record.node_id,
@@ -137,6 +138,17 @@ def restarted(record: GrantorRecord, now_s: float) -> Grantor:
     if granted is None or granted.released:
         return Grantor(record=record)
     return Grantor(record=record, granted_until_s=now_s + granted.duration_s)
+
+
+def _is_on_record(granted: LastGrant | None, ask: Ask, terms: LeaseTerms) -> bool:
+    """A renewal leaves nothing new to remember: for the same epoch the same run was promised it, too."""
+    wanted = (ask.epoch, ask.holder, terms.duration_s, False)
+    return granted is not None and wanted == (
+        granted.epoch,
+        granted.holder,
+        granted.duration_s,
+        granted.released,
+    )
 
 
 def _other_membership(record: GrantorRecord, version: int) -> Refusal | None:
@@ -295,23 +307,29 @@ def answered(state: Holder, answer: Granted, terms: LeaseTerms, now_s: float) ->
         return state
     if answer.member not in state.membership.members or answer.duration_s < terms.duration_s:
         return state
-    newest = {counted.member: counted.asked_at_s for counted in state.counted}
-    newest[answer.member] = max(asked_at_s, newest.get(answer.member, asked_at_s))
-    pending = max((p for p in (state.pending, answer.pending) if p), key=lambda p: p.epoch, default=None)
-    counted = tuple(CountedAsk(member=m, asked_at_s=at_s) for m, at_s in sorted(newest.items()))
+    newest = {counted.member: counted for counted in state.counted}
+    before = newest.get(answer.member)
+    if before is None or before.asked_at_s < asked_at_s:
+        newest[answer.member] = CountedAsk(member=answer.member, asked_at_s=asked_at_s)
+    counted = tuple(newest[member] for member in sorted(newest))
+    pending = state.pending
+    if answer.pending is not None and (pending is None or answer.pending.epoch > pending.epoch):
+        pending = answer.pending
     state = state.model_copy(update={"counted": counted, "pending": pending})
-    if (until_s := confirmed_until(state, terms)) is not None and now_s < until_s:
-        record = state.record.model_copy(update={"served_epoch": state.record.epoch})
+    record, until_s = state.record, confirmed_until(state, terms)
+    if until_s is not None and now_s < until_s and record.served_epoch != record.epoch:
+        record = record.model_copy(update={"served_epoch": record.epoch})
         state = state.model_copy(update={"record": record})
     return state
 
 
 def confirmed_until(state: Holder, terms: LeaseTerms) -> float | None:
     """Until when a majority's grants of this very epoch and membership last; None without a majority."""
-    newest_first = sorted((counted.asked_at_s for counted in state.counted), reverse=True)
-    if len(newest_first) < state.membership.majority:
+    need = state.membership.majority
+    if len(state.counted) < need:
         return None
-    return newest_first[state.membership.majority - 1] + terms.held_s
+    newest_first = sorted([counted.asked_at_s for counted in state.counted], reverse=True)
+    return newest_first[need - 1] + terms.held_s
 
 
 def lease_until(state: Holder, terms: LeaseTerms) -> float | None:

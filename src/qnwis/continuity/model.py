@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,6 +26,22 @@ class Model(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, defer_build=True
     )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without its search for private and extra fields, which no model here has."""
+        if deep:
+            return super().model_copy(update=update, deep=True)
+        copied = type(self).__new__(type(self))
+        changes = update or {}
+        copied.__setstate__(
+            {
+                "__dict__": {**self.__dict__, **changes},
+                "__pydantic_fields_set__": {*self.__pydantic_fields_set__, *changes},
+                "__pydantic_extra__": None,
+                "__pydantic_private__": None,
+            }
+        )
+        return copied
 
 
 def canonical_json(value: BaseModel | Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from random import Random
 from pydantic import Field
 
 from .assessment import assess
-from .detection import Votes, judge, needs_evidence
+from .detection import Votes, judge_node, needs_evidence
 from .evidence import ClusterEvidence
 from .guardian_rules import Hold, PastRun, Propose, decide
 from .heartbeat import NodeDetector, next_beat_s, observe
@@ -230,7 +230,7 @@ class _Story:
         before = self.world.evidence(_at(self.now_ms))
         decision = decide(
             policy=self.policy,
-            primary=judge(self.cluster, detected.votes, before)[primary_id],
+            primary=judge_node(self.cluster, self.cluster.node(primary_id), detected.votes, before),
             history=self.history,
             pause=None,
             watching_since=BEGIN - timedelta(seconds=self.policy.startup_grace_s),

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Kind(StrEnum):
@@ -22,8 +21,7 @@ class Kind(StrEnum):
     UNKNOWN = "unknown"  # no answer: it may have had one
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One moment of one write."""
 
     at_s: float
@@ -53,7 +51,7 @@ History = tuple[Event, ...]
 
 def to_line(event: Event) -> str:
     fields = {
-        name: value for name, value in asdict(event).items() if value is not None and value is not False
+        name: value for name, value in event._asdict().items() if value is not None and value is not False
     }
     return json.dumps(fields, separators=(",", ":"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from temporalio.service import RPCError
@@ -99,7 +99,7 @@ class Told:
 
     def history(self) -> History:
         """So far, its times counted from the story's beginning."""
-        return by_time(replace(e, at_s=e.at_s - self.began_s) for e in self.stage.lab.history())
+        return by_time(e._replace(at_s=e.at_s - self.began_s) for e in self.stage.lab.history())
 
 
 async def _who_serves(stage: Stage) -> str | None:

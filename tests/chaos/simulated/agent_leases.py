@@ -53,7 +53,7 @@ class AgentLeases:
         self._peers = peers
         """By node_id; the present life of each peer's agent."""
         self._grantor = core.restarted(disk.grantor, clock())
-        self._holder = Holder(record=disk.holder, membership=disk.grantor.membership)
+        self._hold(Holder(record=disk.holder, membership=disk.grantor.membership))
         self._heard = Future()
         self._renewing = False
         self._seen_epoch = 0
@@ -76,11 +76,12 @@ class AgentLeases:
     def sought(self) -> int:
         return self._holder.record.epoch
 
-    @property
-    def serves_until(self) -> float:
+    def _hold(self, holder: Holder) -> None:
+        """Whatever changes the holder's side does it here."""
+        self._holder = holder
+        until = core.lease_until(holder, self._terms)
+        self.serves_until = float("-inf") if until is None else until - self._terms.stop_margin_s
         """When to begin to end the database, by the node's clock; in the past without a lease."""
-        until = core.lease_until(self._holder, self._terms)
-        return float("-inf") if until is None else until - self._terms.stop_margin_s
 
     @property
     def held(self) -> bool:
@@ -201,10 +202,11 @@ class AgentLeases:
         return self.last_refusal or NO_LEASE
 
     def _ask(self) -> None:
-        self._holder, asked = core.ask(self._holder, self._disk.unused("ask"), self._terms, self._now())
+        holder, asked = core.ask(self._holder, self._disk.unused("ask"), self._terms, self._now())
         if isinstance(asked, Refusal):
             self.last_refusal = asked
             return
+        self._hold(holder)
         self._hear(self.grant(asked))
         life = self._process.life
         for peer in self._peers.values():
@@ -214,15 +216,12 @@ class AgentLeases:
         """As a message each way; an answer counts however late it comes, if the same life still waits."""
         own, theirs = self._process, peer().process
 
-        def arrived() -> None:
-            theirs.do(granted)
-
         def granted() -> None:
             answer = peer().grant(asked)
             if answer is not None:
-                self._network.send(theirs.party, own.party, lambda: own._due(life, self._hear, (answer,)))
+                self._network.send(theirs.party, own.party, own._due, life, self._hear, (answer,))
 
-        self._network.send(own.party, theirs.party, arrived)
+        self._network.send(own.party, theirs.party, theirs.do, granted)
 
     def _hear(self, answer: Granted | Refusal | None) -> None:
         if answer is None or isinstance(answer, Refusal):
@@ -239,7 +238,7 @@ class AgentLeases:
             if self._disk.full:
                 return False
             self._disk.holder = state.record
-        self._holder = state
+        self._hold(state)
         return True
 
     def _peers_answer(self, ask: Callable[[AgentLeases], Any]) -> Flow:

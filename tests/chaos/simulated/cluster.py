@@ -18,6 +18,7 @@ from tests.chaos.parties import VANTAGES, region_of
 from tests.chaos.story import StoryCluster
 
 REGIONS = ("region-1", "region-2", "region-3")
+HEARTBEAT = HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3)
 
 
 @cache
@@ -39,7 +40,7 @@ def topology(story: StoryCluster) -> Cluster:
             for number, node_id in enumerate(story.nodes)
         ),
         replication=Replication(mode=story.replication, required_acks=story.required_acks),
-        heartbeat=HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3),
+        heartbeat=HEARTBEAT,
         vantages=VANTAGES,
         dns=DnsService(zone="lab.test", name="db", ttl_s=1, servers=("dns:53",)),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from qnwis.lab.history import Kind
 from tests.chaos.facts import Promotion, Write
@@ -226,8 +225,11 @@ class Database:
         self._shared.network.send(
             self.node_id,
             stream.standby,
-            lambda: standby.receiver.do(standby.received, stream, position),
-            size,
+            standby.receiver.do,
+            standby.received,
+            stream,
+            position,
+            size=size,
         )
 
     def _reset(self, stream: Stream) -> None:
@@ -256,7 +258,9 @@ class Database:
             self._shared.network.send(
                 self.node_id,
                 upstream.node_id,
-                partial(upstream.backends.do, upstream._pinged, stream),
+                upstream.backends.do,
+                upstream._pinged,
+                stream,
             )
 
     def _connect(self) -> Flow:
@@ -290,12 +294,15 @@ class Database:
         if position.contains(own.branch, own.lsn) and position != own:
             self.position = position
             self._push_all()
-        upstream, confirmed = stream.upstream, self.position
+        upstream = stream.upstream
         self._shared.network.send(
             self.node_id,
             upstream.node_id,
-            lambda: upstream.backends.do(upstream._confirmed, stream, confirmed),
-            100,
+            upstream.backends.do,
+            upstream._confirmed,
+            stream,
+            self.position,
+            size=100,
         )
 
     def disconnected(self, stream: Stream) -> None:

@@ -6,6 +6,7 @@ A flow that waits is a generator: it yields seconds to sleep, or a `Future` whos
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 from heapq import heappop, heappush
 from random import Random
 from typing import Any
@@ -23,6 +24,10 @@ class Kernel:
         self._count = 0
 
     def after(self, delay_s: float, do: Callable[..., None], *arguments: Any) -> None:
+        self.put(delay_s, do, arguments)
+
+    def put(self, delay_s: float, do: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        """As `after`, with the arguments in one piece."""
         self._count = count = self._count + 1
         heappush(self._queue, (self.now_s + delay_s, count, do, arguments))
 
@@ -103,28 +108,32 @@ class Process:
             what(*arguments)
 
     def after(self, delay_s: float, what: Callable[..., None], *arguments: Any) -> None:
-        self.kernel.after(delay_s, self._due, self.life, what, arguments)
+        self.kernel.put(delay_s, self._due, (self.life, what, arguments))
 
     def spawn(self, flow: Flow) -> Future:
         """Let a flow run in this process; the future brings what it returns."""
         ended = Future()
-        self.do(self._step, flow, None, ended)
+        self.do(self._step, flow, ended, None)
         return ended
 
-    def _step(self, flow: Flow, value: Any, ended: Future) -> None:
-        try:
-            wanted = flow.send(value)
-        except StopIteration as stop:
-            ended.resolve(stop.value)
-            return
-        if isinstance(wanted, Future):
-            if wanted.done:
-                self._step(flow, wanted.value, ended)
+    def _step(self, flow: Flow, ended: Future, value: Any) -> None:
+        """Let the flow go on with this value, until it has to wait."""
+        while True:
+            try:
+                wanted = flow.send(value)
+            except StopIteration as stop:
+                ended.resolve(stop.value)
                 return
-            life = self.life
-            wanted.then(lambda value: self._due(life, self._step, (flow, value, ended)))
-        else:
-            self.after(wanted, self._step, flow, None, ended)
+            if not isinstance(wanted, Future):
+                self.after(wanted, self._step, flow, ended, None)
+                return
+            if not wanted.done:
+                wanted.then(partial(self._go_on_with, self.life, flow, ended))
+                return
+            value = wanted.value
+
+    def _go_on_with(self, life: int, flow: Flow, ended: Future, value: Any) -> None:
+        self._due(life, self._step, (flow, ended, value))
 
     def _due(self, life: int, what: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         if life != self.life:

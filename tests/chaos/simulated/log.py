@@ -7,6 +7,7 @@ does; so a branch, and not its timeline, says what a node's log contains.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tests.chaos.facts import Write
 
@@ -22,8 +23,7 @@ class Branch:
     """Where it left its parent."""
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """How far a node's log reaches."""
 
     branch: Branch

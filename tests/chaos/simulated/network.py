@@ -6,7 +6,9 @@ its sender has given up long ago may still arrive.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
+from functools import partial
+from types import GeneratorType
 from typing import Any
 
 from .kernel import Future, Kernel, Process
@@ -23,6 +25,7 @@ SOCKETS = 1e-6
 class Network:
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self._random = kernel.rng.random
         self._cuts: dict[tuple[str, str], str] = {}
         self._held: dict[tuple[str, str], list[Callable[[], None]]] = {}
         self._kbit_s: dict[tuple[str, str], float] = {}
@@ -57,15 +60,17 @@ class Network:
         """Whether both directions are."""
         return (one, other) not in self._cuts and (other, one) not in self._cuts
 
-    def send(self, sender: str, receiver: str, do: Callable[[], None], size: int = 500) -> None:
+    def send(
+        self, sender: str, receiver: str, do: Callable[..., None], *arguments: Any, size: int = 500
+    ) -> None:
         """Let `do` happen at the receiver's machine, if the message gets there."""
         pair = (sender, receiver)
-        if sender == receiver:
-            self._kernel.after(SOCKETS, do)
-        elif pair not in self._cuts:
-            self._kernel.after(self._delay_s(pair, size), do)
-        elif self._cuts[pair] == "drop" and self._kernel.rng.random() < HELD:
-            self._held.setdefault(pair, []).append(do)
+        if pair in self._cuts:
+            if self._cuts[pair] == "drop" and self._random() < HELD:
+                self._held.setdefault(pair, []).append(partial(do, *arguments))
+            return
+        delay_s = SOCKETS if sender == receiver else self._delay_s(pair, size)
+        self._kernel.put(delay_s, do, arguments)
 
     def call(
         self,
@@ -82,33 +87,29 @@ class Network:
         if self._cuts.get((caller, process.party)) == "refuse":
             self._kernel.after(SOCKETS, answer.resolve)
             return answer
-
-        def back(value: Any) -> None:
-            self.send(process.party, caller, lambda: answer.resolve(value))
-
-        def arrived() -> None:
-            if not process.alive:
-                back(None)  # the connection is refused
-                return
-            process.do(handled)
-
-        def handled() -> None:
-            value = handle()
-            if isinstance(value, Generator):
-                value = process.spawn(value)
-            if isinstance(value, Future):
-                value.then(back)
-            else:
-                back(value)
-
-        self.send(caller, process.party, arrived)
+        self.send(caller, process.party, self._arrived, caller, process, handle, answer)
         self._kernel.after(timeout_s, answer.resolve)
         return answer
 
+    def _arrived(self, caller: str, process: Process, handle: Callable[[], Any], answer: Future) -> None:
+        if process.alive:
+            process.do(self._handled, caller, process, handle, answer)
+        else:  # the connection is refused
+            self.send(process.party, caller, answer.resolve)
+
+    def _handled(self, caller: str, process: Process, handle: Callable[[], Any], answer: Future) -> None:
+        value = handle()
+        if isinstance(value, GeneratorType):
+            value = process.spawn(value)
+        if isinstance(value, Future):
+            value.then(partial(self.send, process.party, caller, answer.resolve))
+        else:
+            self.send(process.party, caller, answer.resolve, value)
+
     def _delay_s(self, pair: tuple[str, str], size: int) -> float:
-        rng = self._kernel.rng
-        chance = rng.random()
-        delay_s = rng.uniform(*STALL_S) if chance < STALLED else SHORTEST_S + chance * SPREAD_S
+        chance = self._random()
+        stalls = chance < STALLED
+        delay_s = self._kernel.rng.uniform(*STALL_S) if stalls else SHORTEST_S + chance * SPREAD_S
         if pair not in self._kbit_s:
             return delay_s
         begins_s = max(self._kernel.now_s, self._busy_until_s.get(pair, 0.0))

@@ -33,7 +33,8 @@ def _facts(world: World) -> Facts:
     at_end = next(reversed(writable or world.shared.served), None)
     since_s = world.story.ends_at_s - SERVES_WITHIN_S
     served = any(
-        e.at_s >= since_s and e.kind is Kind.ACKNOWLEDGED and not e.pinned for e in world.clients.events
+        e.at_s >= since_s and e.kind is Kind.ACKNOWLEDGED and not e.pinned
+        for e in reversed(world.clients.events)
     )
     effects = [effect for node in world.nodes.values() for effect in node.disk.changes]
     return Facts(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.chaos.compose import compose, slug_of
 from tests.chaos.report import Result, judge
@@ -15,8 +16,7 @@ from tests.chaos.story import Story
 from .play import play
 from .world import Mistakes
 
-AT_ONCE = 100
-COLLECTED_EVERY = 20
+AT_ONCE = 50
 
 
 @dataclass
@@ -32,17 +32,21 @@ class Tally:
 
 
 def play_stories(
-    stories: Mapping[str, Story], *, seed: int, mistakes: Mistakes | None = None
+    stories: Mapping[str, Story], *, seed: int, mistakes: Mistakes | None = None, processes: int = 1
 ) -> Iterator[Result]:
     """Play each story once, by its slug."""
-    for slug, story in stories.items():
-        yield judge(slug, story, *play(story, seed, mistakes))
+    one = partial(_told, seed, mistakes)
+    if processes == 1 or len(stories) == 1:
+        yield from map(one, stories.items())
+        return
+    with _pool(processes) as pool:
+        yield from pool.map(one, stories.items())
 
 
 def play_composed(seed: int, runs: int, *, processes: int = 2) -> Iterator[Tally]:
     """Play the first `runs` stories of the seed; a tally of so many at a time."""
     chunks = [(seed, range(first, min(first + AT_ONCE, runs))) for first in range(0, runs, AT_ONCE)]
-    with ProcessPoolExecutor(processes) as pool:
+    with _pool(processes) as pool:
         yield from pool.map(_played, chunks)
 
 
@@ -52,14 +56,28 @@ def play_index(seed: int, index: int, mistakes: Mistakes | None = None) -> Resul
     return judge(slug_of(seed, index), story, *play(story, index, mistakes))
 
 
+def _pool(processes: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(processes, initializer=_collect_by_hand)
+
+
+def _collect_by_hand() -> None:
+    """A played world is one tangle of cycles, collected when its story is over (`_played`): to look for it at
+    every turn takes long, and so does a walk through all that was imported."""
+    gc.disable()
+    gc.freeze()
+
+
+def _told(seed: int, mistakes: Mistakes | None, told: tuple[str, Story]) -> Result:
+    slug, story = told
+    return judge(slug, story, *play(story, seed, mistakes))
+
+
 def _played(chunk: tuple[int, Sequence[int]]) -> Tally:
     seed, indices = chunk
     tally = Tally()
-    gc.disable()  # a played world is one tangle of cycles; to look for it at every turn takes a tenth
     for index in indices:
-        if index % COLLECTED_EVERY == 0:
-            gc.collect()
         result = play_index(seed, index)
+        gc.collect(0)
         tally.outcomes[result.outcome.partition(" (run")[0]] += 1
         if not result.ok:
             tally.violated.append(result)

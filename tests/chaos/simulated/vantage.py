@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cache
 from typing import Protocol
 
 from qnwis.continuity.detection import Word, own_word
 from qnwis.continuity.evidence import NodeState
 from qnwis.continuity.heartbeat import (
-    HeartbeatConfig,
     NodeDetector,
     NodeStatus,
     next_beat_s,
@@ -23,6 +23,7 @@ from qnwis.continuity.heartbeat import (
 )
 from qnwis.continuity.topology import Cluster
 
+from .cluster import HEARTBEAT
 from .kernel import Flow, Kernel, Process
 from .network import Network
 from .node import Node
@@ -34,6 +35,13 @@ SILENT_S = 4.0
 HEARD_EVERY_S = 1.5
 REPORT_AGAIN_S = 0.3
 HEARD_S = 0.003
+UNKNOWN = NodeDetector()
+
+
+@cache
+def _next_beat_s(vantage: str, node_id: str, beat: int) -> float:
+    """The same in each story."""
+    return next_beat_s(HEARTBEAT, f"{vantage}/{node_id}", beat)
 
 
 class Sight(Enum):
@@ -80,7 +88,6 @@ class Vantage:
         self._network = network
         self._nodes = nodes
         self._cluster = cluster
-        self._config: HeartbeatConfig = cluster.heartbeat
         self._temporal = temporal
         self._hearer = hearer
         self._watching = False
@@ -148,24 +155,22 @@ class Vantage:
         elif not node.agent_process.alive and self._network.how_cut(node_id, self.name) != "drop":
             self._observe(node_id, Sight.MISS, now_s)
         else:
-            self.process.after(self._config.timeout_sec, self._observe, node_id, Sight.MISS, now_s)
+            self.process.after(HEARTBEAT.timeout_sec, self._observe, node_id, Sight.MISS, now_s)
         began_s, beat = self._began_s[node_id], beat + 1
-        due_s = began_s + next_beat_s(self._config, f"{self.name}/{node_id}", beat)
+        due_s = began_s + _next_beat_s(self.name, node_id, beat)
         if due_s < now_s:  # of the beats that it slept through, only the next is made up for
-            beat = int((now_s - began_s) / self._config.interval_sec) + 1
-            due_s = began_s + next_beat_s(self._config, f"{self.name}/{node_id}", beat)
+            beat = int((now_s - began_s) / HEARTBEAT.interval_sec) + 1
+            due_s = began_s + _next_beat_s(self.name, node_id, beat)
         self.process.after(max(0.0, due_s - now_s), self._beat, node_id, beat, turn, False)
 
     def _heard_from(self, node: Node, beat: int, began_s: float, hurried: bool) -> None:
         """The agent answers that it lives: is that enough?"""
-        node_id = node.node_id
-        vote = self._votes.get(node_id)
-        healthy = vote is not None and vote.detector.status is NodeStatus.HEALTHY
-        sure = healthy and vote is not None and not vote.detector.consecutive_misses
-        database = node.database
-        ready = database is None or (database.answers and database.hung_since_s is None)
-        if (sure and beat % READY_EVERY) or ready:
-            self._observe(node_id, Sight.ANSWER, began_s)
+        database, sure = node.database, self._is_sure_of(node.node_id)
+        ready = database is None or database.accepts_connections()
+        if sure and (ready or beat % READY_EVERY):
+            return
+        if ready:
+            self._observe(node.node_id, Sight.ANSWER, began_s)
         else:
             self.process.spawn(self._ask_for_its_word(node, began_s, hurried))
 
@@ -173,7 +178,7 @@ class Vantage:
         patient_until_s = self._kernel.now_s + (SETTLED_WITHIN_S if hurried else 0.0)
         while True:
             state = yield self._network.call(
-                self.name, node.agent_process, lambda: node.agent.state(), self._config.timeout_sec
+                self.name, node.agent_process, lambda: node.agent.state(), HEARTBEAT.timeout_sec
             )
             sight = Sight.ANSWER  # it answered that it lives; slow is not down
             if isinstance(state, NodeState):
@@ -191,23 +196,31 @@ class Vantage:
                 return
             yield SETTLE_EVERY_S
 
+    def _is_sure_of(self, node_id: str) -> bool:
+        """Whether it holds the node for healthy, and one more answer would change only the count of beats."""
+        vote = self._votes.get(node_id)
+        if vote is None:
+            return False
+        return vote.detector.status is NodeStatus.HEALTHY and not vote.detector.consecutive_misses
+
     def _observe(self, node_id: str, sight: Sight, began_s: float) -> None:
         """Of a beat during which this vantage itself stood still, nothing is said."""
+        if sight is Sight.ANSWER and self._is_sure_of(node_id):
+            return
         took_s = self._kernel.now_s - began_s
-        if not self._watching or took_s > self._config.timeout_sec * 2 + self._config.stall_limit_s:
+        if not self._watching or took_s > HEARTBEAT.timeout_sec * 2 + HEARTBEAT.stall_limit_s:
             return
         known = self._votes.get(node_id)
-        was = known.detector if known is not None else NodeDetector()
-        if sight is Sight.ANSWER and was.status is NodeStatus.HEALTHY and not was.consecutive_misses:
-            return  # all that would change is the count of beats
+        was = known.detector if known is not None else UNKNOWN
         missing_s = known.missing_since_s if known is not None else None
         match sight:
             case Sight.ANSWER:
-                self._votes[node_id] = Vote(observe(was, True, self._config))
+                self._votes[node_id] = Vote(observe(was, True, HEARTBEAT))
             case Sight.MISS | Sight.END:
-                seen = observe(was, False, self._config, "no answer")
                 if sight is Sight.END:
-                    seen = observe_end(was, self._config, "ended")
+                    seen = observe_end(was, HEARTBEAT, "ended")
+                else:
+                    seen = observe(was, False, HEARTBEAT, "no answer")
                 since_s = self._kernel.now_s + self.wall_ahead_s if missing_s is None else missing_s
                 self._votes[node_id] = Vote(seen, since_s)
             case Sight.NOTHING:
