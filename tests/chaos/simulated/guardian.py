@@ -183,13 +183,6 @@ class Guardian:
                 self._held(refusal.rule)
                 self._retry_at_s = None if until is None else (until - BEGIN).total_seconds() + 0.001
 
-    def _verdict(
-        self, votes: dict[str, dict[str, NodeStatus]], evidence: ClusterEvidence | None
-    ) -> Verdict | None:
-        cluster = self._place.cluster
-        primary = next((node for node in cluster.nodes if node.node_id == self._primary), None)
-        return None if primary is None else judge_node(cluster, primary, votes, evidence)
-
     def _held(self, rule: str) -> None:
         if self.held_by[-1:] != [rule]:
             self.held_by.append(rule)
