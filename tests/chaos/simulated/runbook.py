@@ -44,7 +44,7 @@ from .reach import Place, collect
 from .temporal import WORKER, Activity, Unreachable
 
 ANSWER_WITHIN_S = 0.8
-PROMOTE_TIMEOUT_S = 20.0
+PROMOTE_TIMEOUT_S = 15.0
 FOLLOW_TIMEOUT_S, FOLLOW_PATIENCE_S, FOLLOW_PAUSE_S = 5.0, 1.0, 0.1
 DNS_TIMEOUT_S = 1.0
 SETTLE_S, SETTLE_PAUSE_S = 5.0, 0.25
