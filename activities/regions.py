@@ -15,6 +15,7 @@ from temporalio.service import RPCError
 from qnwis.config.problem import ConfigError
 from qnwis.config.regions import region_rules
 from qnwis.config.registry import Registered, Registry
+from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.leaving import answering_in, come_back, leave, unmoved
 from qnwis.continuity.model import Identifier, Model
 from qnwis.continuity.patroni import automatic_refusal
@@ -188,7 +189,7 @@ class Regions:
         cluster, policy = registered.cluster, registered.policy
         if asked.region not in cluster.regions or (cluster.is_active_active and not asked.automatic):
             return None, ()
-        evidence = await collect_evidence(self._nodes, cluster)
+        evidence = await self._heard(cluster)
         if cluster.is_active_active:
             return None, answering_in(cluster, evidence, asked.region)
         move = leave if asked.direction is Direction.OUT else come_back
@@ -199,6 +200,14 @@ class Regions:
         if candidate is not None and asked.automatic and by_people is not None:
             candidate = candidate.model_copy(update={"plan": None, "refusal": by_people})
         return candidate, answering_in(cluster, evidence, asked.region)
+
+    async def _heard(self, cluster: Cluster) -> ClusterEvidence:
+        """What the nodes say. That none of a cluster answers is more often a worker that stalled, with many
+        clusters to ask at once, than a whole cluster that is silent: then they are asked once more."""
+        evidence = await collect_evidence(self._nodes, cluster)
+        if any(one.state is not None for one in evidence.nodes):
+            return evidence
+        return await collect_evidence(self._nodes, cluster)
 
     async def _shift(self, registered: Registered, asked: RegionName) -> WeightMove | Unmovable | None:
         """Of an active/active cluster the shift of its weights, or why they cannot be shifted."""

@@ -51,7 +51,8 @@ def come_back(
     home = next((node for node in cluster.nodes if node.role is NodeRole.PRIMARY), None)
     primary = current_primary(cluster, evidence)
     inside = {node.node_id for node in cluster.nodes if node.region == region}
-    if home is None or home.region != region or primary in inside:
+    heard = any(one.state is not None for one in evidence.nodes)  # else the topology's word is no evidence
+    if home is None or home.region != region or (heard and primary in inside):
         return None
     leads = _leader_of(cluster, evidence, region) if cluster.by_patroni else None
     wanted = Maintenance(target_node_id=leads or home.node_id)

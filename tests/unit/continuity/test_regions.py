@@ -237,6 +237,8 @@ def test_a_cluster_comes_back_to_the_node_that_its_topology_names() -> None:
     assert come_back(FOUR, policy(), at_home, "region-1", reason="test") is None
 
     alone = evidence(FOUR, primary("node-3"), standby("node-4", upstream="node-3"), standby("node-2"))
+    silent = come_back(FOUR, policy(), evidence(FOUR), "region-1", reason="test")
+    assert silent is not None and silent.plan is None, "that nobody answers does not say that it is at home"
     found = come_back(FOUR, policy(require_quorum=False), alone, "region-1", reason="test")
     assert found is not None and found.refusal is not None
 
