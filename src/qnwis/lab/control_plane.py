@@ -28,6 +28,7 @@ from .temporal_server import Say, TemporalServer, obtain_server
 
 WORKER = "worker"
 READY_WITHIN_S = 60.0
+LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ async def _until_all_healthy(
                 if not all(worker.alive for worker in workers):
                     break
                 view = await _view(guardian)
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(LOOK_EVERY_S)
             else:
                 return
     except TimeoutError:

@@ -38,7 +38,7 @@ from .layout import default_directory
 from .people import token_of, vote_of
 from .shape import Shape
 from .temporal_server import Say
-from .waiting import until_none
+from .waiting import not_streaming, until_none
 
 HOME = "region-1"
 SHAPE = Shape(regions=(HOME, "region-2", "region-2"), power_switch=False)
@@ -46,7 +46,8 @@ SHAPE = Shape(regions=(HOME, "region-2", "region-2"), power_switch=False)
 RULES = {"dwell_s": 5, "settle_s": 2, "wave_size": 2}
 """Of the region: shorter than anybody's, so that a demonstration need not last minutes."""
 WITHIN_S = 120.0
-LOOK_EVERY_S = 0.2
+LOOK_EVERY_S = 0.5
+"""How often a workflow is asked: each question is work for the one worker that everything waits for."""
 
 RegionHandle = WorkflowHandle[RegionFailure, RegionResult]
 
@@ -81,7 +82,7 @@ class Land:
         if isinstance(order, Refusal):
             raise LabError(f"{home.node_id} of {lab.cluster.cluster_id} cannot rejoin: {order}")
         await nodes.order(home, order, timeout_s=WITHIN_S)
-        await watched(self.control.client, lab.cluster)
+        await until_none(lambda: not_streaming(nodes, lab.cluster), lab.cluster.cluster_id, [agent])
 
     async def until_home_is(self, finding: RegionFinding) -> RegionView:
         """Return once the region's guardian says so. Raises LabError."""
