@@ -40,16 +40,14 @@ def list_conflicts(cluster: ClusterFile, dbname: Dbname, as_json: AsJson = False
         shown = [{"conflict_id": one.conflict_id, **one.model_dump(mode="json")} for one in found]
         print_json({"conflicts": shown, "silent": silent})
     else:
-        table = Table(
-            "conflict", "table", "key", "stays", "overwritten", "why", "undone", box=None, pad_edge=False
-        )
         for one in found:
-            undone = "" if one.undone_at is None else f"{one.undone_at:%F %T}"
             key = ", ".join(map(str, one.key.values()))
-            table.add_row(
-                one.conflict_id, one.table, key, _told(one.winner), _told(one.loser), one.why.value, undone
+            undone = "" if one.undone_at is None else f"; undone {one.undone_at:%F %T}"
+            out.print(
+                f"{one.conflict_id}  {one.table} {key}: {_told(one.winner)} stays, {_told(one.loser)} is"
+                f" overwritten ({one.why.value}){undone}",
+                markup=False,
             )
-        out.print(table)
     _end_if_silent(silent)
 
 
