@@ -182,6 +182,8 @@ async def test_an_agent_killed_between_the_stop_and_the_release_serves_on_and_ha
     assert (await scene.primary.until(writable=True)).epoch == scene.present
 
     await scene.primary.sql("INSERT INTO rows VALUES ('between two attempts')")
+    # A run asks for it once the target has all: its quiesce waits for that.
+    await scene.standby.until(streaming=True, upstream=scene.primary.node_id)
     receipt = await scene.order(scene.primary, wanted)
     assert receipt.changed and receipt.token is not None
     await scene.promised(*scene.cluster.members.values())
