@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowQueryFailedError
@@ -26,7 +27,7 @@ from qnwis.continuity.region_plan import Direction, RegionPlan, Unmovable
 from qnwis.continuity.region_sight import ClusterInRegion, HeldByGuardian
 from qnwis.continuity.regions import Candidate, RegionRules, make_region_plan
 from qnwis.continuity.shifting import WeightMove, shift_back, shift_out, unshifted
-from qnwis.continuity.topology import Cluster
+from qnwis.continuity.topology import Cluster, majority
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
@@ -37,6 +38,10 @@ from .effect import heartbeating
 LOOK_EVERY_S = 2.0
 """How often the guardians are asked what they hold."""
 ANSWER_WITHIN_S = 2.0
+LOOKS = 3
+"""How often most of a cluster must have been silent to be taken for silent."""
+SETTLE_S, SETTLE_PAUSE_S = 8.0, 0.5
+"""How long a cluster that was moved may take to be found there."""
 
 
 class RegionName(Model):
@@ -132,9 +137,10 @@ class Regions:
 
     @activity.defn
     async def unmoved(self, asked: WhereRequest) -> Where:
-        """Which of these clusters do not serve where they were to go. Silence is no proof that one does."""
+        """Which of these clusters do not serve where they were to go. Silence is no proof that one does: what
+        does not answer yet is asked again for a while."""
         registered, unread = self._load(asked.clusters)
-        told = await asyncio.gather(*(self._unmoved(one, asked) for one in registered))
+        told = await asyncio.gather(*(self._settled(one, asked) for one in registered))
         found = {one.cluster.cluster_id: reason for one, reason in zip(registered, told, strict=True)}
         why = {cluster_id: reason for cluster_id, reason in found.items() if reason is not None}
         return Where(unmoved={**why, **dict(line.split(": ", 1) for line in unread)})
@@ -202,11 +208,12 @@ class Regions:
         return candidate, answering_in(cluster, evidence, asked.region)
 
     async def _heard(self, cluster: Cluster) -> ClusterEvidence:
-        """What the nodes say. That none of a cluster answers is more often a worker that stalled, with many
-        clusters to ask at once, than a whole cluster that is silent: then they are asked once more."""
-        evidence = await collect_evidence(self._nodes, cluster)
-        if any(one.state is not None for one in evidence.nodes):
-            return evidence
+        """What the nodes say. That most of a cluster are silent may be this worker's doing, which asks many
+        clusters at once and works for their runs meanwhile: so they are asked again."""
+        for _ in range(LOOKS - 1):
+            evidence = await collect_evidence(self._nodes, cluster)
+            if sum(one.state is not None for one in evidence.nodes) >= majority(len(cluster.nodes)):
+                return evidence
         return await collect_evidence(self._nodes, cluster)
 
     async def _shift(self, registered: Registered, asked: RegionName) -> WeightMove | Unmovable | None:
@@ -228,6 +235,14 @@ class Regions:
         if isinstance(made, Refusal):
             return Unmovable(cluster_id=cluster.cluster_id, refusal=made)
         return made
+
+    async def _settled(self, registered: Registered, asked: WhereRequest) -> str | None:
+        until = monotonic() + SETTLE_S
+        while True:
+            why = await self._unmoved(registered, asked)
+            if why is None or monotonic() > until:
+                return why
+            await asyncio.sleep(SETTLE_PAUSE_S)
 
     async def _unmoved(self, registered: Registered, asked: WhereRequest) -> str | None:
         cluster = registered.cluster

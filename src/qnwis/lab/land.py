@@ -6,6 +6,7 @@ The first lab hosts what they share: the Temporal server, the worker, the vantag
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 import yaml
 from temporalio.client import WorkflowHandle
+from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.refusal import Refusal
@@ -102,11 +104,24 @@ class Land:
         token = self._token("bob", Deed.START, digest=request.digest, reason=reason)
         handle = await start_evacuation(self.control.client, request.model_copy(update={"token": token}))
         say(f"bob has started it; it waits for an approval ({self.url(handle)})")
-        approving = asyncio.create_task(self._approve(say))
+        aside = [asyncio.create_task(self._approve(say)), asyncio.create_task(self._watch(handle, say))]
         try:
             return await handle.result()
         finally:
-            approving.cancel()
+            for task in aside:
+                task.cancel()
+
+    async def _watch(self, handle: RegionHandle, say: Say) -> None:
+        """End an evacuation that holds itself because too many clusters did not move: nobody is there to look
+        at them."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            with contextlib.suppress(RPCError):
+                held = (await handle.query(RegionFailure.progress_view)).paused
+                if held is not None:
+                    say(f"held: {held}")
+                    await handle.cancel()
+                    return
 
     async def _approve(self, say: Say) -> None:
         workflow_id = region_id(HOME)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from time import monotonic
 
@@ -17,8 +19,48 @@ STATE_TIMEOUT_S = 0.8
 """An agent on a healthy node answers in milliseconds; a run must not wait longer for a dead one."""
 
 
+STALLED_S = 0.2
+"""So long this process stood still while it waited: a silence may then be its own doing."""
+TICK_S = 0.05
+
+
 async def collect_evidence(nodes: Nodes, cluster: Cluster) -> ClusterEvidence:
-    """What every agent says now, in the topology's order."""
+    """What every agent says now, in the topology's order. Where some are silent and this process stood still
+    meanwhile, as under the load of many runs, they are asked once more: a dead node stays silent."""
+    stood_still = Stall()
+    async with stood_still.watched():
+        evidence = await _collect(nodes, cluster)
+    silent = any(one.state is None for one in evidence.nodes)
+    return await _collect(nodes, cluster) if silent and stood_still.longest_s > STALLED_S else evidence
+
+
+class Stall:
+    """For how long the event loop did nothing at a time."""
+
+    longest_s = 0.0
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        self._ticked = monotonic()
+        ticking = asyncio.create_task(self._tick())
+        try:
+            yield
+        finally:
+            ticking.cancel()
+            self._note()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._note()
+
+    def _note(self) -> None:
+        now = monotonic()
+        self.longest_s = max(self.longest_s, now - self._ticked - TICK_S)
+        self._ticked = now
+
+
+async def _collect(nodes: Nodes, cluster: Cluster) -> ClusterEvidence:
     taken_at = datetime.now(UTC)
     answers = await asyncio.gather(*(_ask(nodes, node) for node in cluster.nodes))
     evidence = ClusterEvidence(cluster_id=cluster.cluster_id, nodes=tuple(answers), taken_at=taken_at)
