@@ -50,8 +50,9 @@ async def on_a_new_lab(
             await lab.stop()
 
 
-async def start_writing(lab: Lab, clients: int, say: Say) -> None:
-    """Clients write as fast as they can, through the service's name; returns when they have for a while."""
-    await lab.start_clients(clients)
-    say(f"{clients} clients write through {SERVICE_NAME} (TTL {TTL_S} s)")
+async def start_writing(lab: Lab, clients: int, say: Say, *, pause_ms: float = 2.0) -> None:
+    """Clients write through the service's name, by default as fast as they can; returns when they have for a
+    while. `pause_ms`: after each write."""
+    await lab.start_clients(clients, pause_ms=pause_ms)
+    say(f"{clients} clients write to {lab.cluster.cluster_id} through {SERVICE_NAME} (TTL {TTL_S} s)")
     await asyncio.sleep(WRITE_BEFORE_S)

@@ -23,7 +23,8 @@ from .temporal_server import Say
 
 CLUSTERS = {"orders": 30, "stock": 20, "mail": 10}
 """By id, who leaves first: the higher number."""
-CLIENTS_EACH = 2
+CLIENTS_EACH, PAUSE_MS = 2, 25.0
+"""Two cores bear nine nodes and what moves them, but not clients that write as fast as they can besides."""
 
 
 class ClusterReport(Model):
@@ -61,7 +62,7 @@ async def run_region_demo(directory: Path | None, *, pg_bin: Path | None, say: S
 async def play_region(land: Land, say: Say) -> RegionDemoReport:
     """Lose the home region under a write load, leave it, bring it back, and return."""
     for lab in land.labs:
-        await start_writing(lab, CLIENTS_EACH, say)
+        await start_writing(lab, CLIENTS_EACH, say, pause_ms=PAUSE_MS)
     killed = await land.lose_home()
     say(f"{HOME} is lost: {killed} processes of {len(land.labs)} nodes are killed")
     seen = await land.until_home_is(RegionFinding.LOST)
