@@ -6,6 +6,7 @@ refused shows in the checklist.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 
 from temporalio import workflow
@@ -31,7 +32,7 @@ REJECT = (
 )
 
 
-class Listening:
+class Listening(ABC):
     """Hears people, and leaves what follows from it to who knows: `stop_by`, `abort_refusal`."""
 
     progress: Progress
@@ -40,21 +41,21 @@ class Listening:
     GOES_ON = "the run goes on"
 
     @property
+    @abstractmethod
     def named(self) -> str:
         """What a token must name: the cluster or the region."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def asks_for_proof(self) -> bool:
         """Whether the policy wants a deed proved; returns once that is known."""
-        raise NotImplementedError
 
+    @abstractmethod
     def abort_refusal(self) -> Refusal | None:
         """Why it can neither be stopped nor held any more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop_by(self, why: str) -> str:
         """Stop at the next safe place; what is told to who asked for it."""
-        raise NotImplementedError
 
     @workflow.query(name="progress", description="The runbook's steps and where this stands")
     def progress_view(self) -> RunProgress:
