@@ -46,7 +46,7 @@ async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
 
     async def effect() -> Done:
         before = f"{node.node_id} follows {upstream.node_id}, before that {now.node_id if now else 'nobody'}"
-        node.postgres.set_upstream(upstream)
+        node.receiving.receive_from(upstream)
         if node.postgres.running:
             node.postgres.reload()
         else:

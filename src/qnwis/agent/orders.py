@@ -23,7 +23,7 @@ from qnwis.continuity.refusal import Refusal
 
 from .catch_up import catch_up
 from .config import AgentConfig
-from .effects import AlreadySo, Decision, Done, EffectError, Node, demote, promote
+from .effects import AlreadySo, Decision, Done, Effect, EffectError, Node, demote, promote
 from .follow import follow
 from .hand_over import hand_over, resume
 from .journal import Journal, Line, Mark
@@ -75,20 +75,23 @@ class Orders:
                 # If this effect was begun before, it is why the world is as ordered.
                 begun = self._journal.begun(order.effect_id)
                 return self._done(order, Done(decision.detail), changed=begun)
-            self._write(order, Mark.INTENT)
-            try:
-                done = await decision()
-            except Exception as error:
-                reason = f"{type(error).__name__}: {error}"
-                self._write(order, Mark.FAILED, reason=reason)
-                raise EffectError(
-                    f"{order.kind} {order.effect_id} is not known to be complete: {reason}"
-                ) from error
-            return (
-                self._refuse(order, done)
-                if isinstance(done, Refusal)
-                else self._done(order, done, changed=True)
-            )
+            assert self._node is not None, "a witness refuses every order"
+            with self._node.receiving.ordered():
+                return await self._carry_out(order, decision)
+
+    async def _carry_out(self, order: AnyOrder, effect: Effect) -> Receipt | Refusal:
+        self._write(order, Mark.INTENT)
+        try:
+            done = await effect()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            self._write(order, Mark.FAILED, reason=reason)
+            raise EffectError(
+                f"{order.kind} {order.effect_id} is not known to be complete: {reason}"
+            ) from error
+        if isinstance(done, Refusal):
+            return self._refuse(order, done)
+        return self._done(order, done, changed=True)
 
     async def _decide(self, order: AnyOrder) -> Decision:
         if self._node is None:

@@ -2,7 +2,8 @@
 
 A position that it says afterwards stays true, and nothing that the former primary may still write is
 confirmed here: a machine that froze whole and thaws in the middle of a run gets no acknowledgement any more.
-A run that gives up lets it go on, and so does the end of the reservation.
+A run that gives up lets it go on, and so does the end of the reservation. While an order is carried out, only
+that says whom to follow; but a promise given meanwhile holds, whatever the order meant.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from qnwis.continuity.membership import Peer
@@ -41,6 +42,8 @@ class Receiving:
         self._file = state_dir / "held-upstream"
         self._reserve_s = reserve_s
         self._timer: asyncio.TimerHandle | None = None
+        self._ordered = False
+        self._held_meanwhile = False
         if self._file.exists():
             self._let_go_later()
 
@@ -51,8 +54,32 @@ class Receiving:
             return self._postgres.peers.of(self._file.read_text())
         return self._postgres.upstream
 
+    @property
+    def held_meanwhile(self) -> bool:
+        """Whether a promise held it since the present order began."""
+        return self._ordered and self._held_meanwhile
+
+    @contextlib.contextmanager
+    def ordered(self) -> Iterator[None]:
+        """While an order is carried out."""
+        self._ordered, self._held_meanwhile = True, False
+        self._stop_timer()
+        try:
+            yield
+        finally:
+            self._ordered = False
+            if self._file.exists():
+                self._let_go_later()
+
+    def receive_from(self, upstream: Peer) -> None:
+        """As an order says, from the next reload or start on; held by a promise since, once it is let go."""
+        if self.held_meanwhile:
+            write_durably(self._file, upstream.node_id)
+        self._postgres.set_upstream(None if self.held_meanwhile else upstream)
+
     async def hold(self) -> Refusal | None:
         """Stop to receive; returns when that is certain. Why it is not, for a database that answers."""
+        self._held_meanwhile = True
         postgres = self._postgres
         if not postgres.standby:
             return None
@@ -67,7 +94,7 @@ class Receiving:
 
     def go_on(self) -> None:
         """Receive again from whom it did, unless it was told otherwise since."""
-        if not self._file.exists():
+        if self._ordered or not self._file.exists():
             return
         # Not the present one: a node that died while it caught up may still have another.
         upstream = self._postgres.peers.of(self._file.read_text()) if self._postgres.standby else None
@@ -77,15 +104,19 @@ class Receiving:
         self.forget()
 
     def forget(self) -> None:
-        """An order said what the database does from now on."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """An order said what the database does from now on, unless a promise holds it since."""
+        if self.held_meanwhile:
+            return
+        self._stop_timer()
         remove_durably(self._file)
 
     def _let_go_later(self) -> None:
+        self._stop_timer()
+        self._timer = asyncio.get_running_loop().call_later(self._reserve_s, self.go_on)
+
+    def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(self._reserve_s, self.go_on)
 
     def _kill(self, receivers: Sequence[int]) -> None:
         for pid in receivers:

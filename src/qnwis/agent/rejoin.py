@@ -70,7 +70,7 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
             how = f"was copied anew (old data: {kept})"
         # Either way the upstream's files came along, settings included, and it is no standby.
         node.postgres.keep_standby()
-        node.postgres.set_upstream(upstream)
+        node.receiving.receive_from(upstream)
         await node.postgres.start()
         timeline = await _wait_streaming(node, theirs)
         return Done(f"{node.node_id} {how} and streams from {upstream.node_id} on timeline {timeline}")
@@ -116,10 +116,12 @@ def _unreachable(node: Node, upstream: Peer, error: DatabaseDownError) -> Refusa
 
 async def _comes_back(node: Node, upstream: Peer, theirs: Facts) -> bool:
     """Start the standby as it is, and see whether it replays what the upstream has; else stop it again."""
-    node.postgres.set_upstream(upstream)
+    node.receiving.receive_from(upstream)
     await node.postgres.start()
     if await replays(node, theirs, COMES_BACK_WITHIN_S):
         return True
+    if node.receiving.held_meanwhile:  # nothing is wrong with its data
+        raise EffectError(f"{node.node_id} promised a run a later epoch, and receives nothing meanwhile")
     await node.postgres.stop()
     return False
 

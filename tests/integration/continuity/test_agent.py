@@ -21,7 +21,7 @@ from qnwis.agent.files import StateError
 from qnwis.agent.journal import Line, Mark
 from qnwis.agent.lease import found_cluster
 from qnwis.agent.processes import processes_in
-from qnwis.continuity.lease_messages import Withdrawal
+from qnwis.continuity.lease_messages import PromiseRequest, Withdrawal
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
@@ -352,6 +352,48 @@ async def test_a_receiver_that_hangs_holds_no_promise_up(scene: Scene) -> None:
         await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=5)
     await scene.standby.until(streaming=True, upstream=scene.primary.node_id)
     await scene.primary.until(writable=True)
+
+
+async def test_what_ends_while_an_order_is_carried_out_does_not_say_whom_to_follow(scene: Scene) -> None:
+    """A run gives up, or its reservation ends, while the standby that it held is told of another upstream."""
+    await scene.primary.power_off()
+    await scene.promised(scene.standby, scene.other)
+    await scene.order(scene.standby, scene.promote())
+    withdrawal = Withdrawal(epoch=scene.epoch, run_id=f"run-{scene.epoch}")
+    before, begun = scene.other.logged("receiver_goes_on"), scene.other.logged("order_intent")
+
+    ordered = asyncio.ensure_future(scene.order(scene.other, scene.rejoin(scene.standby)))
+    async with asyncio.timeout(30):
+        while scene.other.logged("order_intent") == begun:
+            await asyncio.sleep(0.002)
+    while not ordered.done():
+        await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=5)
+        await asyncio.sleep(0.005)
+
+    assert scene.standby.node_id in (await ordered).detail
+    await scene.other.until(streaming=True, upstream=scene.standby.node_id)
+    assert scene.other.logged("receiver_goes_on") == before
+
+
+async def test_a_promise_given_while_an_order_is_carried_out_holds(scene: Scene) -> None:
+    await scene.primary.power_off()
+    await scene.promised(scene.standby, scene.other)
+    await scene.order(scene.standby, scene.promote())
+    later = PromiseRequest(epoch=scene.epoch + 1, run_id="later", membership_version=1)
+
+    order = scene.rejoin(scene.standby)
+    ordered = asyncio.ensure_future(scene.cluster.nodes.order(scene.other.node, order, timeout_s=40))
+    async with asyncio.timeout(30):
+        while (await scene.other.state()).database_up:
+            await asyncio.sleep(0.002)
+    await scene.cluster.nodes.promise(scene.other.node, later, timeout_s=5)
+    with pytest.raises(Unreachable, match="promised a run a later epoch"):
+        await ordered
+
+    await scene.other.until(database_up=True, streaming=False, upstream=scene.standby.node_id)
+    withdrawal = Withdrawal(epoch=later.epoch, run_id=later.run_id)
+    await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=5)
+    await scene.other.until(streaming=True, upstream=scene.standby.node_id)
 
 
 async def test_a_standby_that_is_held_goes_on_after_a_while_though_its_agent_was_killed(scene: Scene) -> None:
