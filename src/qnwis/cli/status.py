@@ -17,6 +17,7 @@ from qnwis.continuity.detection import Finding
 from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, current_primary
 from qnwis.continuity.model import Model
 from qnwis.continuity.quorum import ClusterState, assess
+from qnwis.continuity.reprotect import Protection, protections
 from qnwis.continuity.topology import Cluster
 from qnwis.temporal import NoServer, connect
 from workflows.guardian import Guardian
@@ -46,6 +47,8 @@ class Status(Model):
     timings_ms: dict[str, float]
     state: ClusterState
     evidence: ClusterEvidence
+    protection: tuple[Protection, ...]
+    """The standbys that are wanted and there, of each primary."""
     guardian: GuardianView | None
     guardian_note: str | None
     """Why there is nothing from the guardian."""
@@ -85,6 +88,7 @@ async def read_status(cluster: Cluster, address: str | None) -> Status:
         timings_ms={"total": round((monotonic() - started) * 1000, 1)},
         state=quorum.state,
         evidence=evidence,
+        protection=protections(cluster, evidence),
         guardian=guardian,
         guardian_note=note,
     )
@@ -116,6 +120,10 @@ def _show(now: Status) -> None:
         why = node.error or (node.state.why_down if node.state is not None else None)
         if why:
             out.print(f"{node.node_id}: {why}", markup=False)
+    for one in now.protection:
+        out.print(f"standbys: {one.in_words}", markup=False)
+        for missing in one.missing:
+            out.print(f"  {missing.node_id}: {missing.remedy}", markup=False)
     if now.guardian is None:
         out.print(f"guardian: {now.guardian_note}", markup=False)
         return
