@@ -27,6 +27,7 @@ from activities.patroni_regions import PatroniRegions
 from activities.people import People
 from activities.planning import Planning
 from activities.promotion import Promotion
+from activities.protection import Protecting
 from activities.readiness import ReadinessChecks
 from activities.regions import Regions
 from activities.rejoining import Rejoining
@@ -60,6 +61,7 @@ from workflows.primary_failure import PrimaryFailure
 from workflows.readiness import ReadinessCheck
 from workflows.region_failure import RegionFailure
 from workflows.region_guardian import RegionGuardian
+from workflows.reprotect import Reprotect
 from workflows.review import OverrideReview
 from workflows.round_trip import RoundTrip
 from workflows.used_token import UsedToken
@@ -75,6 +77,7 @@ WORKFLOWS = (
     OverrideReview,
     RegionFailure,
     RegionGuardian,
+    Reprotect,
     UsedToken,
 )
 
@@ -178,6 +181,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         by_region.preview_fence_cluster,
         by_region.preview_promote_cluster,
         Rejoining(p.registry, p.nodes, p.hook).bring_back,
+        Protecting(p.registry, p.nodes, client).watch_protection,
         dns.flip,
         dns.retime,
         dns.retime_back,

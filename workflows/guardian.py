@@ -25,6 +25,7 @@ from .guardian_state import (
     ResumeRequest,
 )
 from .names import CLUSTER, KIND, guardian_id
+from .reprotecting import Reprotecting
 from .watching import Watches
 
 with workflow.unsafe.imports_passed_through():
@@ -96,6 +97,7 @@ class Guardian:
         self.failed = state.failed
         self.regions = dict(state.regions)
         self.runs = GuardedRuns(self.cluster_id, state.own_run)
+        self.reprotecting = Reprotecting()
         self.woken = False
         self.timer_changed = False
         self.retry_at: datetime | None = None
@@ -115,6 +117,7 @@ class Guardian:
         await self.runs.watch(self._learn_of_runs)
         while not self._should_continue_as_new():
             self.watches.keep_going(self._known.cluster)
+            await self.reprotecting.keep_going(self._known)
             goes_on = self.runs.own is not None
             await self._judge()
             if goes_on or self.runs.own is not None:

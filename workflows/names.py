@@ -28,6 +28,11 @@ def guardian_id(cluster_id: str) -> str:
     return f"guardian-{cluster_id}"
 
 
+def reprotect_id(cluster_id: str) -> str:
+    """Of what brings the standbys of a cluster back."""
+    return f"reprotect-{cluster_id}"
+
+
 REGION_PREFIX = "region-"
 
 

@@ -22,6 +22,13 @@ class Strategy(StrEnum):
     QUORUM_BASED = "quorum_based"  # automatic, only while the quorum of observers is there now
 
 
+class Reprotection(StrEnum):
+    """Who brings back a node that holds data and does not stream from the primary."""
+
+    MANUAL = "manual"  # people, by `rejoin`; status and readiness say which and why
+    AUTOMATIC = "automatic"  # the control plane, after a while and while no run goes on
+
+
 class StepEstimates(Model):
     """Expected duration of each action of a plan, milliseconds, until measured history replaces it."""
 
@@ -67,6 +74,11 @@ class Policy(Model):
     approvals: bool = True
     """Whether people prove who they are, and a person's run awaits the approval workflow that its runbook
     names. False: their word is enough, and nobody else is asked."""
+    reprotect: Reprotection = Reprotection.MANUAL
+    """Who orders an old primary or a stuck standby to rejoin. What only that node has is exported first; a
+    node that cannot be rewound takes a fresh copy of the database."""
+    reprotect_after_s: float = Field(default=15, ge=0)
+    """Automatic: for so long a node has to be missing, so that one which just comes back is left alone."""
     evacuation_priority: int = 0
     """Of the clusters that leave a region, those with a higher number go first."""
     region_strategy: Strategy = Strategy.MANUAL
