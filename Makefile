@@ -11,6 +11,7 @@
 #   make histories  record again what the replay test replays
 #   make bench   speed of planning, verification and simulation
 #   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
+#   make bench-switchover  ROUNDS=5: write gap of a planned switchover, beside Patroni's
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
 
 # A lab starts dozens of Python processes, a test dozens of workflow sandboxes: they find compiled modules.
@@ -22,7 +23,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check matrix chaos chaos-simulated histories bench bench-gaps soak clean install-system lock wheel
+.PHONY: demo demo-maintenance demo-region test check matrix chaos chaos-simulated histories bench bench-gaps bench-switchover soak clean install-system lock wheel
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -59,6 +60,9 @@ bench: $(STAMP)
 
 bench-gaps: $(STAMP)
 	@$(BIN)/python -m tests.bench.gaps --rounds $(or $(ROUNDS),5) $(ARGS)
+
+bench-switchover: $(STAMP)
+	@$(BIN)/python -m tests.bench.switchover --rounds $(or $(ROUNDS),5) $(ARGS)
 
 soak: $(STAMP)
 	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),60) $(ARGS)
