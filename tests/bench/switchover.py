@@ -5,9 +5,9 @@
 In alternation, each round on new clusters of three nodes: the lab with its default settings, moved by the
 runbook of planned maintenance (synchronous, an approval included), and Patroni with the least ttl that it
 takes (20 s, loop_wait 1 s), moved by its REST API. Both run the same PostgreSQL, commit to the disk, and have
-the same four clients, which know the nodes and write every 20 ms to the one that takes writes. Only one runs at
-a time. Prints a table and the ratio of the medians, and JSON with `--json`; fails if an acknowledged write was
-lost or a switchover failed.
+the same four clients, which know the nodes and write every 20 ms to the one that takes writes. Only one runs
+at a time. Prints a table and the ratio of the medians, and JSON with `--json`; fails if an acknowledged write
+was lost or a switchover failed.
 """
 
 from __future__ import annotations
