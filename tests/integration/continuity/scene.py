@@ -29,6 +29,7 @@ from qnwis.continuity.orders import (
     ResumeOrder,
 )
 from qnwis.providers.errors import Refused, Unreachable
+from tests.looking import WITHIN_S, Looks
 
 from .pg import TestCluster, TestNode
 
@@ -103,10 +104,10 @@ class Scene:
         run_id = f"run-{self.epoch}"
         return {"effect_id": f"{run_id}:{effect}", "run_id": run_id, "epoch": epoch or self.epoch}
 
-    async def promised(self, *members: TestNode) -> list[Promised]:
+    async def promised(self, *members: TestNode, timeout_s: float = WITHIN_S) -> list[Promised]:
         """What these members answer to a run that asks for the promise of the scene's epoch."""
         request = PromiseRequest(epoch=self.epoch, run_id=f"run-{self.epoch}", membership_version=1)
-        return [await self.cluster.nodes.promise(m.node, request, timeout_s=1) for m in members]
+        return [await self.cluster.nodes.promise(m.node, request, timeout_s=timeout_s) for m in members]
 
     async def fail_over(self) -> None:
         """The standby is promoted, the other node follows it."""
@@ -117,7 +118,7 @@ class Scene:
 
 async def ordered(cluster: TestCluster, member: TestNode, order: AnyOrder) -> Receipt:
     try:
-        return await cluster.nodes.order(member.node, order, timeout_s=40)
+        return await cluster.nodes.order(member.node, order, timeout_s=WITHIN_S)
     except Unreachable as error:
         raise AssertionError(f"{error}\n{member.logs()}") from error
 
@@ -127,13 +128,14 @@ async def healed(cluster: TestCluster) -> Scene:
     for member in cluster.members.values():
         if not member.agent_runs:
             await member.start_agent()
-    async with asyncio.timeout(60):  # for one that comes back by itself, unless a run was promised the epoch
+    async with asyncio.timeout(WITHIN_S):  # for one that comes back by itself, if no run was promised that
+        looks = Looks()
         while True:
             states = [await member.state() for member in cluster.members.values()]
             writable = [state.node_id for state in states if state.writable]
             if writable:
                 break
-            await asyncio.sleep(0.1)
+            await looks.again()
     newest = max(state.epoch for state in states)
     (holder,) = writable
     primary = cluster[holder]
@@ -154,15 +156,17 @@ async def rows(member: TestNode) -> set[str]:
 
 async def until_gone(member: TestNode) -> None:
     """Returns when no process of the database is left."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while processes_in(member.data_dir):
-            await asyncio.sleep(0.01)
+            await looks.again()
 
 
 async def until_kept_down(member: TestNode, rule: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while f"[{rule}]" not in ((await member.state()).why_down or ""):
-            await asyncio.sleep(0.02)
+            await looks.again()
     assert not (await member.state()).database_up
 
 

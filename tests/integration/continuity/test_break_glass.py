@@ -32,6 +32,7 @@ from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.looking import Looks
 from tests.unit.continuity.scenes import policy
 
 from .pg import PASSWORD, TestNode, os_user, running_cluster
@@ -264,8 +265,9 @@ async def test_the_unfenced_steps_promote_and_repoint_databases_that_have_no_age
 
         await target.sql("INSERT INTO kept VALUES (2)")
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while await other.sql("SELECT n FROM kept ORDER BY n") != [(1,), (2,)]:
-                await asyncio.sleep(0.05)
+                await looks.again()
         assert await other.sql("SELECT pg_is_in_recovery()") == [(True,)]
 
 

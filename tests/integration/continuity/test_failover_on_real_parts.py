@@ -29,6 +29,7 @@ from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.looking import Looks
 from workflows.primary_failure import PrimaryFailure
 
 from .real import (
@@ -375,9 +376,10 @@ async def everything(scene: Scene) -> dict[str, object]:
 
 async def until_asked(run: Run) -> None:
     """Return once the run waits for people's votes."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while (await run.query(PrimaryFailure.progress_view)).approval is None:
-            await asyncio.sleep(0.02)
+            await looks.again()
 
 
 async def live_plan(scene: Scene, qnwis: Command, folder: Path) -> Path:

@@ -33,6 +33,7 @@ from qnwis.providers.proofs import last_drill_at
 from qnwis.runbook import load_runbook
 from qnwis.schedules import Timing, handle_of, listed, schedule_maintenance
 from qnwis.starting import start_round_trip
+from tests.looking import WITHIN_S, Looks
 from workflows.names import failover_id
 from workflows.planned_maintenance import PlannedMaintenance
 
@@ -264,9 +265,10 @@ async def held_at_execution(on: Stage, crowd: Crowd) -> Run:
 
 
 async def progress_until(run: Run, holds: Callable[[RunProgress], bool]) -> RunProgress:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while not holds(progress := await run.query("progress", result_type=RunProgress)):
-            await asyncio.sleep(0.02)
+            await looks.again()
     return progress
 
 
@@ -325,9 +327,10 @@ async def test_a_drill_ends_where_it_began_and_is_approved_once(stage: Setting) 
         on.settings.task_queue,
     )
     run = on.client.get_workflow_handle_for(PlannedMaintenance.run, failover_id(on.cluster_id))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while not await exists(run):
-            await asyncio.sleep(0.05)
+            await looks.again()
     await crowd.approve(run, "ann")
 
     result = await trip.result()
@@ -363,9 +366,10 @@ async def test_a_schedule_starts_maintenance_that_awaits_people(stage: Setting) 
     schedule = handle_of(on.client, on.cluster_id, "yearly")
     await schedule.trigger()
     run = on.client.get_workflow_handle_for(PlannedMaintenance.run, failover_id(on.cluster_id))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while not await exists(run):
-            await asyncio.sleep(0.05)
+            await looks.again()
     await crowd.approve(run, "ann")
     result = await run.result()
     assert result.verified and result.initiator_roles == ("continuity_operator",)
