@@ -34,6 +34,7 @@ from qnwis.runbook import load_runbook
 from qnwis.schedules import Timing, handle_of, listed, schedule_maintenance
 from qnwis.starting import start_round_trip
 from tests.looking import WITHIN_S, Looks
+from workflows import options
 from workflows.names import failover_id
 from workflows.planned_maintenance import PlannedMaintenance
 
@@ -43,6 +44,8 @@ from .test_guardian import all_healthy, until
 from .time_skipping import Hours, hours
 
 NO_TARGET = "no_suitable_target"
+SOON_S = 5.0
+"""Until what nobody could do is given up, where a test has to wait for that."""
 SWITCHOVER = ["quiesce", "hand_over", "promote", "follow", "dns", "rejoin"]
 
 
@@ -124,8 +127,9 @@ async def test_what_fails_before_the_promotion_leaves_the_service_where_it_was(
 
 
 async def test_a_world_that_changed_since_the_plan_stops_the_run_before_the_primary_is_touched(
-    stage: Setting,
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(options, "EFFECT_WITHIN_S", SOON_S)
     dns = {"zone": "lab.test", "name": "db", "ttl_s": 2, "servers": ["127.0.0.1:53"]}
     on = await stage(cluster={"dns": dns})
 
@@ -141,7 +145,10 @@ async def test_a_world_that_changed_since_the_plan_stops_the_run_before_the_prim
     assert on.world.ttl_s == 2
 
 
-async def test_a_release_whose_end_is_not_known_is_taken_back(stage: Setting) -> None:
+async def test_a_release_whose_end_is_not_known_is_taken_back(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "FENCED_WITHIN_S", SOON_S)
     on = await stage()
     on.world.fail_next("promise", *[Unreachable("no answer")] * 300)
 
