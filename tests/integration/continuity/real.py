@@ -43,6 +43,9 @@ from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 
 Run = WorkflowHandle[PrimaryFailure, RunResult]
+PAUSE_MS = 20.0
+"""After each write of a lab's client: often enough to see who serves, and nobody is busy with it. Whoever
+waits for a write reads all that were made."""
 Effect = tuple[str, str]
 """What was changed, and where: ("off", "node-1")."""
 

@@ -170,14 +170,18 @@ async def until_kept_down(member: TestNode, rule: str) -> None:
     assert not (await member.state()).database_up
 
 
+WRITE_PAUSE_S = 0.005
+"""After each write: dense enough to catch a database that serves for a moment too long, and so seldom that
+client, database and two cores have time for what the test is about."""
 WRITE = "INSERT INTO rows VALUES ('pinned') RETURNING extract(epoch from clock_timestamp())::float8"
 
 
 class PinnedClient:
     """Writes to one node, waits for no standby, and comes back when its connection breaks."""
 
-    def __init__(self, member: TestNode) -> None:
+    def __init__(self, member: TestNode, patience_s: float) -> None:
         self._member = member
+        self._patience_s = patience_s
         self.written: list[float] = []
         """When the server did the writes that it acknowledged, in seconds of the wall clock."""
         self.wrote = asyncio.Event()
@@ -185,25 +189,27 @@ class PinnedClient:
         self.connections = 0
 
     async def run(self) -> None:
-        clock = asyncio.get_running_loop().time
+        clock, longest_s = asyncio.get_running_loop().time, self._patience_s
         while True:
             with contextlib.suppress(psycopg.Error, TimeoutError):
-                async with asyncio.timeout(1) as patience, self._member.connect() as connection:
+                async with asyncio.timeout(longest_s) as patience, self._member.connect() as connection:
                     self.connections += 1
                     self.backend = connection.info.backend_pid
                     await connection.execute("SET synchronous_commit = local")
                     while True:
-                        patience.reschedule(clock() + 1)
+                        patience.reschedule(clock() + longest_s)
                         cursor = await connection.execute(WRITE)
                         ((at,),) = await cursor.fetchall()
                         self.written.append(at)
                         self.wrote.set()
-            await asyncio.sleep(0.002)
+                        await asyncio.sleep(WRITE_PAUSE_S)
+            await asyncio.sleep(WRITE_PAUSE_S)
 
 
 @contextlib.asynccontextmanager
-async def writing_to(member: TestNode) -> AsyncIterator[PinnedClient]:
-    client = PinnedClient(member)
+async def writing_to(member: TestNode, *, patience_s: float = 1) -> AsyncIterator[PinnedClient]:
+    """A client that writes meanwhile, and connects anew when a write takes longer than its patience."""
+    client = PinnedClient(member, patience_s)
     task = asyncio.ensure_future(client.run())
     try:
         yield client

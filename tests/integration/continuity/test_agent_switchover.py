@@ -28,7 +28,7 @@ from qnwis.transport import Transport
 from tests.looking import WITHIN_S, Looks
 
 from .pg import TestCluster, TestNode, running_cluster
-from .scene import Scene, healed, rows, until_gone, until_kept_down
+from .scene import WRITE_PAUSE_S, Scene, healed, rows, until_gone, until_kept_down
 
 
 @pytest.fixture(scope="module")
@@ -342,7 +342,8 @@ class RovingClient:
                             name = f"roving {id(self)} {number}"
                             await connection.execute("INSERT INTO rows VALUES (%s)", (name,))
                             self._note(name)
-                await asyncio.sleep(0.002)
+                            await asyncio.sleep(WRITE_PAUSE_S)
+                await asyncio.sleep(WRITE_PAUSE_S)
 
     def _note(self, name: str) -> None:
         at = time.monotonic()

@@ -39,7 +39,7 @@ async def held_on(member: TestNode) -> tuple[object, ...]:
 
 async def test_an_upgrade_under_write_load_stops_no_write_and_loses_no_lease(scene: Scene) -> None:
     before = await held_on(scene.primary)
-    async with writing_to(scene.primary) as client:
+    async with writing_to(scene.primary, patience_s=10) as client:
         for _ in range(3):
             client.wrote.clear()
             await client.wrote.wait()
@@ -63,7 +63,7 @@ async def test_every_agent_of_a_cluster_is_upgraded_to_other_terms_without_an_in
     shorter = LeaseTerms(duration_s=2.9, renew_every_s=0.25).model_dump()
     # Shorter terms reach the holder first: it may count on no more than its grantors are bound by.
     members = [scene.primary, scene.standby, scene.other]
-    async with writing_to(scene.primary) as client:
+    async with writing_to(scene.primary, patience_s=10) as client:
         for member in members:
             member.configure(lease=shorter)
             await member.execute_anew()

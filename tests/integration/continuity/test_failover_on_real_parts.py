@@ -33,6 +33,7 @@ from tests.looking import Looks
 from workflows.primary_failure import PrimaryFailure
 
 from .real import (
+    PAUSE_MS,
     WITHIN_S,
     Run,
     Said,
@@ -93,7 +94,7 @@ Command = Callable[..., Coroutine[None, None, Said]]
 
 
 async def test_a_dry_run_changes_nothing(scene: Scene, qnwis: Command, tmp_path: Path) -> None:
-    await scene.lab.start_clients(2)
+    await scene.lab.start_clients(2, pause_ms=PAUSE_MS)
     before = await everything(scene)
     plan = await live_plan(scene, qnwis, tmp_path)
 
@@ -174,7 +175,7 @@ async def test_a_drill_fails_over_from_a_healthy_primary_and_ends_where_it_began
 
 async def test_a_killed_primary_is_replaced_and_comes_back_as_a_standby(scene: Scene) -> None:
     lab = scene.lab
-    await lab.start_clients(4, pause_ms=0)
+    await lab.start_clients(4, pause_ms=2)
     await lab.kill_node(scene.primary)
     result = await result_of(await scene.next_run())
 
@@ -284,7 +285,7 @@ async def test_a_survivor_goes_on_alone_and_who_was_given_up_comes_back_as_nobod
     given_up = ("--override", *(word for node_id in lost for word in ("--lost", node_id)), "--attest-off")
     paused = await qnwis("guardian", "pause", cluster_id, "--reason", "people decide", *ann)
     assert paused.code == 0, paused
-    await lab.start_clients(2)
+    await lab.start_clients(2, pause_ms=PAUSE_MS)
     for node_id in lost:
         await lab.kill_node(node_id)
 
