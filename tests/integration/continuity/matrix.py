@@ -294,10 +294,14 @@ async def held(client: Client, home: Path, at: Point | None, scene: Scene) -> As
 
 
 async def points(client: Client, home: Path, scene: Scene) -> tuple[list[Point], RunResult]:
-    """All points of a run that goes undisturbed, in their order."""
+    """All points of a run that goes undisturbed, in their order. Where it comes twice it is held at first."""
     async with held(client, home, None, scene) as case:
         result = await case.result()
-        return list(dict.fromkeys(case.hold.passed)), result
+        found: list[Point] = []
+        for point in case.hold.passed:
+            if not any(point.is_at(other) for other in found):
+                found.append(point)
+        return found, result
 
 
 # What is done to a run that is held

@@ -76,6 +76,12 @@ async def passed(client: Client, tmp_path_factory: pytest.TempPathFactory, scene
 
 
 @pytest.fixture(scope="module")
+def disturbed(passed: Passed) -> list[Point]:
+    """Where runs are disturbed."""
+    return passed[0]
+
+
+@pytest.fixture(scope="module")
 async def rolled_back(client: Client, tmp_path_factory: pytest.TempPathFactory, refusing: Scene) -> Passed:
     """By a run that undoes what it has begun."""
     return await points(client, tmp_path_factory.mktemp("rolled-back"), refusing)
@@ -100,12 +106,16 @@ def test_the_points_are_all_steps_of_the_text_and_all_actions_of_the_plan(
 @MINUTES
 @pytest.mark.parametrize("disturbance", [*STOPPING, *GOING_ON], ids=lambda d: d.__name__)
 async def test_wherever_a_run_is_disturbed_it_ends_in_a_stated_place(
-    client: Client, tmp_path: Path, passed: Passed, scene: Scene, disturbance: Disturbance
+    client: Client,
+    tmp_path: Path,
+    passed: Passed,
+    disturbed: list[Point],
+    scene: Scene,
+    disturbance: Disturbance,
 ) -> None:
-    found, _ = passed
-    wanted = {point: expected(found, point, disturbance) for point in found}
-    ends = await hit_all(client, tmp_path, list(wanted), disturbance, scene)
-    assert {str(p): ends[p] for p in found if ends[p] != wanted[p]} == {}
+    wanted = {point: expected(passed[0], point, disturbance) for point in disturbed}
+    ends = await hit_all(client, tmp_path, disturbed, disturbance, scene)
+    assert {str(p): ends[p] for p in disturbed if ends[p] != wanted[p]} == {}
 
 
 @MINUTES
@@ -123,18 +133,17 @@ async def test_a_rollback_is_disturbed_and_still_gives_the_primary_back(
 
 @MINUTES
 async def test_a_killed_server_interrupts_runs_at_every_point_and_ends_none(
-    tmp_path: Path, passed: Passed, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, disturbed: list[Point], scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(ADDRESS_VARIABLE, raising=False)
-    found, _ = passed
     ends = []
     async with dev_server(tmp_path / "temporal") as server:
         client = await connect(server.found.address)
         # As many runs as there are points would keep each other from answering in time.
-        for begin in range(0, len(found), AT_ONCE):
-            home, some = tmp_path / str(begin), found[begin : begin + AT_ONCE]
+        for begin in range(0, len(disturbed), AT_ONCE):
+            home, some = tmp_path / str(begin), disturbed[begin : begin + AT_ONCE]
             ends += await interrupted(server, client, home, some, scene)
-    assert ends == ["completed"] * len(found)
+    assert ends == ["completed"] * len(disturbed)
 
 
 async def interrupted(
