@@ -247,7 +247,7 @@ async def test_a_vantage_that_froze_abstains_and_says_nothing_false_when_it_thaw
     assert await latest_run_id(scene.control) == scene.last_run_id, "nothing was started"
 
 
-@pytest.mark.parametrize("place", ["promote", "flip"])
+@pytest.mark.parametrize("place", ["promote", pytest.param("flip", marks=pytest.mark.matrix)])
 async def test_a_killed_worker_leaves_the_run_to_the_next_one(scene: Scene, place: str) -> None:
     with scene.stalled(place):
         await scene.lab.kill_node(scene.primary)
