@@ -7,7 +7,7 @@
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones
 #   make check   ruff, mypy --strict, import-linter
 #   make matrix  SIGKILL of worker and Temporal server at every point of a failover (MATRIX=promote,flip for some),
-#                and the evacuation of a region, disturbed at every point
+#                the evacuation of a region, disturbed at every point, and planned maintenance at every point
 #   make histories  record again what the replay test replays
 #   make bench   speed of planning, verification and simulation
 #   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database

@@ -20,12 +20,12 @@ import yaml
 
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.topology import Cluster
+from tests.looking import WITHIN_S, Looks
 
 from .pg import free_port, installed_postgres
 
 PASSWORD = "it's a secret"
 API_USER, API_PASSWORD = "operator", "to:patroni"
-WITHIN_S = 60.0
 HOST = "127.0.8.{}"
 EAST, WEST = ("e1", "e2"), ("w1",)
 AS_ANOTHER = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
@@ -199,11 +199,12 @@ class PatroniLab:
         said: dict[str, Any] = {}
         try:
             async with asyncio.timeout(WITHIN_S):
+                looks = Looks()
                 while True:
                     said = await self.status(name)
                     if all(said.get(key) == value for key, value in wanted.items()):
                         return said
-                    await asyncio.sleep(0.1)
+                    await looks.again()
         except TimeoutError:
             raise AssertionError(f"{name} never became {wanted}; last: {said}\n{self.logs()}") from None
 
@@ -233,8 +234,9 @@ class PatroniLab:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while any(processes_in(self.root / name) for name in names):
-                await asyncio.sleep(0.01)
+                await looks.again()
 
     def edit_config(self, name: str, **settings: object) -> None:
         """What a person does with a region whose members are off: `patronictl edit-config`."""

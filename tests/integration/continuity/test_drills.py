@@ -17,6 +17,7 @@ from qnwis.continuity.run import Maintenance, RunKind, RunOutcome
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.proofs import last_drill_at
 from qnwis.starting import start_round_trip
+from tests.looking import WITHIN_S, Looks
 from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 from workflows.round_trip import RoundTrip
@@ -43,9 +44,10 @@ async def drill(on: Stage, crowd: Crowd) -> Trip:
 async def begun(on: Stage) -> Run:
     """The drill's own run, once it is there."""
     run = on.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(on.cluster_id))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while not await exists(run):
-            await asyncio.sleep(0.02)
+            await looks.again()
     return run
 
 

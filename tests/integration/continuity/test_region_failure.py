@@ -15,6 +15,7 @@ from qnwis.continuity.approvals import PendingApproval
 from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import OPERATIONS
 from qnwis.continuity.run import AbortRequest, FailoverRequest, ResumeRunRequest, RunOutcome, RunResult
+from tests.looking import Looks
 from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
@@ -83,8 +84,9 @@ async def test_too_many_that_do_not_move_hold_the_next_wave_until_a_person_lets_
     run = await on.evacuate(crowd)
     await approve(crowd, run)
     async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while (held := (await run.query(RegionFailure.progress_view)).paused) is None:
-            await asyncio.sleep(0.05)
+            await looks.again()
     assert "too_many_failed" in held and on.worlds.by_cluster[b].journal == []
 
     await say(crowd, run, "resume", Deed.RESUME, ResumeRunRequest(by="bob", reason="a is known"))
@@ -166,8 +168,9 @@ async def own_run(on: Land, crowd: Crowd, cluster_id: str) -> OwnRun:
 
 async def asked_for(own: OwnRun) -> PendingApproval:
     async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while (waiting := (await own.query(PrimaryFailure.progress_view)).approval) is None:
-            await asyncio.sleep(0.05)
+            await looks.again()
     return waiting
 
 

@@ -12,6 +12,7 @@ from temporalio.client import Client
 from qnwis.continuity.access import Deed
 from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.run import AbortRequest, ResumeRunRequest, RunOutcome
+from tests.looking import Looks
 from workflows.region_failure import RegionFailure
 
 from .land import WITHIN_S, ActiveActive, Build, approve, lands, pending, result_of, say
@@ -53,8 +54,9 @@ async def test_an_active_active_cluster_leaves_by_its_weights_and_comes_back_in_
     await approve(crowd, run)
     for _ in range(2):
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while (held := (await run.query(RegionFailure.progress_view)).paused) is None:
-                await asyncio.sleep(0.05)
+                await looks.again()
         assert "region_lags" in held and shop.weights[here] == 5
         assert on.serving() == {a: [f"{a}-3"]}
         await say(crowd, run, "resume", Deed.RESUME, ResumeRunRequest(by="bob", reason="look again"))
@@ -109,8 +111,9 @@ async def test_a_stop_between_two_steps_leaves_weights_that_are_of_all_traffic(l
     run = await on.evacuate(crowd, direction=Direction.BACK)
     await approve(crowd, run)
     async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while (held := (await run.query(RegionFailure.progress_view)).paused) is None:
-            await asyncio.sleep(0.05)
+            await looks.again()
     assert "regions_differ" in held
     await say(crowd, run, "abort", Deed.ABORT, AbortRequest(by="bob", reason="not today"))
     result = await result_of(run)
