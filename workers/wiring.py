@@ -21,6 +21,7 @@ from activities.forcing import Forcing
 from activities.health import Health
 from activities.hooks import Hooks
 from activities.notification import Notifications
+from activities.past_evacuations import PastEvacuations
 from activities.past_runs import PastRuns
 from activities.patroni import PatroniMoves
 from activities.patroni_regions import PatroniRegions
@@ -137,7 +138,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
 
 def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]:
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
-    past_runs = PastRuns(client)
+    past_runs, past_evacuations = PastRuns(client), PastEvacuations(client)
     people = People(AccessFiles(p.registry.directory), TemporalNonces(client))
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     audit, regions = Audit(p.audit), Regions(p.registry, p.nodes, p.weights, client)
@@ -184,6 +185,8 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         dns.preview_flip,
         past_runs.look_back,
         past_runs.watch_runs,
+        past_evacuations.take_up_evacuation,
+        past_evacuations.await_evacuation,
         people.prove,
         people.open_window,
         hooks.call_hook,
