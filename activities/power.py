@@ -1,4 +1,4 @@
-"""Cutting nodes off by the cluster's fencing hook, and what that, or a person's word, proves of the old primary."""
+"""Cutting nodes off by a fencing hook, and what that, or a person's word, proves of the old primary."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Power:
         return await self._hook.switch(hook, node_id, "off", effect_id)
 
     async def on_again(self, hook: FencingHook, node_id: str, effect_id: str) -> HookAnswer:
-        """Undo `off`, which had this effect id. Raises Unreachable, for a refusal too: a node must not stay off
-        because a run gave up, so it is asked again."""
+        """Undo `off`, which had this effect id. Raises Unreachable, for a refusal too: a node must not stay
+        off because a run gave up, so it is asked again."""
         try:
             return await self._hook.switch(hook, node_id, "on", f"{effect_id}/undo")
         except Refused as refused:

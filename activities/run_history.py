@@ -25,6 +25,7 @@ from .executions import ended_by
 from .fencing import Fencing
 from .forcing import Forcing
 from .patroni import PatroniMoves
+from .patroni_fencing import PatroniFencing
 from .patroni_regions import PatroniRegions
 from .planning import Planning
 from .promotion import Promotion
@@ -44,7 +45,7 @@ EFFECTS = {
         Switchover.rejoin,
         PatroniMoves.hand_over,
         PatroniRegions.demote_cluster,
-        PatroniRegions.fence_cluster,
+        PatroniFencing.fence_cluster,
         PatroniRegions.promote_cluster,
     )
 }
@@ -56,7 +57,7 @@ UNDOING = {
         Switchover.take_back,
         DnsRecords.retime_back,
         PatroniRegions.take_cluster_back,
-        PatroniRegions.unfence_cluster,
+        PatroniFencing.unfence_cluster,
     )
 }
 LOOK_BACK = "look_back"

@@ -24,6 +24,7 @@ from activities.notification import Notifications
 from activities.past_evacuations import PastEvacuations
 from activities.past_runs import PastRuns
 from activities.patroni import PatroniMoves
+from activities.patroni_fencing import PatroniFencing
 from activities.patroni_regions import PatroniRegions
 from activities.people import People
 from activities.planning import Planning
@@ -143,8 +144,9 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     audit, regions = Audit(p.audit), Regions(p.registry, p.nodes, p.weights, client)
     shifts = WeightShifts(p.registry, p.weights, p.checks)
-    forcing, switchover = Forcing(p.nodes, p.hook, fencing), Switchover(p.nodes, fencing)
-    moves, by_region = PatroniMoves(p.nodes, p.patroni), PatroniRegions(p.nodes, p.patroni, p.hook)
+    forcing, switchover = Forcing(p.nodes, fencing), Switchover(p.nodes, fencing)
+    moves, by_region = PatroniMoves(p.nodes, p.patroni), PatroniRegions(p.nodes, p.patroni)
+    without_patroni = PatroniFencing(p.hook)
     hooks, steady_state = Hooks(p.registry.directory, p.caller), SteadyState(p.registry.directory, p.caller)
     return [
         evidence.load_cluster,
@@ -172,11 +174,11 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         moves.preview_hand_over,
         by_region.demote_cluster,
         by_region.take_cluster_back,
-        by_region.fence_cluster,
-        by_region.unfence_cluster,
+        without_patroni.fence_cluster,
+        without_patroni.unfence_cluster,
         by_region.promote_cluster,
         by_region.preview_demote_cluster,
-        by_region.preview_fence_cluster,
+        without_patroni.preview_fence_cluster,
         by_region.preview_promote_cluster,
         Rejoining(p.registry, p.nodes, p.hook).bring_back,
         dns.flip,
