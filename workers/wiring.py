@@ -21,8 +21,10 @@ from activities.forcing import Forcing
 from activities.health import Health
 from activities.hooks import Hooks
 from activities.notification import Notifications
+from activities.past_evacuations import PastEvacuations
 from activities.past_runs import PastRuns
 from activities.patroni import PatroniMoves
+from activities.patroni_fencing import PatroniFencing
 from activities.patroni_regions import PatroniRegions
 from activities.people import People
 from activities.planning import Planning
@@ -137,13 +139,14 @@ def providers_for(settings: WorkerSettings) -> Providers:
 
 def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]:
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
-    past_runs = PastRuns(client)
+    past_runs, past_evacuations = PastRuns(client), PastEvacuations(client)
     people = People(AccessFiles(p.registry.directory), TemporalNonces(client))
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     audit, regions = Audit(p.audit), Regions(p.registry, p.nodes, p.weights, client)
     shifts = WeightShifts(p.registry, p.weights, p.checks)
-    forcing, switchover = Forcing(p.nodes, p.hook, fencing), Switchover(p.nodes, fencing)
-    moves, by_region = PatroniMoves(p.nodes, p.patroni), PatroniRegions(p.nodes, p.patroni, p.hook)
+    forcing, switchover = Forcing(p.nodes, fencing), Switchover(p.nodes, fencing)
+    moves, by_region = PatroniMoves(p.nodes, p.patroni), PatroniRegions(p.nodes, p.patroni)
+    without_patroni = PatroniFencing(p.hook)
     hooks, steady_state = Hooks(p.registry.directory, p.caller), SteadyState(p.registry.directory, p.caller)
     return [
         evidence.load_cluster,
@@ -171,11 +174,11 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         moves.preview_hand_over,
         by_region.demote_cluster,
         by_region.take_cluster_back,
-        by_region.fence_cluster,
-        by_region.unfence_cluster,
+        without_patroni.fence_cluster,
+        without_patroni.unfence_cluster,
         by_region.promote_cluster,
         by_region.preview_demote_cluster,
-        by_region.preview_fence_cluster,
+        without_patroni.preview_fence_cluster,
         by_region.preview_promote_cluster,
         Rejoining(p.registry, p.nodes, p.hook).bring_back,
         dns.flip,
@@ -184,6 +187,8 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         dns.preview_flip,
         past_runs.look_back,
         past_runs.watch_runs,
+        past_evacuations.take_up_evacuation,
+        past_evacuations.await_evacuation,
         people.prove,
         people.open_window,
         hooks.call_hook,

@@ -21,9 +21,9 @@ from qnwis.continuity.topology import Cluster
 from qnwis.temporal import NoServer, connect
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianView
+from workflows.guardian_words import in_words
 from workflows.names import guardian_id
 
-from .guardian import in_words
 from .output import AsJson, Exit, clear_errors, out, print_json
 from .plan import live_evidence
 

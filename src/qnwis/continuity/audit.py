@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from enum import StrEnum
 from typing import Annotated
@@ -35,6 +35,8 @@ NO_RECORD = "sha256:" + "0" * 64
 DRILL = "drill"
 UNAUTHENTICATED = "unauthenticated"
 """Role of a person whose name was given and not proved; a record must not claim more."""
+SERVICE = "service"
+"""Role of a part of the system that acted by itself: the guardian of a cluster or of a region."""
 
 UtcTime = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
 Sha256 = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
@@ -122,7 +124,7 @@ def draft_of(artefacts: RunArtefacts) -> AuditDraft:
         operation=_operation(request),
         cluster_id=request.cluster_id,
         initiated_by=request.initiated_by,
-        role=_role(request, result),
+        role=role_of(automatic=request.automatic, proved=result.initiator_roles),
         source_node=result.old_primary,
         target_node=result.plan.failover_target_id if result.plan is not None else None,
         reason=request.reason,
@@ -143,9 +145,9 @@ def _operation(request: FailoverRequest) -> str:
     return f"{what}_dry_run" if request.dry_run else f"{what}_execute"
 
 
-def _role(request: FailoverRequest, result: RunResult) -> str:
-    """The roles that the initiator proved to have."""
-    return "service" if request.automatic else ", ".join(result.initiator_roles) or UNAUTHENTICATED
+def role_of(*, automatic: bool, proved: Sequence[str]) -> str:
+    """By which whoever began it may do so. `proved`: the roles of a person, none where there was no proof."""
+    return SERVICE if automatic else ", ".join(proved) or UNAUTHENTICATED
 
 
 def _approval(result: RunResult) -> Approval:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import AwareDatetime, Field
 
 from .approvals import Window
-from .audit import UNAUTHENTICATED, Approval, AuditDraft, AuditResult
+from .audit import Approval, AuditDraft, AuditResult, role_of
 from .model import Identifier, Model, sha256_digest
 from .patroni_actions import PatroniAction, PatroniFenceCluster
 from .refusal import Refusal
@@ -135,7 +135,7 @@ def draft_of_region(request: EvacuateRequest, result: RegionResult) -> AuditDraf
         operation=OPERATIONS[request.direction] + ("_dry_run" if request.dry_run else ""),
         cluster_id=request.region,
         initiated_by=request.initiated_by,
-        role="service" if request.automatic else ", ".join(result.initiator_roles) or UNAUTHENTICATED,
+        role=role_of(automatic=request.automatic, proved=result.initiator_roles),
         source_node=None,
         target_node=None,
         reason=request.reason,

@@ -225,6 +225,21 @@ class Land:
         return self.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(name))
 
 
+def hold_the_promise(on: Land, cluster_id: str) -> tuple[asyncio.Event, asyncio.Event]:
+    """When a run asks for promises, and what lets it go on."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    world = on.worlds.by_cluster[cluster_id]
+    promise = world.promise
+
+    async def held(*arguments: Any, **more: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await promise(*arguments, **more)
+
+    world.promise = held  # type: ignore[method-assign]
+    return reached, go_on
+
+
 @asynccontextmanager
 async def lands(client: Client, home: Path) -> AsyncIterator[Build]:
     """Builds a land: `await build("a", "b", watched=True, …)`, as `Land.made`, with the people of it; its

@@ -241,7 +241,7 @@ async def test_a_region_that_was_demoted_is_taken_back(service: Service) -> None
     assert made.plan is not None, made.refusal
     action = made.plan.actions[0]
     assert isinstance(action, PatroniDemoteCluster)
-    regions = PatroniRegions(service.providers.nodes, service.providers.patroni, service.power)
+    regions = PatroniRegions(service.providers.nodes, service.providers.patroni)
     request = DemoteClusterRequest(
         run_id="r", epoch=9, cluster=service.cluster, plan=made.plan, policy=policy, action=action
     )
