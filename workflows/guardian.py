@@ -7,7 +7,7 @@ it watches and judges as ever, and starts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -52,6 +52,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from qnwis.continuity.patroni import automatic_refusal
     from qnwis.continuity.refusal import Refusal
+    from qnwis.continuity.region_groups import decide_regions, primaries_now
     from qnwis.continuity.region_wait import (
         RegionFinding,
         RegionWord,
@@ -65,6 +66,8 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.topology import NodeStatus
 
 
+REGIONS_DECIDE = "of an active/active cluster as a whole nothing is failed over"
+"""Patch: before, a run was started for one of its primaries, and refused."""
 WATCHES_ON = "the guardian watches on while a run of its own goes on"
 """Patch: before, it stood still until that had ended."""
 
@@ -75,6 +78,9 @@ class Guardian:
 
     registered: Registered | None = None
     primary_node_id: str | None = None
+    """None also of an active/active cluster, which has several: see `primaries`."""
+    primaries: Mapping[str, str | None] = {}
+    """By region, of an active/active cluster."""
     evidence: ClusterEvidence | None = None
     holding: str | None = None
     last_refused: str | None = None
@@ -146,7 +152,18 @@ class Guardian:
         evidence = await workflow.execute_activity_method(
             Evidence.collect, self._known.cluster, **options.read("who is the primary")
         )
-        self.primary_node_id = current_primary(self._known.cluster, evidence)
+        self._know_primaries(evidence)
+
+    def _know_primaries(self, evidence: ClusterEvidence) -> None:
+        cluster = self._known.cluster
+        if self._regions_decide:
+            self.primary_node_id, self.primaries = None, primaries_now(cluster, evidence)
+        else:
+            self.primary_node_id, self.primaries = current_primary(cluster, evidence), {}
+
+    @property
+    def _regions_decide(self) -> bool:
+        return self._known.cluster.is_active_active and workflow.patched(REGIONS_DECIDE)
 
     async def _next_event(self) -> None:
         """Wait until something happened, and take it in."""
@@ -203,7 +220,7 @@ class Guardian:
                 Evidence.collect, cluster, **options.read("what contradicts the vantages")
             )
             if any(node.state is not None and node.state.writable for node in self.evidence.nodes):
-                self.primary_node_id = current_primary(cluster, self.evidence)
+                self._know_primaries(self.evidence)
         self.verdicts = judge(cluster, votes, self.evidence)
         self.failed = failed_after(self.failed, self._verdict_on_the_primary, workflow.now())
 
@@ -212,6 +229,8 @@ class Guardian:
         return self.verdicts.get(self.primary_node_id or "")
 
     def _decide(self) -> Decision:
+        if self._regions_decide:
+            return decide_regions(self._known.cluster, self.primaries, self.verdicts)
         primary = self._verdict_on_the_primary
         by_itself = automatic_refusal(self._known.cluster)
         if by_itself is not None and primary is not None and primary.finding is Finding.FAILED:
@@ -423,6 +442,7 @@ class Guardian:
         return GuardianView(
             cluster_id=self.cluster_id,
             primary_node_id=self.primary_node_id,
+            primaries=self.primaries,
             verdicts=self.verdicts,
             statuses={node_id: verdict.status for node_id, verdict in self.verdicts.items()},
             statements=self.watches.statements,
@@ -441,6 +461,9 @@ class Guardian:
 
     def _show(self) -> None:
         lines = [f"Primary: **{self.primary_node_id or 'unknown'}**", ""]
+        if self.primaries:
+            each = (f"{region} **{node or 'unknown'}**" for region, node in sorted(self.primaries.items()))
+            lines = [f"Primaries: {', '.join(each)}", ""]
         lines += [
             f"- {node_id}: {verdict.finding.value.replace('_', ' ')} ({verdict.why})"
             for node_id, verdict in self.verdicts.items()

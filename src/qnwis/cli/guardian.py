@@ -62,13 +62,20 @@ def view(cluster_id: ClusterId, address: Address = None, as_json: AsJson = False
     if as_json:
         print_json(seen[0])
         return
-    out.print(f"primary {seen[0].primary_node_id}", markup=False)
+    out.print(primary_in_words(seen[0]), markup=False)
     for line in in_words(seen[0]):
         out.print(f"  {line}", markup=False)
     if seen[0].pause is not None:
         out.print(f"paused by {seen[0].pause.by}: {seen[0].pause.reason}", markup=False)
     if seen[0].holding is not None:
         out.print(f"not acting: {seen[0].holding}", markup=False)
+
+
+def primary_in_words(view: GuardianView) -> str:
+    if not view.primaries:
+        return f"primary {view.primary_node_id}"
+    each = (f"{region} {node_id or 'unknown'}" for region, node_id in sorted(view.primaries.items()))
+    return f"primaries {', '.join(each)}"
 
 
 def in_words(view: GuardianView) -> Iterator[str]:
