@@ -1,7 +1,8 @@
 # Everything a newcomer needs; the environment is made in .venv on first use.
 #   make demo    kill a primary, watch the failover; exits 0 only if it was verified
 #   make demo-maintenance  move the service to another node under a write load; exits 0 only if nothing was lost
-#   make demo-region  lose a region, have three clusters leave it and come back; exits 0 only if nothing was lost
+#   make demo-region  lose a region, have four clusters leave it and come back, one of them active/active; exits 0 only
+#                if nothing was lost
 #   make test    unit and integration tests on real processes
 #   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one (LASTS=600: for so long)
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones

@@ -206,7 +206,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         shifts.shift_weights,
         shifts.check_return,
         Notifications(p.notifier).notify,
-        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit).evaluate,
+        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks).evaluate,
     ]
 
 

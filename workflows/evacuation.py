@@ -180,7 +180,9 @@ class Evacuation(Listening):
         if self.stop is not None:
             return
         self._tell(shift.cluster_id, f"▶ {shift.cluster_id} weights: {shift.told()}")
-        shifting = Shifting(self.request, shift, stopped=lambda: self.stop, hold=self._hold_until_told)
+        shifting = Shifting(
+            self.request, shift, stopped=lambda: self.stop, hold=self._hold_until_told, tell=self._tell
+        )
         moved = self.moved[shift.cluster_id] = await shifting.moved()
         mark = "☑" if moved.good else "☒"
         told = f"{mark} {shift.cluster_id} weights: {moved.outcome or 'not known'}: {moved.reason}"

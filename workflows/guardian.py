@@ -7,6 +7,7 @@ it watches and judges as ever, and starts nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -41,10 +42,13 @@ with workflow.unsafe.imports_passed_through():
         remembered,
     )
     from qnwis.continuity.patroni import automatic_refusal
+    from qnwis.continuity.region_groups import decide_regions, primaries_now
     from qnwis.continuity.region_wait import answering, failed_after, region_hold
     from qnwis.continuity.run import FailoverRequest
 
 
+REGIONS_DECIDE = "of an active/active cluster as a whole nothing is failed over"
+"""Patch: before, a run was started for one of its primaries, and refused."""
 WATCHES_ON = "the guardian watches on while a run of its own goes on"
 """Patch: before, it stood still until that had ended."""
 
@@ -54,6 +58,9 @@ class Guardian(GuardianListening):
     """Watches one cluster for as long as it exists."""
 
     primary_node_id: str | None = None
+    """None also of an active/active cluster, which has several: see `primaries`."""
+    primaries: Mapping[str, str | None] = {}
+    """By region, of an active/active cluster."""
     evidence: ClusterEvidence | None = None
     holding: str | None = None
 
@@ -123,7 +130,18 @@ class Guardian(GuardianListening):
         evidence = await workflow.execute_activity_method(
             Evidence.collect, self._known.cluster, **options.read("who is the primary")
         )
-        self.primary_node_id = current_primary(self._known.cluster, evidence)
+        self._know_primaries(evidence)
+
+    def _know_primaries(self, evidence: ClusterEvidence) -> None:
+        cluster = self._known.cluster
+        if self._regions_decide:
+            self.primary_node_id, self.primaries = None, primaries_now(cluster, evidence)
+        else:
+            self.primary_node_id, self.primaries = current_primary(cluster, evidence), {}
+
+    @property
+    def _regions_decide(self) -> bool:
+        return self._known.cluster.is_active_active and workflow.patched(REGIONS_DECIDE)
 
     async def _next_event(self) -> None:
         """Wait until something happened, and take it in."""
@@ -180,7 +198,7 @@ class Guardian(GuardianListening):
                 Evidence.collect, cluster, **options.read("what contradicts the vantages")
             )
             if any(node.state is not None and node.state.writable for node in self.evidence.nodes):
-                self.primary_node_id = current_primary(cluster, self.evidence)
+                self._know_primaries(self.evidence)
         self.verdicts = judge(cluster, votes, self.evidence)
         self.failed = failed_after(self.failed, self._verdict_on_the_primary, workflow.now())
 
@@ -189,6 +207,8 @@ class Guardian(GuardianListening):
         return self.verdicts.get(self.primary_node_id or "")
 
     def _decide(self) -> Decision:
+        if self._regions_decide:
+            return decide_regions(self._known.cluster, self.primaries, self.verdicts)
         primary = self._verdict_on_the_primary
         by_itself = automatic_refusal(self._known.cluster)
         if by_itself is not None and primary is not None and primary.finding is Finding.FAILED:
@@ -293,6 +313,7 @@ class Guardian(GuardianListening):
         return GuardianView(
             cluster_id=self.cluster_id,
             primary_node_id=self.primary_node_id,
+            primaries=self.primaries,
             verdicts=self.verdicts,
             statuses={node_id: verdict.status for node_id, verdict in self.verdicts.items()},
             statements=self.watches.statements,

@@ -63,6 +63,9 @@ class GuardianView(Model):
 
     cluster_id: str
     primary_node_id: str | None
+    """None also where there is one in each region."""
+    primaries: Mapping[str, str | None] = {}
+    """By region, of an active/active cluster; None where nobody knows."""
     verdicts: dict[str, Verdict]
     statuses: dict[str, NodeStatus]
     """The verdicts in the specification's words."""

@@ -12,6 +12,14 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.region_wait import RegionFinding
 
 
+def primary_in_words(view: GuardianView) -> str:
+    """Who the primary is; of an active/active cluster, who it is in each region."""
+    if not view.primaries:
+        return f"primary {view.primary_node_id or 'unknown'}"
+    each = (f"{region} {node_id or 'unknown'}" for region, node_id in sorted(view.primaries.items()))
+    return f"primaries {', '.join(each)}"
+
+
 def in_words(view: GuardianView) -> Iterator[str]:
     """A line for each node, one for each vantage that abstains, and one for each region that is not well."""
     for node_id, verdict in view.verdicts.items():
@@ -25,7 +33,8 @@ def in_words(view: GuardianView) -> Iterator[str]:
 
 def details(view: GuardianView) -> str:
     """The page "User Metadata": who the primary is, what is seen, and why nothing is done."""
-    lines = [f"Primary: **{view.primary_node_id or 'unknown'}**", ""]
+    who = primary_in_words(view)
+    lines = [f"**{who[0].upper()}{who[1:]}**", ""]
     lines += [f"- {line}" for line in in_words(view)]
     if (pause := view.pause) is not None:
         lines += ["", f"**Paused** by {pause.by} since {pause.since:%F %T} UTC: {pause.reason}"]

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from qnwis.config.load import load_cluster
 from qnwis.continuity.clocks import compare
-from qnwis.continuity.conflicts import Conflict, Version, report
+from qnwis.continuity.conflicts import Conflict, report
 from qnwis.continuity.refusal import Refusal
 from qnwis.providers.conflicts import RegionDatabase
 from qnwis.providers.errors import Unreachable
@@ -41,13 +41,7 @@ def list_conflicts(cluster: ClusterFile, dbname: Dbname, as_json: AsJson = False
         print_json({"conflicts": shown, "silent": silent})
     else:
         for one in found:
-            key = ", ".join(map(str, one.key.values()))
-            undone = "" if one.undone_at is None else f"; undone {one.undone_at:%F %T}"
-            out.print(
-                f"{one.conflict_id}  {one.table} {key}: {_told(one.winner)} stays, {_told(one.loser)} is"
-                f" overwritten ({one.why.value}){undone}",
-                markup=False,
-            )
+            out.print(one.told(), markup=False)
     _end_if_silent(silent)
 
 
@@ -62,7 +56,7 @@ def show(conflict_id: ConflictId, cluster: ClusterFile, dbname: Dbname, as_json:
     order = compare(one.winner.clock, one.loser.clock).value
     out.print(f"{one.table} {dict(one.key)}, found in {', '.join(one.seen_in)}", markup=False)
     out.print(f"clocks: {dict(one.winner.clock)} {order} {dict(one.loser.clock)}", markup=False)
-    table = Table("column", _told(one.winner), f"overwritten: {_told(one.loser)}", box=None, pad_edge=False)
+    table = Table("column", one.winner.told(), f"overwritten: {one.loser.told()}", box=None, pad_edge=False)
     rows = [{} if version.row is None else version.row for version in (one.winner, one.loser)]
     for column in dict.fromkeys(name for row in rows for name in row):
         values = [_value(row, column) for row in rows]
@@ -84,7 +78,7 @@ def undo(conflict_id: ConflictId, cluster: ClusterFile, dbname: Dbname, as_json:
     if as_json:
         print_json(decided)
     else:
-        out.print(f"{one.table} {dict(one.key)}: {_told(one.loser)} is back, in {where.region}", markup=False)
+        out.print(f"{one.table} {dict(one.key)}: {one.loser.told()} is back, in {where.region}", markup=False)
 
 
 def _databases(cluster: Path, dbname: str) -> list[RegionDatabase]:
@@ -125,11 +119,6 @@ def _end_if_silent(silent: Mapping[str, str]) -> None:
         err.print(f"⚠ not known: {why}", markup=False)
     if silent:
         raise typer.Exit(Exit.UNREACHABLE)
-
-
-def _told(version: Version) -> str:
-    deleted = "" if version.row is not None else ", deletion"
-    return f"{version.region} {version.written_at:%F %T.%f}{deleted}"
 
 
 def _value(row: Mapping[str, JsonValue], column: str) -> str:

@@ -21,7 +21,7 @@ from workflows.guardian_state import (
     PauseRequest,
     ResumeRequest,
 )
-from workflows.guardian_words import in_words
+from workflows.guardian_words import in_words, primary_in_words
 from workflows.names import guardian_id
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
@@ -62,7 +62,7 @@ def view(cluster_id: ClusterId, address: Address = None, as_json: AsJson = False
     if as_json:
         print_json(seen[0])
         return
-    out.print(f"primary {seen[0].primary_node_id}", markup=False)
+    out.print(primary_in_words(seen[0]), markup=False)
     for line in in_words(seen[0]):
         out.print(f"  {line}", markup=False)
     if seen[0].pause is not None:

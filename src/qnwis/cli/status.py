@@ -17,7 +17,11 @@ from qnwis.continuity.detection import Finding
 from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, current_primary
 from qnwis.continuity.model import Model
 from qnwis.continuity.quorum import ClusterState, assess
+from qnwis.continuity.region_groups import GroupView, group_views, state_of
 from qnwis.continuity.topology import Cluster
+from qnwis.continuity.weights import Weights
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.region_weights import DnsWeights
 from qnwis.temporal import NoServer, connect
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianView
@@ -49,6 +53,17 @@ class Status(Model):
     guardian: GuardianView | None
     guardian_note: str | None
     """Why there is nothing from the guardian."""
+    regions: tuple[GroupView, ...] = ()
+    """Of an active/active cluster, which has a primary in each: `primary_node_id` is none of them."""
+    weights_note: str | None = None
+    """Why the weights of the regions are not known."""
+
+    @property
+    def serves(self) -> bool:
+        """A primary takes writes, with a quorum; in each region that clients are sent to."""
+        if self.regions:
+            return self.state is not ClusterState.CRITICAL
+        return self.has_quorum and self.primary_node_id is not None
 
 
 def status(
@@ -63,12 +78,14 @@ def status(
         print_json(now)
     else:
         _show(now)
-    raise typer.Exit(Exit.OK if now.has_quorum and now.primary_node_id else Exit.NOT_DONE)
+    raise typer.Exit(Exit.OK if now.serves else Exit.NOT_DONE)
 
 
 async def read_status(cluster: Cluster, address: str | None) -> Status:
-    """Nodes and guardian, asked side by side."""
+    """Nodes and guardian, asked side by side; of an active/active cluster the weights in DNS, too."""
     started = monotonic()
+    if cluster.is_active_active:
+        return await _read_regions(cluster, address, started)
     evidence, (guardian, note) = await asyncio.gather(
         live_evidence(cluster), _ask_guardian(cluster.cluster_id, address)
     )
@@ -90,6 +107,35 @@ async def read_status(cluster: Cluster, address: str | None) -> Status:
     )
 
 
+async def _read_regions(cluster: Cluster, address: str | None, started: float) -> Status:
+    evidence, (guardian, note), (weights, weights_note) = await asyncio.gather(
+        live_evidence(cluster), _ask_guardian(cluster.cluster_id, address), _ask_weights(cluster)
+    )
+    regions = group_views(cluster, evidence, weights)
+    return Status(
+        cluster_id=cluster.cluster_id,
+        total_nodes=sum(view.total_nodes for view in regions),
+        healthy_nodes=sum(view.healthy_nodes for view in regions),
+        quorum_size=sum(view.quorum_size for view in regions),
+        has_quorum=all(view.has_quorum for view in regions if view.is_needed),
+        primary_node_id=None,
+        timings_ms={"total": round((monotonic() - started) * 1000, 1)},
+        state=state_of(regions),
+        evidence=evidence,
+        guardian=guardian,
+        guardian_note=note,
+        regions=regions,
+        weights_note=weights_note,
+    )
+
+
+async def _ask_weights(cluster: Cluster) -> tuple[Weights | None, str | None]:
+    try:
+        return await DnsWeights().in_force(cluster), None
+    except (Refused, Unreachable) as error:
+        return None, str(error)
+
+
 async def _ask_guardian(cluster_id: str, address: str | None) -> tuple[GuardianView | None, str | None]:
     try:
         client = await connect(address)
@@ -102,11 +148,45 @@ async def _ask_guardian(cluster_id: str, address: str | None) -> tuple[GuardianV
 
 
 def _show(now: Status) -> None:
+    if now.regions:
+        _show_regions(now)
+    else:
+        _show_quorum(now)
+    _show_nodes(now)
+
+
+def _show_regions(now: Status) -> None:
+    out.print(
+        f"[bold]{now.cluster_id}[/bold]  [{STYLES[now.state]}]{now.state.value}[/]"
+        f"  active/active, {now.healthy_nodes} of {now.total_nodes} nodes healthy"
+    )
+    table = Table(
+        "region", "traffic", "state", "primary", "epoch", "quorum", "group", box=None, pad_edge=False
+    )
+    for view in now.regions:
+        table.add_row(
+            view.region,
+            "not known" if view.weight is None else f"{view.weight} %",
+            f"[{STYLES[view.state]}]{view.state.value}[/]",
+            view.primary_node_id or "none takes writes",
+            "" if view.epoch is None else str(view.epoch),
+            f"{view.quorum_size} of {view.total_nodes} {'reached' if view.has_quorum else 'NOT reached'}",
+            view.cluster_id,
+        )
+    out.print(table)
+    if now.weights_note is not None:
+        out.print(f"weights: {now.weights_note}", markup=False)
+
+
+def _show_quorum(now: Status) -> None:
     out.print(
         f"[bold]{now.cluster_id}[/bold]  [{STYLES[now.state]}]{now.state.value}[/]"
         f"  {now.healthy_nodes} of {now.total_nodes} nodes healthy, quorum {now.quorum_size}"
         f" {'reached' if now.has_quorum else 'NOT reached'}, primary {now.primary_node_id or 'unknown'}"
     )
+
+
+def _show_nodes(now: Status) -> None:
     table = Table("node", "status", "role", "timeline", "position", "epoch", "age", box=None, pad_edge=False)
     table.add_column("source", overflow="fold")
     for node in now.evidence.nodes:

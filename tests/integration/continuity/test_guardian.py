@@ -290,3 +290,40 @@ async def test_a_guardian_that_continues_as_new_knows_its_own_run(stage: Setting
     view = await until(current, lambda v: v.holding is not None)
     assert "[people_said_no]" in (view.holding or "")
     await current.terminate()
+
+
+TWO_REGIONS = [
+    {
+        "node_id": f"node-{n}",
+        "hostname": f"10.0.{n}.10",
+        "role": "primary",
+        "region": f"region-{n}",
+        "site": "a",
+    }
+    | {"weight": weight}
+    for n, weight in ((1, 60), (2, 40))
+]
+
+
+async def test_of_an_active_active_cluster_as_a_whole_nothing_is_failed_over_and_whose_it_is_to_act_is_told(
+    stage: Setting,
+) -> None:
+    fields: dict[str, object] = {"deployment": "active_active", "nodes": TWO_REGIONS, "replication": {}}
+    on = await stage(cluster=fields, min_healthy_nodes=0)
+    second = on.world.machines["node-2"]
+    second.primary, second.upstream, second.epoch = True, None, 5
+    guardian = await on.start_guardian()
+    view = await until(guardian, lambda v: [*v.statuses.values()] == [NodeStatus.HEALTHY] * 2)
+    assert view.primaries == {"region-1": "node-1", "region-2": "node-2"} and view.primary_node_id is None
+
+    on.world.kill("node-1")
+    view = await until(guardian, lambda v: v.holding is not None)
+    assert "node-1, the primary of region-1 failed" in (view.holding or "")
+    assert "[regions_decide_alone]" in (view.holding or "")
+    assert "region evacuate region-1" in (view.holding or "")
+    on.world.kill("node-2")
+    await until(guardian, lambda v: "node-2, the primary of region-2" in (v.holding or ""))
+    with pytest.raises(RPCError):
+        await on.client.get_workflow_handle(failover_id(on.cluster_id)).describe()
+    assert on.world.journal == []
+    await guardian.terminate()

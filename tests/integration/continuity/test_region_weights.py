@@ -14,6 +14,7 @@ from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.run import AbortRequest, ResumeRunRequest, RunOutcome
 from tests.looking import Looks
 from workflows.region_failure import RegionFailure
+from workflows.shifting import STEP_MARK
 
 from .land import WITHIN_S, ActiveActive, Build, approve, lands, pending, result_of, say
 
@@ -64,6 +65,10 @@ async def test_an_active_active_cluster_leaves_by_its_weights_and_comes_back_in_
     assert result.verified, result.reason
     assert [step[here] for step in shop.shifts] == [0, 5, 25, 50]
     assert shop.weights == {here: 50, there: 30, third: 20} and on.serving() == {a: [f"{a}-1"]}
+    told = [line for step in result.steps for line in step.remarks if STEP_MARK in line]
+    steps = zip((1, 2, 3), (5, 25, 50), told, strict=True)
+    assert all(f"step {n} of 3: weights {here} {weight}," in line for n, weight, line in steps), told
+    assert all("after the check: its primary takes writes" in line for line in told)
 
 
 async def test_weights_stay_where_the_others_have_no_room_and_where_somebody_changed_them(
