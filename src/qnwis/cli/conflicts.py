@@ -165,7 +165,7 @@ def prune_tombstones(
 
 class _Act:
     """What a person does by command, and its record. The store is opened before anything is done: where it
-    cannot be read nothing is."""
+    is not there, or cannot be read, nothing is."""
 
     def __init__(
         self,
@@ -182,6 +182,8 @@ class _Act:
         self._config_dir = config_dir
         self._as_json = as_json
         self._who = me(key, by)
+        if not state_dir.is_dir():
+            fail(Exit.USAGE, f"{state_dir}: expected the folder where workers keep the audit store")
         self._store = SqliteAuditStore(state_dir / "audit.sqlite", state_dir / "audit-signing-key.pem")
         asyncio.run(self._store.latest(1))
         self._began_at = datetime.now(UTC)
