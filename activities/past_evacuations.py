@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from datetime import UTC
 
-from pydantic import ValidationError
 from temporalio import activity
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowFailureError
@@ -74,7 +73,7 @@ class PastEvacuations:
                 break
             else:
                 return None
-        except ValidationError:
+        except ValueError:  # no request, or one that does not validate
             return None
         except RPCError as error:
             if error.status in GONE:

@@ -48,8 +48,7 @@ def request(attested_by: str | None = None) -> FenceClusterRequest:
         node_id="e1",
         node_ids=("e1", "e2"),
         attested_by=attested_by,
-        expected_ms=1,
-        description="-",
+        estimate_ms=1,
     )
     return FenceClusterRequest(run_id="run", epoch=4, cluster=TWO, action=action)
 
@@ -89,7 +88,7 @@ async def test_power_that_is_refused_to_come_back_is_asked_for_again() -> None:
     assert sorted(switch.asked) == ["run/1-fence/e1/undo", "run/1-fence/e2/undo"]
 
 
-def test_power_is_asked_of_all_members_at_once() -> None:
+async def test_all_members_are_switched_off_at_the_same_time() -> None:
     """A switch that takes its time takes it once."""
     together = asyncio.Barrier(2)
 
@@ -100,8 +99,5 @@ def test_power_is_asked_of_all_members_at_once() -> None:
             await together.wait()
             return await super().switch(hook, node_id, state, effect_id)
 
-    async def fence() -> None:
-        async with asyncio.timeout(20):
-            await ActivityEnvironment().run(PatroniFencing(Slow()).fence_cluster, request())
-
-    asyncio.run(fence())
+    async with asyncio.timeout(20):
+        await ActivityEnvironment().run(PatroniFencing(Slow()).fence_cluster, request())

@@ -238,13 +238,13 @@ async def test_a_guardian_of_a_region_that_is_started_anew_goes_on_with_what_was
         lambda: guardian.query(RegionGuardian.view),
         lambda seen: seen.begun is not None and seen.begun.outcome is not None,
     )
-    assert view.begun is not None and view.begun.outcome is RunOutcome.INCOMPLETE
+    assert view.begun is not None and view.begun.outcome in (RunOutcome.INCOMPLETE, RunOutcome.ROLLED_BACK)
     ended = view.begun
     await guardian.terminate("its host is gone again")
 
     await start_region_guardian(on.client, on.region, on.settings.task_queue)
     view = await becomes(on, RegionFinding.LOST, held=True)
-    assert view.begun == ended and view.primaries_inside == (b,)
+    assert view.begun == ended and b in view.primaries_inside
     assert "[evacuation_begun]" in (view.holding or "") and str(first.run_id) in (view.holding or "")
     assert heard.told.empty(), "people were told of this loss before"
     found = [one async for one in on.client.list_workflows(f"WorkflowId = '{region_id(on.region)}'")]
