@@ -295,6 +295,7 @@ def _show_active(active: ActiveReport) -> None:
     """What an active/active cluster has besides: regions, which wrote apart."""
     name, not_yet, writes = active.cluster_id, active.not_yet, active.writes
     shares = ", ".join(f"{node_id} {count}" for node_id, count in sorted(writes.per_server.items()))
+    timelines = ", ".join(f"{number} in {region}" for region, number in active.timelines_after.items())
     rows = [
         ("acknowledged by", shares),
         (
@@ -303,7 +304,7 @@ def _show_active(active: ActiveReport) -> None:
             f" missing anywhere at the end: {len(writes.lost)}",
         ),
         ("rows that differ between regions", str(active.differing_rows)),
-        ("promoted", "YES" if active.promoted else f"nothing; timelines {active.timelines_after}"),
+        ("promoted", ("SOMETHING" if active.promoted else "nothing") + "; timeline " + timelines),
         ("conflicts found and resolved", str(len(active.conflicts))),
         *(("", one.told()) for one in active.conflicts[-SHOWN_CONFLICTS:]),
     ]

@@ -37,6 +37,7 @@ CAUGHT_UP_WITHIN_S = 60.0
 LOOK_EVERY_S = 0.1
 
 _TABLE = f"CREATE TABLE items (id int PRIMARY KEY, said text NOT NULL); ALTER TABLE items OWNER TO {APP}"
+_ITEM = "INSERT INTO items VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET said = EXCLUDED.said"
 _STREAMING = "SELECT count(*) FROM pg_stat_replication WHERE application_name = %s AND state = 'streaming'"
 _SENDERS = """
     SELECT r.pid FROM pg_stat_replication AS r JOIN pg_replication_slots AS s ON s.active_pid = r.pid
@@ -84,6 +85,10 @@ class ActiveRegions:
         region is killed."""
         for (pid,) in await self._ask(region, _SENDERS):
             signal_process(int(pid), signal.SIGSTOP)
+
+    async def write_item(self, region: str, item: int, said: str) -> None:
+        """Write one of the rows that all regions write, in this one."""
+        await self._ask(region, _ITEM, item, said)
 
     async def unsent_bytes(self, region: str) -> int:
         """Of the region's log, what the region that has least of it has not confirmed."""

@@ -15,6 +15,8 @@ from .temporal_server import Say
 CUT_BEFORE_S = 1.0
 """So long before a region is lost nothing of it reaches the others any more: the network often goes first,
 and without that hardly a write would be missing."""
+CONTESTED = -1
+"""An item that no client writes. Both regions do, apart from each other: a conflict that has to be found."""
 
 
 class NotYetElsewhere(Model):
@@ -48,16 +50,23 @@ class ActiveReport(Model):
         return self.timelines_before != self.timelines_after
 
     @property
+    def contested_is_reported(self) -> bool:
+        return any(one.table == "public.items" and one.key == {"id": CONTESTED} for one in self.conflicts)
+
+    @property
     def verified(self) -> bool:
-        """Nothing was lost or promoted, all regions agree, and what was not replicated was within policy."""
+        """Nothing was lost or promoted, all regions agree, the known conflict is on record, and what was not
+        replicated was within policy."""
         within = self.not_yet.unsent_bytes <= self.not_yet.allowed_bytes
-        return within and not (self.writes.lost or self.promoted or self.differing_rows)
+        good = within and self.contested_is_reported
+        return good and not (self.writes.lost or self.promoted or self.differing_rows)
 
 
 async def hold_back(lab: Lab, region: str, say: Say) -> int:
     """Let nothing of the region reach the others for a while. Of its log the bytes that they lack then."""
     say(f"what {region} writes to {lab.cluster.cluster_id} does not reach the others any more")
     await lab.active.hold_back(region)
+    await lab.active.write_item(region, CONTESTED, f"{region}, before it is lost")
     await asyncio.sleep(CUT_BEFORE_S)
     return await lab.active.unsent_bytes(region)
 
@@ -67,6 +76,7 @@ async def not_yet_elsewhere(lab: Lab, region: str, unsent_bytes: int, say: Say) 
     # The log of the clients first: what they are told meanwhile is in a region that lives.
     acknowledged = {(ack.client, ack.n) for ack in lab.ack_log().acks}
     others = [other for other in lab.active.regions if other != region]
+    await lab.active.write_item(others[0], CONTESTED, f"{others[0]}, while {region} is away")
     rows = set.union(*[await lab.active.rows(other) for other in others])
     policy = Registry(lab.folder.config).load(lab.cluster.cluster_id).policy
     found = NotYetElsewhere(

@@ -30,7 +30,8 @@ from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
 from qnwis.starting import pending_approval, start_evacuation, start_region_guardian, vote
 from qnwis.transport import Transport
-from workflows.names import region_id
+from workflows.guardian import Guardian
+from workflows.names import guardian_id, region_id
 from workflows.region_failure import RegionFailure
 from workflows.region_guardian import RegionGuardian, RegionView
 from workflows.shifting import STEP_MARK
@@ -120,6 +121,11 @@ class Land:
             raise LabError(f"{home.node_id} of {lab.cluster.cluster_id} cannot rejoin: {order}")
         await nodes.order(home, order, timeout_s=WITHIN_S)
         await until_none(lambda: not_streaming(nodes, lab.cluster), lab.cluster.cluster_id, [agent])
+
+    async def guardian_says(self, cluster_id: str) -> str | None:
+        """Why a cluster's guardian does not act on a failed primary."""
+        handle = self.control.client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id))
+        return (await handle.query(Guardian.view)).holding
 
     async def until_home_is(self, finding: RegionFinding) -> RegionView:
         """Return once the region's guardian says so. Raises LabError."""

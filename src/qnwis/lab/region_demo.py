@@ -90,6 +90,7 @@ async def play_region(land: Land, say: Say) -> RegionDemoReport:
     say(f"{HOME} is lost: {killed} processes of {land.nodes_at_home} nodes are killed")
     seen = await land.until_home_is(RegionFinding.LOST)
     say(f"the region's guardian holds it for lost: {seen.verdict.why if seen.verdict else ''}")
+    say(f"the guardian of {SHOP} starts nothing: {await land.guardian_says(SHOP)}")
 
     out = await land.move(Direction.OUT, "the region is lost", say)
     if not out.verified:

@@ -20,7 +20,7 @@ from qnwis.config.registry import Registry
 from qnwis.continuity.quorum import ClusterState
 from qnwis.continuity.readiness_facts import Grade
 from qnwis.lab.acks import analyse
-from qnwis.lab.active_demo import active_report, hold_back, not_yet_elsewhere
+from qnwis.lab.active_demo import CONTESTED, active_report, hold_back, not_yet_elsewhere
 from qnwis.lab.cluster import Lab
 from qnwis.lab.land import ACTIVE_ACTIVE, HOME
 from qnwis.lab.postgres import SUPERUSER
@@ -125,8 +125,9 @@ async def test_a_region_is_lost_its_weight_goes_and_comes_back_and_nothing_is_pr
     report = await active_report(lab, not_yet, timelines)
     assert report.verified, report
     assert analyse(lab.ack_log(), await lab.active.rows(HOME)).lost == ()
-    both = {HOME, AWAY}
-    assert any({one.winner.region, one.loser.region} == both for one in report.conflicts), report.conflicts
+    (contested,) = [one for one in report.conflicts if one.key == {"id": CONTESTED}]
+    assert (contested.winner.region, contested.loser.region) == (AWAY, HOME), "the later one stays"
+    assert contested.seen_in == (HOME, AWAY)
     assert (await status_of(lab)).state is ClusterState.HEALTHY
 
 
