@@ -111,6 +111,27 @@ class Tree:
         return node_hash(self._hash(low, middle), self._hash(middle, high))
 
 
+def grown(peaks: Sequence[bytes], size: int, leaf: bytes) -> list[bytes]:
+    """The peaks of a tree of `size` leaves (its complete subtrees, from the largest) after one leaf more.
+
+    They are all that has to be kept to go on with a tree: about log2(n) hashes.
+    """
+    after = [*peaks, leaf]
+    while size & 1:
+        right = after.pop()
+        after[-1] = node_hash(after[-1], right)
+        size >>= 1
+    return after
+
+
+def root_of(peaks: Sequence[bytes]) -> bytes:
+    """Root of the tree with these peaks."""
+    root = peaks[-1] if peaks else EMPTY_ROOT
+    for peak in reversed(peaks[:-1]):
+        root = node_hash(peak, root)
+    return root
+
+
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> bool:
     """Whether the proof shows that the leaf hash stands at `index` (from 0) in the tree of that root."""
     if not 0 <= index < size or not _are_hashes((leaf, root, *proof)):

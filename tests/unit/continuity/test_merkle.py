@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from qnwis.continuity.merkle import (
     EMPTY_ROOT,
     Tree,
+    grown,
     leaf_hash,
     node_hash,
+    root_of,
     verify_consistency,
     verify_inclusion,
 )
@@ -89,6 +91,15 @@ def test_every_root_and_proof_is_the_definition_s(records: list[bytes]) -> None:
             assert tree.inclusion(index, size) == path(index, records[:size])
         for first in range(1, size + 1):
             assert tree.consistency(first, size) == proof(first, records[:size])
+
+
+@given(RECORDS)
+def test_the_peaks_alone_give_every_root(records: list[bytes]) -> None:
+    peaks: list[bytes] = []
+    assert root_of(peaks) == EMPTY_ROOT
+    for size, record in enumerate(records):
+        peaks = grown(peaks, size, leaf_hash(record))
+        assert root_of(peaks) == mth(records[: size + 1])
 
 
 @given(RECORDS)
