@@ -1,4 +1,4 @@
-"""The audit trail on disk: a SQLite file that only grows, and the key that signs it.
+"""The audit trail on disk: a SQLite file that only grows.
 
 Several processes may append at once; each append is one immediate transaction, on disk before it returns.
 Nothing here updates or deletes, and triggers refuse it to others; who removes the triggers is found out by
@@ -8,25 +8,13 @@ Nothing here updates or deletes, and triggers refuse it to others; who removes t
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
+import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
 
 from qnwis.continuity.audit import (
     AuditDraft,
@@ -40,13 +28,28 @@ from qnwis.continuity.audit import (
     verify_artefacts,
     verify_chain,
 )
+from qnwis.continuity.bundle import Provable
+from qnwis.continuity.merkle import HASH_BYTES, Tree, grown, leaf_hash, root_of
 from qnwis.continuity.model import canonical_json
+from qnwis.continuity.pseudonyms import aliases_in, people_in, pseudonymised, resolved, tokens_in
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.tree_heads import (
+    HeadFault,
+    SignedTreeHead,
+    compare_with_witness,
+    is_signed,
+    sign_head,
+)
 
+from .audit_keys import SigningKey
 from .errors import Refused, Unreachable
+from .persons import Persons
 
 T = TypeVar("T")
 
+PERSONS = "audit-persons.sqlite"
+NEVER_HIDDEN = ("run_id", "operation", "cluster_id", "role", "source_node", "target_node", "timestamp")
+"""Of a draft: what is no person, whatever a person is called."""
 BUSY_TIMEOUT_S = 30.0
 """How long an append waits for other writers."""
 
@@ -79,6 +82,18 @@ CREATE TRIGGER IF NOT EXISTS artefacts_never_change BEFORE UPDATE ON artefacts
     BEGIN SELECT raise(ABORT, 'audit artefacts are never changed'); END;
 CREATE TRIGGER IF NOT EXISTS artefacts_never_go BEFORE DELETE ON artefacts
     BEGIN SELECT raise(ABORT, 'audit artefacts are never deleted'); END;
+CREATE TABLE IF NOT EXISTS heads (
+    size       INTEGER PRIMARY KEY,
+    peaks      BLOB NOT NULL,  -- hashes of the tree's complete subtrees, the largest first
+    head       TEXT NOT NULL   -- canonical JSON of the signed tree head
+);
+CREATE TRIGGER IF NOT EXISTS heads_only_grow BEFORE INSERT ON heads
+    WHEN EXISTS (SELECT 1 FROM heads WHERE size >= NEW.size)
+    BEGIN SELECT raise(ABORT, 'audit heads are only appended'); END;
+CREATE TRIGGER IF NOT EXISTS heads_never_change BEFORE UPDATE ON heads
+    BEGIN SELECT raise(ABORT, 'audit heads are never changed'); END;
+CREATE TRIGGER IF NOT EXISTS heads_never_go BEFORE DELETE ON heads
+    BEGIN SELECT raise(ABORT, 'audit heads are never deleted'); END;
 """
 
 
@@ -116,9 +131,16 @@ class AuditStore(Protocol):
         """Everything that shows the trail was changed; empty when nothing does."""
         ...
 
+    async def head(self) -> SignedTreeHead | None:
+        """The newest signed tree head; None for a store without a record."""
+        ...
+
 
 class SqliteAuditStore:
     """An AuditStore in one file.
+
+    What is written holds commitments where persons would stand (`qnwis.continuity.pseudonyms`); their names
+    are in `audit-persons.sqlite` beside it. What is read has the names, of those that were not erased.
 
     `key_path` is the Ed25519 private key (PEM, mode 0600), made by the first append; the public key lies
     beside it as `<key_path>.pub`. Reading and verifying need the public key alone.
@@ -126,10 +148,11 @@ class SqliteAuditStore:
 
     def __init__(self, path: Path, key_path: Path) -> None:
         self._path = path
-        self._key = SigningKey(key_path)
+        self.key = SigningKey(key_path)
+        self._persons = Persons(path.with_name(PERSONS))
 
     async def append(self, draft: AuditDraft, artefacts: Mapping[str, str]) -> AuditRecord:
-        return await self._in_thread(lambda: self._append(draft, artefacts))
+        return await self._in_thread(lambda: self._named([self._append(draft, artefacts)])[0])
 
     async def get(self, audit_id: str) -> AuditRecord | None:
         found = await self._select("WHERE audit_id = ?", audit_id)
@@ -148,12 +171,74 @@ class SqliteAuditStore:
                     "SELECT name, content FROM artefacts JOIN records USING (sequence) WHERE audit_id = ?",
                     (audit_id,),
                 )
-                return dict(rows)
+                texts = dict(rows)
+            known = self._persons.values(set().union(*map(aliases_in, texts.values())))
+            return {name: resolved(text, known) for name, text in texts.items()}
 
         return await self._in_thread(read)
 
     async def verify(self) -> tuple[ChainFault, ...]:
         return await self._in_thread(self._verify)
+
+    async def head(self) -> SignedTreeHead | None:
+        def read() -> SignedTreeHead | None:
+            with self._reading() as db:
+                row = _newest_head(db)
+            return None if row is None else SignedTreeHead.model_validate_json(row[2])
+
+        return await self._in_thread(read)
+
+    async def compare(self, kept: Iterable[SignedTreeHead]) -> tuple[HeadFault, ...]:
+        """Every head that a witness kept and that speaks against this store."""
+
+        def read() -> tuple[HeadFault, ...]:
+            with self._reading() as db:
+                return tuple(compare_with_witness(kept, _tree(db), self.key.checker()))
+
+        return await self._in_thread(read)
+
+    async def alias_of(self, name: str) -> str | None:
+        """What stands for a person; None where the name is not known."""
+        return await self._in_thread(lambda: self._persons.alias_of(name))
+
+    async def erase_person(self, name: str) -> str | None:
+        """Forget who a commitment stands for, and that person's tokens; records and proofs stay as they are.
+        The commitment; None where the name is not known."""
+        return await self._in_thread(lambda: self._persons.erase(name))
+
+    async def stored(self, audit_id: str) -> tuple[Provable, dict[str, str]] | None:
+        """A record and its artefacts as they are written; None for an unknown id."""
+
+        def read() -> tuple[Provable, dict[str, str]] | None:
+            with self._reading() as db:
+                found = db.execute("SELECT sequence, record FROM records WHERE audit_id = ?", (audit_id,))
+                row, newest = found.fetchone(), _newest_head(db)
+                if row is None or newest is None:
+                    return None
+                before = _newest_head(db, below=row[0])
+                texts = db.execute("SELECT name, content FROM artefacts WHERE sequence = ?", (row[0],))
+                return Provable(
+                    record=row[1],
+                    index=row[0] - 1,
+                    tree=_tree(db),
+                    head=SignedTreeHead.model_validate_json(newest[2]),
+                    earlier=None if before is None else SignedTreeHead.model_validate_json(before[2]),
+                ), dict(texts)
+
+        return await self._in_thread(read)
+
+    async def hidden(self, text: str, beside: Iterable[str]) -> str:
+        """A text with commitments where persons stand: those that `beside` (texts as they are written) has,
+        and those that the text names in its own fields."""
+
+        def hide() -> str:
+            known = self._persons.values(set().union(*map(aliases_in, beside)))
+            value = _json(text)
+            names = {name for name in people_in(value) if not name.startswith("guardian-")}
+            aliases = self._persons.aliases(names, tokens_in(value))
+            return pseudonymised(text, {value: alias for alias, value in known.items()} | aliases)
+
+        return await self._in_thread(hide)
 
     def _append(self, draft: AuditDraft, artefacts: Mapping[str, str]) -> AuditRecord:
         with self._writing() as db:
@@ -168,29 +253,55 @@ class SqliteAuditStore:
                 row[0]
                 for row in db.execute("SELECT audit_id FROM records WHERE audit_id = ?", (base_id(draft),))
             }
-            sign = self._key.signer(may_create=last is None)
+            sign = self.key.signer(may_create=last is None)
+            # The names are on disk before what is committed to them: no alias is ever without its meaning.
+            draft, artefacts = self._hidden(draft, artefacts)
             record = chain(_parsed(last[0]) if last else None, draft, artefacts, sign, taken=taken)
+            written = canonical_json(record)
             db.execute(
                 "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
-                (record.sequence, record.audit_id, record.run_id, record.operation, canonical_json(record)),
+                (record.sequence, record.audit_id, record.run_id, record.operation, written),
             )
             db.executemany(
                 "INSERT INTO artefacts VALUES (?, ?, ?)",
                 [(record.sequence, name, content) for name, content in artefacts.items()],
             )
+            _grow(db, record.sequence, written, sign)
             return record
+
+    def _hidden(
+        self, draft: AuditDraft, artefacts: Mapping[str, str]
+    ) -> tuple[AuditDraft, Mapping[str, str]]:
+        """Both with commitments where persons stand."""
+        told = json.loads(canonical_json(draft))
+        values = [told, *(value for text in artefacts.values() if (value := _json(text)) is not None)]
+        services = {draft.initiated_by} if draft.role == "service" else set()
+        names = set().union(*(people_in(value, services) for value in values))
+        tokens = {token: whose for value in values for token, whose in tokens_in(value).items()}
+        aliases = self._persons.aliases(names, tokens)
+        hidden = json.loads(pseudonymised(canonical_json(draft), aliases))
+        hidden |= {name: told[name] for name in NEVER_HIDDEN}
+        texts = {name: pseudonymised(text, aliases) for name, text in artefacts.items()}
+        return AuditDraft.model_validate_json(json.dumps(hidden)), texts
+
+    def _named(self, records: Iterable[AuditRecord]) -> tuple[AuditRecord, ...]:
+        """With the names of persons that were not erased."""
+        texts = [canonical_json(record) for record in records]
+        known = self._persons.values(set().union(*map(aliases_in, texts)))
+        return tuple(AuditRecord.model_validate_json(resolved(text, known)) for text in texts)
 
     def _verify(self) -> tuple[ChainFault, ...]:
         if not self._path.exists():
             # The key is made together with the first record.
             gone = _fault(0, FaultCode.MISSING_SEQUENCE, f"{self._path} is gone, but a key has signed for it")
-            return (gone,) if self._key.exists else ()
-        check = self._key.checker()
+            return (gone,) if self.key.exists else ()
+        check = self.key.checker()
         faults: list[ChainFault] = []
         try:
             with self._reading() as db:
                 records = _stored_records(db, faults)
                 artefacts = _stored_artefacts(db, faults)
+                faults += _head_faults(db, check)
         except sqlite3.DatabaseError as error:
             return (_fault(0, FaultCode.UNREADABLE, f"{self._path} is damaged: {error}"),)
         faults += verify_chain(records, check)
@@ -199,14 +310,17 @@ class SqliteAuditStore:
         for sequence, orphans in artefacts.items():
             message = f"artefacts {sorted(orphans)} belong to no record"
             faults.append(_fault(sequence, FaultCode.ALTERED_ARTEFACT, message))
+        for alias in self._persons.altered():
+            faults.append(
+                _fault(0, FaultCode.ALTERED_NAME, f"{alias} is no commitment to what is kept for it")
+            )
         return tuple(sorted(faults, key=lambda fault: fault.sequence))
 
     async def _select(self, clause: str, value: str | int) -> tuple[AuditRecord, ...]:
         def read() -> tuple[AuditRecord, ...]:
             with self._reading() as db:
-                return tuple(
-                    _parsed(row[0]) for row in db.execute(f"SELECT record FROM records {clause}", (value,))
-                )
+                rows = db.execute(f"SELECT record FROM records {clause}", (value,)).fetchall()
+            return self._named([_parsed(row[0]) for row in rows])
 
         return await self._in_thread(read)
 
@@ -248,86 +362,6 @@ class SqliteAuditStore:
             yield db
 
 
-@dataclass(frozen=True)
-class SigningKey:
-    """An Ed25519 key pair on disk."""
-
-    path: Path
-
-    @property
-    def public_path(self) -> Path:
-        return self.path.with_name(self.path.name + ".pub")
-
-    @property
-    def exists(self) -> bool:
-        return self.path.exists() or self.public_path.exists()
-
-    def signer(self, *, may_create: bool) -> Sign:
-        """Raises Refused where the private key is gone, or is not the one of the public key."""
-        if not self.exists and may_create:
-            self._create()
-        try:
-            key = load_pem_private_key(self.path.read_bytes(), password=None)
-        except FileNotFoundError:
-            raise _refused(
-                "audit_key_missing", f"The signing key {self.path} is missing", self.path
-            ) from None
-        if not isinstance(key, Ed25519PrivateKey):
-            raise _refused("audit_key_wrong", f"{self.path} is not an Ed25519 key", self.path)
-        public = _public_pem(key.public_key())
-        if not self.public_path.exists():
-            _write_once(self.public_path, public, mode=0o644)
-        if self.public_path.read_bytes() != public:
-            message = f"The signing key {self.path} does not belong to {self.public_path}"
-            raise _refused("audit_key_wrong", message, self.path)
-        return key.sign
-
-    def checker(self) -> Check:
-        """Needs the public key alone. Raises Refused where that is missing or none."""
-        try:
-            key = load_pem_public_key(self.public_path.read_bytes())
-        except FileNotFoundError:
-            message = f"The public key {self.public_path} is missing"
-            raise _refused("audit_key_missing", message, self.public_path) from None
-        if not isinstance(key, Ed25519PublicKey):
-            raise _refused("audit_key_wrong", f"{self.public_path} is not an Ed25519 key", self.public_path)
-
-        def check(signature: bytes, message: bytes) -> bool:
-            try:
-                key.verify(signature, message)
-            except InvalidSignature:
-                return False
-            return True
-
-        return check
-
-    def _create(self) -> None:
-        key = Ed25519PrivateKey.generate()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _write_once(
-            self.path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600
-        )
-
-
-def _write_once(path: Path, content: bytes, *, mode: int) -> None:
-    """Make a file with all of its content or not at all; one that is there already stays as it is."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            path.hardlink_to(draft)
-    finally:
-        draft.unlink()
-
-
-def _public_pem(key: Ed25519PublicKey) -> bytes:
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
 def _parsed(text: str) -> AuditRecord:
     try:
         return AuditRecord.model_validate_json(text)
@@ -361,6 +395,70 @@ def _stored_records(db: sqlite3.Connection, faults: list[ChainFault]) -> list[Au
     return records
 
 
+def _newest_head(db: sqlite3.Connection, *, below: int = 1 << 62) -> tuple[int, bytes, str] | None:
+    """Size, peaks and signed head of the newest tree with fewer than `below` records."""
+    row: tuple[int, bytes, str] | None
+    query = "SELECT size, peaks, head FROM heads WHERE size < ? ORDER BY size DESC LIMIT 1"
+    row = db.execute(query, (below,)).fetchone()
+    return row
+
+
+def _grow(db: sqlite3.Connection, sequence: int, written: str, sign: Sign) -> None:
+    """Sign the head of the tree with the record that was just written."""
+    before, size = _newest_head(db), sequence - 1
+    if before is not None and before[0] == size:
+        peaks = [before[1][at : at + HASH_BYTES] for at in range(0, len(before[1]), HASH_BYTES)]
+        peaks = grown(peaks, size, leaf_hash(written.encode()))
+    else:  # of a store that began before there were heads
+        peaks = []
+        for place, leaf in enumerate(_leaves(db)):
+            peaks = grown(peaks, place, leaf)
+    signed = sign_head(sequence, root_of(peaks), datetime.now(UTC), sign)
+    db.execute("INSERT INTO heads VALUES (?, ?, ?)", (sequence, b"".join(peaks), canonical_json(signed)))
+
+
+def _leaves(db: sqlite3.Connection) -> Iterator[bytes]:
+    for (text,) in db.execute("SELECT record FROM records ORDER BY sequence"):
+        yield leaf_hash(text if isinstance(text, bytes) else str(text).encode(errors="surrogateescape"))
+
+
+def _tree(db: sqlite3.Connection) -> Tree:
+    return Tree(list(_leaves(db)))
+
+
+def _head_faults(db: sqlite3.Connection, check: Check) -> Iterator[ChainFault]:
+    """Every head that is not this tree's, and those that are missing."""
+    roots: dict[int, tuple[str, bytes]] = {}
+    peaks: list[bytes] = []
+    for place, leaf in enumerate(_leaves(db)):
+        peaks = grown(peaks, place, leaf)
+        roots[place + 1] = root_of(peaks).hex(), b"".join(peaks)
+    due: int | None = None
+    for size, kept, text in db.execute("SELECT size, peaks, head FROM heads ORDER BY size"):
+        if size != (due or size):
+            yield _fault(due or 0, FaultCode.ALTERED_HEAD, f"the head of {due} records is missing")
+        due = size + 1
+        try:
+            signed = SignedTreeHead.model_validate_json(text)
+        except (ValueError, TypeError):
+            yield _fault(size, FaultCode.ALTERED_HEAD, "what is stored is not a signed tree head")
+            continue
+        as_written = text == canonical_json(signed) and signed.head.size == size
+        if not as_written or not is_signed(signed, check):
+            yield _fault(size, FaultCode.ALTERED_HEAD, f"the head of {size} records is not as it was signed")
+        elif (signed.head.root, kept) != roots.get(size):
+            yield _fault(size, FaultCode.ALTERED_HEAD, f"the first {size} records are not those of its head")
+    if due is not None and due <= len(roots):
+        yield _fault(due, FaultCode.ALTERED_HEAD, f"the head of {due} records is missing")
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
 def _stored_artefacts(db: sqlite3.Connection, faults: list[ChainFault]) -> dict[int, dict[str, str]]:
     """By sequence, the texts by name."""
     found: dict[int, dict[str, str]] = {}
@@ -374,14 +472,3 @@ def _stored_artefacts(db: sqlite3.Connection, faults: list[ChainFault]) -> dict[
 
 def _fault(sequence: int, code: FaultCode, message: str) -> ChainFault:
     return ChainFault(sequence=sequence, code=code, message=message)
-
-
-def _refused(rule: str, message: str, file: Path) -> Refused:
-    return Refused(
-        Refusal(
-            rule=rule,
-            message=message,
-            values={"file": str(file)},
-            remedy=f"Restore {file} from a copy: a new key could not continue this chain.",
-        )
-    )
