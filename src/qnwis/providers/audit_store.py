@@ -12,7 +12,6 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -20,27 +19,20 @@ from qnwis.continuity.audit import (
     AuditDraft,
     AuditRecord,
     ChainFault,
-    Check,
     FaultCode,
-    Sign,
     base_id,
     chain,
     verify_artefacts,
     verify_chain,
 )
 from qnwis.continuity.bundle import Provable
-from qnwis.continuity.merkle import HASH_BYTES, Tree, grown, leaf_hash, root_of
 from qnwis.continuity.model import canonical_json
 from qnwis.continuity.pseudonyms import aliases_in, people_in, pseudonymised, resolved, tokens_in
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.tree_heads import (
-    HeadFault,
-    SignedTreeHead,
-    compare_with_witness,
-    is_signed,
-    sign_head,
-)
+from qnwis.continuity.tree_heads import HeadFault, SignedTreeHead, compare_with_witness
 
+from .audit_faults import fault_of, stored_artefacts, stored_records
+from .audit_heads import grow, head_faults, newest_head, tree_of
 from .audit_keys import SigningKey
 from .errors import Refused, Unreachable
 from .persons import Persons
@@ -183,7 +175,7 @@ class SqliteAuditStore:
     async def head(self) -> SignedTreeHead | None:
         def read() -> SignedTreeHead | None:
             with self._reading() as db:
-                row = _newest_head(db)
+                row = newest_head(db)
             return None if row is None else SignedTreeHead.model_validate_json(row[2])
 
         return await self._in_thread(read)
@@ -193,7 +185,7 @@ class SqliteAuditStore:
 
         def read() -> tuple[HeadFault, ...]:
             with self._reading() as db:
-                return tuple(compare_with_witness(kept, _tree(db), self.key.checker()))
+                return tuple(compare_with_witness(kept, tree_of(db), self.key.checker()))
 
         return await self._in_thread(read)
 
@@ -212,15 +204,15 @@ class SqliteAuditStore:
         def read() -> tuple[Provable, dict[str, str]] | None:
             with self._reading() as db:
                 found = db.execute("SELECT sequence, record FROM records WHERE audit_id = ?", (audit_id,))
-                row, newest = found.fetchone(), _newest_head(db)
+                row, newest = found.fetchone(), newest_head(db)
                 if row is None or newest is None:
                     return None
-                before = _newest_head(db, below=row[0])
+                before = newest_head(db, below=row[0])
                 texts = db.execute("SELECT name, content FROM artefacts WHERE sequence = ?", (row[0],))
                 return Provable(
                     record=row[1],
                     index=row[0] - 1,
-                    tree=_tree(db),
+                    tree=tree_of(db),
                     head=SignedTreeHead.model_validate_json(newest[2]),
                     earlier=None if before is None else SignedTreeHead.model_validate_json(before[2]),
                 ), dict(texts)
@@ -266,7 +258,7 @@ class SqliteAuditStore:
                 "INSERT INTO artefacts VALUES (?, ?, ?)",
                 [(record.sequence, name, content) for name, content in artefacts.items()],
             )
-            _grow(db, record.sequence, written, sign)
+            grow(db, record.sequence, written, sign)
             return record
 
     def _hidden(
@@ -293,26 +285,28 @@ class SqliteAuditStore:
     def _verify(self) -> tuple[ChainFault, ...]:
         if not self._path.exists():
             # The key is made together with the first record.
-            gone = _fault(0, FaultCode.MISSING_SEQUENCE, f"{self._path} is gone, but a key has signed for it")
+            gone = fault_of(
+                0, FaultCode.MISSING_SEQUENCE, f"{self._path} is gone, but a key has signed for it"
+            )
             return (gone,) if self.key.exists else ()
         check = self.key.checker()
         faults: list[ChainFault] = []
         try:
             with self._reading() as db:
-                records = _stored_records(db, faults)
-                artefacts = _stored_artefacts(db, faults)
-                faults += _head_faults(db, check)
+                records = stored_records(db, faults)
+                artefacts = stored_artefacts(db, faults)
+                faults += head_faults(db, check)
         except sqlite3.DatabaseError as error:
-            return (_fault(0, FaultCode.UNREADABLE, f"{self._path} is damaged: {error}"),)
+            return (fault_of(0, FaultCode.UNREADABLE, f"{self._path} is damaged: {error}"),)
         faults += verify_chain(records, check)
         for record in records:
             faults += verify_artefacts(record, artefacts.pop(record.sequence, {}))
         for sequence, orphans in artefacts.items():
             message = f"artefacts {sorted(orphans)} belong to no record"
-            faults.append(_fault(sequence, FaultCode.ALTERED_ARTEFACT, message))
+            faults.append(fault_of(sequence, FaultCode.ALTERED_ARTEFACT, message))
         for alias in self._persons.altered():
             faults.append(
-                _fault(0, FaultCode.ALTERED_NAME, f"{alias} is no commitment to what is kept for it")
+                fault_of(0, FaultCode.ALTERED_NAME, f"{alias} is no commitment to what is kept for it")
             )
         return tuple(sorted(faults, key=lambda fault: fault.sequence))
 
@@ -375,100 +369,8 @@ def _parsed(text: str) -> AuditRecord:
         ) from error
 
 
-def _stored_records(db: sqlite3.Connection, faults: list[ChainFault]) -> list[AuditRecord]:
-    """Every record that can be read; what differs from what was written becomes a fault."""
-    records = []
-    columns = ("sequence", "audit_id", "run_id", "operation")
-    for *stored, text in db.execute(f"SELECT {', '.join(columns)}, record FROM records ORDER BY sequence"):
-        try:
-            record = AuditRecord.model_validate_json(text)
-        except (ValueError, TypeError):
-            faults.append(_fault(stored[0], FaultCode.UNREADABLE, "what is stored is not a record"))
-            continue
-        records.append(record)
-        for column, value in zip(columns, stored, strict=True):
-            if value != getattr(record, column):
-                message = f"column {column} is {value!r}; the record says {getattr(record, column)!r}"
-                faults.append(_fault(stored[0], FaultCode.ALTERED_RECORD, message))
-        if text != canonical_json(record):
-            faults.append(_fault(stored[0], FaultCode.ALTERED_RECORD, "the text is not in canonical form"))
-    return records
-
-
-def _newest_head(db: sqlite3.Connection, *, below: int = 1 << 62) -> tuple[int, bytes, str] | None:
-    """Size, peaks and signed head of the newest tree with fewer than `below` records."""
-    row: tuple[int, bytes, str] | None
-    query = "SELECT size, peaks, head FROM heads WHERE size < ? ORDER BY size DESC LIMIT 1"
-    row = db.execute(query, (below,)).fetchone()
-    return row
-
-
-def _grow(db: sqlite3.Connection, sequence: int, written: str, sign: Sign) -> None:
-    """Sign the head of the tree with the record that was just written."""
-    before, size = _newest_head(db), sequence - 1
-    if before is not None and before[0] == size:
-        peaks = [before[1][at : at + HASH_BYTES] for at in range(0, len(before[1]), HASH_BYTES)]
-        peaks = grown(peaks, size, leaf_hash(written.encode()))
-    else:  # of a store that began before there were heads
-        peaks = []
-        for place, leaf in enumerate(_leaves(db)):
-            peaks = grown(peaks, place, leaf)
-    signed = sign_head(sequence, root_of(peaks), datetime.now(UTC), sign)
-    db.execute("INSERT INTO heads VALUES (?, ?, ?)", (sequence, b"".join(peaks), canonical_json(signed)))
-
-
-def _leaves(db: sqlite3.Connection) -> Iterator[bytes]:
-    for (text,) in db.execute("SELECT record FROM records ORDER BY sequence"):
-        yield leaf_hash(text if isinstance(text, bytes) else str(text).encode(errors="surrogateescape"))
-
-
-def _tree(db: sqlite3.Connection) -> Tree:
-    return Tree(list(_leaves(db)))
-
-
-def _head_faults(db: sqlite3.Connection, check: Check) -> Iterator[ChainFault]:
-    """Every head that is not this tree's, and those that are missing."""
-    roots: dict[int, tuple[str, bytes]] = {}
-    peaks: list[bytes] = []
-    for place, leaf in enumerate(_leaves(db)):
-        peaks = grown(peaks, place, leaf)
-        roots[place + 1] = root_of(peaks).hex(), b"".join(peaks)
-    due: int | None = None
-    for size, kept, text in db.execute("SELECT size, peaks, head FROM heads ORDER BY size"):
-        if size != (due or size):
-            yield _fault(due or 0, FaultCode.ALTERED_HEAD, f"the head of {due} records is missing")
-        due = size + 1
-        try:
-            signed = SignedTreeHead.model_validate_json(text)
-        except (ValueError, TypeError):
-            yield _fault(size, FaultCode.ALTERED_HEAD, "what is stored is not a signed tree head")
-            continue
-        as_written = text == canonical_json(signed) and signed.head.size == size
-        if not as_written or not is_signed(signed, check):
-            yield _fault(size, FaultCode.ALTERED_HEAD, f"the head of {size} records is not as it was signed")
-        elif (signed.head.root, kept) != roots.get(size):
-            yield _fault(size, FaultCode.ALTERED_HEAD, f"the first {size} records are not those of its head")
-    if due is not None and due <= len(roots):
-        yield _fault(due, FaultCode.ALTERED_HEAD, f"the head of {due} records is missing")
-
-
 def _json(text: str) -> object:
     try:
         return json.loads(text)
     except ValueError:
         return None
-
-
-def _stored_artefacts(db: sqlite3.Connection, faults: list[ChainFault]) -> dict[int, dict[str, str]]:
-    """By sequence, the texts by name."""
-    found: dict[int, dict[str, str]] = {}
-    for sequence, name, content in db.execute("SELECT sequence, name, content FROM artefacts"):
-        if isinstance(name, str) and isinstance(content, str):
-            found.setdefault(sequence, {})[name] = content
-        else:
-            faults.append(_fault(sequence, FaultCode.ALTERED_ARTEFACT, f"artefact {name!r} is not text"))
-    return found
-
-
-def _fault(sequence: int, code: FaultCode, message: str) -> ChainFault:
-    return ChainFault(sequence=sequence, code=code, message=message)
