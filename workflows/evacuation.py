@@ -35,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from qnwis.continuity.shifting import WeightMove
     from qnwis.continuity.tokens import Expected
+    from qnwis.labels import label_of
 
 WHAT = {Direction.OUT: "evacuation", Direction.BACK: "failback"}
 
@@ -68,7 +69,7 @@ class Evacuation(Listening):
             [
                 CLUSTER.value_set(self.request.region),
                 KIND.value_set(RunKind.REGION_FAILURE.value),
-                INITIATOR.value_set(self.request.initiated_by),
+                INITIATOR.value_set(label_of(self.request.initiated_by)),
                 OUTCOME.value_set("running"),
             ]
         )

@@ -31,6 +31,7 @@ COMMANDS = {
     "worker": "processes:worker",
     "agent": "processes:agent",
     "audit": "audit:app",
+    "codec-server": "codec_server:codec_server",
     "break-glass": "break_glass:app",
     "conflicts": "conflicts:app",
     "guardian": "guardian:app",
