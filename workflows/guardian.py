@@ -19,6 +19,8 @@ from .details import show_details
 from .guarded_runs import Child, GuardedRuns
 from .guardian_state import (
     AcknowledgeRequest,
+    AlertAnswer,
+    AlertRequest,
     GuardianState,
     GuardianView,
     PauseRequest,
@@ -97,6 +99,9 @@ class Guardian:
         self.regions = dict(state.regions)
         self.runs = GuardedRuns(self.cluster_id, state.own_run)
         self.woken = False
+        self.decisions = 0
+        """Made so far; who asks for one waits for the next."""
+        self.ending = False
         self.timer_changed = False
         self.retry_at: datetime | None = None
         self.retry_after = RETRY_FIRST
@@ -123,8 +128,10 @@ class Guardian:
                 await self._see_through(unfinished)
             else:
                 await self._act(self._decide())
+            self.decisions += 1
             await self._next_event()
             self.runs.raise_what_broke_off()
+        self.ending = True
         await self.watches.stop()
         await self.runs.stop_watching()
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -333,6 +340,22 @@ class Guardian:
     def region_word(self, word: RegionWord) -> None:
         self.regions[word.region] = heard_after(self.regions.get(word.region), word, workflow.now())
         self.woken = True
+
+    @workflow.update(
+        description="An alert from outside: look now; these rules decide, as ever: {by, reason, alert_id}"
+    )
+    async def alerted(self, alert: AlertRequest) -> AlertAnswer:
+        before = self.decisions
+        self.woken = True
+        await workflow.wait_condition(lambda: self.decisions > before or self.ending)
+        verdict = self._verdict_on_the_primary
+        return AlertAnswer(
+            run_id=self.runs.own,
+            primary_node_id=self.primary_node_id,
+            finding=None if verdict is None else verdict.finding.value,
+            why="the primary is not known" if verdict is None else verdict.why,
+            holding=self.holding,
+        )
 
     @workflow.signal(description="Switch automatic failover off: {by, reason, token}")
     async def pause_failover(self, request: PauseRequest) -> None:

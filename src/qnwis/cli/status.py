@@ -10,45 +10,24 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
-from temporalio.service import RPCError
 
+from qnwis.cluster_status import Status, guardian_view, live_evidence, status_of
 from qnwis.config.load import load_cluster
 from qnwis.continuity.detection import Finding
-from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, current_primary
-from qnwis.continuity.model import Model
-from qnwis.continuity.quorum import ClusterState, assess
+from qnwis.continuity.evidence import NodeEvidence
+from qnwis.continuity.quorum import ClusterState
 from qnwis.continuity.topology import Cluster
 from qnwis.temporal import NoServer, connect
-from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianView
-from workflows.names import guardian_id
 
 from .guardian import in_words
 from .output import AsJson, Exit, clear_errors, out, print_json
-from .plan import live_evidence
 
 STYLES = {
     ClusterState.HEALTHY: "bold green",
     ClusterState.DEGRADED: "bold yellow",
     ClusterState.CRITICAL: "bold red",
 }
-
-
-class Status(Model):
-    """The cluster now. The first seven fields are the specification's."""
-
-    cluster_id: str
-    total_nodes: int
-    healthy_nodes: int
-    quorum_size: int
-    has_quorum: bool
-    primary_node_id: str | None
-    timings_ms: dict[str, float]
-    state: ClusterState
-    evidence: ClusterEvidence
-    guardian: GuardianView | None
-    guardian_note: str | None
-    """Why there is nothing from the guardian."""
 
 
 def status(
@@ -68,37 +47,18 @@ def status(
 
 async def read_status(cluster: Cluster, address: str | None) -> Status:
     """Nodes and guardian, asked side by side."""
-    started = monotonic()
+    started_s = monotonic()
     evidence, (guardian, note) = await asyncio.gather(
         live_evidence(cluster), _ask_guardian(cluster.cluster_id, address)
     )
-    quorum = assess(cluster, evidence)
-    answered = any(node.state is not None for node in evidence.nodes)
-    return Status(
-        cluster_id=cluster.cluster_id,
-        total_nodes=quorum.total_nodes,
-        healthy_nodes=quorum.healthy_nodes,
-        quorum_size=quorum.quorum_size,
-        has_quorum=quorum.has_quorum,
-        # The file's own word would be no news: without an answer the primary is not known.
-        primary_node_id=current_primary(cluster, evidence) if answered else None,
-        timings_ms={"total": round((monotonic() - started) * 1000, 1)},
-        state=quorum.state,
-        evidence=evidence,
-        guardian=guardian,
-        guardian_note=note,
-    )
+    return status_of(cluster, evidence, guardian, note, started_s)
 
 
 async def _ask_guardian(cluster_id: str, address: str | None) -> tuple[GuardianView | None, str | None]:
     try:
-        client = await connect(address)
-        handle = client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id))
-        return await handle.query(Guardian.view), None
+        return await guardian_view(await connect(address), cluster_id)
     except NoServer as error:
         return None, str(error)
-    except RPCError as error:
-        return None, f"{guardian_id(cluster_id)} does not answer: {error.message}"
 
 
 def _show(now: Status) -> None:
