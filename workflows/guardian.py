@@ -17,7 +17,7 @@ from . import options
 from .details import show_details
 from .guarded_runs import Child, GuardedRuns
 from .guardian_listening import GuardianListening
-from .guardian_state import GuardianState, GuardianView
+from .guardian_state import AlertAnswer, GuardianState, GuardianView
 from .guardian_words import details
 from .names import CLUSTER, KIND, guardian_id
 from .watching import Watches
@@ -81,6 +81,9 @@ class Guardian(GuardianListening):
         self.regions = dict(state.regions)
         self.runs = GuardedRuns(self.cluster_id, state.own_run)
         self.woken = False
+        self.decisions = 0
+        """Made so far; who asks for one waits for the next."""
+        self.ending = False
         self.timer_changed = False
         self.retry_at: datetime | None = None
         self.retry_after = RETRY_FIRST
@@ -107,8 +110,10 @@ class Guardian(GuardianListening):
                 await self._see_through(unfinished)
             else:
                 await self._act(self._decide())
+            self.decisions += 1
             await self._next_event()
             self.runs.raise_what_broke_off()
+        self.ending = True
         await self.watches.stop()
         await self.runs.stop_watching()
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -305,6 +310,16 @@ class Guardian(GuardianListening):
 
     def _remember(self, run: PastRun) -> None:
         self.history = remembered(self.history, run, self._known.policy, workflow.now())
+
+    def _as_decided(self) -> AlertAnswer:
+        verdict = self._verdict_on_the_primary
+        return AlertAnswer(
+            run_id=self.runs.own,
+            primary_node_id=self.primary_node_id,
+            finding=None if verdict is None else verdict.finding.value,
+            why="the primary is not known" if verdict is None else verdict.why,
+            holding=self.holding,
+        )
 
     # Being seen
 

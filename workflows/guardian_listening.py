@@ -13,7 +13,13 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 from .approval import prove, refused
-from .guardian_state import AcknowledgeRequest, PauseRequest, ResumeRequest
+from .guardian_state import (
+    AcknowledgeRequest,
+    AlertAnswer,
+    AlertRequest,
+    PauseRequest,
+    ResumeRequest,
+)
 
 with workflow.unsafe.imports_passed_through():
     from qnwis.config.registry import Registered
@@ -37,6 +43,10 @@ class GuardianListening(ABC):
     """The newest signal that was not obeyed, and why."""
     woken: bool
     """Something was heard that may change what is decided."""
+    decisions: int
+    """How often it has decided so far."""
+    ending: bool
+    """It goes on as new."""
 
     @abstractmethod
     async def _look_around(self) -> None:
@@ -45,6 +55,10 @@ class GuardianListening(ABC):
     @abstractmethod
     def _remember(self, run: PastRun) -> None:
         """Keep a run for as long as a rule needs it."""
+
+    @abstractmethod
+    def _as_decided(self) -> AlertAnswer:
+        """What came of the newest decision."""
 
     @abstractmethod
     def _show(self) -> None:
@@ -62,6 +76,17 @@ class GuardianListening(ABC):
     def region_word(self, word: RegionWord) -> None:
         self.regions[word.region] = heard_after(self.regions.get(word.region), word, workflow.now())
         self.woken = True
+
+    # Alerts
+
+    @workflow.update(
+        description="An alert from outside: look now; these rules decide, as ever: {by, reason, alert_id}"
+    )
+    async def alerted(self, alert: AlertRequest) -> AlertAnswer:
+        before = self.decisions
+        self.woken = True
+        await workflow.wait_condition(lambda: self.decisions > before or self.ending)
+        return self._as_decided()
 
     # Pause and resume
 

@@ -30,6 +30,8 @@ COMMANDS = {
     "validate": "validate:validate",
     "worker": "processes:worker",
     "agent": "processes:agent",
+    "api": "api:app",
+    "tokens": "tokens:app",
     "audit": "audit:app",
     "codec-server": "codec_server:codec_server",
     "break-glass": "break_glass:app",

@@ -5,65 +5,27 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
 from typing import Annotated
 
 import typer
 from rich.table import Table
-from temporalio.service import RPCError
 
+from qnwis.cluster_status import Said, Status, guardian_view, live_evidence, look_at
 from qnwis.config.load import load_cluster
 from qnwis.continuity.detection import Finding
-from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, current_primary
-from qnwis.continuity.model import Model
-from qnwis.continuity.quorum import ClusterState, assess
-from qnwis.continuity.region_groups import GroupView, group_views, state_of
+from qnwis.continuity.evidence import NodeEvidence
+from qnwis.continuity.quorum import ClusterState
 from qnwis.continuity.topology import Cluster
-from qnwis.continuity.weights import Weights
-from qnwis.providers.errors import Refused, Unreachable
-from qnwis.providers.region_weights import DnsWeights
 from qnwis.temporal import NoServer, connect
-from workflows.guardian import Guardian
-from workflows.guardian_state import GuardianView
 from workflows.guardian_words import in_words
-from workflows.names import guardian_id
 
 from .output import AsJson, Exit, clear_errors, out, print_json
-from .plan import live_evidence
 
 STYLES = {
     ClusterState.HEALTHY: "bold green",
     ClusterState.DEGRADED: "bold yellow",
     ClusterState.CRITICAL: "bold red",
 }
-
-
-class Status(Model):
-    """The cluster now. The first seven fields are the specification's."""
-
-    cluster_id: str
-    total_nodes: int
-    healthy_nodes: int
-    quorum_size: int
-    has_quorum: bool
-    primary_node_id: str | None
-    timings_ms: dict[str, float]
-    state: ClusterState
-    evidence: ClusterEvidence
-    guardian: GuardianView | None
-    guardian_note: str | None
-    """Why there is nothing from the guardian."""
-    regions: tuple[GroupView, ...] = ()
-    """Of an active/active cluster, which has a primary in each: `primary_node_id` is none of them."""
-    weights_note: str | None = None
-    """Why the weights of the regions are not known."""
-
-    @property
-    def serves(self) -> bool:
-        """A primary takes writes, with a quorum; in each region that clients are sent to."""
-        if self.regions:
-            return self.state is not ClusterState.CRITICAL
-        return self.has_quorum and self.primary_node_id is not None
 
 
 def status(
@@ -82,69 +44,15 @@ def status(
 
 
 async def read_status(cluster: Cluster, address: str | None) -> Status:
-    """Nodes and guardian, asked side by side; of an active/active cluster the weights in DNS, too."""
-    started = monotonic()
-    if cluster.is_active_active:
-        return await _read_regions(cluster, address, started)
-    evidence, (guardian, note) = await asyncio.gather(
-        live_evidence(cluster), _ask_guardian(cluster.cluster_id, address)
-    )
-    quorum = assess(cluster, evidence)
-    answered = any(node.state is not None for node in evidence.nodes)
-    return Status(
-        cluster_id=cluster.cluster_id,
-        total_nodes=quorum.total_nodes,
-        healthy_nodes=quorum.healthy_nodes,
-        quorum_size=quorum.quorum_size,
-        has_quorum=quorum.has_quorum,
-        # The file's own word would be no news: without an answer the primary is not known.
-        primary_node_id=current_primary(cluster, evidence) if answered else None,
-        timings_ms={"total": round((monotonic() - started) * 1000, 1)},
-        state=quorum.state,
-        evidence=evidence,
-        guardian=guardian,
-        guardian_note=note,
-    )
+    """What the agents and the guardian say; without a Temporal server, why the guardian says nothing."""
+    return await look_at(cluster, live_evidence(cluster), _ask_guardian(cluster.cluster_id, address))
 
 
-async def _read_regions(cluster: Cluster, address: str | None, started: float) -> Status:
-    evidence, (guardian, note), (weights, weights_note) = await asyncio.gather(
-        live_evidence(cluster), _ask_guardian(cluster.cluster_id, address), _ask_weights(cluster)
-    )
-    regions = group_views(cluster, evidence, weights)
-    return Status(
-        cluster_id=cluster.cluster_id,
-        total_nodes=sum(view.total_nodes for view in regions),
-        healthy_nodes=sum(view.healthy_nodes for view in regions),
-        quorum_size=sum(view.quorum_size for view in regions),
-        has_quorum=all(view.has_quorum for view in regions if view.is_needed),
-        primary_node_id=None,
-        timings_ms={"total": round((monotonic() - started) * 1000, 1)},
-        state=state_of(regions),
-        evidence=evidence,
-        guardian=guardian,
-        guardian_note=note,
-        regions=regions,
-        weights_note=weights_note,
-    )
-
-
-async def _ask_weights(cluster: Cluster) -> tuple[Weights | None, str | None]:
+async def _ask_guardian(cluster_id: str, address: str | None) -> Said:
     try:
-        return await DnsWeights().in_force(cluster), None
-    except (Refused, Unreachable) as error:
-        return None, str(error)
-
-
-async def _ask_guardian(cluster_id: str, address: str | None) -> tuple[GuardianView | None, str | None]:
-    try:
-        client = await connect(address)
-        handle = client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id))
-        return await handle.query(Guardian.view), None
+        return await guardian_view(await connect(address), cluster_id)
     except NoServer as error:
         return None, str(error)
-    except RPCError as error:
-        return None, f"{guardian_id(cluster_id)} does not answer: {error.message}"
 
 
 def _show(now: Status) -> None:
