@@ -43,6 +43,8 @@ class BringBack(Model):
     node_id: str
     by: str
     """Names this request: the same for every attempt of it, another for each new one."""
+    above_promises: bool = True
+    """Whether a node that promised an epoch above the primary's is ordered too."""
 
 
 class Rejoining:
@@ -65,7 +67,9 @@ class Rejoining:
             evidence = await collect_evidence(self._nodes, cluster)
             if cluster.by_patroni:
                 return _brought_back_by_patroni(evidence, asked.node_id)
-            order = rejoin_order(cluster, evidence, asked.node_id, by=asked.by)
+            order = rejoin_order(
+                cluster, evidence, asked.node_id, by=asked.by, above_promises=asked.above_promises
+            )
             if isinstance(order, Refusal):
                 raise Refused(order)
             node = cluster.node(asked.node_id)

@@ -14,6 +14,7 @@ from qnwis.continuity.evidence import ClusterEvidence, current_primary
 from qnwis.continuity.model import Model
 from qnwis.continuity.quorum import ClusterState, assess
 from qnwis.continuity.region_groups import GroupView, group_views, state_of
+from qnwis.continuity.reprotect import Protection, protections
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.weights import Weights
 from qnwis.providers.all_nodes import AllNodes
@@ -41,6 +42,8 @@ class Status(Model):
     timings_ms: dict[str, float]
     state: ClusterState
     evidence: ClusterEvidence
+    protection: tuple[Protection, ...]
+    """The standbys that are wanted and there, of each primary."""
     guardian: GuardianView | None
     guardian_note: str | None
     """Why there is nothing from the guardian."""
@@ -93,6 +96,7 @@ def _of_one(cluster: Cluster, evidence: ClusterEvidence, said: Said, started_s: 
         timings_ms=_since(started_s),
         state=quorum.state,
         evidence=evidence,
+        protection=protections(cluster, evidence),
         guardian=said[0],
         guardian_note=said[1],
     )
@@ -117,6 +121,7 @@ def _of_regions(
         timings_ms=_since(started_s),
         state=state_of(regions),
         evidence=evidence,
+        protection=protections(cluster, evidence),
         guardian=said[0],
         guardian_note=said[1],
         regions=regions,

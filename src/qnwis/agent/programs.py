@@ -25,6 +25,8 @@ class Control:
     state: str
     checkpoint: DemotionToken
     """The newest checkpoint; of a database that was shut down, its shutdown checkpoint."""
+    segment_bytes: int
+    """Of each file of the log."""
 
     @property
     def was_standby(self) -> bool:
@@ -50,6 +52,7 @@ async def read_control(postgres: Postgres) -> Control:
                 timeline=int(found["Latest checkpoint's TimeLineID"]),
                 lsn=(int(high, 16) << 32) + int(low, 16),
             ),
+            segment_bytes=int(found["Bytes per WAL segment"]),
         )
     except (KeyError, ValueError) as error:
         raise EffectError(f"pg_controldata ended with status {status}: {output[-500:]}") from error

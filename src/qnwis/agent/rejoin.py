@@ -4,6 +4,9 @@ A standby is started as one, which is all that most need. Else pg_rewind keeps w
 copies the rest. Where it cannot (the log it needs is gone, or an earlier rewind was interrupted), the node
 takes a fresh copy, and the old data stay beside it.
 
+What only this node has is exported before it is rewound (see `discarded`). Where that fails, nothing is
+rewound: the node takes a fresh copy, and what it alone has is whole in the old data beside it.
+
 pg_rewind lets a database that crashed recover by itself, which ends with a checkpoint in its log. A primary's
 comes after the point where the histories part, and is rewound. A standby's would take the place of what the
 upstream wrote there, on the same timeline: a standby that crashed is never left to that.
@@ -15,6 +18,7 @@ import asyncio
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from qnwis.continuity.membership import Peer
@@ -22,6 +26,7 @@ from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.refusal import Refusal
 
 from .database import Connection, DatabaseDownError, Facts
+from .discarded import export_discarded, folder_of, read_manifest
 from .effects import AlreadySo, Decision, Done, EffectError, Node
 from .files import sync_directory
 from .follow import replays, streams
@@ -44,6 +49,7 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
     source = Connection(upstream.database, node.postgres.database.superuser)
     try:
         theirs = await source.facts()
+        history = await source.history(theirs.timeline)
     except DatabaseDownError as error:
         return _unreachable(node, upstream, error)
     finally:
@@ -63,9 +69,9 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
         standby = node.postgres.initialised and (await read_control(node.postgres)).was_standby
         if standby and not interrupted and await _comes_back(node, upstream, theirs):
             return Done(f"{node.node_id} was a standby and streams from {upstream.node_id}")
+        exported = await _exported(node, order, theirs, history, interrupted=interrupted)
         how = "was rewound"
-        anew = interrupted or not node.postgres.initialised
-        if anew or not await _rewind(node.postgres, upstream, standby=standby):
+        if not exported.rewind or not await _rewind(node.postgres, upstream, standby=standby):
             kept = await _copy(node.postgres, upstream, order.effect_id)
             how = f"was copied anew (old data: {kept})"
         # Either way the upstream's files came along, settings included, and it is no standby.
@@ -73,9 +79,36 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
         node.receiving.receive_from(upstream)
         await node.postgres.start()
         timeline = await _wait_streaming(node, theirs)
-        return Done(f"{node.node_id} {how} and streams from {upstream.node_id} on timeline {timeline}")
+        return Done(
+            f"{node.node_id} {how} and streams from {upstream.node_id} on timeline {timeline}{exported.said}"
+        )
 
     return effect
+
+
+@dataclass(frozen=True)
+class _Exported:
+    """What came of the export."""
+
+    rewind: bool
+    """Whether nothing is lost where the data are rewound now."""
+    said: str = ""
+
+
+async def _exported(
+    node: Node, order: RejoinOrder, theirs: Facts, history: str, *, interrupted: bool
+) -> _Exported:
+    folder = folder_of(node.postgres.config.state_dir, order.effect_id)
+    if interrupted or not node.postgres.initialised:
+        done = read_manifest(folder)
+        return _Exported(rewind=False, said="" if done is None else f"; {done.in_words(str(folder))}")
+    try:
+        export = await export_discarded(node.postgres, order, theirs, history)
+    except EffectError as error:
+        log("discarded_not_exported", reason=str(error))
+        said = f"; what only it had could not be exported ({error}), and is whole in the old data"
+        return _Exported(rewind=False, said=said)
+    return _Exported(rewind=True, said="" if export is None else f"; {export.in_words(str(folder))}")
 
 
 def refuse_upstream(node_id: str, upstream: str, mine: Facts | None, theirs: Facts) -> Refusal | None:

@@ -16,6 +16,7 @@ from qnwis.continuity.plan import Plan
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.quorum import ClusterState
 from qnwis.continuity.region_groups import GroupView
+from qnwis.continuity.reprotect import Protection
 from qnwis.continuity.run import RunOutcome, RunResult
 from qnwis.continuity.simulate import Scenario, SimulationResult
 from qnwis.continuity.topology import Cluster
@@ -138,6 +139,8 @@ class StatusResponse(Model):
     timings_ms: Milliseconds
     state: ClusterState
     evidence: ClusterEvidence
+    protection: tuple[Protection, ...]
+    """The standbys that are wanted and there, of each primary."""
     guardian_note: str | None
     """Why nothing is known of the guardian."""
     regions: tuple[GroupView, ...]

@@ -13,6 +13,9 @@ from typing import Annotated
 import typer
 
 from qnwis.config.load import load_cluster, load_policy
+from qnwis.config.problem import ConfigError
+from qnwis.config.regions import region_rules
+from qnwis.config.registry import Registry
 from qnwis.continuity.access import Deed
 from qnwis.continuity.assessment import assess
 from qnwis.continuity.audit import AuditRecord
@@ -25,6 +28,7 @@ from qnwis.continuity.break_glass_record import (
     elapsed_ms,
     fencing_of,
 )
+from qnwis.continuity.break_glass_region import Found, index, region_break_glass
 from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.membership import MembershipView
 from qnwis.continuity.orders import FencingEvidence
@@ -41,7 +45,7 @@ from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 
 from .files import read_break_glass, read_plan, write_output, write_text
-from .output import AsJson, Exit, clear_errors, out, print_json, refuse, refuse_patroni
+from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse, refuse_patroni
 from .proving import PeopleDir, proved_here
 from .settings import StateDir
 from .signing import By, KeyFile, me
@@ -108,6 +112,55 @@ def plan(
         else:
             out.print(f"{paper.plan.plan_id}  digest {paper.digest}", markup=False)
             out.print(f"written to {output}; keep {beside} for `break-glass record`", markup=False)
+
+
+@app.command()
+def region(
+    name: Annotated[str, typer.Argument(metavar="REGION", help="The region that is left.")],
+    config_dir: Annotated[
+        Path, typer.Option(envvar="QNWIS_CONFIG_DIR", help="The clusters' files, as a worker reads them.")
+    ],
+    output: Annotated[Path, typer.Option(help="Directory for the sheets; it must be new or empty.")],
+    reason: Annotated[str, typer.Option(help="Why; becomes part of each plan.")] = "manual",
+    as_json: AsJson = False,
+) -> None:
+    """Print how every cluster leaves a region, a sheet each. Asks the agents; changes nothing."""
+    with clear_errors(as_json=as_json):
+        if output.exists() and any(output.iterdir()):
+            fail(Exit.USAGE, f"{output} is not empty; older sheets must not be taken for these")
+        rules, (found, unread) = region_rules(config_dir), asyncio.run(_find(Registry(config_dir), name))
+        paper = region_break_glass(name, reason, found, rules)
+        if isinstance(paper, Refusal):
+            refuse(paper, as_json=as_json)
+        ids = [sheet.cluster.cluster_id for sheet in paper.sheets]
+        files = {cluster_id: f"{number:02}-{cluster_id}" for number, cluster_id in enumerate(ids, start=1)}
+        output.mkdir(parents=True, exist_ok=True)
+        for sheet in paper.sheets:
+            beside = Path(f"{files[sheet.cluster.cluster_id]}.json")
+            write_output(output / beside, sheet)
+            text = markdown(sheet, record=_record_command(sheet, beside))
+            write_text(output / beside.with_suffix(".md"), text)
+        write_text(output / "00-index.md", index(paper, files, unread=unread))
+    if as_json:
+        print_json(paper)
+    else:
+        out.print(f"{name}: {len(ids)} sheets in {output}; begin with 00-index.md", markup=False)
+        out.print(f"region plan digest {paper.digest}", markup=False)
+
+
+async def _find(registry: Registry, region: str) -> tuple[list[Found], list[str]]:
+    """Every registered cluster that has nodes in the region, and what could not be read."""
+    found, unread = [], []
+    for cluster_id in registry.cluster_ids():
+        try:
+            one = registry.load(cluster_id)
+        except ConfigError as error:
+            unread.append(f"{cluster_id}: {error}")
+            continue
+        if region in one.cluster.regions:
+            evidence, views = await _read_agents(one.cluster)
+            found.append(Found(one.cluster, one.policy, evidence, views))
+    return found, unread
 
 
 @app.command()

@@ -29,7 +29,7 @@ def rejoin(
     cluster: Annotated[Path, typer.Option(help="Topology, cluster.yaml.")],
     as_json: AsJson = False,
 ) -> None:
-    """Rewind a node to the present primary's history and let it follow. What only it had is dropped."""
+    """Rewind a node to the present primary's history and let it follow. First it exports what only it has."""
     with clear_errors(as_json=as_json):
         topology = load_cluster(cluster)
         if node_id not in {node.node_id for node in topology.nodes}:

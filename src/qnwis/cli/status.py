@@ -104,6 +104,10 @@ def _show_nodes(now: Status) -> None:
         why = node.error or (node.state.why_down if node.state is not None else None)
         if why:
             out.print(f"{node.node_id}: {why}", markup=False)
+    for one in now.protection:
+        out.print(f"standbys: {one.in_words}", markup=False)
+        for missing in one.missing:
+            out.print(f"  {missing.node_id}: {missing.remedy}", markup=False)
     if now.guardian is None:
         out.print(f"guardian: {now.guardian_note}", markup=False)
         return

@@ -161,7 +161,8 @@ def verify(action: VerifyService, h: Hands) -> Step:
         else (
             Otherwise(
                 when=f"Once {h.primary.node_id} is back:",
-                text="Its agent keeps it down. Let it come back as a standby; what only it had is dropped.",
+                text="Its agent keeps it down. Let it come back as a standby; what only it has is exported"
+                " there first.",
                 commands=h.block(*_rejoin_lines(h.primary.node_id, action, h)),
             ),
         ),

@@ -17,6 +17,7 @@ from .planner import Planning, make_plan, topology_digest
 from .quorum import VOTING
 from .readiness_facts import Check, Facts, Grade, Readiness
 from .readiness_regions import REGION_CHECKS
+from .reprotect import protections
 from .targets import Basis, survey
 from .topology import service_address
 
@@ -122,6 +123,27 @@ def lag_in_bounds(look: _Look) -> Check:
         grade=grade,
         reason=f"{told}; allowed are {allowed} bytes",
         values={"lag_bytes": lags, "allowed_bytes": allowed},
+        age_s=look.evidence_age_s,
+    )
+
+
+def standbys_stream(look: _Look) -> Check:
+    """Every node that holds data is the primary or streams from it; else why not."""
+    name, facts = "standbys", look.facts
+    if facts.evidence is None or look.planning is None:
+        return _unknown(name, "no agent was asked")
+    found = protections(facts.cluster, facts.evidence)
+    if any(one.primary is None for one in found):
+        return _unknown(name, "no primary accepts writes")
+    return Check(
+        name=name,
+        grade=Grade.READY if all(one.whole for one in found) else Grade.WARNING,
+        reason="; ".join(one.in_words for one in found),
+        values={
+            "wanted": sum(one.wanted for one in found),
+            "there": [node_id for one in found for node_id in one.there],
+            "remedies": {each.node_id: each.remedy for one in found for each in one.missing},
+        },
         age_s=look.evidence_age_s,
     )
 
@@ -290,6 +312,7 @@ OF_ANY_CLUSTER: tuple[Callable[[_Look], Check], ...] = (
 CHECKS: tuple[Callable[[_Look], Check], ...] = (
     target_exists,
     lag_in_bounds,
+    standbys_stream,
     survives_each_node,
     survives_each_region,
     dns_takes_updates,

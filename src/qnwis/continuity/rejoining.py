@@ -8,11 +8,14 @@ from .refusal import Refusal
 from .topology import Cluster
 
 
-def rejoin_order(cluster: Cluster, evidence: ClusterEvidence, node_id: str, by: str) -> RejoinOrder | Refusal:
+def rejoin_order(
+    cluster: Cluster, evidence: ClusterEvidence, node_id: str, by: str, *, above_promises: bool = True
+) -> RejoinOrder | Refusal:
     """The order, in the name of `by` (an id of this request), or why there is nobody to follow.
 
     Its epoch is the primary's; above what the node itself has promised where that is higher, as it is on one
-    that an old primary asked in vain while both were cut off: it would obey nothing else any more.
+    that an old primary asked in vain while both were cut off: it would obey nothing else any more. Without
+    `above_promises` it is left alone then: the promise may be to a run that has only begun.
     """
     primary = current_primary(cluster, evidence)
     state = evidence.of(primary).state if primary is not None else None
@@ -32,6 +35,14 @@ def rejoin_order(cluster: Cluster, evidence: ClusterEvidence, node_id: str, by: 
         )
     own = evidence.of(node_id).state
     promised = 0 if own is None else own.epoch
+    if promised > state.epoch and not above_promises:
+        return Refusal(
+            rule="promised_to_a_run",
+            message=f"{node_id} promised epoch {promised}, and {state.node_id} serves under {state.epoch}:"
+            " a run may have begun",
+            values={"promised": promised, "epoch": state.epoch},
+            remedy=f"Wait for the run; if there is none, qnwis-continuity rejoin {node_id}",
+        )
     return RejoinOrder(
         effect_id=f"rejoin-{node_id}-{by}",
         run_id=by,

@@ -181,6 +181,7 @@ async def test_a_diverged_old_primary_is_rewound(scene: Scene) -> None:
     receipt = await scene.order(scene.primary, scene.rejoin(scene.standby))
 
     assert receipt.changed and "rewound" in receipt.detail
+    assert "only on the old primary" in exported(scene, scene.primary), receipt.detail
     state = await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
     assert state.timeline == (await scene.standby.state()).timeline
     await until_rows(scene.primary, "on the new primary")
@@ -197,6 +198,7 @@ async def test_a_rejoin_that_cannot_rewind_copies_and_keeps_the_old_data(scene: 
     receipt = await scene.order(scene.primary, scene.rejoin(scene.standby))
 
     assert receipt.changed and "copied anew" in receipt.detail
+    assert "could not be exported" in receipt.detail and "is whole in the old data" in receipt.detail
     await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
     assert list(scene.primary.folder.glob(f"data.before-rejoin-run-{scene.epoch}_rejoin/PG_VERSION"))
 
@@ -236,6 +238,7 @@ async def test_a_standby_that_had_more_than_the_promoted_one_is_rewound(scene: S
     receipt = await scene.order(scene.other, scene.rejoin(scene.standby))
 
     assert receipt.changed and "rewound" in receipt.detail
+    assert exported(scene, scene.other) == ["only on the other standby"], receipt.detail
     await scene.standby.sql("INSERT INTO rows VALUES ('on the new primary')")
     await until_rows(scene.other, "on the new primary")
     assert "only on the other standby" not in await rows(scene.other)
@@ -510,3 +513,9 @@ async def test_an_agent_that_lost_its_memory_takes_no_part(scene: Scene) -> None
 async def test_only_an_agent_without_a_record_can_found_a_cluster(scene: Scene) -> None:
     with pytest.raises(StateError, match="only an agent that never ran"):
         found_cluster(load_config(scene.standby.config))
+
+
+def exported(scene: Scene, member: TestNode) -> list[str]:
+    """The names of the rows that its rejoin exported."""
+    file = member.folder / "state" / "discarded" / f"run-{scene.epoch}_rejoin" / "rows.jsonl"
+    return [json.loads(line)["row"]["name"] for line in file.read_text().splitlines()]

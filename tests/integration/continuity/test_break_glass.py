@@ -90,6 +90,16 @@ class Hands:
         assert process.returncode == 0 and printed.endswith("==> go on\n"), f"{block}\n{printed}"
         return printed
 
+    async def print_region(self, region: str) -> str:
+        """The one sheet of those by which the region is left; the JSON lies beside it."""
+        config, sheets = str(self.lab.folder.config), self.here / "sheets"
+        said = await command("break-glass", "region", region, "--config-dir", config, "--output", str(sheets))
+        assert said.code == 0, said
+        sheet = sheets / f"01-{self.lab.cluster.cluster_id}.md"
+        assert f"`{sheet.name}`" in (sheets / "00-index.md").read_text()
+        shutil.copy(sheet.with_suffix(".json"), self.here / "steps.json")
+        return sheet.read_text()
+
     async def record(self, *options: str) -> Said:
         folder = self.lab.folder
         return await command(
@@ -144,8 +154,10 @@ async def test_the_printed_steps_fail_over_by_hand_and_are_recorded_afterwards(h
 
     plan = hands.here / "plan.json"
     planned = await command("plan", *hands.files, "--live", "--output", str(plan), "--json")
-    steps = await hands.print("--plan", str(plan))
-    assert f"digest `{planned.json['digest']}`" in steps
+    assert f"digest `{planned.json['digest']}`" in await hands.print("--plan", str(plan))
+    region = lab.cluster.node(primary).region
+    steps = await hands.print_region(region)
+    assert lab.cluster.node(names(steps)["target"]).region != region
     for block in blocks(steps):
         await hands.paste(block)
 

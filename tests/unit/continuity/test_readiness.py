@@ -148,6 +148,9 @@ ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [
     ("target exists", lambda: but(policy=policy(min_healthy_nodes=9)), NOT_READY, "too_few_healthy_nodes"),
     ("target exists", lambda: but(evidence=None), NOT_EVALUATED, "no agent was asked"),
     ("target exists", lambda: but(evidence=on_file(WIDE)), NOT_EVALUATED, "no agent was asked"),
+    ("standbys", lambda: GOOD, READY, "3 of 3 standbys stream"),
+    ("standbys", lambda: but(evidence=seen(node_3=None)), WARNING, "2 of 3 standbys stream: node-3 does not"),
+    ("standbys", lambda: but(evidence=seen(node_1={"writable": False})), NOT_EVALUATED, "no primary accepts"),
     ("replication lag", lambda: but(evidence=seen(node_2={"receive_lsn": 900})), READY, "node-2 is 100"),
     ("replication lag", lambda: but(evidence=seen(node_2={"receive_lsn": 899})), WARNING, "101 bytes behind"),
     ("replication lag", lambda: but(evidence=seen(node_1={"write_lsn": 1101})), NOT_READY, "101 bytes"),
@@ -281,6 +284,7 @@ NEEDS = {
     "evidence": {
         "target exists",
         "replication lag",
+        "standbys",
         "loss of any node",
         "loss of any region",
         "standby capacity",

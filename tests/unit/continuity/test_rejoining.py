@@ -37,3 +37,16 @@ def test_nobody_follows_itself_or_a_primary_that_takes_no_writes(
     seen = evidence(SPEC_CLUSTER, primary("node-2", epoch=4, writable=writable))
     refusal = rejoin_order(SPEC_CLUSTER, seen, node_id, by="cli-1")
     assert isinstance(refusal, Refusal) and refusal.rule == rule
+
+
+@pytest.mark.parametrize(("promised", "ordered"), [(1, True), (4, True), (5, False)])
+def test_what_acts_by_itself_leaves_a_node_alone_that_promised_an_epoch_to_a_run(
+    promised: int, ordered: bool
+) -> None:
+    seen = evidence(SPEC_CLUSTER, primary("node-2", epoch=4), standby("node-3", epoch=promised))
+    order = rejoin_order(SPEC_CLUSTER, seen, "node-3", by="reprotect-1", above_promises=False)
+    assert isinstance(order, RejoinOrder) is ordered
+    if isinstance(order, Refusal):
+        assert order.rule == "promised_to_a_run" and order.values == {"promised": 5, "epoch": 4}
+    else:
+        assert order.epoch == 4, "a run that begins later supersedes it"

@@ -1,0 +1,128 @@
+"""The log of a database that is down, read with pg_waldump."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import re
+import subprocess
+from pathlib import Path
+
+from qnwis.continuity.discarded import Found, LogReader
+from qnwis.continuity.timelines import Stretch, lsn_text
+
+from .effects import EffectError
+from .files import as_user
+from .postgres import Postgres
+
+_SEGMENT = re.compile(r"^[0-9A-F]{24}$")
+# What pg_waldump says where the log simply ends.
+_ENDS = re.compile(r"error in WAL record at|could not find a valid record after")
+_NO_FILE = re.compile(r'could not (?:find|open) file "(?:pg_wal/)?([0-9A-F]{24})"')
+
+
+class Segments:
+    """The files of the log, by timeline and number."""
+
+    def __init__(self, postgres: Postgres, size: int) -> None:
+        """`size`: of each, in bytes."""
+        self.folder = postgres.data_dir / "pg_wal"
+        self.size = size
+        names = [path.name for path in self.folder.iterdir() if _SEGMENT.match(path.name)]
+        self.timeline = max((int(name[:8], 16) for name in names), default=0)
+        """The newest; 0 where there is none."""
+        self._there = set(names)
+
+    def history(self, timeline: int) -> str:
+        """The history file; empty for the first timeline, which has none. Raises EffectError."""
+        path = self.folder / f"{timeline:08X}.history"
+        if path.exists():
+            return path.read_text()
+        if timeline == 1:
+            return ""
+        raise EffectError(f"the history of timeline {timeline} is not in {self.folder}")
+
+    def path(self, timeline: int, number: int) -> Path:
+        per_file = (1 << 32) // self.size
+        return self.folder / f"{timeline:08X}{number // per_file:08X}{number % per_file:08X}"
+
+    def oldest_before(self, timeline: int, lsn: int) -> int:
+        """The first of the files that lead without a gap to the one that holds `lsn`: its start."""
+        number = lsn // self.size
+        while number > 0 and self.path(timeline, number - 1).name in self._there:
+            number -= 1
+        return number * self.size
+
+    def ends_before(self, name: str) -> bool:
+        """Whether the log's files end without a gap right before the one of this name."""
+        timeline = name[:8]
+        later = {one for one in self._there if one[:8] == timeline and one >= name}
+        earlier = {one for one in self._there if one[:8] == timeline and one < name}
+        number = int(name[8:16], 16) * ((1 << 32) // self.size) + int(name[16:], 16)
+        return not later and number > 0 and self.path(int(timeline, 16), number - 1).name in earlier
+
+    def holding(self, stretch: Stretch) -> list[Path]:
+        """Those of a stretch, as far as there are any."""
+        number, found = stretch.from_lsn // self.size, []
+        while (path := self.path(stretch.timeline, number)).name in self._there:
+            if stretch.to_lsn is not None and number * self.size >= stretch.to_lsn:
+                break
+            found.append(path)
+            number += 1
+        return found
+
+
+async def read_stretch(postgres: Postgres, segments: Segments, stretch: Stretch, listing: Path) -> Found:
+    """What the stretch holds; its records are listed in `listing`, gzipped. Raises EffectError."""
+    start = stretch.from_lsn // segments.size * segments.size
+    if start == stretch.from_lsn and segments.ends_before(_name(segments, stretch.timeline, start)):
+        return LogReader(start).found()  # its log ends where a file ends
+    oldest = segments.oldest_before(stretch.timeline, stretch.from_lsn)
+    found = await asyncio.to_thread(_read, postgres, segments, stretch, start, listing)
+    if not found.whole and oldest < start:
+        found = await asyncio.to_thread(_read, postgres, segments, stretch, oldest, listing)
+    if not found.whole:
+        raise EffectError(
+            f"a transaction that committed after {lsn_text(stretch.from_lsn)} may have begun before the log"
+            f" that is left, which begins at {lsn_text(oldest)}"
+        )
+    return found
+
+
+def _name(segments: Segments, timeline: int, lsn: int) -> str:
+    return segments.path(timeline, lsn // segments.size).name
+
+
+def _read(postgres: Postgres, segments: Segments, stretch: Stretch, start: int, listing: Path) -> Found:
+    reader = LogReader(stretch.from_lsn)
+    arguments = ["--path", "pg_wal", "--timeline", str(stretch.timeline), "--start", lsn_text(start)]
+    if stretch.to_lsn is not None:
+        arguments += ["--end", lsn_text(stretch.to_lsn)]
+    with (
+        gzip.open(listing, "wt") as kept,
+        subprocess.Popen(
+            [postgres.program("pg_waldump"), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=postgres.data_dir,
+            env={**postgres.environment(), "TZ": "UTC"},
+            text=True,
+            errors="replace",
+            **as_user(postgres.owner),
+        ) as process,
+    ):
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            for line in process.stdout:
+                if reader.read(line):
+                    kept.write(line)
+            said = process.stderr.read()  # a line or two, at the end
+        except BaseException:
+            process.kill()
+            raise
+    no_file = _NO_FILE.search(said)
+    ends = _ENDS.search(said) or (no_file is not None and segments.ends_before(no_file[1]))
+    if process.returncode != 0 and not ends:
+        raise EffectError(f"pg_waldump ended with status {process.returncode}: {said.strip()[-500:]}")
+    return reader.found()
