@@ -60,7 +60,7 @@ def test_a_page_says_who_paused_it_why_nothing_is_done_and_which_signal_was_refu
     pause = Pause(by="ann", reason="storage work", since=NOON)
     page = details(view(pause=pause, holding="[paused] …", last_refused="resume by eve refused: no token"))
     assert page.splitlines() == [
-        "Primary: **node-1**",
+        "**Primary node-1**",
         "",
         "",
         "**Paused** by ann since 2026-11-28 12:00:00 UTC: storage work",
@@ -69,4 +69,4 @@ def test_a_page_says_who_paused_it_why_nothing_is_done_and_which_signal_was_refu
         "",
         "resume by eve refused: no token",
     ]
-    assert details(view(primary_node_id=None)) == "Primary: **unknown**\n"
+    assert details(view(primary_node_id=None)) == "**Primary unknown**\n"
