@@ -245,7 +245,8 @@ async def ask_guardian(client: Client, cluster_id: str, alert: AlertRequest) -> 
     """Have the cluster's guardian look now, and what it says. Raises Refused where there is none."""
     handle = client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id))
     try:
-        return await handle.execute_update(Guardian.alerted, alert)
+        answered: AlertAnswer = await handle.execute_update("alerted", alert, result_type=AlertAnswer)
+        return answered
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:
             raise
