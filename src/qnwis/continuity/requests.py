@@ -18,6 +18,7 @@ NONCE = "X-Request-Nonce"
 KEY = "Idempotency-Key"
 NONCE_FORM = re.compile(r"[A-Za-z0-9_.~-]{16,128}")
 KEY_FORM = re.compile(r"[\x21-\x7e]{8,128}")
+TIME_FORM = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 _moment: TypeAdapter[datetime] = TypeAdapter(AwareDatetime)
 
@@ -56,6 +57,8 @@ def fresh(timestamp: str | None, nonce: str | None, limits: Limits, now: datetim
 
 def moment(text: str) -> datetime | None:
     """An RFC 3339 time, in UTC."""
+    if TIME_FORM.fullmatch(text) is None:
+        return None
     try:
         return _moment.validate_json(f'"{text}"').astimezone(UTC)
     except (ValidationError, OverflowError):

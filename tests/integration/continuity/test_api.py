@@ -66,7 +66,7 @@ async def waiting(api: httpx.AsyncClient, scene: ApiScene, url: str) -> str:
             await asyncio.sleep(0.1)
 
 
-async def test_a_failover_is_planned_started_approved_followed_and_proved_through_the_api(
+async def test_a_failover_is_planned_approved_followed_and_proved_through_the_api(
     door: Build,
 ) -> None:
     on, scene = await door(approvals=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 import yaml
 from aiohttp import web
@@ -13,7 +16,7 @@ from aiohttp import web
 from qnwis.config.api import ApiFile, JwtIssuer
 from qnwis.continuity.alerts import AlertRule
 from qnwis.continuity.requests import Limits
-from qnwis.continuity.simulate import simulate
+from qnwis.continuity.simulate import Scenario, simulate
 from qnwis.continuity.tokens import Claim
 from qnwis.providers.jwt_bearer import Bearer
 from qnwis.providers.keys import new_key, verify
@@ -54,11 +57,10 @@ async def test_a_jwt_of_another_issuer_audience_time_or_key_is_refused(
 
 
 async def test_a_jwt_without_a_public_key_signature_is_refused(tmp_path: Path) -> None:
-    import jwt
-
     scene = ApiScene(tmp_path)
     claims = jwt.decode(scene.jwt("ann"), options={"verify_signature": False})
-    by_secret = jwt.encode(claims, (tmp_path / "jwks.json").read_text(), algorithm="HS256")
+    public = json.loads((tmp_path / "jwks.json").read_text())["keys"][0]["x"]
+    by_secret = jwt.encode(claims, public, algorithm="HS256", headers={"kid": "k1"})
     unsigned = jwt.encode(claims, None, algorithm="none")
     async with scene.http() as api:
         for text in (by_secret, unsigned, "a.b.c", "", "x" * 20_000):
@@ -80,15 +82,13 @@ async def test_keys_are_found_by_discovery_kept_and_asked_for_again_when_one_is_
         return web.json_response(jwk_set(*keys))
 
     base = await aiohttp_served({"/.well-known/openid-configuration": configuration, "/keys": published})
-    bearer = Bearer([JwtIssuer(issuer=base, audience=AUDIENCE)], Transport())
+    bearer = Bearer([JwtIssuer(issuer=base, audience=AUDIENCE)], Transport(connect_timeout_s=5))
     scene = ApiScene(tmp_path, signer=first)
     token = scene.jwt("ann", iss=base)
     for _ in range(3):
         found = await bearer.identity(token)
         assert not isinstance(found, str) and found.name == "ann"
     assert served["asked"] == 1
-
-    import jwt
 
     claims = jwt.decode(token, options={"verify_signature": False})
     rotated = jwt.encode(claims, second, algorithm="EdDSA", headers={"kid": "k2"})
@@ -277,8 +277,6 @@ async def test_only_registered_nodes_are_asked_whatever_a_body_says(tmp_path: Pa
 async def test_simulate_answers_what_the_domain_does(tmp_path: Path) -> None:
     scene = ApiScene(tmp_path)
     registered = scene.parts.registered("c1")
-    from qnwis.continuity.scenarios import Scenario
-
     expected = simulate(registered.cluster, registered.policy, Scenario.PRIMARY_FAILURE, 42)
     async with scene.http() as api:
         body = {**NAMED, "scenario": "primary_failure", "seed": 42}
@@ -320,8 +318,6 @@ async def test_what_the_api_signs_names_the_person_and_is_its_own_keys(tmp_path:
     claim: Claim = sent[0].token.claim
     assert (claim.person, claim.issuer, claim.digest) == ("bob", "api", sent[0].digest)
     key = scene.parts.access.load().issuers.issuers[0].public_key
-    from base64 import b64decode
-
     assert verify(key, b64decode(sent[0].token.signature), claim.message())
 
 
