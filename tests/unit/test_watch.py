@@ -190,6 +190,12 @@ async def test_a_watcher_that_stood_still_says_nothing_of_that_beat(tmp_path: Pa
     await seen_after(nodes, watching, 6)
 
 
+async def test_an_answer_that_came_counts_though_the_watcher_stood_still(tmp_path: Path) -> None:
+    nodes = Played()
+    nodes.stands_still_s = 0.15
+    await Vantage(tmp_path, nodes).healthy()
+
+
 async def test_a_watcher_that_is_held_up_by_pieces_says_nothing_of_that_beat(tmp_path: Path) -> None:
     """As when many runs start at once: no piece is long, and together they let no answer through."""
     nodes = Played()
