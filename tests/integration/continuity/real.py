@@ -68,7 +68,7 @@ class Scene:
         self.old_dns_changes = len(self.dns_changes())
 
     async def state(self, node_id: str) -> NodeState:
-        return await self.nodes.state(self.lab.cluster.node(node_id), timeout_s=2)
+        return await self.nodes.state(self.lab.cluster.node(node_id), timeout_s=WITHIN_S)
 
     async def until_state(self, node_id: str, holds: Callable[[NodeState], bool]) -> NodeState:
         """The node's state, once it is as asked."""

@@ -146,8 +146,21 @@ async def healed(cluster: TestCluster) -> Scene:
             await ordered(cluster, member, order)
             await member.until(streaming=True, upstream=holder)
     standby, other = (member for member in cluster.members.values() if member is not primary)
+    await until_streaming_to(primary, standby, other)
     await primary.sql("CREATE TABLE IF NOT EXISTS rows (name text)")
     return Scene(cluster, primary, standby, other, newest + 2, newest, next(SCENES))
+
+
+async def until_streaming_to(primary: TestNode, *standbys: TestNode) -> None:
+    """Returns when the primary says so, too: while one that has just connected catches up, a quiesce that
+    names it is refused."""
+    names = {standby.node_id for standby in standbys}
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while not names <= {
+            s.application_name for s in (await primary.state()).standbys if s.state == "streaming"
+        }:
+            await looks.again()
 
 
 async def rows(member: TestNode) -> set[str]:

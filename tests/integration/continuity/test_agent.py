@@ -336,7 +336,7 @@ async def test_a_standby_that_promised_a_run_receives_no_more_until_the_run_give
 
     withdrawal = Withdrawal(epoch=scene.epoch, run_id=f"run-{scene.epoch}")
     for member in scene.cluster.members.values():
-        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=5)
+        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=WITHIN_S)
     for standby in (scene.standby, scene.other):
         await standby.until(streaming=True, upstream=scene.primary.node_id)
     await scene.primary.until(writable=True)
@@ -353,7 +353,7 @@ async def test_a_receiver_that_hangs_holds_no_promise_up(scene: Scene) -> None:
     assert not (await scene.standby.state()).streaming
     withdrawal = Withdrawal(epoch=scene.epoch, run_id=f"run-{scene.epoch}")
     for member in scene.cluster.members.values():
-        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=5)
+        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=WITHIN_S)
     await scene.standby.until(streaming=True, upstream=scene.primary.node_id)
     await scene.primary.until(writable=True)
 
@@ -371,7 +371,7 @@ async def test_what_ends_while_an_order_is_carried_out_does_not_say_whom_to_foll
         while scene.other.logged("order_intent") == begun:
             await asyncio.sleep(0.002)
     while not ordered.done():
-        await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=5)
+        await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=WITHIN_S)
         await asyncio.sleep(0.005)
 
     assert scene.standby.node_id in (await ordered).detail
@@ -390,13 +390,13 @@ async def test_a_promise_given_while_an_order_is_carried_out_holds(scene: Scene)
     async with asyncio.timeout(WITHIN_S):
         while (await scene.other.state()).database_up:
             await asyncio.sleep(0.002)
-    await scene.cluster.nodes.promise(scene.other.node, later, timeout_s=5)
+    await scene.cluster.nodes.promise(scene.other.node, later, timeout_s=WITHIN_S)
     with pytest.raises(Unreachable, match="promised a run a later epoch"):
         await ordered
 
     await scene.other.until(database_up=True, streaming=False, upstream=scene.standby.node_id)
     withdrawal = Withdrawal(epoch=later.epoch, run_id=later.run_id)
-    await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=5)
+    await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=WITHIN_S)
     await scene.other.until(streaming=True, upstream=scene.standby.node_id)
 
 

@@ -166,7 +166,7 @@ async def test_exhausted_connections_are_not_ready_but_up(scene: Scene) -> None:
         with pytest.raises(psycopg.OperationalError, match=r"too many clients|remaining connection slots"):
             while True:
                 await taken.enter_async_context(scene.other.connect())
-        probe = await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)
+        probe = await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=WITHIN_S)
         assert (probe.ok, probe.error_type) == (False, "http_503")
         assert (await scene.other.state()).database_up
 
@@ -178,9 +178,9 @@ async def test_exhausted_connections_are_not_ready_but_up(scene: Scene) -> None:
         await scene.other.start_agent()
         state = await scene.other.state()
         assert (state.database_up, state.in_recovery) == (True, None)
-        assert not (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)).ok
+        assert not (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=WITHIN_S)).ok
     await scene.other.until(streaming=True)
-    assert (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)).ok
+    assert (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=WITHIN_S)).ok
 
 
 async def after_each(

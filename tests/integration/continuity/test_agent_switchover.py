@@ -216,7 +216,7 @@ async def test_a_run_that_was_promised_an_epoch_is_waited_for_until_it_withdraws
     await until_kept_down(scene.primary, "reserved")
     withdrawal = Withdrawal(epoch=scene.epoch, run_id=f"run-{scene.epoch}")
     for member in members:
-        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=5)
+        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=WITHIN_S)
 
     # Of the epoch that the run was promised, which is the highest that the agent has obeyed.
     assert await scene.refused(scene.primary, scene.resume("of before")) == "epoch_superseded"
