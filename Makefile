@@ -1,16 +1,18 @@
 # Everything a newcomer needs; the environment is made in .venv on first use.
 #   make demo    kill a primary, watch the failover; exits 0 only if it was verified
 #   make demo-maintenance  move the service to another node under a write load; exits 0 only if nothing was lost
-#   make demo-region  lose a region, have three clusters leave it and come back; exits 0 only if nothing was lost
+#   make demo-region  lose a region, have four clusters leave it and come back, one of them active/active; exits 0 only
+#                if nothing was lost
 #   make test    unit and integration tests on real processes
 #   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one (LASTS=600: for so long)
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones
 #   make check   ruff, mypy --strict, import-linter
 #   make matrix  SIGKILL of worker and Temporal server at every point of a failover (MATRIX=promote,flip for some),
-#                and the evacuation of a region, disturbed at every point
+#                the evacuation of a region, disturbed at every point, and planned maintenance at every point
 #   make histories  record again what the replay test replays
 #   make bench   speed of planning, verification and simulation
 #   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
+#   make bench-switchover  ROUNDS=5: write gap of a planned switchover, beside Patroni's
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
 
 # A lab starts dozens of Python processes, a test dozens of workflow sandboxes: they find compiled modules.
@@ -22,7 +24,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check matrix chaos chaos-simulated histories bench bench-gaps soak clean install-system lock wheel
+.PHONY: demo demo-maintenance demo-region test check matrix chaos chaos-simulated histories bench bench-gaps bench-switchover soak clean install-system lock wheel
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -59,6 +61,9 @@ bench: $(STAMP)
 
 bench-gaps: $(STAMP)
 	@$(BIN)/python -m tests.bench.gaps --rounds $(or $(ROUNDS),5) $(ARGS)
+
+bench-switchover: $(STAMP)
+	@$(BIN)/python -m tests.bench.switchover --rounds $(or $(ROUNDS),5) $(ARGS)
 
 soak: $(STAMP)
 	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),60) $(ARGS)

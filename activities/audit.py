@@ -1,6 +1,10 @@
-"""Writing the run's record."""
+"""Writing the run's record, and what proves it."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
 
 from temporalio import activity
 
@@ -10,6 +14,15 @@ from qnwis.continuity.region_run import EvacuateRequest, RegionResult, draft_of_
 from qnwis.continuity.review import Review, draft_of_review
 from qnwis.continuity.run import RunArtefacts
 from qnwis.providers.audit_store import AuditStore
+from qnwis.providers.bundles import Bundles
+from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.key_store import KeyStoreError
+from qnwis.providers.witness import Witness
+
+from .history_text import history_text
+
+PATIENCE_S = 3.0
+"""For the witnesses, and for the bundle: both together well within an attempt of this activity."""
 
 
 class AuditId(Model):
@@ -24,8 +37,17 @@ class RegionArtefacts(Model):
 
 
 class Audit:
-    def __init__(self, store: AuditStore) -> None:
+    def __init__(
+        self,
+        store: AuditStore,
+        *,
+        bundles: Bundles | None = None,
+        witnesses: Sequence[Witness] = (),
+    ) -> None:
+        """`bundles`: makes each record's; None where nobody wants one."""
         self._store = store
+        self._bundles = bundles
+        self._witnesses = witnesses
 
     @activity.defn
     async def record(self, artefacts: RunArtefacts) -> AuditId:
@@ -34,13 +56,13 @@ class Audit:
             draft_of(artefacts),
             {name: canonical_json(value) for name, value in artefacts.parts().items()},
         )
-        return AuditId(audit_id=record.audit_id)
+        return await self._proved(record.audit_id)
 
     @activity.defn
     async def record_review(self, review: Review) -> AuditId:
         """Append the record of a closed review; a repeated call finds the first one."""
         record = await self._store.append(draft_of_review(review), {"review": canonical_json(review)})
-        return AuditId(audit_id=record.audit_id)
+        return await self._proved(record.audit_id)
 
     @activity.defn
     async def record_region(self, artefacts: RegionArtefacts) -> AuditId:
@@ -51,4 +73,23 @@ class Audit:
             draft_of_region(artefacts.request, result),
             {name: canonical_json(part) for name, part in parts.items() if part is not None},
         )
-        return AuditId(audit_id=record.audit_id)
+        return await self._proved(record.audit_id)
+
+    async def _proved(self, audit_id: str) -> AuditId:
+        """Have witnesses keep the log's head, and seal the bundle. The record stands already: what fails here
+        can be done later (`audit head`, `audit bundle`), and keeps no run from its end."""
+        for what in (self._keep_head, partial(self._seal, audit_id)):
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await what()
+            except (KeyStoreError, Refused, Unreachable, OSError, TimeoutError) as error:
+                activity.logger.warning("record %s stands, but: %s", audit_id, error or "it took too long")
+        return AuditId(audit_id=audit_id)
+
+    async def _keep_head(self) -> None:
+        if (head := await self._store.head()) is not None:
+            await asyncio.gather(*(witness.keep(head) for witness in self._witnesses))
+
+    async def _seal(self, audit_id: str) -> None:
+        if self._bundles is not None:
+            await self._bundles.write(audit_id, await history_text())

@@ -138,7 +138,8 @@ class Beats:
         began = monotonic()
         seen = await self._look(node, beat, hurried=hurried)
         self._asked_at[node.node_id] = began
-        if not self._stalls.since(mark):
+        # What was heard was heard; only of a silence it is not known whose it was.
+        if seen.sight is not Sight.MISS or not self._stalls.since(mark):
             self._observe(node.node_id, seen)
         self._report_if_due(node.node_id)
         if seen.sight is Sight.ANSWER and beat % DEEP_EVERY == 0:

@@ -11,7 +11,7 @@ from temporalio import activity
 
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.lease_messages import Membership, Promised, PromiseRequest, Withdrawal
-from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
+from qnwis.continuity.orders import FencingEvidence
 from qnwis.continuity.plan import FencePrimary
 from qnwis.continuity.promises import Gate, lease_evidence, promotion_gate
 from qnwis.continuity.refusal import Refusal
@@ -21,6 +21,7 @@ from qnwis.providers.fencing import Hook
 from qnwis.providers.nodes import Nodes
 
 from .effect import EffectRequest, carried_out, preview
+from .power import Power, switched_off
 
 ANSWER_WITHIN_S = 0.8
 """An agent that runs promises in milliseconds; a run must not wait longer for a dead one."""
@@ -35,7 +36,7 @@ class FenceRequest(EffectRequest):
 class Fencing:
     def __init__(self, nodes: Nodes, hook: Hook) -> None:
         self._nodes = nodes
-        self._hook = hook
+        self._power = Power(hook)
 
     @activity.defn
     async def fence(self, request: FenceRequest) -> Outcome:
@@ -79,11 +80,8 @@ class Fencing:
         async def undone() -> Outcome:
             detail, changed = "the epoch's promise is withdrawn", True
             if hook is not None:
-                effect_id = request.effect_id(action.action_id) + "/undo"
-                try:
-                    answer = await self._hook.switch(hook, action.node_id, "on", effect_id)
-                except Refused as refused:
-                    raise Unreachable(str(refused.refusal)) from refused
+                effect_id = request.effect_id(action.action_id)
+                answer = await self._power.on_again(hook, action.node_id, effect_id)
                 detail, changed = f"{detail}; {answer.detail}", answer.changed
             await self.withdraw(request)
             return Outcome(
@@ -169,17 +167,8 @@ class Fencing:
         self, request: EffectRequest, action_id: str, node_id: str, hook: FencingHook
     ) -> FencingEvidence:
         """Have the node cut off, and say what that proves. Raises Refused or Unreachable."""
-        effect_id = request.effect_id(action_id)
-        answer = await self._hook.switch(hook, node_id, "off", effect_id)
-        return FencingEvidence(
-            type=FencingEvidenceType.HOOK,
-            holder=node_id,
-            epoch=request.epoch,
-            source=hook.url.format(node_id=node_id, state="off"),
-            detail=answer.detail,
-            at=datetime.now(UTC),
-            changed=answer.changed,
-        )
+        answer = await self._power.off(hook, node_id, request.effect_id(action_id))
+        return switched_off(request, hook, node_id, told=answer.detail, changed=answer.changed)
 
 
 def _no_evidence(request: FenceRequest, gate: Gate) -> str:

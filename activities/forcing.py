@@ -12,18 +12,18 @@ from temporalio import activity
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.forced import forced_adoption, old_majority_is_left, taken_back
 from qnwis.continuity.membership import Adopted, Adoption, Forced, MembershipView, Peer
-from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
+from qnwis.continuity.orders import FencingEvidence
 from qnwis.continuity.override import PROVEN, Suspension
 from qnwis.continuity.plan import ForceMembership
 from qnwis.continuity.promises import Gate, lease_evidence
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Node
 from qnwis.providers.errors import Refused, Unreachable
-from qnwis.providers.fencing import Hook
 from qnwis.providers.nodes import Nodes
 
 from .effect import EffectRequest, carried_out, preview
 from .fencing import ANSWER_WITHIN_S, Fencing
+from .power import by_word, states_off
 
 ADOPT_WITHIN_S = 3.0
 """An agent writes the membership to disk before it answers."""
@@ -41,9 +41,8 @@ class ForceRequest(EffectRequest):
 
 
 class Forcing:
-    def __init__(self, nodes: Nodes, hook: Hook, fencing: Fencing) -> None:
+    def __init__(self, nodes: Nodes, fencing: Fencing) -> None:
         self._nodes = nodes
-        self._hook = hook
         self._fencing = fencing
 
     @activity.defn
@@ -176,15 +175,9 @@ def _evidence(request: ForceRequest, adoption: Adoption, gate: Gate) -> FencingE
         if proven is not None:
             return proven
     lost, who = ", ".join(action.lost), action.attested_by
-    said = f"nothing is known of {lost}" if who is None else f"{who} states that {lost} are off"
-    return FencingEvidence(
-        type=FencingEvidenceType.NONE if who is None else FencingEvidenceType.ATTESTED,
-        holder=action.node_id,
-        epoch=request.epoch,
-        source=who or "nobody",
-        detail=f"{said}; the guarantee of a single primary is suspended",
-        at=at,
-    )
+    said = f"nothing is known of {lost}" if who is None else states_off(who, lost)
+    told = f"{said}; the guarantee of a single primary is suspended"
+    return by_word(request, action.node_id, who=who, told=told)
 
 
 def _suspended(request: ForceRequest, evidence: FencingEvidence) -> dict[str, JsonValue]:

@@ -7,22 +7,18 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 from temporalio import activity
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistoryEventFilterType
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.client import Client
+from temporalio.service import RPCError
 
 from qnwis.continuity.guardian_rules import PastRun
 from qnwis.continuity.model import Model
 from qnwis.continuity.takeover import PastExecution, Remains, looked_back, unfinished
 
 from .effect import heartbeating
+from .executions import GONE, RUNNING, executions, last_event, newest
 from .run_history import LOOK_BACK, HistoryReader, result_in
 
-LOOKED_BACK = 20
-"""The newest executions of a lock that are read; one that is left unfinished is found long before."""
 POLL_S = 1.0
-RUNNING = WorkflowExecutionStatus.RUNNING.name.lower()
-GONE = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
-"""Of an execution that is kept no longer, and of a name that never was one's."""
 
 
 class LookBackRequest(Model):
@@ -66,7 +62,7 @@ class PastRuns:
     async def look_back(self, asked: LookBackRequest) -> Remains | None:
         """What the asking run had done before, if it was reset or continues one; else whatever run is
         unfinished under its lock."""
-        ids = await self._executions(asked.workflow_id, but=activity.info().workflow_run_id)
+        ids = await executions(self._client, asked.workflow_id, but=activity.info().workflow_run_id)
         if asked.reset or asked.continues is not None:
             named = {asked.run_id, asked.continues} - {*ids, None, activity.info().workflow_run_id}
             past = await self._all(asked.workflow_id, [*ids, *sorted(filter(None, named))])
@@ -79,36 +75,20 @@ class PastRuns:
         """Return when the newest execution under the lock is another, or has ended; at first at once."""
         async with heartbeating():
             while True:
-                seen = await self._newest(asked.workflow_id)
+                seen = await newest(self._client, asked.workflow_id)
                 if seen != asked.seen:
                     break
                 await asyncio.sleep(POLL_S)
-        newest, _, status = seen.partition(" ")
-        ids = list(dict.fromkeys([newest, *await self._executions(asked.workflow_id, but=None)]))
+        first, _, status = seen.partition(" ")
+        ids = list(dict.fromkeys([first, *await executions(self._client, asked.workflow_id)]))
         # One that goes on has no last event; the answer to the question for it does not end.
-        ended = [one for one in ids if one != newest or status != RUNNING]
+        ended = [one for one in ids if one != first or status != RUNNING]
         results = await asyncio.gather(*(self._result(asked.workflow_id, one) for one in ended))
         return RunsReport(
             seen=seen,
             recent=tuple(result for result in results if result is not None),
             unfinished=unfinished(await self._unsettled(asked.workflow_id, ids)),
         )
-
-    async def _newest(self, workflow_id: str) -> str:
-        try:
-            found = await self._client.get_workflow_handle(workflow_id).describe()
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
-            return "none"
-        return f"{found.run_id} {(found.status or WorkflowExecutionStatus.RUNNING).name.lower()}"
-
-    async def _executions(self, workflow_id: str, *, but: str | None) -> list[str]:
-        """The newest executions under a lock, newest first. Temporal's list may be a little late."""
-        query = f"WorkflowId = '{workflow_id}'"
-        listed = [found async for found in self._client.list_workflows(query, limit=LOOKED_BACK)]
-        listed.sort(key=lambda found: found.start_time, reverse=True)
-        return [found.run_id for found in listed if found.run_id != but]
 
     async def _all(self, workflow_id: str, ids: Sequence[str]) -> list[PastExecution]:
         read = await asyncio.gather(*(self._read(workflow_id, execution_id) for execution_id in ids))
@@ -127,15 +107,9 @@ class PastRuns:
 
     async def _result(self, workflow_id: str, execution_id: str) -> PastRun | None:
         """Of one that is closed, from its last event alone. None where it ended without one."""
-        handle = self._client.get_workflow_handle(workflow_id, run_id=execution_id)
-        last = handle.fetch_history_events(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT)
-        try:
-            async for event in last:
-                if event.HasField("workflow_execution_completed_event_attributes"):
-                    return await result_in(self._client, event)
-        except RPCError as error:
-            if error.status not in GONE:
-                raise
+        last = await last_event(self._client, workflow_id, execution_id)
+        if last is not None and last.HasField("workflow_execution_completed_event_attributes"):
+            return await result_in(self._client, last)
         return None
 
     async def _read(self, workflow_id: str, execution_id: str) -> PastExecution | None:

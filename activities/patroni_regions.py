@@ -1,9 +1,8 @@
-"""Moving the primary between two Patroni clusters: the old region is made read-only or fenced, then the new
-one is promoted. Each cluster's own Patroni carries it out."""
+"""Moving the primary between two Patroni clusters: the old region is made read-only, or fenced without its
+Patroni (`patroni_fencing`), then the new one is promoted. Each cluster's own Patroni carries it out."""
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 
 from temporalio import activity
@@ -12,18 +11,13 @@ from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
 from qnwis.continuity.patroni import demoted_refusal, writing
-from qnwis.continuity.patroni_actions import (
-    PatroniDemoteCluster,
-    PatroniFenceCluster,
-    PatroniPromoteCluster,
-)
+from qnwis.continuity.patroni_actions import PatroniDemoteCluster, PatroniPromoteCluster
 from qnwis.continuity.promotion import patroni_promotion_refusal
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.switchover import steady_state_refusal
-from qnwis.continuity.topology import FencingHook, Node
+from qnwis.continuity.topology import Node
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
-from qnwis.providers.fencing import Hook
 from qnwis.providers.nodes import Nodes
 from qnwis.providers.patroni import Patroni
 
@@ -40,21 +34,16 @@ class DemoteClusterRequest(PatroniRequest):
     action: PatroniDemoteCluster
 
 
-class FenceClusterRequest(EffectRequest):
-    action: PatroniFenceCluster
-
-
 class PromoteClusterRequest(PatroniRequest):
     action: PatroniPromoteCluster
 
 
 class PatroniRegions:
-    def __init__(self, nodes: Nodes, patroni: Patroni, hook: Hook) -> None:
+    def __init__(self, nodes: Nodes, patroni: Patroni) -> None:
         self._nodes = nodes
         self._patroni = patroni
-        self._hook = hook
 
-    # The old region, with the help of its Patroni
+    # The old region
 
     @activity.defn
     async def demote_cluster(self, request: DemoteClusterRequest) -> Outcome:
@@ -102,10 +91,8 @@ class PatroniRegions:
 
         async def taken_back() -> Outcome:
             evidence = await self._look(request)
-            members, changed = (
-                [cluster.node(node_id) for node_id in action.node_ids],
-                _follows(evidence, action),
-            )
+            changed = _follows(evidence, action)
+            members = [cluster.node(node_id) for node_id in action.node_ids]
             # Told in any case: a member may not have heard yet what this run has told the others.
             await self._stand_alone(members)
             evidence = await until(
@@ -141,78 +128,6 @@ class PatroniRegions:
             f" {action.upstream_host}:{action.upstream_port}; and wait until {', '.join(action.node_ids)} are"
             f" read-only and {action.target} has replayed all",
         )
-
-    # The old region, without it
-
-    @activity.defn
-    async def fence_cluster(self, request: FenceClusterRequest) -> Outcome:
-        """Switch every member of the old region off, or take a person's word that they are."""
-        action, hook = request.action, request.cluster.fencing
-
-        async def fenced() -> Outcome:
-            if action.attested_by is not None:
-                return _attested(request, action.attested_by)
-            assert hook is not None, "without a hook no such plan is made"
-            answers = await asyncio.gather(
-                *(
-                    self._hook.switch(
-                        hook, node_id, "off", f"{request.effect_id(action.action_id)}/{node_id}"
-                    )
-                    for node_id in action.node_ids
-                )
-            )
-            changed = any(answer.changed for answer in answers)
-            told = "; ".join(
-                f"{node_id}: {answer.detail}"
-                for node_id, answer in zip(action.node_ids, answers, strict=True)
-            )
-            return Outcome(
-                action_id=action.action_id,
-                status=OutcomeStatus.SUCCEEDED,
-                changed=changed,
-                detail=told,
-                fencing=FencingEvidence(
-                    type=FencingEvidenceType.HOOK,
-                    holder=action.node_id,
-                    epoch=request.epoch,
-                    source=hook.url.format(node_id=action.node_id, state="off"),
-                    detail=told,
-                    at=datetime.now(UTC),
-                    changed=changed,
-                ),
-            )
-
-        return await carried_out(action.action_id, fenced)
-
-    @activity.defn
-    async def unfence_cluster(self, request: FenceClusterRequest) -> Outcome:
-        """Compensation of `fence_cluster`: the members have their power back. Asked without limit."""
-        action, hook = request.action, request.cluster.fencing
-
-        async def undone() -> Outcome:
-            if action.attested_by is not None:
-                return _undone(action, "a person's word needs no undoing", changed=False)
-            assert hook is not None, "without a hook no such plan is made"
-            answers = await asyncio.gather(
-                *(self._switch_on(request, hook, node_id) for node_id in action.node_ids)
-            )
-            return _undone(action, f"{', '.join(action.node_ids)} have power", changed=any(answers))
-
-        return await carried_out(action.action_id, undone)
-
-    async def _switch_on(self, request: FenceClusterRequest, hook: FencingHook, node_id: str) -> bool:
-        effect_id = f"{request.effect_id(request.action.action_id)}/{node_id}/undo"
-        try:
-            return (await self._hook.switch(hook, node_id, "on", effect_id)).changed
-        except Refused as refused:
-            raise Unreachable(str(refused.refusal)) from refused
-
-    @activity.defn
-    async def preview_fence_cluster(self, request: FenceClusterRequest) -> Outcome:
-        action, members = request.action, ", ".join(request.action.node_ids)
-        if action.attested_by is not None:
-            return preview(action.action_id, f"would take {members} for off, as {action.attested_by} states")
-        return preview(action.action_id, f"would have the fencing hook switch off {members}")
 
     # The new region
 
@@ -313,26 +228,3 @@ def _handed_over(
         at=datetime.now(UTC),
         changed=changed,
     )
-
-
-def _attested(request: FenceClusterRequest, who: str) -> Outcome:
-    action, members = request.action, ", ".join(request.action.node_ids)
-    return Outcome(
-        action_id=action.action_id,
-        status=OutcomeStatus.SUCCEEDED,
-        changed=False,
-        detail=f"{who} states that {members} are off",
-        fencing=FencingEvidence(
-            type=FencingEvidenceType.ATTESTED,
-            holder=action.node_id,
-            epoch=request.epoch,
-            source=who,
-            detail=f"{who} states that {members} are off",
-            at=datetime.now(UTC),
-            changed=False,
-        ),
-    )
-
-
-def _undone(action: PatroniFenceCluster, detail: str, *, changed: bool) -> Outcome:
-    return Outcome(action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=changed, detail=detail)

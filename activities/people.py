@@ -12,9 +12,11 @@ from qnwis.config.access import AccessFiles
 from qnwis.config.problem import ConfigError
 from qnwis.continuity.access import Access, ApprovalWorkflow, Deed, Person
 from qnwis.continuity.approvals import voters_refusal
-from qnwis.continuity.model import Model
+from qnwis.continuity.decisions import ASKED, draft_of_decision
+from qnwis.continuity.model import Model, canonical_json
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.tokens import Expected, Token, permitted, proved, used_refusal
+from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.keys import verify
 from qnwis.providers.nonces import Nonces
 
@@ -59,16 +61,31 @@ class Opened(Model):
 
 
 class People:
-    def __init__(self, files: AccessFiles, nonces: Nonces) -> None:
+    def __init__(self, files: AccessFiles, nonces: Nonces, audit: AuditStore) -> None:
         self._files = files
         self._nonces = nonces
+        self._audit = audit
 
     @activity.defn
     async def prove(self, asked: ProofRequest) -> Proof:
         """Who signed this token, if that is the person named and they may do it.
 
-        And if it has not served yet: one that names a run is remembered by that run itself.
+        And if it has not served yet: one that names a run is remembered by that run itself. The answer, yes
+        or no, is on record before it is given.
         """
+        proof = await self._proved(asked)
+        draft = draft_of_decision(
+            asked.token,
+            asked.expected,
+            proof.person or proof.refused,
+            claimed=asked.claimed,
+            used_by=asked.used_by,
+            at=datetime.now(UTC),
+        )
+        await self._audit.append(draft, {ASKED: canonical_json(asked)})
+        return proof
+
+    async def _proved(self, asked: ProofRequest) -> Proof:
         access, now = await asyncio.to_thread(self._access), datetime.now(UTC)
         standing = asked.expected.deed in STANDING
         if standing and asked.token is not None:

@@ -20,12 +20,15 @@ from qnwis.config.registry import Registry
 from qnwis.continuity.readiness import evaluate
 from qnwis.continuity.readiness_facts import DnsRecord, DnsTrial, Facts, Past, Readiness
 from qnwis.continuity.topology import Cluster
+from qnwis.continuity.weights import StepCheck, Weights
 from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.dns import Dns
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
 from qnwis.providers.proofs import past_of
+from qnwis.providers.region_checks import RegionChecks
+from qnwis.providers.region_weights import RegionWeights
 
 from .evidence import ClusterName
 
@@ -33,11 +36,21 @@ log = logging.getLogger(__name__)
 
 
 class ReadinessChecks:
-    def __init__(self, registry: Registry, nodes: Nodes, dns: Dns, audit: AuditStore) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        nodes: Nodes,
+        dns: Dns,
+        audit: AuditStore,
+        weights: RegionWeights,
+        checks: RegionChecks,
+    ) -> None:
         self._registry = registry
         self._nodes = nodes
         self._dns = dns
         self._audit = audit
+        self._weights = weights
+        self._checks = checks
 
     @activity.defn(name="evaluate_readiness")
     async def evaluate(self, name: ClusterName) -> Readiness:
@@ -46,11 +59,13 @@ class ReadinessChecks:
             registered = await asyncio.to_thread(self._registry.load, name.cluster_id)
         except ConfigError as error:
             raise ApplicationError(str(error), type="cluster_not_loaded", non_retryable=True) from error
-        evidence, dns, record, past = await asyncio.gather(
+        weights = await self._weights_of(registered.cluster)
+        evidence, dns, record, past, regions = await asyncio.gather(
             collect_evidence(self._nodes, registered.cluster),
             self._try_dns(registered.cluster),
             self._read_dns(registered.cluster),
             self._past(name.cluster_id),
+            self._regions_of(registered.cluster),
         )
         return evaluate(
             Facts(
@@ -60,6 +75,8 @@ class ReadinessChecks:
                 dns=dns,
                 record=record,
                 past=past,
+                weights=weights,
+                regions=regions,
                 unusable=await asyncio.to_thread(self._unusable),
                 now=datetime.now(UTC),
             )
@@ -68,10 +85,33 @@ class ReadinessChecks:
     async def _try_dns(self, cluster: Cluster) -> DnsTrial | None:
         if cluster.dns is None:
             return None
-        return DnsTrial(answers=await self._dns.try_update(cluster.dns), tried_at=datetime.now(UTC))
+        # In Route 53 each region of an active/active cluster has a record of its own.
+        apart = cluster.is_active_active and cluster.dns.route53 is not None
+        services = [group.dns for group in cluster.lease_groups] if apart else [cluster.dns]
+        tried = [await self._dns.try_update(service) for service in services if service is not None]
+        return DnsTrial(answers=tuple(one for each in tried for one in each), tried_at=datetime.now(UTC))
+
+    async def _weights_of(self, cluster: Cluster) -> Weights | None:
+        if not cluster.is_active_active:
+            return None
+        try:
+            return await self._weights.in_force(cluster)
+        except (Unreachable, Refused) as error:
+            log.warning("readiness of %s: %s", cluster.cluster_id, error)
+            return None
+
+    async def _regions_of(self, cluster: Cluster) -> dict[str, StepCheck]:
+        """Of an active/active cluster, each region compared with the others."""
+        if not cluster.is_active_active:
+            return {}
+        regions = [node.region for node in cluster.primaries]
+        found = await asyncio.gather(
+            *(self._checks.check(cluster, region, {*regions} - {region}) for region in regions)
+        )
+        return dict(zip(regions, found, strict=True))
 
     async def _read_dns(self, cluster: Cluster) -> DnsRecord | None:
-        if cluster.dns is None:
+        if cluster.dns is None or cluster.is_active_active:
             return None
         return DnsRecord(answers=await self._dns.record(cluster.dns), asked_at=datetime.now(UTC))
 

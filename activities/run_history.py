@@ -5,7 +5,6 @@ A history tells it even where no worker can replay it any more, which is a reaso
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC
 from typing import Any, TypeVar
@@ -22,9 +21,11 @@ from qnwis.continuity.takeover import PastExecution, Remains
 
 from .dns import DnsRecords
 from .evidence import Evidence
+from .executions import ended_by
 from .fencing import Fencing
 from .forcing import Forcing
 from .patroni import PatroniMoves
+from .patroni_fencing import PatroniFencing
 from .patroni_regions import PatroniRegions
 from .planning import Planning
 from .promotion import Promotion
@@ -44,7 +45,7 @@ EFFECTS = {
         Switchover.rejoin,
         PatroniMoves.hand_over,
         PatroniRegions.demote_cluster,
-        PatroniRegions.fence_cluster,
+        PatroniFencing.fence_cluster,
         PatroniRegions.promote_cluster,
     )
 }
@@ -56,7 +57,7 @@ UNDOING = {
         Switchover.take_back,
         DnsRecords.retime_back,
         PatroniRegions.take_cluster_back,
-        PatroniRegions.unfence_cluster,
+        PatroniFencing.unfence_cluster,
     )
 }
 LOOK_BACK = "look_back"
@@ -64,8 +65,6 @@ LOOK_BACK = "look_back"
 
 RESULT = ("run_id", "kind", "outcome", "reason", "ended_at")
 """What a guardian's rules need of a result."""
-RESETTER = "history-resetter"
-"""Under this name Temporal itself terminates an execution that is reset while it goes on."""
 
 T = TypeVar("T")
 
@@ -150,21 +149,9 @@ class HistoryReader:
         match event.WhichOneof("attributes"):
             case "workflow_execution_completed_event_attributes":
                 self._found["result"] = await result_in(self._client, event)
-            case "workflow_execution_terminated_event_attributes":
-                terminated = event.workflow_execution_terminated_event_attributes
-                why = terminated.reason
-                if terminated.HasField("details"):
-                    with contextlib.suppress(TypeError, ValueError):
-                        why = str(await self._decode(terminated.details, str))
-                how = "reset" if terminated.identity == RESETTER else f"terminated by {terminated.identity}"
-                self._found["ended"] = f"{how}: {why or 'no reason given'}"
-            case "workflow_execution_failed_event_attributes":
-                failed = event.workflow_execution_failed_event_attributes
-                self._found["ended"] = f"ended by a failure: {failed.failure.message}"
-            case "workflow_execution_timed_out_event_attributes":
-                self._found["ended"] = "ended by a timeout"
-            case "workflow_execution_canceled_event_attributes":
-                self._found["ended"] = "ended by a cancel"
+            case _:
+                if (how := await ended_by(self._client, event)) is not None:
+                    self._found["ended"] = how
 
     async def _decode(self, payloads: Payloads, kind: type[T]) -> T:
         value: T = (await self._converter.decode(payloads.payloads, [kind]))[0]

@@ -1,39 +1,32 @@
-"""Whether this process stood still: a watcher that did says nothing of that time.
-
-It goes by the monotonic clock alone; a jump of the wall clock is no stall and hides none.
-"""
+"""Whether this process stood still: a watcher that did says nothing of that time."""
 
 from __future__ import annotations
 
 import asyncio
 from time import monotonic
 
-TICKS_IN_A_LIMIT = 4
+from qnwis.continuity.lateness import lateness, stood_still
 
 
 class Stalls:
-    """Counts how often the event loop was late by more than `limit_s`, seconds."""
+    """Counts by how much the event loop is late. A watcher says nothing where that was more than `limit_s`,
+    seconds, while it waited."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
-        self._due = monotonic()
-        self._count = 0
+        self._lateness = lateness(limit_s, monotonic())
 
     async def run(self) -> None:
         """Runs until cancelled."""
+        self._lateness = lateness(self._limit_s, monotonic())
         while True:
-            tick_s = self._limit_s / TICKS_IN_A_LIMIT
-            self._due = monotonic() + tick_s
-            await asyncio.sleep(tick_s)
-            self._count += self._late()
+            await asyncio.sleep(self._lateness.tick_s)
+            self._lateness = self._lateness.came(monotonic())
 
-    def mark(self) -> int:
+    def mark(self) -> float:
         """What to give to `since` later."""
-        return self._count
+        return self._lateness.so_far_s(monotonic())
 
-    def since(self, mark: int) -> bool:
-        """Whether there was one since the mark, or there is one now that `run` has not yet come to count."""
-        return self._count != mark or self._late()
-
-    def _late(self) -> bool:
-        return monotonic() - self._due > self._limit_s
+    def since(self, mark: float) -> bool:
+        """Whether it stood still since the mark; what lasts now, and `run` has not counted yet, included."""
+        return stood_still(self._lateness.so_far_s(monotonic()) - mark, self._limit_s)

@@ -43,6 +43,8 @@ class ReturnCheck(Model):
 class ReturnFound(Model):
     refusal: Refusal | None
     """Why the region may not take more traffic yet."""
+    told: str = ""
+    """For people, what was found."""
 
 
 class WeightShifts:
@@ -72,7 +74,8 @@ class WeightShifts:
             registered = self._load(asked.cluster_id)
             found = await self._checks.check(registered.cluster, asked.region, asked.others)
         return ReturnFound(
-            refusal=step_refusal(asked.region, found, max_lag_bytes=registered.policy.max_lag_bytes)
+            refusal=step_refusal(asked.region, found, max_lag_bytes=registered.policy.max_lag_bytes),
+            told=found.told(),
         )
 
     def _load(self, cluster_id: str) -> Registered:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 
+from qnwis.labels import use_labels
+from qnwis.providers.key_store import key_store_of
 from qnwis.temporal import connect
 
 from .settings import WorkerSettings
@@ -22,6 +25,8 @@ async def run_worker(settings: WorkerSettings) -> None:
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, stop.set)
     client = await connect(settings.address)
+    keys = key_store_of(os.environ)
+    use_labels(keys.label_key() if keys is not None else None)
     async with contextlib.AsyncExitStack() as running:
         for worker in workers_of(client, settings):
             await running.enter_async_context(worker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,8 +22,10 @@ from activities.forcing import Forcing
 from activities.health import Health
 from activities.hooks import Hooks
 from activities.notification import Notifications
+from activities.past_evacuations import PastEvacuations
 from activities.past_runs import PastRuns
 from activities.patroni import PatroniMoves
+from activities.patroni_fencing import PatroniFencing
 from activities.patroni_regions import PatroniRegions
 from activities.people import People
 from activities.planning import Planning
@@ -42,10 +45,12 @@ from qnwis.config.registry import Registry
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
+from qnwis.providers.bundles import Bundles
 from qnwis.providers.calls import Caller
 from qnwis.providers.dns import Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.fencing import Hook, PowerHook
+from qnwis.providers.key_store import FileKeyStore, key_store_of
 from qnwis.providers.nodes import Nodes
 from qnwis.providers.nonces import TemporalNonces
 from qnwis.providers.notifier import ChannelNotifier, Notifier
@@ -53,6 +58,7 @@ from qnwis.providers.patroni import HttpPatroni, Patroni
 from qnwis.providers.region_checks import DatabaseChecks, RegionChecks
 from qnwis.providers.region_weights import DnsWeights, RegionWeights
 from qnwis.providers.sent import SentStore
+from qnwis.providers.witness import Witness, witnesses_of
 from qnwis.transport import Transport
 from workflows.guardian import Guardian
 from workflows.names import vantage_queue
@@ -81,6 +87,8 @@ WORKFLOWS = (
     UsedToken,
 )
 
+BUNDLES = "bundles"
+"""Where a worker keeps the bundles, in its state directory."""
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
 GRACE_S = 5.0
@@ -96,6 +104,7 @@ class Providers:
     dns: Dns
     hook: Hook
     audit: AuditStore
+    """Of records."""
     notifier: Notifier
     patroni: Patroni = field(default_factory=lambda: HttpPatroni(Transport()))
     """Of clusters that Patroni manages."""
@@ -104,6 +113,10 @@ class Providers:
     weights: RegionWeights = field(default_factory=DnsWeights)
     """By which active/active clusters share their traffic out."""
     checks: RegionChecks = field(default_factory=DatabaseChecks)
+    bundles: Bundles | None = None
+    """Makes the bundle of each record; None where nobody wants one."""
+    witnesses: tuple[Witness, ...] = ()
+    """Who keeps the audit log's tree heads."""
 
 
 def workers_of(client: Client, settings: WorkerSettings) -> Sequence[Worker]:
@@ -121,15 +134,19 @@ def providers_for(settings: WorkerSettings) -> Providers:
     if (settings.config_dir / CHANNELS).exists():
         load_beside()
     patroni = HttpPatroni(transport)
+    audit = SqliteAuditStore(
+        settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
+    )
+    keys = key_store_of(os.environ) or FileKeyStore(settings.state_dir / "audit-keys.json")
     return Providers(
         registry=Registry(settings.config_dir),
         nodes=AllNodes(transport, patroni),
         patroni=patroni,
         dns=DnsByHolder(),
         hook=PowerHook(transport),
-        audit=SqliteAuditStore(
-            settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
-        ),
+        audit=audit,
+        bundles=Bundles(audit, keys, settings.state_dir / BUNDLES),
+        witnesses=witnesses_of(os.environ, transport),
         notifier=ChannelNotifier(
             settings.config_dir,
             SentStore(settings.state_dir / "notifications.sqlite", longest=timedelta(seconds=TIMEOUT_S + 1)),
@@ -140,13 +157,15 @@ def providers_for(settings: WorkerSettings) -> Providers:
 
 def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]:
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
-    past_runs = PastRuns(client)
-    people = People(AccessFiles(p.registry.directory), TemporalNonces(client))
+    past_runs, past_evacuations = PastRuns(client), PastEvacuations(client)
+    people = People(AccessFiles(p.registry.directory), TemporalNonces(client), p.audit)
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
-    audit, regions = Audit(p.audit), Regions(p.registry, p.nodes, p.weights, client)
+    audit = Audit(p.audit, bundles=p.bundles, witnesses=p.witnesses)
+    regions = Regions(p.registry, p.nodes, p.weights, client)
     shifts = WeightShifts(p.registry, p.weights, p.checks)
-    forcing, switchover = Forcing(p.nodes, p.hook, fencing), Switchover(p.nodes, fencing)
-    moves, by_region = PatroniMoves(p.nodes, p.patroni), PatroniRegions(p.nodes, p.patroni, p.hook)
+    forcing, switchover = Forcing(p.nodes, fencing), Switchover(p.nodes, fencing)
+    moves, by_region = PatroniMoves(p.nodes, p.patroni), PatroniRegions(p.nodes, p.patroni)
+    without_patroni = PatroniFencing(p.hook)
     hooks, steady_state = Hooks(p.registry.directory, p.caller), SteadyState(p.registry.directory, p.caller)
     return [
         evidence.load_cluster,
@@ -174,11 +193,11 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         moves.preview_hand_over,
         by_region.demote_cluster,
         by_region.take_cluster_back,
-        by_region.fence_cluster,
-        by_region.unfence_cluster,
+        without_patroni.fence_cluster,
+        without_patroni.unfence_cluster,
         by_region.promote_cluster,
         by_region.preview_demote_cluster,
-        by_region.preview_fence_cluster,
+        without_patroni.preview_fence_cluster,
         by_region.preview_promote_cluster,
         Rejoining(p.registry, p.nodes, p.hook).bring_back,
         Protecting(p.registry, p.nodes, client).watch_protection,
@@ -188,6 +207,8 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         dns.preview_flip,
         past_runs.look_back,
         past_runs.watch_runs,
+        past_evacuations.take_up_evacuation,
+        past_evacuations.await_evacuation,
         people.prove,
         people.open_window,
         hooks.call_hook,
@@ -205,7 +226,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         shifts.shift_weights,
         shifts.check_return,
         Notifications(p.notifier).notify,
-        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit).evaluate,
+        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks).evaluate,
     ]
 
 

@@ -23,6 +23,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.audit import Audit, RegionArtefacts
     from activities.regions import RegionAssessment, RegionName, Regions, WhereRequest
     from qnwis.continuity.access import Deed, Person
+    from qnwis.continuity.audit import SERVICE
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.region_plan import ClusterMove, Direction, RegionPlan
     from qnwis.continuity.region_run import EvacuateRequest, RegionResult, outcome_of, way_back
@@ -34,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from qnwis.continuity.shifting import WeightMove
     from qnwis.continuity.tokens import Expected
+    from qnwis.labels import label_of
 
 WHAT = {Direction.OUT: "evacuation", Direction.BACK: "failback"}
 
@@ -67,7 +69,7 @@ class Evacuation(Listening):
             [
                 CLUSTER.value_set(self.request.region),
                 KIND.value_set(RunKind.REGION_FAILURE.value),
-                INITIATOR.value_set(self.request.initiated_by),
+                INITIATOR.value_set(label_of(self.request.initiated_by)),
                 OUTCOME.value_set("running"),
             ]
         )
@@ -159,7 +161,7 @@ class Evacuation(Listening):
             await workflow.wait_condition(lambda: self.progress.paused is None or self.stop is not None)
             if self.stop is not None:
                 return
-            self._moving = [Moving(self.request, move) for move in wave]
+            self._moving = [Moving(self.request, move, self._initiator_roles) for move in wave]
             await asyncio.gather(*(self._move(m, one) for m, one in zip(wave, self._moving, strict=True)))
             hold = hold_before_next(self.plan, number, tuple(self.moved.values()))
             if hold is not None and self.stop is None:
@@ -179,7 +181,9 @@ class Evacuation(Listening):
         if self.stop is not None:
             return
         self._tell(shift.cluster_id, f"▶ {shift.cluster_id} weights: {shift.told()}")
-        shifting = Shifting(self.request, shift, stopped=lambda: self.stop, hold=self._hold_until_told)
+        shifting = Shifting(
+            self.request, shift, stopped=lambda: self.stop, hold=self._hold_until_told, tell=self._tell
+        )
         moved = self.moved[shift.cluster_id] = await shifting.moved()
         mark = "☑" if moved.good else "☒"
         told = f"{mark} {shift.cluster_id} weights: {moved.outcome or 'not known'}: {moved.reason}"
@@ -232,7 +236,7 @@ class Evacuation(Listening):
             failures=self.failures,
             way_back=self.way_back,
             approval=self.approval.window,
-            initiator_roles=self.initiator.roles if self.initiator is not None else (),
+            initiator_roles=self._initiator_roles,
             notes=(*(self.assessed.unread if self.assessed is not None else ()), *self.progress.undelivered),
             steps=self.progress.steps,
             started_at=workflow.info().start_time,
@@ -292,6 +296,13 @@ class Evacuation(Listening):
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)
         self.initiator = found
+
+    @property
+    def _initiator_roles(self) -> tuple[str, ...]:
+        """Of its record, and of those of the clusters' runs."""
+        if self.request.automatic:
+            return (SERVICE,)
+        return self.initiator.roles if self.initiator is not None else ()
 
     @property
     def _is_the_guardians(self) -> bool:

@@ -7,23 +7,18 @@ it watches and judges as ever, and starts nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError, ChildWorkflowError, WorkflowAlreadyStartedError
 
 from . import options
-from .approval import prove, refused
 from .details import show_details
 from .guarded_runs import Child, GuardedRuns
-from .guardian_state import (
-    AcknowledgeRequest,
-    GuardianState,
-    GuardianView,
-    PauseRequest,
-    ResumeRequest,
-)
+from .guardian_listening import GuardianListening
+from .guardian_state import AlertAnswer, GuardianState, GuardianView
+from .guardian_words import details
 from .names import CLUSTER, KIND, guardian_id
 from .reprotecting import Reprotecting
 from .watching import Watches
@@ -34,52 +29,41 @@ with workflow.unsafe.imports_passed_through():
     from activities.evidence import ClusterName, Evidence
     from activities.past_runs import RunsReport
     from qnwis.config.registry import Registered
-    from qnwis.continuity.access import Deed
     from qnwis.continuity.detection import Finding, Verdict, judge, needs_evidence
     from qnwis.continuity.evidence import ClusterEvidence, current_primary
     from qnwis.continuity.guardian_rules import (
         RETRY_FIRST,
         RETRY_LONGEST,
-        Acknowledgement,
         Decision,
         Hold,
         PastRun,
-        Pause,
         Propose,
         Start,
-        acknowledge,
         decide,
         remembered,
     )
     from qnwis.continuity.patroni import automatic_refusal
-    from qnwis.continuity.refusal import Refusal
-    from qnwis.continuity.region_wait import (
-        RegionFinding,
-        RegionWord,
-        answering,
-        failed_after,
-        heard_after,
-        region_hold,
-    )
-    from qnwis.continuity.run import Detection, FailoverRequest
-    from qnwis.continuity.tokens import Expected, PersonRequest
-    from qnwis.continuity.topology import NodeStatus
+    from qnwis.continuity.region_groups import decide_regions, primaries_now
+    from qnwis.continuity.region_wait import answering, failed_after, region_hold
+    from qnwis.continuity.run import FailoverRequest
 
 
+REGIONS_DECIDE = "of an active/active cluster as a whole nothing is failed over"
+"""Patch: before, a run was started for one of its primaries, and refused."""
 WATCHES_ON = "the guardian watches on while a run of its own goes on"
 """Patch: before, it stood still until that had ended."""
 
 
 @workflow.defn(failure_exception_types=[ValidationError])
-class Guardian:
+class Guardian(GuardianListening):
     """Watches one cluster for as long as it exists."""
 
-    registered: Registered | None = None
     primary_node_id: str | None = None
+    """None also of an active/active cluster, which has several: see `primaries`."""
+    primaries: Mapping[str, str | None] = {}
+    """By region, of an active/active cluster."""
     evidence: ClusterEvidence | None = None
     holding: str | None = None
-    last_refused: str | None = None
-    """The newest signal that was not obeyed, and why."""
 
     @workflow.init
     def __init__(self, state: GuardianState | None = None) -> None:
@@ -99,6 +83,9 @@ class Guardian:
         self.runs = GuardedRuns(self.cluster_id, state.own_run)
         self.reprotecting = Reprotecting()
         self.woken = False
+        self.decisions = 0
+        """Made so far; who asks for one waits for the next."""
+        self.ending = False
         self.timer_changed = False
         self.retry_at: datetime | None = None
         self.retry_after = RETRY_FIRST
@@ -126,8 +113,10 @@ class Guardian:
                 await self._see_through(unfinished)
             else:
                 await self._act(self._decide())
+            self.decisions += 1
             await self._next_event()
             self.runs.raise_what_broke_off()
+        self.ending = True
         await self.watches.stop()
         await self.runs.stop_watching()
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -149,7 +138,18 @@ class Guardian:
         evidence = await workflow.execute_activity_method(
             Evidence.collect, self._known.cluster, **options.read("who is the primary")
         )
-        self.primary_node_id = current_primary(self._known.cluster, evidence)
+        self._know_primaries(evidence)
+
+    def _know_primaries(self, evidence: ClusterEvidence) -> None:
+        cluster = self._known.cluster
+        if self._regions_decide:
+            self.primary_node_id, self.primaries = None, primaries_now(cluster, evidence)
+        else:
+            self.primary_node_id, self.primaries = current_primary(cluster, evidence), {}
+
+    @property
+    def _regions_decide(self) -> bool:
+        return self._known.cluster.is_active_active and workflow.patched(REGIONS_DECIDE)
 
     async def _next_event(self) -> None:
         """Wait until something happened, and take it in."""
@@ -206,7 +206,7 @@ class Guardian:
                 Evidence.collect, cluster, **options.read("what contradicts the vantages")
             )
             if any(node.state is not None and node.state.writable for node in self.evidence.nodes):
-                self.primary_node_id = current_primary(cluster, self.evidence)
+                self._know_primaries(self.evidence)
         self.verdicts = judge(cluster, votes, self.evidence)
         self.failed = failed_after(self.failed, self._verdict_on_the_primary, workflow.now())
 
@@ -215,6 +215,8 @@ class Guardian:
         return self.verdicts.get(self.primary_node_id or "")
 
     def _decide(self) -> Decision:
+        if self._regions_decide:
+            return decide_regions(self._known.cluster, self.primaries, self.verdicts)
         primary = self._verdict_on_the_primary
         by_itself = automatic_refusal(self._known.cluster)
         if by_itself is not None and primary is not None and primary.finding is Finding.FAILED:
@@ -294,25 +296,13 @@ class Guardian:
 
     def _request(self) -> FailoverRequest:
         assert self.primary_node_id is not None
-        votes = {v: vote.detector for v, vote in self.watches.on(self.primary_node_id).items()}
-        failed = {v: detector for v, detector in votes.items() if detector.status is NodeStatus.FAILED}
-        worst = max(failed.values(), key=lambda detector: detector.consecutive_misses)
-        misses = worst.consecutive_misses
-        times = "1 miss" if misses == 1 else f"{misses} misses in a row"
-        seen_from = ", ".join(sorted(failed))
+        detection, why = self.watches.called_failed(self.primary_node_id)
         return FailoverRequest(
             cluster_id=self.cluster_id,
             initiated_by=guardian_id(self.cluster_id),
-            reason=f"{self.primary_node_id} failed: {times} from {seen_from}"
-            f" ({worst.last_error or 'it answers again'})",
+            reason=f"{self.primary_node_id} failed: {why}",
             automatic=True,
-            detection=Detection(
-                node_id=self.primary_node_id,
-                vantages=tuple(sorted(failed)),
-                misses=misses,
-                first_miss_at=self.watches.missing_since(self.primary_node_id),
-                detected_at=workflow.now(),
-            ),
+            detection=detection,
         )
 
     def _try_again_later(self, why: str) -> None:
@@ -324,108 +314,24 @@ class Guardian:
     def _remember(self, run: PastRun) -> None:
         self.history = remembered(self.history, run, self._known.policy, workflow.now())
 
-    # Being spoken to
-
-    @workflow.signal(description="A run that this guardian did not start has ended")
-    async def run_ended(self, run: PastRun) -> None:
-        await self._look_around()  # the rules to remember it by may not be loaded yet
-        self._remember(run)
-        self.woken = True
-
-    @workflow.signal(description="Sent by guardians of regions, not by people: what is held of a region")
-    def region_word(self, word: RegionWord) -> None:
-        self.regions[word.region] = heard_after(self.regions.get(word.region), word, workflow.now())
-        self.woken = True
-
-    @workflow.signal(description="Switch automatic failover off: {by, reason, token}")
-    async def pause_failover(self, request: PauseRequest) -> None:
-        if await self._allowed(Deed.PAUSE, request):
-            self.pause = Pause(by=request.by, reason=request.reason, since=workflow.now())
-            self.woken = True
-
-    @workflow.signal(description="Switch automatic failover on again: {by, reason, token}")
-    async def resume_failover(self, request: ResumeRequest) -> None:
-        if await self._allowed(Deed.RESUME, request):
-            self.pause = None
-            self.woken = True
-
-    @workflow.update(name="pause", description="The same as the signal pause_failover, with an answer")
-    async def pause_answered(self, request: PauseRequest) -> None:
-        await self._prove(Deed.PAUSE, request)
-        self.pause = Pause(by=request.by, reason=request.reason, since=workflow.now())
-        self.woken = True
-
-    @workflow.update(name="resume", description="The same as the signal resume_failover, with an answer")
-    async def resume_answered(self, request: ResumeRequest) -> None:
-        await self._prove(Deed.RESUME, request)
-        self.pause = None
-        self.woken = True
-
-    @workflow.update(
-        description="A person has looked at a run: it holds no failover back: {run_id, by, reason, token}"
-    )
-    async def acknowledge(self, request: AcknowledgeRequest) -> PastRun:
-        await self._prove(Deed.ACKNOWLEDGE, request)
-        history = self._acknowledged(request)
-        if isinstance(history, Refusal):
-            raise refused(history)
-        self._recall(history)
-        return next(run for run in history if run.run_id == request.run_id)
-
-    @acknowledge.validator
-    def _may_acknowledge(self, request: AcknowledgeRequest) -> None:
-        refusal = self._acknowledged(request)
-        if isinstance(refusal, Refusal):
-            raise refused(refusal)
-
-    @workflow.signal(
-        description="The same as the update acknowledge, for the UI: {run_id, by, reason, token}",
-    )
-    async def acknowledge_recovery(self, request: AcknowledgeRequest) -> None:
-        if not await self._allowed(Deed.ACKNOWLEDGE, request):
-            return
-        history = self._acknowledged(request)
-        if isinstance(history, Refusal):
-            workflow.logger.warning("acknowledgement refused: %s", history)
-            return
-        self._recall(history)
-
-    async def _prove(self, deed: Deed, request: PersonRequest) -> None:
-        """Raises ApplicationError where the policy asks for a proof and there is none."""
-        await workflow.wait_condition(lambda: self.registered is not None)
-        if self.registered is None or not self.registered.policy.approvals:
-            return
-        found = await prove(
-            request.token,
-            Expected(deed=deed, cluster_id=self.cluster_id, digest=request.digest),
-            claimed=request.by,
+    def _as_decided(self) -> AlertAnswer:
+        verdict = self._verdict_on_the_primary
+        return AlertAnswer(
+            run_id=self.runs.own,
+            primary_node_id=self.primary_node_id,
+            finding=None if verdict is None else verdict.finding.value,
+            why="the primary is not known" if verdict is None else verdict.why,
+            holding=self.holding,
         )
-        if isinstance(found, Refusal):
-            raise refused(found)
 
-    async def _allowed(self, deed: Deed, request: PersonRequest) -> bool:
-        """The same for a signal, which has no answer: people see the refusal in the view."""
-        try:
-            await self._prove(deed, request)
-        except ApplicationError as error:
-            self.last_refused = f"{deed} by {request.by} refused: {error.message}"
-            self._show()
-            return False
-        return True
-
-    def _acknowledged(self, request: AcknowledgeRequest) -> tuple[PastRun, ...] | Refusal:
-        by_whom = Acknowledgement(by=request.by, reason=request.reason, at=workflow.now())
-        return acknowledge(self.history, request.run_id, by_whom)
-
-    def _recall(self, history: Sequence[PastRun]) -> None:
-        self.history = tuple(history)
-        self.woken = True
+    # Being seen
 
     @workflow.query(description="What this guardian knows and why it does or does not act")
     def view(self) -> GuardianView:
         return GuardianView(
             cluster_id=self.cluster_id,
             primary_node_id=self.primary_node_id,
+            primaries=self.primaries,
             verdicts=self.verdicts,
             statuses={node_id: verdict.status for node_id, verdict in self.verdicts.items()},
             statements=self.watches.statements,
@@ -443,30 +349,7 @@ class Guardian:
         )
 
     def _show(self) -> None:
-        lines = [f"Primary: **{self.primary_node_id or 'unknown'}**", ""]
-        lines += [
-            f"- {node_id}: {verdict.finding.value.replace('_', ' ')} ({verdict.why})"
-            for node_id, verdict in self.verdicts.items()
-        ]
-        lines += [f"- {vantage} abstains: {why}" for vantage, why in sorted(self.watches.abstaining.items())]
-        lines += [f"- {line}" for line in self._regions_in_words()]
-        if self.pause is not None:
-            lines += [
-                "",
-                f"**Paused** by {self.pause.by} since {self.pause.since:%F %T} UTC: {self.pause.reason}",
-            ]
-        if self.holding is not None:
-            lines += ["", f"**Not acting**: {self.holding}"]
-        if self.last_refused is not None:
-            lines += ["", self.last_refused]
-        show_details("\n".join(lines))
-
-    def _regions_in_words(self) -> list[str]:
-        return [
-            f"{heard.word.region}: {heard.word.finding.value} ({heard.word.why})"
-            for heard in self.regions.values()
-            if heard.word.finding is not RegionFinding.WELL
-        ]
+        show_details(details(self.view()))
 
     # Living long
 

@@ -35,6 +35,27 @@ class AcknowledgeRequest(PersonRequest):
     run_id: str = Field(min_length=1)
 
 
+class AlertRequest(Model):
+    """Somebody outside says that something is wrong. It proves nothing: the guardian looks for itself."""
+
+    alert_id: str = Field(min_length=1)
+    by: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+
+
+class AlertAnswer(Model):
+    """What the guardian made of it."""
+
+    run_id: str | None
+    """Temporal's run id of the run of its own that goes on; None where it started none."""
+    primary_node_id: str | None
+    finding: str | None
+    """Its verdict on the primary; None while nobody knows which node that is."""
+    why: str
+    holding: str | None
+    """Why a primary that is called failed is not acted on now."""
+
+
 class GuardianState(Model):
     """All that a guardian knows; what it continues as new with. To start one, `cluster_id` is enough."""
 
@@ -63,6 +84,9 @@ class GuardianView(Model):
 
     cluster_id: str
     primary_node_id: str | None
+    """None also where there is one in each region."""
+    primaries: Mapping[str, str | None] = {}
+    """By region, of an active/active cluster; None where nobody knows."""
     verdicts: dict[str, Verdict]
     statuses: dict[str, NodeStatus]
     """The verdicts in the specification's words."""

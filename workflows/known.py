@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.evidence import ClusterName, Evidence
     from activities.planning import AssessRequest, Planning, RehearseRequest
     from qnwis.config.registry import Registered
-    from qnwis.continuity.access import Deed, Person
+    from qnwis.continuity.access import Deed
     from qnwis.continuity.evidence import ClusterEvidence
     from qnwis.continuity.hooks_file import Declared
     from qnwis.continuity.plan import Plan
@@ -41,8 +41,8 @@ class Known:
         self._progress = progress
         self.takeover = Takeover(request)
         self.registered: Registered | None = None
-        self.initiator: Person | None = None
-        """Who proved to have started it; None for the guardian and where no proof is asked for."""
+        self.initiator_roles: tuple[str, ...] = ()
+        """What whoever started it proved to be; none for the guardian and where no proof is asked for."""
         self.before: ClusterEvidence | None = None
         self.after: ClusterEvidence | None = None
         self.assessment = Assessment()
@@ -131,9 +131,11 @@ class Known:
         if request.agreed_with is not None and not _is_part_of_an_evacuation(parent):
             raise Ended(RunOutcome.REFUSED, "only the evacuation of a region may say that it was agreed to")
         agreed = returns or request.agreed_with is not None
+        if request.initiator_roles and not agreed:
+            raise Ended(RunOutcome.REFUSED, "only a run of which it is a part may say who began it")
         trusted = agreed or (not self.policy.approvals and not request.override)
         if request.automatic or request.dry_run or trusted:
-            self._may_run = True
+            self._may_run, self.initiator_roles = True, request.initiator_roles
             return
         deed = Deed.OVERRIDE if request.override else Deed.START
         if parent is not None and request.token is not None:
@@ -147,7 +149,7 @@ class Known:
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)
-        self.initiator, self._may_run = found, True
+        self._may_run, self.initiator_roles = True, found.roles
 
     async def taken_over(self) -> bool:
         """Whether the run had begun before this execution. After a reset that is asked again."""

@@ -32,9 +32,12 @@ class Moving:
     """Of one cluster. A run that goes on already is waited for, as it may be moving the cluster just now; one
     that only waits for people gives way."""
 
-    def __init__(self, evacuation: EvacuateRequest, move: ClusterMove) -> None:
+    def __init__(
+        self, evacuation: EvacuateRequest, move: ClusterMove, initiator_roles: tuple[str, ...]
+    ) -> None:
         self._evacuation = evacuation
         self._move = move
+        self._initiator_roles = initiator_roles
         self._child: Child | None = None
         self._stopped = False
 
@@ -115,6 +118,7 @@ class Moving:
             plan=plan,
             leaving=self._evacuation.region if self._evacuation.direction is Direction.OUT else None,
             agreed_with=workflow.info().run_id,
+            initiator_roles=self._initiator_roles,
             maintenance=Maintenance(target_node_id=plan.failover_target_id) if switchover else None,
         )
 

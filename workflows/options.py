@@ -14,6 +14,10 @@ from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
 VANTAGE_SILENT = timedelta(seconds=4)
 """A vantage whose watch was not heard from for this long abstains. It speaks up every second."""
+EFFECT_WITHIN_S = 60.0
+"""After this an effect that nobody could carry out is given up: its outcome is unknown."""
+FENCED_WITHIN_S = 20.0
+"""The same for fencing, which is undone then."""
 
 
 def _retry(first_ms: int, longest_s: float, backoff: float = 2.0) -> RetryPolicy:
@@ -45,7 +49,7 @@ def effect(summary: str) -> ActivityConfig:
     """Changing the world. When schedule-to-close is over the outcome is unknown, and the stepper decides."""
     return ActivityConfig(
         start_to_close_timeout=timedelta(seconds=25),
-        schedule_to_close_timeout=timedelta(seconds=60),
+        schedule_to_close_timeout=timedelta(seconds=EFFECT_WITHIN_S),
         heartbeat_timeout=timedelta(seconds=2),
         retry_policy=_retry(200, 2, backoff=1.5),
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -55,7 +59,9 @@ def effect(summary: str) -> ActivityConfig:
 
 def fence(summary: str) -> ActivityConfig:
     """Fencing: given up, and undone, sooner than what is past return."""
-    return ActivityConfig({**effect(summary), "schedule_to_close_timeout": timedelta(seconds=20)})
+    return ActivityConfig(
+        {**effect(summary), "schedule_to_close_timeout": timedelta(seconds=FENCED_WITHIN_S)}
+    )
 
 
 def patroni(summary: str) -> ActivityConfig:

@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.readiness import ReadinessChecks
     from qnwis.continuity.model import Identifier, Model
     from qnwis.continuity.readiness_facts import Check, Grade, Readiness
+    from qnwis.labels import label_of
 
 READINESS = "readiness"
 """The kind by which such runs are found."""
@@ -43,7 +44,7 @@ class ReadinessCheck:
             [
                 CLUSTER.value_set(self.request.cluster_id),
                 KIND.value_set(READINESS),
-                INITIATOR.value_set(self.request.initiated_by),
+                INITIATOR.value_set(label_of(self.request.initiated_by)),
                 OUTCOME.value_set("running"),
             ]
         )

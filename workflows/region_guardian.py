@@ -3,7 +3,8 @@ loss, and begins the evacuation of clusters whose policy says so.
 
 Where `region_strategy` is `manual`, as it is unless set, leaving a region is decided by people (`region
 evacuate`). It wakes when a cluster's guardian holds something else, when the time of a rule is over, or when
-an evacuation that it began has ended; meanwhile its history does not grow.
+an evacuation has ended; meanwhile its history does not grow. Started anew, it first takes up the evacuation
+that goes on, or the last one that a guardian had begun: one loss is answered once.
 """
 
 from __future__ import annotations
@@ -14,18 +15,12 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import (
-    ActivityError,
-    ApplicationError,
-    ChildWorkflowError,
-    WorkflowAlreadyStartedError,
-)
+from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
 
 from . import options
 from .details import show_details
-from .names import CLUSTER, KIND, guardian_id, region_guardian_id, region_id
-from .region_failure import RegionFailure
+from .guarded_evacuation import GuardedEvacuation
+from .names import CLUSTER, KIND, guardian_id, region_guardian_id
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -35,14 +30,15 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.model import Identifier, Model
     from qnwis.continuity.notifications import Notification, RunEvent
     from qnwis.continuity.refusal import Refusal
+    from qnwis.continuity.region_adoption import follows_upon, is_over
     from qnwis.continuity.region_decision import Begun, Evacuate, decide_region, to_tell
-    from qnwis.continuity.region_run import EvacuateRequest, RegionResult
+    from qnwis.continuity.region_run import EvacuateRequest
     from qnwis.continuity.region_wait import RegionFinding, RegionWord
     from qnwis.continuity.regions import RegionVerdict, decides_at, judge_region
-    from qnwis.continuity.run import RunKind
-    from qnwis.runbook import load_runbook
+    from qnwis.continuity.run import RunOutcome
 
-Evacuating = workflow.ChildWorkflowHandle[RegionFailure, RegionResult]
+TAKES_UP = "the guardian of a region takes up an evacuation that was begun before"
+"""Patch: before, one that was started anew knew of none."""
 
 
 class RegionGuardianState(Model):
@@ -82,7 +78,9 @@ class RegionGuardian:
         # Started without input it fails and says what is missing; a missing argument would retry for ever.
         self.state = state or RegionGuardianState.model_validate({})
         self.holding: str | None = None
-        self.evacuating: asyncio.Task[None] | None = None
+        self.evacuation = GuardedEvacuation(self.state.region, self._take_in_the_end)
+        self.told_before = False
+        """Whether the guardian that began what this one took up had told people of the loss."""
 
     @workflow.run
     async def run(self, state: RegionGuardianState | None = None) -> None:
@@ -96,15 +94,14 @@ class RegionGuardian:
         workflow.upsert_search_attributes(
             [CLUSTER.value_set(region), KIND.value_set("region_guardian")],
         )
+        await self._take_up()
         watch = self._watch()
-        while self.evacuating is not None or not workflow.info().is_continue_as_new_suggested():
+        while self.evacuation.goes_on or not workflow.info().is_continue_as_new_suggested():
             await self._until_something_happens(watch)
             if watch.done():
                 self._know(report=watch.result())
                 watch = self._watch()
-            if self.evacuating is not None and self.evacuating.done():
-                self.evacuating.result()
-                self.evacuating = None
+            self.evacuation.let_go()
             if self.state.report is not None:
                 self._judge(self.state.report)
                 if self.state.report.hears:
@@ -115,6 +112,14 @@ class RegionGuardian:
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
         workflow.continue_as_new(self.state)
+
+    async def _take_up(self) -> None:
+        """What was begun before a guardian that is started anew; one that continues as new knows it."""
+        if self.state.report is not None or not workflow.patched(TAKES_UP):
+            return
+        if (found := await self.evacuation.take_up()) is not None:
+            self._know(begun=found.begun)
+            self.told_before = found.told
 
     def _watch(self) -> asyncio.Task[RegionReport]:
         asked = WatchRegion(
@@ -132,18 +137,19 @@ class RegionGuardian:
         at = decides_at(verdict, report.rules) if report is not None and verdict is not None else None
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
-                lambda: watch.done() or (self.evacuating is not None and self.evacuating.done()),
+                lambda: watch.done() or self.evacuation.has_ended,
                 timeout=None if at is None else max(timedelta(0), at - workflow.now()),
                 timeout_summary="the time that a loss must last, or must be over",
             )
 
     def _judge(self, report: RegionReport) -> None:
-        verdict = judge_region(
-            self.state.region, report.clusters, report.rules, self.state.verdict, workflow.now()
-        )
-        self._know(verdict=verdict)
-        if verdict.finding is RegionFinding.WELL:
-            self._know(begun=None)
+        state, goes_on = self.state, self.evacuation.goes_on
+        after = follows_upon(state.region, state.begun, state.verdict, report.clusters, goes_on=goes_on)
+        if after.verdict is not state.verdict and self.told_before:
+            self._know(told=after.begun.since if after.begun is not None else None)
+        verdict = judge_region(state.region, report.clusters, report.rules, after.verdict, workflow.now())
+        over = is_over(after, verdict, report.clusters, goes_on=goes_on)
+        self._know(verdict=verdict, begun=None if over else after.begun)
 
     async def _tell_clusters(self, report: RegionReport) -> None:
         """Have the clusters' guardians wait for this one, or wait no longer."""
@@ -183,29 +189,18 @@ class RegionGuardian:
             verdict=self._verdict,
         )
         try:
-            run = await workflow.start_child_workflow(
-                RegionFailure.run,
-                request,
-                id=region_id(self.state.region),
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-                static_summary=f"Evacuation of {self.state.region}: {decision.why}",
-                static_details=load_runbook(RunKind.REGION_FAILURE).text,
-            )
+            run_id = await self.evacuation.begin(request)
         except WorkflowAlreadyStartedError:
+            found = await self.evacuation.take_up() if workflow.patched(TAKES_UP) else None
+            if found is not None:
+                begun = found.begun.model_copy(update={"since": since})
             self._know(begun=begun)
             return
-        self._know(begun=begun.model_copy(update={"run_id": run.first_execution_run_id}))
-        self.evacuating = asyncio.create_task(self._take_in_the_end(run))
+        self._know(begun=begun.model_copy(update={"run_id": run_id}))
 
-    async def _take_in_the_end(self, run: Evacuating) -> None:
-        try:
-            result = await run
-        except ChildWorkflowError as error:
-            news: dict[str, object] = {"reason": f"ended without a result: {error.cause or error}"}
-        else:
-            news = {"outcome": result.outcome, "reason": result.reason}
+    def _take_in_the_end(self, outcome: RunOutcome | None, reason: str) -> None:
         if self.state.begun is not None:
+            news = {"outcome": outcome, "reason": reason}
             self._know(begun=self.state.begun.model_copy(update=news))
 
     async def _tell(self, begins: Evacuate | None) -> None:

@@ -44,7 +44,7 @@ def result_of(run: Run, ended: Ended) -> RunResult:
         steady_state=tuple(run.steady.readings),
         notes=run.notes,
         approval=run.approval.window,
-        initiator_roles=run.known.initiator.roles if run.known.initiator is not None else (),
+        initiator_roles=run.known.initiator_roles,
         continues=run.takeover.continued,
         started_at=run.takeover.started_at,
         ended_at=workflow.now(),

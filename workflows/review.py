@@ -27,6 +27,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.review import Closed, CloseRequest, Opened, Review, close_refusal, stated
     from qnwis.continuity.tokens import Expected
+    from qnwis.labels import label_of
 
 REVIEW = "override_review"
 """The kind by which reviews are found."""
@@ -51,7 +52,7 @@ class OverrideReview:
             [
                 CLUSTER.value_set(opened.cluster_id),
                 KIND.value_set(REVIEW),
-                INITIATOR.value_set(opened.initiated_by),
+                INITIATOR.value_set(label_of(opened.initiated_by)),
                 OUTCOME.value_set("open"),
             ]
         )

@@ -93,6 +93,7 @@ class RoundTrip:
                 "token": None,
                 "plan": None,
                 "even_if_healthy": False,
+                "initiator_roles": there.initiator_roles,
                 "reason": f"the way back of run {there.run_id}: {self._request.reason}",
                 "maintenance": Maintenance(
                     target_node_id=there.old_primary, returns=there.run_id, drill=self._maintenance.drill

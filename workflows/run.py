@@ -49,6 +49,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.switchover import window_begins_at, window_refusal
     from qnwis.continuity.takeover import joined
     from qnwis.continuity.verifier import VerificationReport
+    from qnwis.labels import label_of
 
 
 PATRONI_SETTLES_S = 45.0
@@ -95,7 +96,7 @@ class Run(Steered):
             [
                 CLUSTER.value_set(self.request.cluster_id),
                 KIND.value_set(self.kind.value),
-                INITIATOR.value_set(self.request.initiated_by),
+                INITIATOR.value_set(label_of(self.request.initiated_by)),
                 OUTCOME.value_set("running"),
             ]
         )

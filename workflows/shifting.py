@@ -19,6 +19,10 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.shifting import WeightMove
 
 
+STEP_MARK = "⇄"
+"""Begins what is told of each step."""
+
+
 class Shifting:
     """Of one cluster. Each step is a compare-and-swap, so that it may be asked for again; and between two
     steps the weights in force are of all traffic, too."""
@@ -30,17 +34,22 @@ class Shifting:
         *,
         stopped: Callable[[], str | None],
         hold: Callable[[str], Awaitable[None]],
+        tell: Callable[[str, str], None],
     ) -> None:
         self._evacuation = evacuation
         self._move = move
         self._stopped = stopped
         self._hold = hold
         """Returns when a person lets it go on, or stops it."""
+        self._tell = tell
+        """What about, and the line that is shown from now on."""
+        self._found = ""
+        """What the check before the present step found."""
 
     async def moved(self) -> Moved:
         """How it ended. Raises nothing."""
         now = self._move.before
-        for step in self._move.steps:
+        for number, step in enumerate(self._move.steps, start=1):
             checked = await self._may_go_on()
             if checked is not None:
                 outcome = RunOutcome.UNTOUCHED if now == self._move.before else RunOutcome.INCOMPLETE
@@ -57,6 +66,12 @@ class Shifting:
                 outcome = RunOutcome.REFUSED if now == self._move.before else RunOutcome.INCOMPLETE
                 return self._ended(outcome, str(shifted.refusal))
             now = step
+            told = ", ".join(f"{region} {weight}" for region, weight in sorted(step.items()))
+            self._tell(
+                f"{self._move.cluster_id} {number}",
+                f"{STEP_MARK} {self._move.cluster_id} step {number} of {len(self._move.steps)}:"
+                f" weights {told}{self._found}",
+            )
         return self._ended(RunOutcome.COMPLETED, self._move.told())
 
     async def _may_go_on(self) -> str | None:
@@ -81,6 +96,7 @@ class Shifting:
             )
         except ActivityError as error:
             return f"the check failed: {error.cause}"
+        self._found = "" if not found.told else f", after the check: {found.told}"
         return found.refusal
 
     def _ended(self, outcome: RunOutcome | None, reason: str) -> Moved:

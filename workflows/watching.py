@@ -18,7 +18,8 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.detection import Votes
     from qnwis.continuity.model import Model
     from qnwis.continuity.region_wait import Sights
-    from qnwis.continuity.topology import Cluster
+    from qnwis.continuity.run import Detection
+    from qnwis.continuity.topology import Cluster, NodeStatus
 
 NOT_YET = "not heard from yet"
 
@@ -97,9 +98,25 @@ class Watches:
             for vantage, said in self.statements.items()
         }
 
-    def on(self, node_id: str) -> dict[str, NodeVote]:
-        """What each vantage that speaks says of one node."""
-        return {v: said.votes[node_id] for v, said in self.statements.items() if node_id in said.votes}
+    def called_failed(self, node_id: str) -> tuple[Detection, str]:
+        """How a node that is called failed now was found to be so, and the same for people to read."""
+        failed = {
+            vantage: said.votes[node_id].detector
+            for vantage, said in self.statements.items()
+            if node_id in said.votes and said.votes[node_id].detector.status is NodeStatus.FAILED
+        }
+        worst = max(failed.values(), key=lambda detector: detector.consecutive_misses)
+        misses = worst.consecutive_misses
+        times = "1 miss" if misses == 1 else f"{misses} misses in a row"
+        detection = Detection(
+            node_id=node_id,
+            vantages=tuple(sorted(failed)),
+            misses=misses,
+            first_miss_at=self.missing_since(node_id),
+            detected_at=workflow.now(),
+        )
+        why = f"{times} from {', '.join(sorted(failed))} ({worst.last_error or 'it answers again'})"
+        return detection, why
 
     def missing_since(self, node_id: str) -> datetime | None:
         """When the first of the misses in a row was, by this server's clock and the watchers' own spans."""

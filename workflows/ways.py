@@ -16,9 +16,9 @@ with workflow.unsafe.imports_passed_through():
     from activities.fencing import FenceRequest, Fencing
     from activities.forcing import ForceRequest, Forcing
     from activities.patroni import HandOverRequest, PatroniMoves
+    from activities.patroni_fencing import FenceClusterRequest, PatroniFencing
     from activities.patroni_regions import (
         DemoteClusterRequest,
-        FenceClusterRequest,
         PatroniRegions,
         PromoteClusterRequest,
     )
@@ -103,9 +103,9 @@ WAYS: Mapping[type, Way] = {
     ),
     PatroniFenceCluster: Way(
         FenceClusterRequest,
-        PatroniRegions.fence_cluster,
-        PatroniRegions.unfence_cluster,
-        PatroniRegions.preview_fence_cluster,
+        PatroniFencing.fence_cluster,
+        PatroniFencing.unfence_cluster,
+        PatroniFencing.preview_fence_cluster,
         within=options.patroni,
     ),
     PatroniPromoteCluster: Way(

@@ -27,7 +27,7 @@ from qnwis.continuity.tokens import PersonRequest
 from qnwis.providers.errors import Refused
 from qnwis.runbook import load_runbook
 from workflows.guardian import Guardian
-from workflows.guardian_state import GuardianState
+from workflows.guardian_state import AlertAnswer, AlertRequest, GuardianState
 from workflows.names import (
     RUNBOOKS_QUEUE,
     failover_id,
@@ -46,14 +46,20 @@ RunHandle = WorkflowHandle[Any, RunResult]
 """Of a run of any runbook."""
 
 
-async def start_failover(client: Client, request: FailoverRequest) -> RunHandle:
+async def start_failover(
+    client: Client, request: FailoverRequest, task_queue: str = RUNBOOKS_QUEUE
+) -> RunHandle:
     """Start the run under the cluster's lock. Raises Refused with the id of the run that holds it."""
-    return await _start(client, PrimaryFailure.run, RunKind.PRIMARY_FAILURE, "Failover", request)
+    return await _start(client, PrimaryFailure.run, RunKind.PRIMARY_FAILURE, "Failover", request, task_queue)
 
 
-async def start_maintenance(client: Client, request: FailoverRequest) -> RunHandle:
+async def start_maintenance(
+    client: Client, request: FailoverRequest, task_queue: str = RUNBOOKS_QUEUE
+) -> RunHandle:
     """The same for planned maintenance."""
-    return await _start(client, PlannedMaintenance.run, RunKind.PLANNED_MAINTENANCE, "Maintenance", request)
+    return await _start(
+        client, PlannedMaintenance.run, RunKind.PLANNED_MAINTENANCE, "Maintenance", request, task_queue
+    )
 
 
 async def start_evacuation(
@@ -115,6 +121,7 @@ async def _start(
     kind: RunKind,
     what: str,
     request: FailoverRequest,
+    task_queue: str,
 ) -> RunHandle:
     mark = f"{DRY_RUN_MARK} " if request.dry_run else ""
     workflow_id = failover_id(request.cluster_id, dry_run=request.dry_run)
@@ -123,7 +130,7 @@ async def _start(
             run,
             request,
             id=workflow_id,
-            task_queue=RUNBOOKS_QUEUE,
+            task_queue=task_queue,
             static_summary=f"{mark}{what} of {request.cluster_id}: {request.reason}",
             static_details=load_runbook(kind).text,
         )
@@ -232,6 +239,26 @@ async def start_guardian(client: Client, cluster_id: str) -> WorkflowHandle[Guar
         id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         static_summary=f"Guardian of {cluster_id}",
     )
+
+
+async def ask_guardian(client: Client, cluster_id: str, alert: AlertRequest) -> AlertAnswer:
+    """Have the cluster's guardian look now, and what it says. Raises Refused where there is none."""
+    handle = client.get_workflow_handle(guardian_id(cluster_id))
+    try:
+        # By its name: the types know no update that a workflow inherits.
+        answer: AlertAnswer = await handle.execute_update("alerted", alert, result_type=AlertAnswer)
+        return answer
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        raise Refused(
+            Refusal(
+                rule="no_guardian",
+                message=f"No guardian watches {cluster_id}, so nothing decides on the alert",
+                values={"workflow_id": guardian_id(cluster_id)},
+                remedy=f"Start it: qnwis-continuity guardian start {cluster_id}.",
+            )
+        ) from error
 
 
 async def start_region_guardian(

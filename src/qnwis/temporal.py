@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
 
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
+
+from qnwis.payloads import data_converter
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -17,15 +20,22 @@ class NoServer(Exception):
 
 
 async def connect(address: str | None = None) -> Client:
-    """A client for `address`, else for what TEMPORAL_ADDRESS and Temporal's profiles say. Raises NoServer."""
+    """A client for `address`, else for what TEMPORAL_ADDRESS and Temporal's profiles say. Raises NoServer,
+    and KeyStoreError where QNWIS_KEY_STORE is set to something that names no key store.
+
+    Where it names one, everything that the client sends is encrypted, and the client's identity says nothing
+    of this machine.
+    """
     config = ClientConfig.load_client_connect_config()
     if address is not None:
         config["target_host"] = address
     target = config.get("target_host") or "localhost:7233"
     config["target_host"] = target
+    converter = data_converter(os.environ)
+    identity = f"qnwis-{secrets.token_hex(6)}" if converter.payload_codec is not None else None
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            return await Client.connect(**config, data_converter=pydantic_data_converter)
+            return await Client.connect(**config, data_converter=converter, identity=identity)
     except (RuntimeError, RPCError, TimeoutError) as error:
         raise NoServer(
             f"no Temporal server answers at {target}; start one (`qnwis-continuity lab start` has its own)"

@@ -17,14 +17,10 @@ import os
 import signal
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import psycopg
 
 from qnwis.lab.acks import analyse
 from qnwis.lab.cluster import Lab
@@ -32,8 +28,9 @@ from qnwis.lab.control_plane import ControlPlane
 from qnwis.lab.layout import DATABASE_PORT
 from qnwis.lab.postgres import APP, APP_DATABASE
 
+from .hosts_client import HostsClient, dsn_of, writing
+
 BEFORE_S, AFTER_S = 3.0, 3.0
-EVERY_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -53,31 +50,6 @@ class Round:
     outcome: str
 
 
-@dataclass
-class HostsClient:
-    """Knows the nodes' addresses and writes to the one that takes writes. Runs in a thread of its own."""
-
-    dsn: str
-    acknowledged: list[float] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
-
-    def run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                with psycopg.connect(self.dsn, autocommit=True, connect_timeout=2) as connection:
-                    while not self._stop.is_set():
-                        connection.execute(
-                            "INSERT INTO rows (client, n) VALUES ('hosts', %s)", (time.time_ns(),)
-                        )
-                        self.acknowledged.append(time.monotonic())
-                        self._stop.wait(EVERY_S)
-            except psycopg.Error:
-                self._stop.wait(EVERY_S)
-
-    def stop(self) -> None:
-        self._stop.set()
-
-
 async def kill_node(lab: Lab) -> None:
     await lab.kill_node(lab.primary.node_id)
 
@@ -95,45 +67,39 @@ EVENTS: dict[str, Callable[[Lab], Awaitable[None]]] = {
 
 async def measure(event: str, directory: Path) -> Round:
     lab = await Lab.create(directory)
-    client = HostsClient(_dsn(lab))
-    writing = threading.Thread(target=client.run)
+    client = HostsClient(dsn(lab))
     try:
         control = await ControlPlane.start(lab, lambda _: None)
         await lab.start_clients(4)
-        writing.start()
-        await asyncio.sleep(BEFORE_S)
-        failed_at, failed = time.time(), time.monotonic()
-        await EVENTS[event](lab)
-        result = await (await control.next_run(within_s=60)).result()
-        await asyncio.sleep(AFTER_S)
+        with writing([client]):
+            await asyncio.sleep(BEFORE_S)
+            failed_at, failed = time.time(), time.monotonic()
+            await EVENTS[event](lab)
+            result = await (await control.next_run(within_s=60)).result()
+            await asyncio.sleep(AFTER_S)
         await lab.stop_clients()
-        client.stop()
         rows = await lab.rows(result.new_primary or lab.primary.node_id)
         writes = analyse(lab.ack_log(), rows, since=failed)
-        after = [at for at in client.acknowledged if at > failed + 0.1]
+        after = [at for at, _ in client.acknowledged if at > failed + 0.1]
         return Round(
             event,
             run_started_ms=1000 * (result.started_at.timestamp() - failed_at),
             promoted_and_followed_ms=1000 * (after[0] - failed) if after else float("inf"),
             run_ended_ms=1000 * (result.ended_at.timestamp() - failed_at),
-            gap_by_hosts_ms=1000 * max(b - a for a, b in pairwise([*client.acknowledged, time.monotonic()])),
+            gap_by_hosts_ms=client.gap_ms,
             gap_by_name_ms=writes.gap_ms,
             acknowledged=writes.acked,
             lost=len(writes.lost),
             outcome=result.outcome.value,
         )
     finally:
-        client.stop()
         await lab.stop()
 
 
-def _dsn(lab: Lab) -> str:
+def dsn(lab: Lab) -> str:
     hosts = [node.database.host for node in lab.cluster.nodes if node.database is not None]
     password = lab.folder.password(APP).read_text().strip()
-    return (
-        f"host={','.join(hosts)} port={','.join([str(DATABASE_PORT)] * len(hosts))} dbname={APP_DATABASE}"
-        f" user={APP} password={password} target_session_attrs=read-write"
-    )
+    return dsn_of(hosts, DATABASE_PORT, user=APP, password=password, database=APP_DATABASE)
 
 
 def row(name: str, rounds: list[Round]) -> str:

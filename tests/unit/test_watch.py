@@ -37,6 +37,8 @@ class Played:
         """What node-1 was asked."""
         self.stands_still_s = 0.0
         """How long the watcher's own loop does, with each question."""
+        self.held_up = (0.0, 0)
+        """The same in pieces: how long each is, and how many there are with each question."""
         self.told = asyncio.Event()
         """Its agent tells of a database gone."""
 
@@ -45,6 +47,9 @@ class Played:
             return Probe(ok=True, latency_ms=1)
         self.asked.append(path)
         time.sleep(self.stands_still_s)  # noqa: ASYNC251 - this is the stall
+        for _ in range(self.held_up[1]):
+            time.sleep(self.held_up[0])  # noqa: ASYNC251 - and so is this
+            await asyncio.sleep(0)
         if self.silent or (path != LIVE and self.not_ready):
             return Probe(ok=False, latency_ms=1, error="no answer")
         return Probe(ok=True, latency_ms=1)
@@ -181,6 +186,22 @@ async def test_a_watcher_that_stood_still_says_nothing_of_that_beat(tmp_path: Pa
     vantage = Vantage(tmp_path, nodes)
     before = await vantage.healthy()
     nodes.silent, nodes.stands_still_s = True, 0.15
+    watching = asyncio.create_task(vantage.watch(before))
+    await seen_after(nodes, watching, 6)
+
+
+async def test_an_answer_that_came_counts_though_the_watcher_stood_still(tmp_path: Path) -> None:
+    nodes = Played()
+    nodes.stands_still_s = 0.15
+    await Vantage(tmp_path, nodes).healthy()
+
+
+async def test_a_watcher_that_is_held_up_by_pieces_says_nothing_of_that_beat(tmp_path: Path) -> None:
+    """As when many runs start at once: no piece is long, and together they let no answer through."""
+    nodes = Played()
+    vantage = Vantage(tmp_path, nodes)
+    before = await vantage.healthy()
+    nodes.silent, nodes.held_up = True, (0.06, 4)
     watching = asyncio.create_task(vantage.watch(before))
     await seen_after(nodes, watching, 6)
 

@@ -1,26 +1,43 @@
-"""`audit`: read the records of runs, and prove their chain."""
+"""`audit`: read the records of runs, prove their log and their bundles, and erase a person from them."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from qnwis.continuity.audit import AuditRecord
+from qnwis.bundle_check import Report, check, read_public_key, read_witness, told, unwrap_with
+from qnwis.continuity.audit import AuditRecord, ChainFault
+from qnwis.continuity.erasure import draft_of_erasure
+from qnwis.continuity.tree_heads import HeadFault, SignedTreeHead
 from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.bundles import SUFFIX, Bundles
+from qnwis.providers.key_store import FileKeyStore, KeyStoreError, key_store_of
+from qnwis.providers.witness import witnesses_of
+from qnwis.transport import Transport
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
-from .settings import StateDir
+from .settings import OptionalStateDir, StateDir
 
-app = typer.Typer(help="Read the records of runs, and prove their chain.", invoke_without_command=True)
+app = typer.Typer(help="Read the records of runs, and prove them.", invoke_without_command=True)
+
+Bundle = Annotated[Path | None, typer.Argument(help="A bundle to check; without it, the store.")]
+PublicKey = Annotated[
+    Path | None, typer.Option(help="PEM: the log's key that the bundle has to be signed with.")
+]
+WitnessFile = Annotated[Path | None, typer.Option(help="Signed tree heads kept elsewhere, a line each.")]
+KeysFile = Annotated[Path | None, typer.Option(help="The key store's file: the content is checked too.")]
 
 
 @app.callback()
 def audit(
     context: typer.Context,
-    state_dir: StateDir,
+    state_dir: OptionalStateDir = None,
     audit_id: Annotated[
         str | None, typer.Option(help="Show this record; without it, list the latest.")
     ] = None,
@@ -40,19 +57,154 @@ def audit(
 
 
 @app.command()
-def verify(state_dir: StateDir, as_json: AsJson = False) -> None:
-    """Prove the chain: every record, every link, every signature, every artefact."""
+def verify(
+    bundle: Bundle = None,
+    state_dir: OptionalStateDir = None,
+    public_key: PublicKey = None,
+    witness: WitnessFile = None,
+    keys: KeysFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove a bundle, without key, server or database; or the store: records, links, signatures, heads."""
+    if bundle is not None:
+        _verify_bundle(bundle, public_key, witness, keys, as_json=as_json)
     store = _store(state_dir)
     with clear_errors(as_json=as_json):
-        faults = asyncio.run(store.verify())
+        heads = _heads(witness) if witness is not None else []
+        chain, against = asyncio.run(_faults(store, heads))
     if as_json:
-        print_json({"faults": [fault.model_dump(mode="json") for fault in faults]})
+        found = [fault.model_dump(mode="json") for fault in (*chain, *against)]
+        print_json({"faults": found})
     else:
-        for fault in faults:
+        for fault in chain:
             out.print(f"record {fault.sequence}: {fault.code.value}: {fault.message}", markup=False)
-        verdict = f"the chain is broken: {len(faults)} faults" if faults else "the chain is unbroken"
-        out.print(verdict, style="bold red" if faults else "bold green")
-    raise typer.Exit(Exit.NOT_DONE if faults else Exit.OK)
+        for one in against:
+            out.print(f"head of {one.size} records: {one.code.value}: {one.message}", markup=False)
+        count = len(chain) + len(against)
+        verdict = f"the chain is broken: {count} faults" if count else "the chain is unbroken"
+        out.print(verdict, style="bold red" if count else "bold green")
+    raise typer.Exit(Exit.NOT_DONE if chain or against else Exit.OK)
+
+
+@app.command()
+def bundle(
+    audit_id: Annotated[str, typer.Argument(help="The record; `audit` lists them.")],
+    state_dir: StateDir,
+    out_file: Annotated[Path | None, typer.Option("--out", help="Where to write it.")] = None,
+) -> None:
+    """Make the bundle of a record again (a run makes its own, with its history, when it ends)."""
+    target = out_file or Path(f"{audit_id}{SUFFIX}")
+    try:
+        keys = key_store_of(os.environ) or FileKeyStore(state_dir / "audit-keys.json")
+        with clear_errors():
+            content = asyncio.run(Bundles(_store(state_dir), keys, target.parent).sealed(audit_id))
+        with target.open("xb") as file:
+            file.write(content)
+    except KeyStoreError as error:
+        fail(Exit.USAGE, str(error))
+    except OSError as error:
+        fail(Exit.USAGE, f"{target}: cannot be written ({error.strerror})")
+    out.print(str(target), markup=False)
+
+
+@app.command()
+def head(state_dir: StateDir, as_json: AsJson = False) -> None:
+    """Show the log's newest signed tree head, and have the witnesses of QNWIS_AUDIT_WITNESS keep it."""
+    with clear_errors(as_json=as_json):
+        signed = asyncio.run(_keep(_store(state_dir)))
+    if signed is None:
+        fail(Exit.NOT_DONE, "the log has no tree head yet; its next record brings one")
+    if as_json:
+        print_json(signed)
+    else:
+        out.print(f"{signed.head.size} records, root {signed.head.root}, {signed.head.at}", markup=False)
+
+
+@app.command("erase-person")
+def erase_person(
+    name: Annotated[str, typer.Argument(help="As people.yaml or the records have it.")],
+    state_dir: StateDir,
+    reason: Annotated[str, typer.Option(help="Kept in the log; do not name the person.")],
+    by: Annotated[str, typer.Option(help="Who asks for it.", show_default="the account's name")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask again.")] = False,
+) -> None:
+    """Forget who a commitment stands for: records, proofs and bundles stay valid and name nobody.
+
+    What cannot be undone is asked for once more. Copies of audit-persons.sqlite have to be erased where they
+    lie.
+    """
+    if not yes:
+        typer.confirm(f"Erase {name} from the audit trail? This cannot be undone", abort=True)
+    store = _store(state_dir)
+    with clear_errors():
+        alias = asyncio.run(_erase(store, name, reason, by or os.environ.get("USER", "unknown")))
+    if alias is None:
+        fail(
+            Exit.NOT_DONE, f"{name} is not in the audit trail of {state_dir}; names are as they were written"
+        )
+    out.print(f"erased; the records have {alias}", markup=False)
+
+
+async def _erase(store: SqliteAuditStore, name: str, reason: str, by: str) -> str | None:
+    """The record of it comes first: who and why, and of whom only the commitment."""
+    alias = await store.alias_of(name)
+    if alias is None:
+        return None
+    hidden = reason.replace(name, alias)
+    await store.append(draft_of_erasure(alias, hidden, by=by, at=datetime.now(UTC)), {})
+    return await store.erase_person(name)
+
+
+async def _faults(
+    store: SqliteAuditStore, heads: list[SignedTreeHead]
+) -> tuple[tuple[ChainFault, ...], tuple[HeadFault, ...]]:
+    return await store.verify(), await store.compare(heads) if heads else ()
+
+
+async def _keep(store: SqliteAuditStore) -> SignedTreeHead | None:
+    signed = await store.head()
+    if signed is not None:
+        for witness in witnesses_of(os.environ, Transport()):
+            await witness.keep(signed)
+    return signed
+
+
+def _heads(path: Path) -> list[SignedTreeHead]:
+    try:
+        return [SignedTreeHead.model_validate(line) for line in read_witness(path)]
+    except (OSError, ValueError) as error:
+        fail(Exit.USAGE, f"{path}: no file of signed tree heads, a JSON line each ({error})")
+
+
+def _verify_bundle(
+    path: Path, public_key: Path | None, witness: Path | None, keys: Path | None, *, as_json: bool
+) -> None:
+    try:
+        report = check(
+            path.read_bytes(),
+            public_key=read_public_key(public_key) if public_key is not None else None,
+            witness=read_witness(witness) if witness is not None else None,
+            unwrap=unwrap_with(keys) if keys is not None else None,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        fail(Exit.USAGE, f"cannot be used: {error}")
+    _show(report, as_json=as_json)
+    raise typer.Exit(Exit.NOT_DONE if report.faults else Exit.OK)
+
+
+def _show(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "audit_id": report.audit_id,
+                "signer": report.signer,
+                "faults": [{"code": one.code.value, "message": one.message} for one in report.faults],
+                "notes": report.notes,
+            }
+        )
+        return
+    for line in told(report):
+        out.print(line, markup=False)
 
 
 def _list(records: tuple[AuditRecord, ...], *, as_json: bool) -> None:
@@ -69,7 +221,9 @@ def _list(records: tuple[AuditRecord, ...], *, as_json: bool) -> None:
     out.print(table)
 
 
-def _store(state_dir: StateDir) -> SqliteAuditStore:
+def _store(state_dir: Path | None) -> SqliteAuditStore:
+    if state_dir is None:
+        fail(Exit.USAGE, "expected --state-dir of a worker (or QNWIS_STATE_DIR)")
     path = state_dir / "audit.sqlite"
     if not path.exists():
         fail(

@@ -12,12 +12,11 @@ from typing import Annotated
 
 import typer
 
-from qnwis.config.access import AccessFiles
 from qnwis.config.load import load_cluster, load_policy
 from qnwis.config.problem import ConfigError
 from qnwis.config.regions import region_rules
 from qnwis.config.registry import Registry
-from qnwis.continuity.access import Deed, Person
+from qnwis.continuity.access import Deed
 from qnwis.continuity.assessment import assess
 from qnwis.continuity.audit import AuditRecord
 from qnwis.continuity.break_glass import BreakGlass, agreed_membership, break_glass, markdown
@@ -35,21 +34,21 @@ from qnwis.continuity.membership import MembershipView
 from qnwis.continuity.orders import FencingEvidence
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import FailoverRequest, Maintenance
-from qnwis.continuity.tokens import Expected, Token, proved
+from qnwis.continuity.tokens import Expected
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.verifier import VerificationReport, verify
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.evidence import collect_evidence
-from qnwis.providers.keys import verify as verify_signature
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 
 from .files import read_break_glass, read_plan, write_output, write_text
 from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse, refuse_patroni
+from .proving import PeopleDir, proved_here
 from .settings import StateDir
-from .signing import By, KeyFile, Me, me
+from .signing import By, KeyFile, me
 
 app = typer.Typer(
     help="The plan as steps for a person with psql and a shell; needs no Temporal.", no_args_is_help=True
@@ -176,10 +175,7 @@ def record(
         str | None,
         typer.Option(help="Your word that the old primary is off, and how; where no promises were kept."),
     ] = None,
-    config_dir: Annotated[
-        Path | None,
-        typer.Option(envvar="QNWIS_CONFIG_DIR", help="Where people.yaml is, to prove who you are by --key."),
-    ] = None,
+    config_dir: PeopleDir = None,
     by: By = "",
     key: KeyFile = None,
     as_json: AsJson = False,
@@ -187,7 +183,10 @@ def record(
     """Record afterwards what a person carried out, with what is found when the world is read again."""
     with clear_errors(as_json=as_json):
         paper, who = read_break_glass(plan), me(key, by)
-        person, token = _proof(who, paper, reason, config_dir, as_json=as_json)
+        about = Expected(
+            deed=Deed.RECORD, cluster_id=paper.plan.cluster_id, run_id=paper.run_id, digest=paper.digest
+        )
+        person, token = proved_here(who, about, reason, config_dir, as_json=as_json)
         kept = _kept(answers or Path(paper.run_id))
         now = datetime.now(UTC)
         fencing = fencing_of(paper, kept, attested=attest, by=who.name, at=now)
@@ -257,21 +256,6 @@ async def _read_again(
             if report.passed or monotonic() >= deadline:
                 return report, after
             await asyncio.sleep(PAUSE_S)
-
-
-def _proof(
-    who: Me, paper: BreakGlass, reason: str, config_dir: Path | None, *, as_json: bool
-) -> tuple[Person | None, Token | None]:
-    """Who it is, by their key and people.yaml; without both, a name that the record calls unauthenticated."""
-    about = {"cluster_id": paper.plan.cluster_id, "run_id": paper.run_id, "digest": paper.digest}
-    token = who.token(Deed.RECORD, reason=reason, **about)
-    if token is None or config_dir is None:
-        return None, token
-    expected, access = Expected(deed=Deed.RECORD, **about), AccessFiles(config_dir).load()
-    person = proved(token, expected, who.name, access, datetime.now(UTC), verify_signature)
-    if isinstance(person, Refusal):
-        refuse(person, as_json=as_json)
-    return person, token
 
 
 def _kept(folder: Path) -> Answers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
@@ -11,7 +11,6 @@ from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
-from qnwis.continuity.region_wait import RegionFinding
 from qnwis.continuity.tokens import PersonRequest
 from qnwis.starting import raise_refusal, start_guardian
 from qnwis.temporal import connect
@@ -22,6 +21,7 @@ from workflows.guardian_state import (
     PauseRequest,
     ResumeRequest,
 )
+from workflows.guardian_words import in_words, primary_in_words
 from workflows.names import guardian_id
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
@@ -62,24 +62,13 @@ def view(cluster_id: ClusterId, address: Address = None, as_json: AsJson = False
     if as_json:
         print_json(seen[0])
         return
-    out.print(f"primary {seen[0].primary_node_id}", markup=False)
+    out.print(primary_in_words(seen[0]), markup=False)
     for line in in_words(seen[0]):
         out.print(f"  {line}", markup=False)
     if seen[0].pause is not None:
         out.print(f"paused by {seen[0].pause.by}: {seen[0].pause.reason}", markup=False)
     if seen[0].holding is not None:
         out.print(f"not acting: {seen[0].holding}", markup=False)
-
-
-def in_words(view: GuardianView) -> Iterator[str]:
-    """A line for each node, one for each vantage that abstains, and one for each region that is not well."""
-    for node_id, verdict in view.verdicts.items():
-        yield f"{node_id}: {verdict.finding.value.replace('_', ' ')} ({verdict.why})"
-    for vantage, why in sorted(view.abstaining.items()):
-        yield f"{vantage} abstains: {why}"
-    for region, heard in sorted(view.regions.items()):
-        if heard.word.finding is not RegionFinding.WELL:
-            yield f"{region} is {heard.word.finding.value} ({heard.word.why})"
 
 
 @app.command()

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from qnwis.continuity.run import RunResult
 from qnwis.lab.acks import WriteReport
+from qnwis.lab.active_demo import ActiveReport
 from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import ControlPlane
 from qnwis.lab.demo import DemoReport, run_demo
@@ -102,8 +103,8 @@ def demo_maintenance(
 
 @app.command(name="demo-region")
 def demo_region(directory: Directory = None, pg_bin: PgBin = None, as_json: AsJson = False) -> None:
-    """Lose a region under a write load, have three clusters leave it and come back; exits 0 only if verified
-    and nothing was lost."""
+    """Lose a region under a write load, have four clusters leave it and come back, one of them active/active;
+    exits 0 only if verified and nothing was lost."""
     report = _run(run_region_demo(directory, pg_bin=pg_bin, say=_say))
     if as_json:
         print_json(report)
@@ -272,11 +273,48 @@ def _show_region(report: RegionDemoReport) -> None:
             _seconds(writes.gap_ms),
             _seconds(cluster.gap_back_ms),
         )
+    if report.active is not None:
+        writes = report.active.writes
+        numbers = (str(writes.acked), str(len(writes.lost)), str(writes.unknown), _seconds(writes.gap_ms))
+        table.add_row(report.active.cluster_id, *numbers, "none: weights")
     out.print()
     out.print(table)
-    lost = sum(len(cluster.writes.lost) for cluster in report.clusters)
+    if report.active is not None:
+        _show_active(report.active)
+    lost = sum(
+        len(cluster.writes.lost) for cluster in (*report.clusters, report.active) if cluster is not None
+    )
     verdict = f"{'verified' if report.verified else 'NOT verified'}, {lost or 'no'} acknowledged writes lost"
     out.print(verdict, style="bold green" if report.verified else "bold red")
+
+
+SHOWN_CONFLICTS = 3
+
+
+def _show_active(active: ActiveReport) -> None:
+    """What an active/active cluster has besides: regions, which wrote apart."""
+    name, not_yet, writes = active.cluster_id, active.not_yet, active.writes
+    shares = ", ".join(f"{node_id} {count}" for node_id, count in sorted(writes.per_server.items()))
+    timelines = ", ".join(f"{number} in {region}" for region, number in active.timelines_after.items())
+    rows = [
+        ("acknowledged by", shares),
+        (
+            "not yet replicated while away",
+            f"{not_yet.writes} writes, {not_yet.unsent_bytes} bytes of log ({not_yet.allowed_bytes} allowed);"
+            f" missing anywhere at the end: {len(writes.lost)}",
+        ),
+        ("rows that differ between regions", str(active.differing_rows)),
+        ("promoted", ("SOMETHING" if active.promoted else "nothing") + "; timeline " + timelines),
+        ("conflicts found and resolved", str(len(active.conflicts))),
+        *(("", one.told()) for one in active.conflicts[-SHOWN_CONFLICTS:]),
+    ]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for label, value in rows:
+        table.add_row(label, Text(value))
+    out.print(f"\n{name}, active/active:", markup=False)
+    out.print(table)
 
 
 def _proof(result: RunResult) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.run import FailoverRequest, Maintenance, RunKind
-from qnwis.schedules import ListedSchedule, Timing, handle_of, listed, schedule_maintenance
+from qnwis.schedules import ListedSchedule, Timing, handle_of, listed, note_for, schedule_maintenance
 from qnwis.starting import start_maintenance
 from qnwis.temporal import connect
 
@@ -180,36 +180,41 @@ def list_schedules(cluster_id: ClusterId, address: Address = None, as_json: AsJs
 @app.command()
 def pause(cluster_id: ClusterId, reason: Reason, name: Name = "default", address: Address = None) -> None:
     """Let a schedule start nothing until it is resumed."""
-    _speak(cluster_id, name, address, lambda handle: handle.pause(note=reason))
+    _speak(cluster_id, name, address, lambda handle, note: handle.pause(note=note), reason)
     out.print(f"schedule {name} of {cluster_id} is paused", markup=False)
 
 
 @app.command()
 def resume(cluster_id: ClusterId, reason: Reason, name: Name = "default", address: Address = None) -> None:
     """Let a schedule start maintenance again."""
-    _speak(cluster_id, name, address, lambda handle: handle.unpause(note=reason))
+    _speak(cluster_id, name, address, lambda handle, note: handle.unpause(note=note), reason)
     out.print(f"schedule {name} of {cluster_id} is on", markup=False)
 
 
 @app.command()
 def delete(cluster_id: ClusterId, name: Name = "default", address: Address = None) -> None:
     """Remove a schedule. A run that it started goes on."""
-    _speak(cluster_id, name, address, lambda handle: handle.delete())
+    _speak(cluster_id, name, address, lambda handle, _: handle.delete())
     out.print(f"schedule {name} of {cluster_id} is deleted", markup=False)
 
 
 @app.command(name="run-now")
 def run_now(cluster_id: ClusterId, name: Name = "default", address: Address = None) -> None:
     """Start what the schedule would start, at once."""
-    _speak(cluster_id, name, address, lambda handle: handle.trigger())
+    _speak(cluster_id, name, address, lambda handle, _: handle.trigger())
     out.print(f"schedule {name} of {cluster_id} starts its maintenance", markup=False)
 
 
 def _speak(
-    cluster_id: str, name: str, address: str | None, say: Callable[[ScheduleHandle], Awaitable[None]]
+    cluster_id: str,
+    name: str,
+    address: str | None,
+    say: Callable[[ScheduleHandle, str], Awaitable[None]],
+    reason: str = "",
 ) -> None:
     async def connect_and_say() -> None:
-        await say(handle_of(await connect(address), cluster_id, name))
+        client = await connect(address)
+        await say(handle_of(client, cluster_id, name), note_for(client, reason))
 
     with clear_errors():
         try:

@@ -17,6 +17,7 @@ from qnwis.continuity.patroni import agents_only_refusal
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.key_store import KeyStoreError
 from qnwis.temporal import NoServer
 
 out = Console(highlight=False, soft_wrap=True)
@@ -72,7 +73,7 @@ def clear_errors(*, as_json: bool = False) -> Iterator[None]:
     """Turn the failures that are expected in life into one clear message and their exit code."""
     try:
         yield
-    except ConfigError as error:
+    except (ConfigError, KeyStoreError) as error:
         fail(Exit.USAGE, str(error))
     except Refused as refused:
         refuse(refused.refusal, as_json=as_json)

@@ -77,5 +77,7 @@ def list_people(people: Annotated[Path, typer.Option(help="people.yaml.")], as_j
         return
     table = Table("person", "roles", "key", box=None, pad_edge=False)
     for person in found.people:
-        table.add_row(person.name, ", ".join(person.roles), person.public_key)
+        table.add_row(
+            person.name, ", ".join(person.roles), person.public_key or f"by {', '.join(person.issuers)}"
+        )
     out.print(table)

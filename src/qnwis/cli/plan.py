@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from qnwis.cluster_status import live_evidence
 from qnwis.config.load import load_cluster, load_policy
-from qnwis.continuity.evidence import ClusterEvidence, evidence_from_file
+from qnwis.continuity.evidence import evidence_from_file
 from qnwis.continuity.patroni_actions import (
     PatroniDemoteCluster,
     PatroniFailover,
@@ -34,10 +35,6 @@ from qnwis.continuity.plan import (
     VerifyService,
 )
 from qnwis.continuity.planner import Planning, make_plan
-from qnwis.continuity.topology import Cluster
-from qnwis.providers.all_nodes import AllNodes
-from qnwis.providers.evidence import collect_evidence
-from qnwis.transport import Transport
 
 from .files import write_output
 from .giving_up import AttestOff, Lost, Override, given_up
@@ -92,12 +89,6 @@ def plan(
             _show(file, planning)
             if output is not None:
                 out.print(f"written to {output}", markup=False)
-
-
-async def live_evidence(cluster: Cluster) -> ClusterEvidence:
-    """What every agent of the cluster, or its Patroni, says now."""
-    async with AllNodes(Transport()) as nodes:
-        return await collect_evidence(nodes, cluster)
 
 
 def describe(action: Action) -> str:

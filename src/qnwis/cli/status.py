@@ -5,53 +5,27 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
 from typing import Annotated
 
 import typer
 from rich.table import Table
-from temporalio.service import RPCError
 
+from qnwis.cluster_status import Said, Status, guardian_view, live_evidence, look_at
 from qnwis.config.load import load_cluster
 from qnwis.continuity.detection import Finding
-from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, current_primary
-from qnwis.continuity.model import Model
-from qnwis.continuity.quorum import ClusterState, assess
-from qnwis.continuity.reprotect import Protection, protections
+from qnwis.continuity.evidence import NodeEvidence
+from qnwis.continuity.quorum import ClusterState
 from qnwis.continuity.topology import Cluster
 from qnwis.temporal import NoServer, connect
-from workflows.guardian import Guardian
-from workflows.guardian_state import GuardianView
-from workflows.names import guardian_id
+from workflows.guardian_words import in_words
 
-from .guardian import in_words
 from .output import AsJson, Exit, clear_errors, out, print_json
-from .plan import live_evidence
 
 STYLES = {
     ClusterState.HEALTHY: "bold green",
     ClusterState.DEGRADED: "bold yellow",
     ClusterState.CRITICAL: "bold red",
 }
-
-
-class Status(Model):
-    """The cluster now. The first seven fields are the specification's."""
-
-    cluster_id: str
-    total_nodes: int
-    healthy_nodes: int
-    quorum_size: int
-    has_quorum: bool
-    primary_node_id: str | None
-    timings_ms: dict[str, float]
-    state: ClusterState
-    evidence: ClusterEvidence
-    protection: tuple[Protection, ...]
-    """The standbys that are wanted and there, of each primary."""
-    guardian: GuardianView | None
-    guardian_note: str | None
-    """Why there is nothing from the guardian."""
 
 
 def status(
@@ -66,51 +40,61 @@ def status(
         print_json(now)
     else:
         _show(now)
-    raise typer.Exit(Exit.OK if now.has_quorum and now.primary_node_id else Exit.NOT_DONE)
+    raise typer.Exit(Exit.OK if now.serves else Exit.NOT_DONE)
 
 
 async def read_status(cluster: Cluster, address: str | None) -> Status:
-    """Nodes and guardian, asked side by side."""
-    started = monotonic()
-    evidence, (guardian, note) = await asyncio.gather(
-        live_evidence(cluster), _ask_guardian(cluster.cluster_id, address)
-    )
-    quorum = assess(cluster, evidence)
-    answered = any(node.state is not None for node in evidence.nodes)
-    return Status(
-        cluster_id=cluster.cluster_id,
-        total_nodes=quorum.total_nodes,
-        healthy_nodes=quorum.healthy_nodes,
-        quorum_size=quorum.quorum_size,
-        has_quorum=quorum.has_quorum,
-        # The file's own word would be no news: without an answer the primary is not known.
-        primary_node_id=current_primary(cluster, evidence) if answered else None,
-        timings_ms={"total": round((monotonic() - started) * 1000, 1)},
-        state=quorum.state,
-        evidence=evidence,
-        protection=protections(cluster, evidence),
-        guardian=guardian,
-        guardian_note=note,
-    )
+    """What the agents and the guardian say; without a Temporal server, why the guardian says nothing."""
+    return await look_at(cluster, live_evidence(cluster), _ask_guardian(cluster.cluster_id, address))
 
 
-async def _ask_guardian(cluster_id: str, address: str | None) -> tuple[GuardianView | None, str | None]:
+async def _ask_guardian(cluster_id: str, address: str | None) -> Said:
     try:
-        client = await connect(address)
-        handle = client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id))
-        return await handle.query(Guardian.view), None
+        return await guardian_view(await connect(address), cluster_id)
     except NoServer as error:
         return None, str(error)
-    except RPCError as error:
-        return None, f"{guardian_id(cluster_id)} does not answer: {error.message}"
 
 
 def _show(now: Status) -> None:
+    if now.regions:
+        _show_regions(now)
+    else:
+        _show_quorum(now)
+    _show_nodes(now)
+
+
+def _show_regions(now: Status) -> None:
+    out.print(
+        f"[bold]{now.cluster_id}[/bold]  [{STYLES[now.state]}]{now.state.value}[/]"
+        f"  active/active, {now.healthy_nodes} of {now.total_nodes} nodes healthy"
+    )
+    table = Table(
+        "region", "traffic", "state", "primary", "epoch", "quorum", "group", box=None, pad_edge=False
+    )
+    for view in now.regions:
+        table.add_row(
+            view.region,
+            "not known" if view.weight is None else f"{view.weight} %",
+            f"[{STYLES[view.state]}]{view.state.value}[/]",
+            view.primary_node_id or "none takes writes",
+            "" if view.epoch is None else str(view.epoch),
+            f"{view.quorum_size} of {view.total_nodes} {'reached' if view.has_quorum else 'NOT reached'}",
+            view.cluster_id,
+        )
+    out.print(table)
+    if now.weights_note is not None:
+        out.print(f"weights: {now.weights_note}", markup=False)
+
+
+def _show_quorum(now: Status) -> None:
     out.print(
         f"[bold]{now.cluster_id}[/bold]  [{STYLES[now.state]}]{now.state.value}[/]"
         f"  {now.healthy_nodes} of {now.total_nodes} nodes healthy, quorum {now.quorum_size}"
         f" {'reached' if now.has_quorum else 'NOT reached'}, primary {now.primary_node_id or 'unknown'}"
     )
+
+
+def _show_nodes(now: Status) -> None:
     table = Table("node", "status", "role", "timeline", "position", "epoch", "age", box=None, pad_edge=False)
     table.add_column("source", overflow="fold")
     for node in now.evidence.nodes:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from qnwis.continuity.access import People, Rbac, RbacFile
+from qnwis.continuity.access import Issuers, People, Rbac, RbacFile
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.topology import Cluster, broken_rules
 
@@ -54,6 +54,11 @@ def load_rbac(path: Path) -> Rbac:
 def load_people(path: Path) -> People:
     """The people in `path`. Raises ConfigError."""
     return validated(People, read_yaml(path))
+
+
+def load_issuers(path: Path) -> Issuers:
+    """Who may vouch for people, in `path`. Raises ConfigError."""
+    return validated(Issuers, read_yaml(path))
 
 
 def validated(

@@ -114,12 +114,22 @@ class RbacFile(Model):
 
 
 class Person(Model):
-    """Somebody who may prove to be it by a signature."""
+    """Somebody, or a service, who proves to be it by a signature of their own, or is vouched for."""
 
     name: str = Field(min_length=1)
     """As records and approvals name them, for example an address."""
     roles: tuple[Identifier, ...] = Field(min_length=1)
-    public_key: PublicKey
+    public_key: PublicKey | None = None
+    """None for whoever is only vouched for."""
+    issuers: tuple[Identifier, ...] = ()
+    """Who may say that it is them (`issuers.yaml`), for example an API that they sign in to. By default
+    nobody: then only their own key counts."""
+
+    @model_validator(mode="after")
+    def _can_prove_it(self) -> Self:
+        if self.public_key is None and not self.issuers:
+            raise ValueError("expected public_key, or issuers who may vouch for them")
+        return self
 
 
 class People(Model):
@@ -130,7 +140,7 @@ class People(Model):
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
         for what in ("name", "public_key"):
-            values = [getattr(person, what) for person in self.people]
+            values = [value for person in self.people if (value := getattr(person, what)) is not None]
             twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
                 raise ValueError(
@@ -142,11 +152,36 @@ class People(Model):
         return next((person for person in self.people if person.name == name), None)
 
 
+class Issuer(Model):
+    """Who signs in people and then vouches for who it was: the API. It says who, never what they may do."""
+
+    name: Identifier
+    public_key: PublicKey
+
+
+class Issuers(Model):
+    """The content of `config/continuity/issuers.yaml`."""
+
+    issuers: tuple[Issuer, ...] = ()
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        names = [issuer.name for issuer in self.issuers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"name {twice[0]} is there twice; expected each issuer once")
+        return self
+
+    def named(self, name: str) -> Issuer | None:
+        return next((issuer for issuer in self.issuers if issuer.name == name), None)
+
+
 class Access(Model):
-    """Both files together: what a decision about a person is made from."""
+    """The files together: what a decision about a person is made from."""
 
     rbac: Rbac
     people: People = People()
+    issuers: Issuers = Issuers()
 
     def allows(self, person: Person, deed: Deed) -> bool:
         """Whether one of the person's roles gives the permission that the deed needs."""

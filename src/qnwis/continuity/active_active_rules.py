@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from .broken_rule import BrokenRule
@@ -16,6 +17,7 @@ def active_active_rules(nodes: Sequence[Fields], dns: object) -> Iterator[Broken
     yield from _one_primary_a_region(nodes, primaries)
     yield from _weights(primaries)
     yield from _records(primaries, dns)
+    yield from _region_names(primaries, dns)
 
 
 def _one_primary_a_region(
@@ -106,3 +108,20 @@ def _records(primaries: Sequence[tuple[int, Fields]], dns: object) -> Iterator[B
             None,
             "a geo rule in every region's record, or in none: Route 53 has one kind for a name",
         )
+
+
+def _region_names(primaries: Sequence[tuple[int, Fields]], dns: object) -> Iterator[BrokenRule]:
+    """With service records each region is a part of a DNS name."""
+    if not isinstance(dns, Mapping) or dns.get("srv") is None:
+        return
+    for index, node in primaries:
+        region = node.get("region")
+        if isinstance(region, str) and not re.fullmatch(
+            r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", region
+        ):
+            yield BrokenRule(
+                "region_is_no_label",
+                ("nodes", index, "region"),
+                region,
+                "letters, digits and hyphens: with dns.srv the region's primary is at <region>.<name>",
+            )

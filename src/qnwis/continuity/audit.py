@@ -2,8 +2,8 @@
 
 Each record carries the hash of the one before, a hash of its own content, a manifest with the hash of every
 artefact of its run, and a signature over its own hash. Changing, removing or inserting anything breaks one
-of them. What a chain alone cannot show is that its newest records were cut off: compare the last
-`record_hash` with a copy kept elsewhere (each run returns the one of its own record).
+of them. What a chain alone cannot show is that its newest records were cut off: that is what the signed heads
+of the Merkle tree over the records are for, kept elsewhere (`tree_heads`).
 
 Pure: signing and checking come in as functions, time comes in with the draft.
 """
@@ -13,15 +13,18 @@ from __future__ import annotations
 import hashlib
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field, SerializerFunctionWrapHandler, model_serializer
 
+from .approvals import Vote
+from .audit_layers import Layers, layers_of
 from .executor import OutcomeStatus
 from .model import Model, sha256_digest
+from .refusal import Refusal
 from .run import FailoverRequest, RunArtefacts, RunResult
 
 Sign = Callable[[bytes], bytes]
@@ -32,9 +35,14 @@ Check = Callable[[bytes, bytes], bool]
 NO_RECORD = "sha256:" + "0" * 64
 """`previous_hash` of the first record."""
 
+LATER_FIELDS = frozenset({"plan_digest", "refusal", "approvals", "layers"})
+"""Of a record: those that the first form did not have."""
+
 DRILL = "drill"
 UNAUTHENTICATED = "unauthenticated"
 """Role of a person whose name was given and not proved; a record must not claim more."""
+SERVICE = "service"
+"""Role of a part of the system that acted by itself: the guardian of a cluster or of a region."""
 
 UtcTime = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
 Sha256 = Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")]
@@ -77,6 +85,20 @@ class AuditDraft(Model):
     result: AuditResult
     run_id: str = Field(min_length=1)
     """Temporal run id; with `operation` it names the record, so that a repeated append adds nothing."""
+    plan_digest: str | None = None
+    """Of the plan that people agreed to and that was carried out; None where there was none."""
+    refusal: Refusal | None = None
+    """The rule that said no."""
+    approvals: tuple[Vote, ...] | None = None
+    """Every vote that was cast, for and against; None where nobody was asked."""
+    layers: Layers | None = None
+    """L19 to L22."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_older_records_lack(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A record is hashed as it was written: one from before these fields were there has none of them.
+        written = serialize(self)
+        return {name: v for name, v in written.items() if v is not None or name not in LATER_FIELDS}
 
 
 class AuditRecord(AuditDraft):
@@ -102,6 +124,8 @@ class FaultCode(StrEnum):
     BROKEN_LINK = "broken_link"  # it does not follow the record before it
     BAD_SIGNATURE = "bad_signature"  # its hash was not signed by this key
     ALTERED_ARTEFACT = "altered_artefact"  # an artefact differs from the manifest, is missing or was added
+    ALTERED_HEAD = "altered_head"  # a signed tree head is missing, altered, or of other records
+    ALTERED_NAME = "altered_name"  # what is kept for a person's commitment is not what it commits to
     UNREADABLE = "unreadable"  # it cannot be read as a record at all
 
 
@@ -122,7 +146,7 @@ def draft_of(artefacts: RunArtefacts) -> AuditDraft:
         operation=_operation(request),
         cluster_id=request.cluster_id,
         initiated_by=request.initiated_by,
-        role=_role(request, result),
+        role=role_of(automatic=request.automatic, proved=result.initiator_roles),
         source_node=result.old_primary,
         target_node=result.plan.failover_target_id if result.plan is not None else None,
         reason=request.reason,
@@ -133,6 +157,10 @@ def draft_of(artefacts: RunArtefacts) -> AuditDraft:
             actions_executed=len(executed),
         ),
         run_id=result.run_id,
+        plan_digest=result.plan_digest or (result.plan.digest if result.plan is not None else None),
+        refusal=result.refusal,
+        approvals=result.approval.votes if result.approval is not None else None,
+        layers=layers_of(artefacts),
     )
 
 
@@ -143,9 +171,9 @@ def _operation(request: FailoverRequest) -> str:
     return f"{what}_dry_run" if request.dry_run else f"{what}_execute"
 
 
-def _role(request: FailoverRequest, result: RunResult) -> str:
-    """The roles that the initiator proved to have."""
-    return "service" if request.automatic else ", ".join(result.initiator_roles) or UNAUTHENTICATED
+def role_of(*, automatic: bool, proved: Sequence[str]) -> str:
+    """By which whoever began it may do so. `proved`: the roles of a person, none where there was no proof."""
+    return SERVICE if automatic else ", ".join(proved) or UNAUTHENTICATED
 
 
 def _approval(result: RunResult) -> Approval:

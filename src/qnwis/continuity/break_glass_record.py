@@ -14,6 +14,7 @@ from typing import TypeVar
 from pydantic import AwareDatetime, JsonValue, ValidationError
 
 from .audit import UNAUTHENTICATED, Approval, AuditDraft, AuditResult
+from .audit_layers import Citation, Layers, Step, rated_of, verified_of
 from .break_glass import BreakGlass
 from .break_glass_hands import PROMISE, PROMOTED
 from .evidence import ClusterEvidence
@@ -106,6 +107,22 @@ def draft_of(
             actions_executed=len(obeyed),
         ),
         run_id=paper.run_id,
+        plan_digest=paper.digest,
+        layers=_layers(report, answers),
+    )
+
+
+def _layers(report: VerificationReport, answers: Answers) -> Layers:
+    return Layers(
+        l19_cited_evidence=tuple(
+            Citation(
+                artefact=name, says="read before the steps were printed" if "before" in name else "read again"
+            )
+            for name in ("evidence_before", "evidence_after")
+        ),
+        l20_verification=verified_of(report),
+        l21_trail=tuple(Step(name=name, became="answered") for name in sorted(answers)),
+        l22_confidence=rated_of(report),
     )
 
 

@@ -44,6 +44,11 @@ class Version(Model):
         """Of two versions the one that ranks higher stays."""
         return self.written_at, self.region
 
+    def told(self) -> str:
+        """For people."""
+        deleted = "" if self.row is not None else ", deletion"
+        return f"{self.region} {self.written_at:%F %T.%f}{deleted}"
+
 
 class Why(StrEnum):
     """What decided."""
@@ -118,6 +123,15 @@ class Conflict(Model):
         what = {"table": self.table, "key": dict(self.key)}
         writes = {"winner": self.winner.write, "loser": self.loser.write}
         return sha256_digest({**what, **writes}).removeprefix("sha256:")[:16]
+
+    def told(self) -> str:
+        """For people, in a line."""
+        key = ", ".join(map(str, self.key.values()))
+        undone = "" if self.undone_at is None else f"; undone {self.undone_at:%F %T}"
+        return (
+            f"{self.conflict_id}  {self.table} {key}: {self.winner.told()} stays, {self.loser.told()} is"
+            f" overwritten ({self.why.value}){undone}"
+        )
 
 
 def report(found: Iterable[Conflict]) -> tuple[Conflict, ...]:

@@ -99,6 +99,12 @@ class ClusterEvidence(Model):
                 return node
         raise KeyError(node_id)
 
+    def within(self, cluster: Cluster) -> ClusterEvidence:
+        """Of this cluster's nodes alone, one of the lease groups for example."""
+        inside = {node.node_id for node in cluster.nodes}
+        nodes = tuple(node for node in self.nodes if node.node_id in inside)
+        return self.model_copy(update={"cluster_id": cluster.cluster_id, "nodes": nodes})
+
 
 def evidence_from_file(cluster: Cluster) -> ClusterEvidence:
     """The statuses written in the topology itself, for planning offline."""

@@ -16,6 +16,7 @@ from .model import sha256_digest
 from .planner import Planning, make_plan, topology_digest
 from .quorum import VOTING
 from .readiness_facts import Check, Facts, Grade, Readiness
+from .readiness_regions import REGION_CHECKS
 from .reprotect import protections
 from .targets import Basis, survey
 from .topology import service_address
@@ -27,10 +28,14 @@ DRILL_DUE = timedelta(days=90)
 def evaluate(facts: Facts) -> Readiness:
     """Every check, in order."""
     planning = None
-    if facts.evidence is not None:
+    if facts.evidence is not None and not facts.cluster.is_active_active:
         made = make_plan(facts.cluster, facts.policy, facts.evidence, trigger_reason="readiness")
         planning = made if made.basis is Basis.LIVE else None  # a file's own statuses are no evidence
-    checks = tuple(check(_Look(facts, planning)) for check in CHECKS)
+    look = _Look(facts, planning)
+    if facts.cluster.is_active_active:
+        checks = (*(check(facts) for check in REGION_CHECKS), *(check(look) for check in OF_ANY_CLUSTER))
+    else:
+        checks = tuple(check(look) for check in CHECKS)
     grades = list(Grade)
     return Readiness(
         cluster_id=facts.cluster.cluster_id,
@@ -172,7 +177,9 @@ def dns_takes_updates(look: _Look) -> Check:
     if service is None:
         reason = "no DNS service is configured, so people move the clients themselves"
         return Check(name=name, grade=Grade.WARNING, reason=reason)
-    answers = {} if trial is None else {answer.server: answer for answer in trial.answers}
+    # Of regions with a record each there are several answers of one server: a refusal is what counts.
+    tried = () if trial is None else sorted(trial.answers, key=lambda answer: not answer.accepted)
+    answers = {answer.server: answer for answer in tried}
     missing = [server for server in service.places if server not in answers]
     if trial is None or missing:
         return _unknown(name, f"not tried: {', '.join(missing)}")
@@ -294,6 +301,13 @@ def certificates_are_valid(look: _Look) -> Check:
     reason = "agents have no certificates yet"
     return Check(name="certificates", grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
 
+
+OF_ANY_CLUSTER: tuple[Callable[[_Look], Check], ...] = (
+    dns_takes_updates,
+    files_are_usable,
+    certificates_are_valid,
+)
+"""Of an active/active cluster too, besides `REGION_CHECKS`."""
 
 CHECKS: tuple[Callable[[_Look], Check], ...] = (
     target_exists,

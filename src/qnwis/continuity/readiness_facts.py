@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from pydantic import AwareDatetime, Field, JsonValue
@@ -10,6 +11,7 @@ from .evidence import ClusterEvidence
 from .model import Model
 from .policy import Policy
 from .topology import Cluster
+from .weights import StepCheck
 
 
 class Grade(StrEnum):
@@ -80,6 +82,10 @@ class Facts(Model):
     dns: DnsTrial | None
     record: DnsRecord | None
     past: Past | None
+    weights: Mapping[str, int] | None = None
+    """Active/active: the percent of the traffic that each region takes by DNS."""
+    regions: Mapping[str, StepCheck] = {}
+    """Active/active: what was found of each region's replication with the others."""
     unusable: tuple[str, ...] = ()
     """The files beside the topology and the policy that a run could not use, a sentence each."""
     now: AwareDatetime

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pydantic import AwareDatetime, Field
 
 from .approvals import Window
-from .audit import UNAUTHENTICATED, Approval, AuditDraft, AuditResult
+from .audit import Approval, AuditDraft, AuditResult, role_of
+from .audit_layers import Citation, Layers, Step, Verified
 from .model import Identifier, Model, sha256_digest
 from .patroni_actions import PatroniAction, PatroniFenceCluster
 from .refusal import Refusal
@@ -135,7 +136,7 @@ def draft_of_region(request: EvacuateRequest, result: RegionResult) -> AuditDraf
         operation=OPERATIONS[request.direction] + ("_dry_run" if request.dry_run else ""),
         cluster_id=request.region,
         initiated_by=request.initiated_by,
-        role="service" if request.automatic else ", ".join(result.initiator_roles) or UNAUTHENTICATED,
+        role=role_of(automatic=request.automatic, proved=result.initiator_roles),
         source_node=None,
         target_node=None,
         reason=request.reason,
@@ -150,4 +151,30 @@ def draft_of_region(request: EvacuateRequest, result: RegionResult) -> AuditDraf
             actions_executed=sum(one.good for one in result.moved),
         ),
         run_id=result.run_id,
+        plan_digest=result.plan_digest,
+        refusal=result.refusal,
+        approvals=result.approval.votes if result.approval is not None else None,
+        layers=_layers(result),
+    )
+
+
+def _layers(result: RegionResult) -> Layers:
+    """Each cluster's run cites its own evidence; this one rests on how they ended."""
+    clusters = result.plan.cluster_ids if result.plan is not None else ()
+    ran = result.outcome is RunOutcome.COMPLETED or bool(result.failures)
+    return Layers(
+        l19_cited_evidence=tuple(
+            Citation(
+                artefact="result",
+                says=f"run {one.run_id} of {one.cluster_id}: {one.outcome or 'not begun'}",
+            )
+            for one in result.moved
+        ),
+        l20_verification=Verified(
+            passed=result.verified, checks={name: name not in result.failures for name in clusters}
+        )
+        if ran
+        else None,
+        l21_trail=tuple(Step(name=step.name, became=step.status.value) for step in result.steps),
+        l22_confidence=None,
     )

@@ -44,6 +44,7 @@ class ClusterInRegion(Model):
     priority: int = 0
     """The higher, the earlier it is moved; from its policy."""
     primary_inside: bool
+    """Of an active/active cluster: whether one of its primaries is at home there."""
     findings: Mapping[str, Finding]
     """By node_id, of its nodes in the region."""
     seen_from: Mapping[str, FailedFrom] | None = None
@@ -51,7 +52,8 @@ class ClusterInRegion(Model):
     strategy: Strategy = Strategy.MANUAL
     """Who has it leave a lost region; from its policy."""
     quorum_elsewhere: bool = False
-    """Whether so many of its nodes outside the region are healthy as its quorum asks for."""
+    """Whether so many of its nodes outside the region are healthy as its quorum asks for; of an active/active
+    cluster as the quorum of each other region asks for."""
     held_back: str | None = None
     """The rule by which its guardian would start nothing by itself now."""
     heard: RegionFinding | None = None
@@ -113,13 +115,15 @@ class HeldByGuardian(BaseModel):
         """The same, of one region alone."""
         inside = {node.node_id for node in cluster.nodes if node.region == region}
         findings = {node_id: v.finding for node_id, v in self.verdicts.items()}
-        healthy = [n for n, finding in findings.items() if finding is Finding.HEALTHY and n not in inside]
+        healthy = {n for n, finding in findings.items() if finding is Finding.HEALTHY and n not in inside}
         heard = self.regions.get(region)
         by_patroni = automatic_refusal(cluster)
         return ClusterInRegion(
             cluster_id=cluster.cluster_id,
             priority=policy.evacuation_priority,
-            primary_inside=self.primary_node_id in inside,
+            primary_inside=any(node.node_id in inside for node in cluster.primaries)
+            if cluster.is_active_active
+            else self.primary_node_id in inside,
             findings={node_id: finding for node_id, finding in findings.items() if node_id in inside},
             seen_from={
                 node_id: failed_from(cluster, region, self._calling_failed(node_id))
@@ -127,7 +131,7 @@ class HeldByGuardian(BaseModel):
                 if node_id in inside and finding is Finding.FAILED
             },
             strategy=policy.region_strategy,
-            quorum_elsewhere=len(healthy) >= cluster.quorum,
+            quorum_elsewhere=_quorum_elsewhere(cluster, region, healthy),
             held_back=by_patroni.message if by_patroni is not None else self._held_back(policy, now),
             heard=heard.word.finding if heard is not None else None,
         )
@@ -150,3 +154,11 @@ class HeldByGuardian(BaseModel):
             now=now,
         )
         return held.refusal.rule if held is not None else None
+
+
+def _quorum_elsewhere(cluster: Cluster, region: str, healthy: Collection[str]) -> bool:
+    """`healthy`: of its nodes outside the region."""
+    if not cluster.is_active_active:
+        return len(healthy) >= cluster.quorum
+    others = [group for group in cluster.lease_groups if region not in group.regions]
+    return all(sum(node.node_id in healthy for node in group.nodes) >= group.quorum for group in others)

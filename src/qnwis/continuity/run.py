@@ -106,6 +106,8 @@ class FailoverRequest(Model):
     """A region in which no target may be."""
     agreed_with: str | None = None
     """Set by the run of which this one is a part, the evacuation of a region: people agreed to it there."""
+    initiator_roles: tuple[str, ...] = ()
+    """Set by the run of which this one is a part: the roles that whoever began it all had proved there."""
     plan: Plan | None = None
     """A plan made earlier; the run refuses if planning anew gives another digest."""
     detection: Detection | None = None
@@ -120,8 +122,8 @@ class FailoverRequest(Model):
 
     @property
     def digest(self) -> str:
-        """What a token to start this is signed for: everything but the token."""
-        return sha256_digest(self.model_dump(mode="json", exclude={"token"}))
+        """What a token to start this is signed for: everything but the token, and what no person may set."""
+        return sha256_digest(self.model_dump(mode="json", exclude={"token", "initiator_roles"}))
 
 
 class AbortRequest(PersonRequest):
@@ -266,7 +268,7 @@ class RunResult(Model):
     approval: Window | None = None
     """The newest window in which people voted; None where nobody had to."""
     initiator_roles: tuple[str, ...] = ()
-    """Of the person who proved to have started it; empty where nobody did."""
+    """Of whoever proved to have started it, or what it is a part of; empty where nobody did."""
     continues: Continued | None = None
     started_at: datetime
     ended_at: datetime

@@ -1,8 +1,9 @@
 """Active/active: the weights of one cluster that a region leaves, or comes back to. Nothing is promoted.
 
 How finely DNS can share the traffic out depends on who holds the name: weighted records of Route 53 take any
-percentage. A geolocation record sends all of its clients to some addresses, and dynamic update (RFC 2136)
-knows no weights: there a region's address is in the record or is not, so its share comes back all at once.
+percentage, and so do the service records (SRV) of a name that servers hold, for clients that read them. A
+geolocation record sends all of its clients to some addresses, and an address record that servers hold knows
+no weights: there a region's address is in it or is not, so its share comes back all at once.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def steering_of(cluster: Cluster) -> Steering:
     """How the DNS service of an active/active cluster sends clients to its regions."""
     records = [node.record for node in cluster.primaries if node.record is not None]
     if not records:
-        return Steering.PRESENCE
+        return Steering.PRESENCE if cluster.dns is None or cluster.dns.srv is None else Steering.WEIGHTED
     return Steering.GEOLOCATION if records[0].geo is not None else Steering.WEIGHTED
 
 

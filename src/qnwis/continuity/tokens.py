@@ -41,9 +41,13 @@ class Claim(Model):
     """Never used before by this person, so that a repeated token shows: each serves one request, whichever
     worker looks at it (`providers/nonces.py`)."""
     expires_at: AwareDatetime
+    issuer: Identifier | None = None
+    """Who vouches that it is this person, and signed; None where the person signed."""
 
     def message(self) -> bytes:
-        return canonical_json(self).encode()
+        # Without an issuer the message is what it was before there were any: standing tokens stay good.
+        without = {"issuer"} if self.issuer is None else set()
+        return canonical_json(self.model_dump(mode="json", exclude=without)).encode()
 
 
 class Token(Model):
@@ -88,8 +92,12 @@ def proved(
     person = access.people.named(claim.person)
     if person is None:
         return _refused("person_unknown", f"{claim.person} is not in people.yaml", expected)
-    if not verify(person.public_key, _signature(token), claim.message()):
-        return _refused("token_forged", f"The signature is not one of {claim.person}'s key", expected)
+    key = _key_for(claim, person, access)
+    if key is None:
+        return _refused("not_vouched_for", _not_vouched_for(claim), expected)
+    if not verify(key, _signature(token), claim.message()):
+        signer = claim.person if claim.issuer is None else claim.issuer
+        return _refused("token_forged", f"The signature is not one of {signer}'s key", expected)
     if claim.person != claimed:
         return _refused("token_of_another", f"{claimed} is named, and {claim.person} signed", expected)
     misfit = _misfit(claim, expected)
@@ -123,6 +131,20 @@ def used_refusal(claim: Claim, used_by: str) -> Refusal:
         values={"person": claim.person, "deed": claim.deed.value, "used_by": used_by},
         remedy="Sign a new one: type the command again.",
     )
+
+
+def _key_for(claim: Claim, person: Person, access: Access) -> str | None:
+    """Whose signature counts: the person's own, or that of an issuer whom the person's entry names."""
+    if claim.issuer is None:
+        return person.public_key
+    issuer = access.issuers.named(claim.issuer)
+    return issuer.public_key if issuer is not None and claim.issuer in person.issuers else None
+
+
+def _not_vouched_for(claim: Claim) -> str:
+    if claim.issuer is None:
+        return f"{claim.person} has no key of their own in people.yaml, and nobody vouches"
+    return f"{claim.issuer} may not vouch for {claim.person}: people.yaml does not say so, or nobody knows it"
 
 
 def _misfit(claim: Claim, expected: Expected) -> str | None:

@@ -82,6 +82,9 @@ class DnsService(Model):
     tsig_key_file: str | None = None
     """A BIND-style key file on the worker's machine."""
     route53: Route53Record | None = None
+    srv: str | None = Field(default=None, pattern=r"^_[a-z0-9-]+\._(tcp|udp)$")
+    """Active/active, with servers: `_postgresql._tcp`. Below the name there is a record of this service (SRV)
+    with each region's weight, which leads to `<region>.<name>`, the address of that region's primary."""
 
     @property
     def fqdn(self) -> str:
@@ -89,6 +92,15 @@ class DnsService(Model):
         if self.name.endswith("."):
             return self.name
         return f"{self.name}.{self.zone.removesuffix('.')}."
+
+    @property
+    def record_name(self) -> str:
+        """Of the record that is read and changed, absolute."""
+        return self.fqdn if self.srv is None else f"{self.srv}.{self.fqdn}"
+
+    def of_region(self, region: str) -> Self:
+        """With `srv`: the address record of one region's primary."""
+        return self.model_copy(update={"name": f"{region}.{self.name}", "srv": None})
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -99,6 +111,8 @@ class DnsService(Model):
     def _is_held_somewhere(self) -> Self:
         if bool(self.servers) == (self.route53 is not None):
             raise ValueError("expected either servers or route53")
+        if self.srv is not None and self.route53 is not None:
+            raise ValueError("expected srv with servers only; in Route 53 each region has a weighted record")
         return self
 
     @field_validator("servers")
@@ -229,6 +243,13 @@ class Cluster(Model):
             for node in self.primaries
         )
 
+    @property
+    def lease_groups(self) -> tuple[Cluster, ...]:
+        """Those that have one primary each: the cluster itself, or the regions of an active/active one."""
+        if not self.is_active_active:
+            return (self,)
+        return tuple(self.lease_group(node.region) for node in self.primaries)
+
     def lease_group(self, region: str) -> Cluster:
         """Of an active/active cluster: one region's nodes, which agree among themselves on their primary.
         It is a cluster like any other, `<cluster_id>-<region>`. Raises KeyError for another region."""
@@ -245,12 +266,15 @@ class Cluster(Model):
                 "regions": (region,),
                 "nodes": nodes,
                 "deployment": Deployment.ACTIVE_PASSIVE,
+                "vantage_regions": {v: place for v, place in self.vantage_regions.items() if place == region},
                 "dns": self._dns_of(region),
             }
         )
 
     def _dns_of(self, region: str) -> DnsService | None:
         """The region's own record; None where the name's one record holds the addresses of all regions."""
+        if self.dns is not None and self.dns.srv is not None:
+            return self.dns.of_region(region)
         record = next((node.record for node in self.primaries if node.region == region), None)
         if self.dns is None or self.dns.route53 is None or record is None:
             return None
@@ -314,9 +338,19 @@ def broken_rules(topology: Mapping[str, object]) -> list[BrokenRule]:
         *(
             active_active_rules(fields, topology.get("dns"))
             if topology.get("deployment") == Deployment.ACTIVE_ACTIVE
-            else ()
+            else _services_of_one_primary(topology.get("dns"))
         ),
     ]
+
+
+def _services_of_one_primary(dns: object) -> Iterator[BrokenRule]:
+    if isinstance(dns, Mapping) and (srv := dns.get("srv")) is not None:
+        yield BrokenRule(
+            "srv_without_active_active",
+            ("dns", "srv"),
+            srv,
+            "none: where one primary serves, the name's address record leads to it",
+        )
 
 
 def _repeated_ids(node_ids: Sequence[object]) -> Iterator[BrokenRule]:

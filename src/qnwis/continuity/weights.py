@@ -115,6 +115,15 @@ class StepCheck(Model):
     differing_rows: int | None = None
     """Rows that were compared and are not the same here and there, after replication had caught up."""
 
+    def told(self) -> str:
+        """For people."""
+        writes = _unknown_or(self.writable, "takes writes" if self.writable else "takes no writes")
+        unsent = _unknown_or(self.unsent_bytes, f"{self.unsent_bytes} bytes")
+        unreceived = _unknown_or(self.unreceived_bytes, f"{self.unreceived_bytes} bytes")
+        differing = _unknown_or(self.differing_rows, f"{self.differing_rows}")
+        log = f"not sent {unsent}, not received {unreceived}"
+        return f"its primary {writes}; {log}; rows that differ: {differing}"
+
 
 def step_refusal(region: str, found: StepCheck, *, max_lag_bytes: int) -> Refusal | None:
     """Why the region takes no more traffic yet, or None."""

@@ -21,61 +21,34 @@ import socket
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import LiteralString
+from zlib import crc32
 
-import dns.asyncquery
-import dns.exception
-import dns.message
-import dns.name
 import psycopg
-from dns.rdatatype import RdataType
 
 from .history import Event, Kind, to_line
+from .resolver import Addresses, NoAddressError, Pinned, Resolver, Services
 
 _RECONNECT_PAUSE_S = 0.02
 """Between two attempts to log in, as a careful application has it: a log-in costs milliseconds of a core on
 either side, and without a pause a few clients would keep two cores from the failover that they wait for."""
-_INSERT = """
+_INSERT: LiteralString = """
 INSERT INTO rows (client, n) VALUES (%s, %s)
 RETURNING ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int,
           (pg_current_wal_insert_lsn() - '0/0')::bigint
 """
+_INSERT_WITH_ITEM: LiteralString = f"""
+WITH item AS (
+    INSERT INTO items (id, said) VALUES (%s, %s) ON CONFLICT (id) DO UPDATE SET said = EXCLUDED.said
+)
+{_INSERT}
+"""
+_ITEM_EVERY = 5
+"""Of so many writes of a client one is of an item that others write too."""
 _NO_ANSWER_S = 1.0
 """After this long without an answer a client gives a connection up."""
-
-
-class NoAddressError(Exception):
-    """The name cannot be resolved now."""
-
-
-@dataclass
-class Resolver:
-    """Asks one DNS server and keeps an answer for as long as its TTL allows, and no longer."""
-
-    server: str
-    port: int
-    now: Callable[[], float] = time.monotonic
-    _cache: dict[str, tuple[str, float]] = field(default_factory=dict)
-
-    async def address(self, name: str) -> str:
-        """An IPv4 address of the name. Raises NoAddressError."""
-        address, valid_until = self._cache.get(name, ("", float("-inf")))
-        if self.now() < valid_until:
-            return address
-        asked_at = self.now()
-        query = dns.message.make_query(name, RdataType.A)
-        try:
-            answer, _ = await dns.asyncquery.udp_with_fallback(query, self.server, 0.5, self.port)
-        except (dns.exception.DNSException, OSError) as error:
-            raise NoAddressError(f"DNS: {type(error).__name__}") from error
-        found = answer.get_rrset(answer.answer, dns.name.from_text(name), dns.rdataclass.IN, RdataType.A)
-        if not found:
-            raise NoAddressError(f"DNS: {answer.rcode().name}, no address")
-        address = str(found[0])
-        self._cache[name] = (address, asked_at + found.ttl)
-        return address
 
 
 Log = Callable[[Event], None]
@@ -102,22 +75,6 @@ class Target:
     password: str
 
 
-class Addresses(Protocol):
-    """Where a client is to connect; raises NoAddressError."""
-
-    async def address(self, name: str) -> str: ...
-
-
-@dataclass(frozen=True)
-class Pinned:
-    """One address, whatever the name."""
-
-    at: str
-
-    async def address(self, name: str) -> str:
-        return self.at
-
-
 @dataclass
 class Writer:
     """One client: what it writes, and what it tells of each write."""
@@ -131,6 +88,10 @@ class Writer:
     pause_s: float
     pinned: bool
     log: Log
+    items: int = 0
+    """So many rows of the table `items` are written by all clients alike; 0 for none."""
+    renew_s: float = float("inf")
+    """For so long a connection is used, as a pool would have it: DNS moves only those who ask."""
 
     async def run(self, stop: asyncio.Event) -> None:
         """Write until `stop` is set."""
@@ -155,11 +116,12 @@ class Writer:
         self, connection: psycopg.AsyncConnection[tuple[object, ...]], server: str, stop: asyncio.Event
     ) -> None:
         """Write until the connection or a write fails."""
-        while not stop.is_set():
+        until_s = time.monotonic() + self.renew_s
+        while not stop.is_set() and time.monotonic() < until_s:
             n = self._invoked(time.monotonic())
             try:
                 with _cut_off_after(_NO_ANSWER_S, connection):
-                    cursor = await connection.execute(_INSERT, (self.name, n))
+                    cursor = await connection.execute(*self._statement(n))
                     row = await cursor.fetchone()
             except psycopg.Error as error:
                 kind = Kind.FAILED if _without_effect(error) else Kind.UNKNOWN
@@ -171,6 +133,12 @@ class Writer:
             assert isinstance(timeline, int) and isinstance(lsn, int)
             self._tell(Kind.ACKNOWLEDGED, n, server=server, timeline=timeline, lsn=lsn)
             await asyncio.sleep(self.pause_s)
+
+    def _statement(self, n: int) -> tuple[LiteralString, tuple[object, ...]]:
+        if not self.items or n % _ITEM_EVERY:
+            return _INSERT, (self.name, n)
+        said = f"{self.name} {n}"
+        return _INSERT_WITH_ITEM, (crc32(said.encode()) % self.items, said, self.name, n)
 
     def _invoked(self, at_s: float) -> int:
         n = self.next_n
@@ -257,6 +225,9 @@ def main() -> None:
     parser.add_argument("--name", default="", help="DNS name of the service")
     parser.add_argument("--nameserver", help="IP address")
     parser.add_argument("--nameserver-port", type=int)
+    parser.add_argument("--service", help="find it by the records (SRV) of this service below the name")
+    parser.add_argument("--items", type=int, default=0, help="rows that all clients write alike")
+    parser.add_argument("--renew-s", type=float, default=float("inf"), help="use a connection for so long")
     parser.add_argument("--pinned", action="store_true", help="write to the one --server, whatever the name")
     parser.add_argument("--server", action="append", default=[], help="node_id=address, to tell who answered")
     parser.add_argument("--port", type=int, required=True, help="of the database")
@@ -274,14 +245,26 @@ def main() -> None:
         ((address, node_id),) = servers.items()
         addresses, names = Pinned(address), [f"pinned-{node_id}"]
     else:
-        addresses = Resolver(options.nameserver, options.nameserver_port)
+        resolver = Resolver(options.nameserver, options.nameserver_port)
+        addresses = resolver if options.service is None else Services(resolver, options.service)
         names = [str(number) for number in range(options.clients)]
     # Later runs on the same table go on above all earlier numbers.
     first_n = time.time_ns() // 1000
     log = append_to(options.log)
     target = Target(options.name, options.port, options.user, options.database, password)
     writers = [
-        Writer(name, first_n, target, addresses, servers, options.pause_ms / 1000, options.pinned, log)
+        Writer(
+            name,
+            first_n,
+            target,
+            addresses,
+            servers,
+            options.pause_ms / 1000,
+            options.pinned,
+            log,
+            items=options.items,
+            renew_s=options.renew_s,
+        )
         for name in names
     ]
     asyncio.run(run(writers))

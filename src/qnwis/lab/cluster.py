@@ -28,9 +28,11 @@ from qnwis.continuity.topology import Cluster, FencingHook, Node, NodeRole
 from qnwis.providers.dns import Rfc2136Dns, key_file_text
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
+from qnwis.providers.region_services import services
 from qnwis.transport import Transport
 
 from .acks import AckLog, Row, read_log
+from .active import ITEMS, RENEW_S, ActiveRegions
 from .disks import unmount_all
 from .errors import LabError
 from .history import History, read_history
@@ -54,7 +56,7 @@ from .places import CLIENTS, DNS, POWER, Place
 from .postgres import APP, APP_DATABASE, REPLICATOR, SUPERUSER, Installation, find_installation
 from .processes import Processes, Started, python_module
 from .procfs import identity, kill_inside
-from .shape import SERVICE, SERVICE_NAME, THREE_NODES, TTL_S, ZONE, Shape, lab_cluster, lab_policy
+from .shape import SERVICE, SERVICE_NAME, SRV, THREE_NODES, TTL_S, ZONE, Shape, lab_cluster, lab_policy
 from .state import AnotherVersionError, LabState, read_state, write_state
 from .temporal_server import PROCESS_NAME as TEMPORAL
 from .temporal_server import stop_server
@@ -119,8 +121,13 @@ class Lab:
         return FencingHook(url=f"http://{self.block.power_switch}:{POWER_PORT}/nodes/{{node_id}}/{{state}}")
 
     @property
+    def active(self) -> ActiveRegions:
+        """The databases of an active/active lab's regions."""
+        return ActiveRegions(self.cluster, self.folder)
+
+    @property
     def primary(self) -> Node:
-        """The node that was made as the primary; a failover does not change that."""
+        """The node that was made as the primary, of several the first; a failover does not change that."""
         return next(n for n in self.cluster.nodes if n.role is NodeRole.PRIMARY)
 
     def machine(self, node_id: str) -> NodeMachine:
@@ -141,6 +148,7 @@ class Lab:
         started = self._start_writers(
             CLIENTS,
             *("--name", SERVICE_NAME, "--clients", str(count), "--pause-ms", str(pause_ms)),
+            *self._as_of_several_regions(),
             *("--nameserver", self.block.nameserver, "--nameserver-port", str(DNS_PORT)),
             nodes=self.data_nodes,
             log=self.folder.history,
@@ -153,6 +161,12 @@ class Lab:
             return f"clients {sorted(silent)} have written nothing; {log.errors[:3]}" if silent else None
 
         await until_none(writing, "the clients", [started])
+
+    def _as_of_several_regions(self) -> tuple[str, ...]:
+        """What tells the clients of an active/active lab from those that one primary serves."""
+        if not self.cluster.is_active_active:
+            return ()
+        return ("--service", SRV, "--items", str(ITEMS), "--renew-s", str(RENEW_S))
 
     def start_pinned_clients(self, *, pause_ms: float = 50.0) -> None:
         """On each node's own machine, start a client that writes to that node's database and no other."""
@@ -266,6 +280,8 @@ class Lab:
             )
         finally:
             await nodes.aclose()
+        if self.cluster.is_active_active:
+            await self.active.found()
 
     def _write_files(self, shape: Shape) -> None:
         folder = self.folder
@@ -283,6 +299,8 @@ class Lab:
         folder.secrets.mkdir(mode=0o700)
         for role in (SUPERUSER, REPLICATOR, APP):
             write_secret(folder.password(role), new_password() + "\n")
+        password = folder.password(SUPERUSER).read_text().strip()
+        write_secret(folder.passfile, f"*:*:*:{SUPERUSER}:{password}\n")
         secret = base64.b64encode(secrets.token_bytes(32)).decode()
         write_secret(folder.tsig_key_file, key_file_text("qnwis-lab.", secret))
         for name, model in (("cluster", self.cluster), ("policy", lab_policy(shape))):
@@ -293,12 +311,21 @@ class Lab:
     def start_nameserver(self) -> Started:
         command = python_module(
             "qnwis.lab.nameserver",
-            *("--zone", ZONE, "--record", f"{SERVICE}={self.primary.hostname}", "--ttl", str(TTL_S)),
+            *("--zone", ZONE, "--ttl", str(TTL_S), *self._records()),
             *("--listen", self.block.nameserver, "--port", str(DNS_PORT)),
             *("--key-file", str(self.folder.tsig_key_file), "--journal", str(self.folder.dns_journal)),
             *("--refusing", str(self.folder.dns_refusing)),
         )
         return self.processes.start(NAMESERVER, command, cwd=self.folder.run, place=self.block.place(DNS))
+
+    def _records(self) -> list[str]:
+        """The service's records as the zone begins with them."""
+        service = self.cluster.dns
+        if service is None or service.srv is None:
+            return ["--record", f"{SERVICE}={self.primary.hostname}"]
+        weights = {share.region: share.weight for share in self.cluster.shares}
+        records = [f"--service={SRV}.{SERVICE}={text}" for text in services(self.cluster, service, weights)]
+        return [*records, *(f"--record={n.region}.{SERVICE}={n.hostname}" for n in self.cluster.primaries)]
 
     def _start_power_switch(self) -> Started:
         command = python_module(

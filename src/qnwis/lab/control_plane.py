@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -41,8 +41,9 @@ class ControlPlane:
     guardian: WorkflowHandle[Guardian, None]
 
     @classmethod
-    async def start(cls, lab: Lab, say: Say) -> ControlPlane:
-        """Start the parts; returns when every vantage sees every node healthy. Raises LabError."""
+    async def start(cls, lab: Lab, say: Say, *, env: Mapping[str, str] | None = None) -> ControlPlane:
+        """Start the parts; returns when every vantage sees every node healthy. `env` is the worker's, besides
+        this process's own. Raises LabError."""
         server = await obtain_server(
             lab.processes,
             block=lab.block,
@@ -52,7 +53,10 @@ class ControlPlane:
             say=say,
         )
         lab.note_server(server.address, server.ui_url)
-        workers = [start_worker(lab, server), *(start_vantage(lab, server, name) for name in VANTAGES[1:])]
+        workers = [
+            start_worker(lab, server, env),
+            *(start_vantage(lab, server, name) for name in VANTAGES[1:]),
+        ]
         client = await connect(server.address)
         return cls(lab, server, client, await watched(client, lab.cluster, workers))
 
@@ -84,7 +88,7 @@ class ControlPlane:
             ) from None
 
 
-def start_worker(lab: Lab, server: TemporalServer) -> Started:
+def start_worker(lab: Lab, server: TemporalServer, env: Mapping[str, str] | None = None) -> Started:
     """Start the lab's worker process, which is the first vantage too."""
     command = python_module(
         "qnwis.cli.qnwis_continuity",
@@ -92,7 +96,7 @@ def start_worker(lab: Lab, server: TemporalServer) -> Started:
         *("--config-dir", str(lab.folder.config), "--state-dir", str(lab.folder.audit)),
         *("--vantage", VANTAGES[0], "--address", server.address),
     )
-    return lab.processes.start(WORKER, command, cwd=lab.folder.run, place=lab.block.place(CONTROL))
+    return lab.processes.start(WORKER, command, cwd=lab.folder.run, env=env, place=lab.block.place(CONTROL))
 
 
 def start_vantage(lab: Lab, server: TemporalServer, name: str) -> Started:

@@ -54,5 +54,8 @@ async def start_writing(lab: Lab, clients: int, say: Say, *, pause_ms: float = 2
     """Clients write through the service's name, by default as fast as they can; returns when they have for a
     while. `pause_ms`: after each write."""
     await lab.start_clients(clients, pause_ms=pause_ms)
-    say(f"{clients} clients write to {lab.cluster.cluster_id} through {SERVICE_NAME} (TTL {TTL_S} s)")
+    records = "the service records of " if lab.cluster.is_active_active else ""
+    say(
+        f"{clients} clients write to {lab.cluster.cluster_id} through {records}{SERVICE_NAME} (TTL {TTL_S} s)"
+    )
     await asyncio.sleep(WRITE_BEFORE_S)

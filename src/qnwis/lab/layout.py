@@ -214,6 +214,11 @@ class Folder:
         """File with the password of that database role."""
         return self.secrets / f"{role}.password"
 
+    @property
+    def passfile(self) -> Path:
+        """The superuser's password, in the form that every PostgreSQL client reads (PGPASSFILE)."""
+        return self.secrets / "pgpass"
+
     def key(self, person: str) -> Path:
         """File with the private key of one of the lab's people."""
         return self.secrets / f"{person}.pem"

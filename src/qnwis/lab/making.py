@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import yaml
@@ -44,10 +44,18 @@ class Making:
 
     def make(self, machines: Sequence[NodeMachine]) -> None:
         """Make every member, the primary's database first: the standbys' are copies of it."""
-        for machine in machines:
-            self._make_machine(machine)
         of = {machine.node_id: machine for machine in machines}
-        holders = [node for node in self.cluster.nodes if node.holds_data]
+        for group in self.cluster.lease_groups:
+            for node in group.nodes:
+                self._make_machine(of[node.node_id], group)
+            self._make_databases(group, of)
+        for node_id, disk in self.shape.small_disks:
+            if disk == "wal":
+                mount_small(of[node_id].log_dir, self.installation.user)
+                move_log(self.installation, of[node_id].data_dir, of[node_id].log_dir)
+
+    def _make_databases(self, group: Cluster, of: Mapping[str, NodeMachine]) -> None:
+        holders = [node for node in group.nodes if node.holds_data]
         primary = next(node for node in holders if node.role is NodeRole.PRIMARY)
         passwords = {role: self._password(role) for role in (SUPERUSER, REPLICATOR, APP)}
         source = of[primary.node_id].data_dir
@@ -57,6 +65,7 @@ class Making:
             passwords=passwords,
             network=self.block.network,
             segment_mb=_SMALL_SEGMENT_MB if self.shape.small_disks else _SEGMENT_MB,
+            wal_level="logical" if self.cluster.is_active_active else "replica",
         )
         for standby in holders:
             if standby is not primary:
@@ -66,12 +75,8 @@ class Making:
                     of[standby.node_id].data_dir,
                     primary_conninfo=self._conninfo(primary, standby, passwords[REPLICATOR]),
                 )
-        for node_id, disk in self.shape.small_disks:
-            if disk == "wal":
-                mount_small(of[node_id].log_dir, self.installation.user)
-                move_log(self.installation, of[node_id].data_dir, of[node_id].log_dir)
 
-    def _make_machine(self, machine: NodeMachine) -> None:
+    def _make_machine(self, machine: NodeMachine, group: Cluster) -> None:
         user = self.installation.user
         machine.home.mkdir(mode=0o711)
         machine.state_dir.mkdir(mode=0o711)
@@ -83,14 +88,14 @@ class Making:
                 if user is not None:
                     os.chown(path, user.uid, user.gid)
                     os.chown(path.parent, user.uid, user.gid)
-        config = self._agent_config(machine)
+        config = self._agent_config(machine, group)
         machine.agent_config.write_text(yaml.safe_dump(config.model_dump(mode="json", exclude_none=True)))
         found_cluster(config)
 
-    def _agent_config(self, machine: NodeMachine) -> AgentConfig:
-        node = self.cluster.node(machine.node_id)
+    def _agent_config(self, machine: NodeMachine, group: Cluster) -> AgentConfig:
+        node = group.node(machine.node_id)
         return AgentConfig(
-            cluster_id=self.cluster.cluster_id,
+            cluster_id=group.cluster_id,
             node_id=node.node_id,
             role=node.role,
             listen_host=node.hostname,
@@ -99,10 +104,10 @@ class Making:
             database=self._local_database(node, machine),
             peers=tuple(
                 Peer(node_id=n.node_id, agent_url=n.agent_url, database=n.database)
-                for n in self.cluster.nodes
+                for n in group.nodes
                 if n.node_id != node.node_id
             ),
-            replication=self.cluster.replication,
+            replication=group.replication,
             lease=self.shape.lease,
         )
 

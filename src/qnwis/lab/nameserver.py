@@ -253,6 +253,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="qnwis.lab.nameserver", description="The lab's DNS server")
     parser.add_argument("--zone", required=True)
     parser.add_argument("--record", action="append", required=True, help="name=address, an A record")
+    parser.add_argument("--service", action="append", default=[], help="name=text, an SRV record")
     parser.add_argument("--ttl", type=int, required=True, help="seconds, of every record")
     parser.add_argument("--listen", required=True, help="IP address")
     parser.add_argument("--port", type=int, required=True)
@@ -262,10 +263,14 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     addresses = dict(record.split("=", 1) for record in options.record)
+    services: dict[dns.name.Name, list[str]] = {}
+    for name, _, text in (record.partition("=") for record in options.service):
+        services.setdefault(dns.name.from_text(name, None), []).append(text)
     zone = new_zone(
         dns.name.from_text(options.zone),
         nameserver=options.listen,
         addresses={dns.name.from_text(name, None): address for name, address in addresses.items()},
+        services=services,
         ttl_s=options.ttl,
     )
     key = read_key_file(options.key_file)

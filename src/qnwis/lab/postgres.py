@@ -157,6 +157,7 @@ def make_primary(
     passwords: dict[str, str],
     network: IPv4Network,
     segment_mb: int,
+    wal_level: str = "replica",
 ) -> None:
     """A data directory with the lab's roles, database and table.
 
@@ -184,6 +185,7 @@ def make_primary(
     with (data_dir / "postgresql.conf").open("a") as settings:
         # In the data directory, so that a SIGKILL leaves nothing behind in /dev/shm.
         settings.write("dynamic_shared_memory_type = mmap\n")
+        settings.write(f"wal_level = {wal_level}\n")
     # Without a server: single-user mode takes a tenth of the time of starting one.
     statements = {
         "postgres": (

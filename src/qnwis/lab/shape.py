@@ -14,6 +14,7 @@ from qnwis.continuity.policy import Policy, StepEstimates, Strategy, SwitchoverL
 from qnwis.continuity.topology import (
     Cluster,
     Database,
+    Deployment,
     DnsService,
     Node,
     NodeRole,
@@ -23,9 +24,11 @@ from qnwis.continuity.topology import (
 )
 
 from .layout import AGENT_PORT, DATABASE_PORT, DNS_PORT, Block, Folder
+from .postgres import APP_DATABASE
 
 ZONE, SERVICE = "lab.test", "db"
 SERVICE_NAME = f"{SERVICE}.{ZONE}"
+SRV = "_postgresql._tcp"
 TTL_S = 1
 LEASE = LeaseTerms(duration_s=2.5, renew_every_s=0.5)
 """So that it runs out before a killed node's third missed beat is acted on."""
@@ -59,6 +62,9 @@ class Shape(Model):
     """Leases fence without one; a lab that has none starts sooner."""
     agent_module: str = "qnwis.agent"
     """The program that runs as each node's agent."""
+    weights: tuple[int, ...] = ()
+    """Active/active: the percent of the traffic of each of `regions`, which have a data node each; witnesses
+    are dealt out to them in turn."""
 
     @property
     def members(self) -> int:
@@ -78,10 +84,18 @@ def lab_cluster(shape: Shape, folder: Folder, block: Block, *, cluster_id: str) 
     witnesses = tuple(
         _witness(index, block.node(shape.data_nodes + index)) for index in range(shape.witnesses)
     )
+    if shape.weights:
+        nodes = tuple(_weighted(node, weight) for node, weight in zip(nodes, shape.weights, strict=True))
+        witnesses = tuple(
+            witness.model_copy(update={"region": shape.regions[index % len(shape.regions)]})
+            for index, witness in enumerate(witnesses)
+        )
     mode = ReplicationMode.ASYNCHRONOUS if shape.asynchronous else ReplicationMode.SYNCHRONOUS
     return Cluster(
         cluster_id=cluster_id,
         name="Lab cluster",
+        deployment=Deployment.ACTIVE_ACTIVE if shape.weights else Deployment.ACTIVE_PASSIVE,
+        active_database=APP_DATABASE if shape.weights else None,
         regions=tuple(sorted({node.region for node in (*nodes, *witnesses)})),
         nodes=(*nodes, *witnesses),
         replication=Replication(mode=mode, required_acks=shape.required_acks),
@@ -90,6 +104,7 @@ def lab_cluster(shape: Shape, folder: Folder, block: Block, *, cluster_id: str) 
         dns=DnsService(
             zone=ZONE,
             name=SERVICE,
+            srv=SRV if shape.weights else None,
             ttl_s=TTL_S,
             servers=(f"{block.nameserver}:{DNS_PORT}",),
             tsig_key_file=str(folder.tsig_key_file),
@@ -110,6 +125,11 @@ def _data_node(index: int, block: Block, *, region: str) -> Node:
         endpoint=f"http://{address}:{AGENT_PORT}",
         database=Database(host=address, port=DATABASE_PORT),
     )
+
+
+def _weighted(node: Node, weight: int) -> Node:
+    """The primary of its region; each could take all of the traffic."""
+    return node.model_copy(update={"role": NodeRole.PRIMARY, "weight": weight})
 
 
 def _site(index: int) -> str:

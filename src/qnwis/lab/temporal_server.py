@@ -232,8 +232,10 @@ async def start_server(
         *("server", "start-dev", "--log-level", "warn", "--namespace", namespace),
         *("--ip", block.temporal_listen, "--port", str(block.temporal_port)),
         *("--ui-port", str(block.temporal_ui_port)),
-        # With write-ahead logging a SIGKILL loses nothing that was acknowledged.
+        # With write-ahead logging a SIGKILL loses nothing that was acknowledged, though no commit waits for
+        # the disk: only a machine that loses its power may lose the last steps of its lab.
         *("--db-filename", str(database), "--sqlite-pragma", "journal_mode=wal"),
+        *("--sqlite-pragma", "synchronous=normal"),
         # The default of 20 polls a second makes each step of a workflow wait for up to 50 ms.
         *("--dynamic-config-value", "history.transferProcessorMaxPollRPS=1000"),
     ]

@@ -17,7 +17,14 @@ from .processes import Started, last_lines
 
 async def not_streaming(nodes: HttpNodes, cluster: Cluster) -> str | None:
     """What is missing until one primary takes writes and every other data node streams; None when nothing
-    is."""
+    is. Of an active/active cluster that is asked of each region."""
+    if cluster.is_active_active:
+        missing = [await not_streaming(nodes, group) for group in cluster.lease_groups]
+        return next((why for why in missing if why is not None), None)
+    return await _group_not_streaming(nodes, cluster)
+
+
+async def _group_not_streaming(nodes: HttpNodes, cluster: Cluster) -> str | None:
     try:
         states = await asyncio.gather(*(nodes.state(node, timeout_s=1.0) for node in cluster.nodes))
     except (Unreachable, Refused) as error:
@@ -42,6 +49,7 @@ async def until_none(
     *,
     timeout_s: float = 60.0,
     more_logs: list[Path] | None = None,
+    pause_s: float = 0.02,
 ) -> None:
     """Ask until nothing is missing. Raises LabError with the reason and the logs when one of the processes
     has ended or the time is up."""
@@ -53,4 +61,4 @@ async def until_none(
             logs = [p.log for p in processes if not ended or p.name in ended] + (more_logs or [])
             ends = "\n".join(f"{log} ends:\n{last_lines(log)}" for log in logs)
             raise LabError(f"{what}: {why} ({reason})\n{ends}")
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(pause_s)

@@ -5,7 +5,7 @@ The section numbers in this file are those of RFC 2136.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import dns.flags
@@ -51,8 +51,16 @@ class Zone:
         return any(owner == name for owner, _ in self.rrsets)
 
 
-def new_zone(origin: Name, *, nameserver: str, addresses: Mapping[Name, str], ttl_s: int) -> Zone:
-    """A zone with an SOA, one name server `ns` and an A record for each name (relative to the origin)."""
+def new_zone(
+    origin: Name,
+    *,
+    nameserver: str,
+    addresses: Mapping[Name, str],
+    services: Mapping[Name, Sequence[str]] = {},
+    ttl_s: int,
+) -> Zone:
+    """A zone with an SOA, one name server `ns`, an A record for each name (relative to the origin), and the
+    SRV records of each service."""
     server = dns.name.from_text("ns", origin)
     soa = f"{server} hostmaster.{origin} 1 3600 600 86400 {ttl_s}"
     rrsets = {
@@ -62,6 +70,9 @@ def new_zone(origin: Name, *, nameserver: str, addresses: Mapping[Name, str], tt
     }
     for name, address in addresses.items():
         rrsets[name.derelativize(origin), RdataType.A] = dns.rdataset.from_text("IN", "A", ttl_s, address)
+    for name, records in services.items():
+        made = dns.rdataset.from_text_list("IN", "SRV", ttl_s, records)
+        rrsets[name.derelativize(origin), RdataType.SRV] = made
     return Zone(origin, rrsets)
 
 

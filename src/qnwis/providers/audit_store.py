@@ -1,4 +1,4 @@
-"""The audit trail on disk: a SQLite file that only grows, and the key that signs it.
+"""The audit trail on disk: a SQLite file that only grows.
 
 Several processes may append at once; each append is one immediate transaction, on disk before it returns.
 Nothing here updates or deletes, and triggers refuse it to others; who removes the triggers is found out by
@@ -8,45 +8,40 @@ Nothing here updates or deletes, and triggers refuse it to others; who removes t
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
+import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol, TypeVar
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
 
 from qnwis.continuity.audit import (
     AuditDraft,
     AuditRecord,
     ChainFault,
-    Check,
     FaultCode,
-    Sign,
     base_id,
     chain,
     verify_artefacts,
     verify_chain,
 )
+from qnwis.continuity.bundle import Provable
 from qnwis.continuity.model import canonical_json
+from qnwis.continuity.pseudonyms import aliases_in, people_in, pseudonymised, resolved, tokens_in
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.tree_heads import HeadFault, SignedTreeHead, compare_with_witness
 
+from .audit_faults import fault_of, stored_artefacts, stored_records
+from .audit_heads import grow, head_faults, newest_head, tree_of
+from .audit_keys import SigningKey
 from .errors import Refused, Unreachable
+from .persons import Persons
 
 T = TypeVar("T")
 
+PERSONS = "audit-persons.sqlite"
+NEVER_HIDDEN = ("run_id", "operation", "cluster_id", "role", "source_node", "target_node", "timestamp")
+"""Of a draft: what is no person, whatever a person is called."""
 BUSY_TIMEOUT_S = 30.0
 """How long an append waits for other writers."""
 
@@ -79,6 +74,18 @@ CREATE TRIGGER IF NOT EXISTS artefacts_never_change BEFORE UPDATE ON artefacts
     BEGIN SELECT raise(ABORT, 'audit artefacts are never changed'); END;
 CREATE TRIGGER IF NOT EXISTS artefacts_never_go BEFORE DELETE ON artefacts
     BEGIN SELECT raise(ABORT, 'audit artefacts are never deleted'); END;
+CREATE TABLE IF NOT EXISTS heads (
+    size       INTEGER PRIMARY KEY,
+    peaks      BLOB NOT NULL,  -- hashes of the tree's complete subtrees, the largest first
+    head       TEXT NOT NULL   -- canonical JSON of the signed tree head
+);
+CREATE TRIGGER IF NOT EXISTS heads_only_grow BEFORE INSERT ON heads
+    WHEN EXISTS (SELECT 1 FROM heads WHERE size >= NEW.size)
+    BEGIN SELECT raise(ABORT, 'audit heads are only appended'); END;
+CREATE TRIGGER IF NOT EXISTS heads_never_change BEFORE UPDATE ON heads
+    BEGIN SELECT raise(ABORT, 'audit heads are never changed'); END;
+CREATE TRIGGER IF NOT EXISTS heads_never_go BEFORE DELETE ON heads
+    BEGIN SELECT raise(ABORT, 'audit heads are never deleted'); END;
 """
 
 
@@ -116,9 +123,16 @@ class AuditStore(Protocol):
         """Everything that shows the trail was changed; empty when nothing does."""
         ...
 
+    async def head(self) -> SignedTreeHead | None:
+        """The newest signed tree head; None for a store without a record."""
+        ...
+
 
 class SqliteAuditStore:
     """An AuditStore in one file.
+
+    What is written holds commitments where persons would stand (`qnwis.continuity.pseudonyms`); their names
+    are in `audit-persons.sqlite` beside it. What is read has the names, of those that were not erased.
 
     `key_path` is the Ed25519 private key (PEM, mode 0600), made by the first append; the public key lies
     beside it as `<key_path>.pub`. Reading and verifying need the public key alone.
@@ -126,10 +140,11 @@ class SqliteAuditStore:
 
     def __init__(self, path: Path, key_path: Path) -> None:
         self._path = path
-        self._key = SigningKey(key_path)
+        self.key = SigningKey(key_path)
+        self._persons = Persons(path.with_name(PERSONS))
 
     async def append(self, draft: AuditDraft, artefacts: Mapping[str, str]) -> AuditRecord:
-        return await self._in_thread(lambda: self._append(draft, artefacts))
+        return await self._in_thread(lambda: self._named([self._append(draft, artefacts)])[0])
 
     async def get(self, audit_id: str) -> AuditRecord | None:
         found = await self._select("WHERE audit_id = ?", audit_id)
@@ -148,12 +163,74 @@ class SqliteAuditStore:
                     "SELECT name, content FROM artefacts JOIN records USING (sequence) WHERE audit_id = ?",
                     (audit_id,),
                 )
-                return dict(rows)
+                texts = dict(rows)
+            known = self._persons.values(set().union(*map(aliases_in, texts.values())))
+            return {name: resolved(text, known) for name, text in texts.items()}
 
         return await self._in_thread(read)
 
     async def verify(self) -> tuple[ChainFault, ...]:
         return await self._in_thread(self._verify)
+
+    async def head(self) -> SignedTreeHead | None:
+        def read() -> SignedTreeHead | None:
+            with self._reading() as db:
+                row = newest_head(db)
+            return None if row is None else SignedTreeHead.model_validate_json(row[2])
+
+        return await self._in_thread(read)
+
+    async def compare(self, kept: Iterable[SignedTreeHead]) -> tuple[HeadFault, ...]:
+        """Every head that a witness kept and that speaks against this store."""
+
+        def read() -> tuple[HeadFault, ...]:
+            with self._reading() as db:
+                return tuple(compare_with_witness(kept, tree_of(db), self.key.checker()))
+
+        return await self._in_thread(read)
+
+    async def alias_of(self, name: str) -> str | None:
+        """What stands for a person; None where the name is not known."""
+        return await self._in_thread(lambda: self._persons.alias_of(name))
+
+    async def erase_person(self, name: str) -> str | None:
+        """Forget who a commitment stands for, and that person's tokens; records and proofs stay as they are.
+        The commitment; None where the name is not known."""
+        return await self._in_thread(lambda: self._persons.erase(name))
+
+    async def stored(self, audit_id: str) -> tuple[Provable, dict[str, str]] | None:
+        """A record and its artefacts as they are written; None for an unknown id."""
+
+        def read() -> tuple[Provable, dict[str, str]] | None:
+            with self._reading() as db:
+                found = db.execute("SELECT sequence, record FROM records WHERE audit_id = ?", (audit_id,))
+                row, newest = found.fetchone(), newest_head(db)
+                if row is None or newest is None:
+                    return None
+                before = newest_head(db, below=row[0])
+                texts = db.execute("SELECT name, content FROM artefacts WHERE sequence = ?", (row[0],))
+                return Provable(
+                    record=row[1],
+                    index=row[0] - 1,
+                    tree=tree_of(db),
+                    head=SignedTreeHead.model_validate_json(newest[2]),
+                    earlier=None if before is None else SignedTreeHead.model_validate_json(before[2]),
+                ), dict(texts)
+
+        return await self._in_thread(read)
+
+    async def hidden(self, text: str, beside: Iterable[str]) -> str:
+        """A text with commitments where persons stand: those that `beside` (texts as they are written) has,
+        and those that the text names in its own fields."""
+
+        def hide() -> str:
+            known = self._persons.values(set().union(*map(aliases_in, beside)))
+            value = _json(text)
+            names = {name for name in people_in(value) if not name.startswith("guardian-")}
+            aliases = self._persons.aliases(names, tokens_in(value))
+            return pseudonymised(text, {value: alias for alias, value in known.items()} | aliases)
+
+        return await self._in_thread(hide)
 
     def _append(self, draft: AuditDraft, artefacts: Mapping[str, str]) -> AuditRecord:
         with self._writing() as db:
@@ -168,45 +245,76 @@ class SqliteAuditStore:
                 row[0]
                 for row in db.execute("SELECT audit_id FROM records WHERE audit_id = ?", (base_id(draft),))
             }
-            sign = self._key.signer(may_create=last is None)
+            sign = self.key.signer(may_create=last is None)
+            # The names are on disk before what is committed to them: no alias is ever without its meaning.
+            draft, artefacts = self._hidden(draft, artefacts)
             record = chain(_parsed(last[0]) if last else None, draft, artefacts, sign, taken=taken)
+            written = canonical_json(record)
             db.execute(
                 "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
-                (record.sequence, record.audit_id, record.run_id, record.operation, canonical_json(record)),
+                (record.sequence, record.audit_id, record.run_id, record.operation, written),
             )
             db.executemany(
                 "INSERT INTO artefacts VALUES (?, ?, ?)",
                 [(record.sequence, name, content) for name, content in artefacts.items()],
             )
+            grow(db, record.sequence, written, sign)
             return record
+
+    def _hidden(
+        self, draft: AuditDraft, artefacts: Mapping[str, str]
+    ) -> tuple[AuditDraft, Mapping[str, str]]:
+        """Both with commitments where persons stand."""
+        told = json.loads(canonical_json(draft))
+        values = [told, *(value for text in artefacts.values() if (value := _json(text)) is not None)]
+        services = {draft.initiated_by} if draft.role == "service" else set()
+        names = set().union(*(people_in(value, services) for value in values))
+        tokens = {token: whose for value in values for token, whose in tokens_in(value).items()}
+        aliases = self._persons.aliases(names, tokens)
+        hidden = json.loads(pseudonymised(canonical_json(draft), aliases))
+        hidden |= {name: told[name] for name in NEVER_HIDDEN}
+        texts = {name: pseudonymised(text, aliases) for name, text in artefacts.items()}
+        return AuditDraft.model_validate_json(json.dumps(hidden)), texts
+
+    def _named(self, records: Iterable[AuditRecord]) -> tuple[AuditRecord, ...]:
+        """With the names of persons that were not erased."""
+        texts = [canonical_json(record) for record in records]
+        known = self._persons.values(set().union(*map(aliases_in, texts)))
+        return tuple(AuditRecord.model_validate_json(resolved(text, known)) for text in texts)
 
     def _verify(self) -> tuple[ChainFault, ...]:
         if not self._path.exists():
             # The key is made together with the first record.
-            gone = _fault(0, FaultCode.MISSING_SEQUENCE, f"{self._path} is gone, but a key has signed for it")
-            return (gone,) if self._key.exists else ()
-        check = self._key.checker()
+            gone = fault_of(
+                0, FaultCode.MISSING_SEQUENCE, f"{self._path} is gone, but a key has signed for it"
+            )
+            return (gone,) if self.key.exists else ()
+        check = self.key.checker()
         faults: list[ChainFault] = []
         try:
             with self._reading() as db:
-                records = _stored_records(db, faults)
-                artefacts = _stored_artefacts(db, faults)
+                records = stored_records(db, faults)
+                artefacts = stored_artefacts(db, faults)
+                faults += head_faults(db, check)
         except sqlite3.DatabaseError as error:
-            return (_fault(0, FaultCode.UNREADABLE, f"{self._path} is damaged: {error}"),)
+            return (fault_of(0, FaultCode.UNREADABLE, f"{self._path} is damaged: {error}"),)
         faults += verify_chain(records, check)
         for record in records:
             faults += verify_artefacts(record, artefacts.pop(record.sequence, {}))
         for sequence, orphans in artefacts.items():
             message = f"artefacts {sorted(orphans)} belong to no record"
-            faults.append(_fault(sequence, FaultCode.ALTERED_ARTEFACT, message))
+            faults.append(fault_of(sequence, FaultCode.ALTERED_ARTEFACT, message))
+        for alias in self._persons.altered():
+            faults.append(
+                fault_of(0, FaultCode.ALTERED_NAME, f"{alias} is no commitment to what is kept for it")
+            )
         return tuple(sorted(faults, key=lambda fault: fault.sequence))
 
     async def _select(self, clause: str, value: str | int) -> tuple[AuditRecord, ...]:
         def read() -> tuple[AuditRecord, ...]:
             with self._reading() as db:
-                return tuple(
-                    _parsed(row[0]) for row in db.execute(f"SELECT record FROM records {clause}", (value,))
-                )
+                rows = db.execute(f"SELECT record FROM records {clause}", (value,)).fetchall()
+            return self._named([_parsed(row[0]) for row in rows])
 
         return await self._in_thread(read)
 
@@ -248,86 +356,6 @@ class SqliteAuditStore:
             yield db
 
 
-@dataclass(frozen=True)
-class SigningKey:
-    """An Ed25519 key pair on disk."""
-
-    path: Path
-
-    @property
-    def public_path(self) -> Path:
-        return self.path.with_name(self.path.name + ".pub")
-
-    @property
-    def exists(self) -> bool:
-        return self.path.exists() or self.public_path.exists()
-
-    def signer(self, *, may_create: bool) -> Sign:
-        """Raises Refused where the private key is gone, or is not the one of the public key."""
-        if not self.exists and may_create:
-            self._create()
-        try:
-            key = load_pem_private_key(self.path.read_bytes(), password=None)
-        except FileNotFoundError:
-            raise _refused(
-                "audit_key_missing", f"The signing key {self.path} is missing", self.path
-            ) from None
-        if not isinstance(key, Ed25519PrivateKey):
-            raise _refused("audit_key_wrong", f"{self.path} is not an Ed25519 key", self.path)
-        public = _public_pem(key.public_key())
-        if not self.public_path.exists():
-            _write_once(self.public_path, public, mode=0o644)
-        if self.public_path.read_bytes() != public:
-            message = f"The signing key {self.path} does not belong to {self.public_path}"
-            raise _refused("audit_key_wrong", message, self.path)
-        return key.sign
-
-    def checker(self) -> Check:
-        """Needs the public key alone. Raises Refused where that is missing or none."""
-        try:
-            key = load_pem_public_key(self.public_path.read_bytes())
-        except FileNotFoundError:
-            message = f"The public key {self.public_path} is missing"
-            raise _refused("audit_key_missing", message, self.public_path) from None
-        if not isinstance(key, Ed25519PublicKey):
-            raise _refused("audit_key_wrong", f"{self.public_path} is not an Ed25519 key", self.public_path)
-
-        def check(signature: bytes, message: bytes) -> bool:
-            try:
-                key.verify(signature, message)
-            except InvalidSignature:
-                return False
-            return True
-
-        return check
-
-    def _create(self) -> None:
-        key = Ed25519PrivateKey.generate()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _write_once(
-            self.path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600
-        )
-
-
-def _write_once(path: Path, content: bytes, *, mode: int) -> None:
-    """Make a file with all of its content or not at all; one that is there already stays as it is."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            path.hardlink_to(draft)
-    finally:
-        draft.unlink()
-
-
-def _public_pem(key: Ed25519PublicKey) -> bytes:
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
 def _parsed(text: str) -> AuditRecord:
     try:
         return AuditRecord.model_validate_json(text)
@@ -341,47 +369,8 @@ def _parsed(text: str) -> AuditRecord:
         ) from error
 
 
-def _stored_records(db: sqlite3.Connection, faults: list[ChainFault]) -> list[AuditRecord]:
-    """Every record that can be read; what differs from what was written becomes a fault."""
-    records = []
-    columns = ("sequence", "audit_id", "run_id", "operation")
-    for *stored, text in db.execute(f"SELECT {', '.join(columns)}, record FROM records ORDER BY sequence"):
-        try:
-            record = AuditRecord.model_validate_json(text)
-        except (ValueError, TypeError):
-            faults.append(_fault(stored[0], FaultCode.UNREADABLE, "what is stored is not a record"))
-            continue
-        records.append(record)
-        for column, value in zip(columns, stored, strict=True):
-            if value != getattr(record, column):
-                message = f"column {column} is {value!r}; the record says {getattr(record, column)!r}"
-                faults.append(_fault(stored[0], FaultCode.ALTERED_RECORD, message))
-        if text != canonical_json(record):
-            faults.append(_fault(stored[0], FaultCode.ALTERED_RECORD, "the text is not in canonical form"))
-    return records
-
-
-def _stored_artefacts(db: sqlite3.Connection, faults: list[ChainFault]) -> dict[int, dict[str, str]]:
-    """By sequence, the texts by name."""
-    found: dict[int, dict[str, str]] = {}
-    for sequence, name, content in db.execute("SELECT sequence, name, content FROM artefacts"):
-        if isinstance(name, str) and isinstance(content, str):
-            found.setdefault(sequence, {})[name] = content
-        else:
-            faults.append(_fault(sequence, FaultCode.ALTERED_ARTEFACT, f"artefact {name!r} is not text"))
-    return found
-
-
-def _fault(sequence: int, code: FaultCode, message: str) -> ChainFault:
-    return ChainFault(sequence=sequence, code=code, message=message)
-
-
-def _refused(rule: str, message: str, file: Path) -> Refused:
-    return Refused(
-        Refusal(
-            rule=rule,
-            message=message,
-            values={"file": str(file)},
-            remedy=f"Restore {file} from a copy: a new key could not continue this chain.",
-        )
-    )
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -98,7 +98,11 @@ class RegionDatabase:
                 row_factory=dict_row,
             ) as connection:
                 yield connection
-        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        except (
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.InvalidSchemaName,
+            psycopg.errors.UndefinedFunction,
+        ) as error:
             raise Refused(
                 Refusal(
                     rule="not_active_active",

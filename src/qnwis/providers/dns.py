@@ -45,13 +45,16 @@ class DnsChange(Model):
 
 UNUSED = tuple(f"192.0.2.{number}" for number in range(1, 255))
 """Addresses for documentation only (RFC 5737)."""
+UNUSED_SERVICES = ("0 0 0 unused.invalid.",)
+"""A name that there never is (RFC 6761)."""
 
 
 class Dns(Protocol):
     """Reads and moves a service's address record. Raises Unreachable or Refused."""
 
     async def read(self, service: DnsService) -> dict[str, tuple[str, ...]]:
-        """The A addresses that each authoritative server answers, sorted; () where the name has none."""
+        """The A addresses that each authoritative server answers, sorted; () where the name has none. Of a
+        service with `srv`, its service records as text (RFC 2782) instead."""
         ...
 
     async def record(self, service: DnsService) -> tuple[RecordAnswer, ...]:
@@ -125,8 +128,9 @@ class Rfc2136Dns:
         before, after = tuple(sorted(from_addresses)), tuple(sorted(to_addresses))
         first = service.servers[0]
         update, name = _signed_update(service), _owner(service)
-        update.present(name, "A", *before)
-        update.replace(name, service.ttl_s if ttl_s is None else ttl_s, "A", *after)
+        kind = _type(service).name
+        update.present(name, kind, *before)
+        update.replace(name, service.ttl_s if ttl_s is None else ttl_s, kind, *after)
         rcode = (await self._exchange(update, first)).rcode()
         # NXRRSET and NXDOMAIN: the record is something else, perhaps by our own earlier request whose
         # answer was lost.
@@ -171,12 +175,13 @@ class Rfc2136Dns:
         """If the record is what it is, delete an address that it does not hold: the server checks all that it
         would check of a real update, down to who may change this name, and there is nothing to change."""
         name, found = _owner(service), await self._addresses(service, server)
-        update = _signed_update(service)
+        update, kind = _signed_update(service), _type(service)
         if found:
-            update.present(name, "A", *found)
+            update.present(name, kind.name, *found)
         else:
-            update.absent(name, "A")
-        update.delete(name, "A", next(address for address in UNUSED if address not in found))
+            update.absent(name, kind.name)
+        unused = UNUSED if kind is RdataType.A else UNUSED_SERVICES
+        update.delete(name, kind.name, next(data for data in unused if data not in found))
         rcode = (await self._exchange(update, server)).rcode()
         if rcode in (Rcode.NXRRSET, Rcode.NXDOMAIN, Rcode.YXRRSET):
             raise Unreachable(f"DNS server {server}: {name} changed while an update of it was tried")
@@ -205,7 +210,8 @@ class Rfc2136Dns:
 
     async def _answer(self, service: DnsService, server: str) -> tuple[tuple[str, ...], int | None]:
         """The record's addresses, sorted, and its TTL in seconds."""
-        response = await self._exchange(dns.message.make_query(_owner(service), RdataType.A), server)
+        kind = _type(service)
+        response = await self._exchange(dns.message.make_query(_owner(service), kind), server)
         rcode = response.rcode()
         if rcode == Rcode.NXDOMAIN:
             return (), None
@@ -219,7 +225,7 @@ class Rfc2136Dns:
                     remedy=f"List only authoritative servers of zone {service.zone} in dns.servers.",
                 )
             )
-        records = [rrset for rrset in response.answer if rrset.rdtype == RdataType.A]
+        records = [rrset for rrset in response.answer if rrset.rdtype == kind]
         addresses = tuple(sorted(rdata.to_text() for rrset in records for rdata in rrset))
         return addresses, max((rrset.ttl for rrset in records), default=None)
 
@@ -316,8 +322,12 @@ def _update_refused(service: DnsService, server: str, rcode: Rcode) -> Refusal:
 
 
 def _owner(service: DnsService) -> dns.name.Name:
-    """The service's name, absolute."""
-    return dns.name.from_text(service.fqdn)
+    """The record's name, absolute."""
+    return dns.name.from_text(service.record_name)
+
+
+def _type(service: DnsService) -> RdataType:
+    return RdataType.A if service.srv is None else RdataType.SRV
 
 
 def _listed(addresses: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ from qnwis.continuity.weights import Weights
 
 from .dns import Rfc2136Dns
 from .errors import Refused
+from .region_services import services, weights_of
 from .route53 import RecordSet, Route53Dns
 
 Pair = tuple[RecordSet, RecordSet]
@@ -50,6 +51,8 @@ class DnsWeights:
 
     async def in_force(self, cluster: Cluster) -> Weights:
         service = _service(cluster)
+        if service.srv is not None:
+            return weights_of(cluster, service, await self._answered(service))
         match steering_of(cluster):
             case Steering.PRESENCE:
                 return await self._by_presence(cluster, service)
@@ -64,6 +67,11 @@ class DnsWeights:
     async def shift(self, cluster: Cluster, *, before: Weights, after: Weights) -> WeightsChange:
         service, steering = _service(cluster), steering_of(cluster)
         told = ", ".join(f"{region} {before[region]} → {after[region]}" for region in sorted(after))
+        if service.srv is not None:
+            change = await self.servers.swap_all(
+                service, services(cluster, service, before), services(cluster, service, after)
+            )
+            return WeightsChange(changed=change.changed, detail=told)
         if steering is Steering.PRESENCE:
             change = await self.servers.swap_all(
                 service, _taking(cluster, before), _taking(cluster, after), ttl_s=service.ttl_s
@@ -79,18 +87,22 @@ class DnsWeights:
         await self.route53.replace(service, [pair for pair in wanted if pair[0] != pair[1]])
         return WeightsChange(changed=True, detail=told)
 
-    async def _by_presence(self, cluster: Cluster, service: DnsService) -> Weights:
+    async def _answered(self, service: DnsService) -> tuple[str, ...]:
+        """What all of the servers answer."""
         answers = await self.servers.read(service)
         if len(set(answers.values())) != 1:
             raise Refused(
                 Refusal(
                     rule="dns_servers_disagree",
-                    message=f"The servers of {service.fqdn} answer {answers}",
+                    message=f"The servers of {service.record_name} answer {answers}",
                     values={server: list(found) for server, found in answers.items()},
                     remedy="Check the zone transfer between them.",
                 )
             )
-        present = set(next(iter(answers.values())))
+        return next(iter(answers.values()))
+
+    async def _by_presence(self, cluster: Cluster, service: DnsService) -> Weights:
+        present = set(await self._answered(service))
         own = {service_address(node): node.region for node in cluster.primaries}
         if not present or present - own.keys():
             raise Refused(

@@ -29,7 +29,7 @@
 -- What is not covered: TRUNCATE and a change of a row's key are refused. Foreign keys are not checked where a write
 -- arrives, as in any logical replication. Sequences are not replicated: give each region numbers of its own. Tables
 -- with a further unique or exclusion constraint are refused, for two regions can each satisfy it and not both.
--- Deletions leave a tombstone, kept for good. A write made with session_replication_role = replica is told to nobody.
+-- Deletions leave a tombstone, kept until it is pruned (qnwis.prune). A write made with session_replication_role = replica is told to nobody.
 
 CREATE SCHEMA qnwis;
 
@@ -497,5 +497,42 @@ BEGIN
         RETURN true;
     END IF;
     RETURN qnwis.write_over(relation, key, whole) OR qnwis.write_new(relation, whole);
+END
+$$;
+
+-- Deletions that were made longer ago than this, by the clock of this machine.
+CREATE FUNCTION qnwis.tombstones(older_than interval)
+RETURNS TABLE (relation text, key jsonb, region text, written_at timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT t.relation, t.key, (t.deleted).region::text, (t.deleted).written_at FROM qnwis.tombstone AS t
+    WHERE (t.deleted).written_at < clock_timestamp() - older_than
+$$;
+
+-- Forget deletions, each {"relation", "key", "region", "written_at"}, the key as text. `qnwis-continuity conflicts
+-- prune` does it in all regions at once. By hand, in this order: read qnwis.tombstones in every region, and take only
+-- those that all of them have; then read pg_current_wal_lsn() in every region; wait until every region has confirmed
+-- that of every other one; then prune in each, with its own position as `told`. Why: a deletion that a region has not
+-- seen must stay, and an older write of the row that is still under way would bring the row back. What is checked here
+-- is that all who read from this region have read so far. Returns how many; one whose row was written or deleted anew
+-- is left alone.
+CREATE FUNCTION qnwis.prune(buried jsonb, told pg_lsn) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    behind text;
+    pruned bigint;
+BEGIN
+    SELECT string_agg(s.slot_name, ', ') INTO behind FROM pg_replication_slots AS s
+    WHERE s.database = current_database() AND s.slot_name LIKE 'qnwis\_to\_%'
+        AND coalesce(s.confirmed_flush_lsn < told, true);
+    IF behind IS NOT NULL THEN
+        RAISE EXCEPTION 'not read as far as %: %', told, behind
+            USING HINT = 'Wait until these subscriptions have caught up.', ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    DELETE FROM qnwis.tombstone AS t
+    USING jsonb_to_recordset(buried) AS b (relation text, key text, region text, written_at timestamptz)
+    WHERE t.relation = b.relation AND t.key = b.key::jsonb
+        AND ((t.deleted).region, (t.deleted).written_at) = (b.region, b.written_at);
+    GET DIAGNOSTICS pruned = ROW_COUNT;
+    RETURN pruned;
 END
 $$;

@@ -80,11 +80,14 @@ async def _kill(stage: Stage, place: Place) -> None:
 
 
 async def _start(stage: Stage, place: Place) -> None:
-    """Of a node's parts only the agent is anybody's to start; it starts its guard and its database."""
+    """Of a node's parts only the agent is anybody's to start; it starts its guard and its database. One that
+    runs is left alone: a composed story may start it twice."""
     lab, control = stage.lab, stage.control
     for party in _each(stage, place):
         if _is_node(party):
-            await lab.start_node(party)
+            agent = lab.machine(party).agent
+            if agent is None or not agent.alive:
+                await lab.start_node(party)
         elif party == TEMPORAL:
             await start_temporal(stage)
         elif party == WORKER:

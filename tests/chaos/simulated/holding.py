@@ -95,6 +95,9 @@ class Holding:
             self._go_on()
 
     def _go_on(self) -> None:
+        if self._agent.busy:  # an order says whom to follow
+            self.wait()
+            return
         held, database = self._node.disk.held, self._node.database
         if held is not None and database is not None:
             self.end()

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qnwis.continuity.orders import AnyOrder, FollowOrder, PromoteOrder, Receipt, RejoinOrder
+from qnwis.continuity.orders import (
+    AnyOrder,
+    CatchUpOrder,
+    FollowOrder,
+    PromoteOrder,
+    Receipt,
+    RejoinOrder,
+)
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.timelines import AHEAD
 
 from .database import PROMOTION_S
 from .kernel import Flow
@@ -15,6 +23,7 @@ if TYPE_CHECKING:
     from .agent import Agent
 
 PROMOTE_WITHIN_S = 30.0
+CAUGHT_UP_WITHIN_S, LOOK_EVERY_S = 4.0, 0.02
 STOP_S, REWIND_S = (0.05, 0.3), (0.2, 1.0)
 
 
@@ -72,10 +81,29 @@ class Orders:
             case FollowOrder():
                 if not database.standby:
                     return _refusal("is_primary", "a primary follows nobody"), False
-                return None, database.upstream == order.upstream and database.alive
+                if database.upstream == order.upstream and database.alive:
+                    return None, True
+                return (yield from self._look_at_history(order)), False
+            case CatchUpOrder():
+                if not database.answers or not database.in_recovery:
+                    return _refusal("not_a_standby", "no standby that answers"), False
+                return None, database.position.lsn >= order.to_lsn
             case RejoinOrder():
                 return (yield from self._look_at_upstream(order))
         raise AssertionError(order)
+
+    def _look_at_history(self, order: FollowOrder) -> Flow:
+        """Returns why it cannot follow as it is; None also while the upstream answers as no primary."""
+        database, upstream = self._node.database, self._node.peers[order.upstream].database
+        assert database is not None and upstream is not None
+        own = database.position
+        fits = yield self._node.network.call(
+            self._node.node_id,
+            upstream.backends,
+            lambda: not upstream.answers or upstream.in_recovery or upstream.position.contains(*own),
+            1.0,
+        )
+        return _refusal(AHEAD, f"has more than {order.upstream}") if fits is False else None
 
     def _look_at_upstream(self, order: RejoinOrder) -> Flow:
         database, upstream = self._node.database, self._node.peers[order.upstream].database
@@ -98,8 +126,11 @@ class Orders:
                 return (yield from self._promote(order))
             case FollowOrder():
                 return (yield from self._follow(order))
+            case CatchUpOrder():
+                return (yield from self._catch_up(order))
             case RejoinOrder():
                 return (yield from self._rejoin(order))
+        raise AssertionError(order)
 
     def _promote(self, order: PromoteOrder) -> Flow:
         holding = self._agent.holding
@@ -137,6 +168,17 @@ class Orders:
         if not database.alive:
             database.start()
         return False
+
+    def _catch_up(self, order: CatchUpOrder) -> Flow:
+        database = self._node.database
+        assert database is not None
+        database.follow(order.upstream)
+        deadline_s = self._kernel.now_s + CAUGHT_UP_WITHIN_S
+        while database.position.lsn < order.to_lsn and self._kernel.now_s < deadline_s:
+            yield LOOK_EVERY_S
+        database.follow(None)
+        self._node.disk.changes.append(order.effect_id)
+        return database.position.lsn < order.to_lsn
 
     def _rejoin(self, order: RejoinOrder) -> Flow:
         node, database = self._node, self._node.database

@@ -13,11 +13,13 @@ from qnwis.continuity.executor import Do, Finish, Outcome, OutcomeStatus, RunEnd
 from qnwis.continuity.lease_messages import Membership, Promised, PromiseRequest
 from qnwis.continuity.orders import (
     AnyOrder,
+    CatchUpOrder,
     FencingEvidence,
     FencingEvidenceType,
     FollowOrder,
     PromoteOrder,
     Receipt,
+    RejoinOrder,
 )
 from qnwis.continuity.plan import (
     Action,
@@ -29,10 +31,11 @@ from qnwis.continuity.plan import (
     VerifyService,
 )
 from qnwis.continuity.promises import promotion_gate
-from qnwis.continuity.promotion import promotion_refusal
+from qnwis.continuity.promotion import missing_log, promotion_refusal
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import FailoverRequest, RunOutcome
 from qnwis.continuity.simulate import rehearse
+from qnwis.continuity.timelines import AHEAD
 from qnwis.continuity.verifier import verify
 from tests.chaos.facts import PlayedRun
 
@@ -44,7 +47,7 @@ from .reach import Place, collect
 from .temporal import WORKER, Activity, Unreachable
 
 ANSWER_WITHIN_S = 0.8
-PROMOTE_TIMEOUT_S = 15.0
+PROMOTE_TIMEOUT_S, CATCH_UP_TIMEOUT_S, REWIND_TIMEOUT_S = 15.0, 5.0, 15.0
 FOLLOW_TIMEOUT_S, FOLLOW_PATIENCE_S, FOLLOW_PAUSE_S = 5.0, 1.0, 0.1
 DNS_TIMEOUT_S = 1.0
 SETTLE_S, SETTLE_PAUSE_S = 5.0, 0.25
@@ -186,6 +189,8 @@ class Run:
         target = evidence.of(action.node_id).state
         begun = target is not None and target.epoch >= self._epoch and target.in_recovery is False
         if place.checks_target and not begun:
+            if (yield from self._caught_up(plan, action, evidence)):
+                evidence = yield from collect(place, WORKER)
             refusal = promotion_refusal(plan, place.cluster, place.policy, evidence)
             if refusal is not None and may_be_ordered:
                 return Unreachable(refusal.message)
@@ -194,6 +199,20 @@ class Run:
         order = PromoteOrder(effect_id=self._effect_id(action), run_id=self.run_id, epoch=self._epoch)
         answer = yield from self._order(action.node_id, order, PROMOTE_TIMEOUT_S)
         return _outcome(action, answer)
+
+    def _caught_up(self, plan: Plan, action: PromoteTarget, evidence: ClusterEvidence) -> Flow:
+        missing = missing_log(plan, self._place.cluster, self._place.policy, evidence)
+        if missing is None:
+            return False
+        order = CatchUpOrder(
+            effect_id=f"{self._effect_id(action)}/catch-up-{missing.to_lsn}",
+            run_id=self.run_id,
+            epoch=self._epoch,
+            upstream=missing.node_id,
+            to_lsn=missing.to_lsn,
+        )
+        answer = yield from self._order(action.node_id, order, CATCH_UP_TIMEOUT_S)
+        return isinstance(answer, Receipt)
 
     def _repoint(self, action: RepointStandbys) -> Flow:
         following = [self._place.worker.spawn(self._follow(action, n)) for n in action.node_ids]
@@ -213,9 +232,20 @@ class Run:
         patient_until_s = self._place.now() + FOLLOW_PATIENCE_S
         while True:
             answer = yield from self._order(node_id, order, FOLLOW_TIMEOUT_S)
+            if isinstance(answer, Refusal) and answer.rule == AHEAD:
+                return (yield from self._rewind(node_id, order))
             if answer is not None or self._place.now() >= patient_until_s:
                 return answer
             yield FOLLOW_PAUSE_S
+
+    def _rewind(self, node_id: str, refused: FollowOrder) -> Flow:
+        order = RejoinOrder(
+            effect_id=f"{refused.effect_id}/rewound",
+            run_id=refused.run_id,
+            epoch=refused.epoch,
+            upstream=refused.upstream,
+        )
+        return (yield from self._order(node_id, order, REWIND_TIMEOUT_S))
 
     def _flip(self, action: FlipDns) -> Flow:
         place = self._place

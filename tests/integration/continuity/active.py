@@ -23,13 +23,13 @@ from qnwis.lab.layout import default_directory
 from qnwis.lab.postgres import APP, APP_DATABASE, SUPERUSER, Installation, find_installation, make_primary
 from qnwis.providers.conflicts import RegionDatabase
 from qnwis.sql import active_active
+from tests.looking import WITHIN_S, Looks
 
 from .pg import free_port
 
 CACHE = default_directory().with_name(default_directory().name + "-cache")
 """As the other tests have it: PostgreSQL's programs are copied there once."""
 PASSWORD = "secret"
-WITHIN_S = 30.0
 STATE = """
     SELECT jsonb_build_array(to_jsonb(t)) FROM {table} AS t
     UNION ALL SELECT jsonb_build_array(key, to_jsonb(deleted)) FROM qnwis.tombstone WHERE relation = '{table}'
@@ -96,13 +96,14 @@ class RegionServer:
 
     async def until_up(self) -> None:
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while True:
                 try:
                     await (await self.connect()).close()
                     return
                 except psycopg.OperationalError:
                     assert self._server is not None and self._server.poll() is None, self.log()
-                    await asyncio.sleep(0.02)
+                    await looks.again()
 
     async def sql(self, query: str, *values: Any) -> list[TupleRow]:
         async with await self.connect() as connection:
@@ -158,10 +159,11 @@ class Regions:
             name = f"qnwis_from_{source}"
             await self[target].sql(f"ALTER SUBSCRIPTION {name} DISABLE")
             async with asyncio.timeout(WITHIN_S):
+                looks = Looks()
                 while await self[target].sql(
                     f"SELECT 1 FROM pg_stat_subscription WHERE subname = '{name}' AND pid IS NOT NULL"
                 ):
-                    await asyncio.sleep(0.02)
+                    await looks.again()
 
     async def heal(self) -> None:
         for source, target in self.ways:
@@ -173,11 +175,12 @@ class Regions:
             lsn = await source.last_written()
             try:
                 async with asyncio.timeout(WITHIN_S):
+                    looks = Looks()
                     while not await source.sql(
                         "SELECT 1 FROM pg_replication_slots WHERE confirmed_flush_lsn >= "
                         f"'{lsn}' AND slot_name = 'qnwis_to_{target.name}'"
                     ):
-                        await asyncio.sleep(0.02)
+                        await looks.again()
             except TimeoutError:
                 raise AssertionError(f"{source.name} → {target.name}:\n{target.log()}") from None
 

@@ -32,6 +32,7 @@ from qnwis.providers.errors import Refused
 from qnwis.providers.notifier import LogNotifier, Notifier
 from qnwis.providers.region_weights import WeightsChange
 from qnwis.starting import start_region_guardian
+from tests.looking import WITHIN_S, Looks
 from tests.unit.continuity import scenes
 from workers.settings import WorkerSettings
 from workers.wiring import Providers, workers_for
@@ -48,7 +49,6 @@ from .worlds import Worlds, cluster_of, registered
 
 Build = Callable[..., Awaitable[tuple["Land", Crowd]]]
 RegionRun = WorkflowHandle[RegionFailure, RegionResult]
-WITHIN_S = 60.0
 MANY_WITHIN_S = 600.0
 View = TypeVar("View")
 
@@ -225,6 +225,21 @@ class Land:
         return self.client.get_workflow_handle_for(PrimaryFailure.run, failover_id(name))
 
 
+def hold_the_promise(on: Land, cluster_id: str) -> tuple[asyncio.Event, asyncio.Event]:
+    """When a run asks for promises, and what lets it go on."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    world = on.worlds.by_cluster[cluster_id]
+    promise = world.promise
+
+    async def held(*arguments: Any, **more: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await promise(*arguments, **more)
+
+    world.promise = held  # type: ignore[method-assign]
+    return reached, go_on
+
+
 @asynccontextmanager
 async def lands(client: Client, home: Path) -> AsyncIterator[Build]:
     """Builds a land: `await build("a", "b", watched=True, …)`, as `Land.made`, with the people of it; its
@@ -245,9 +260,10 @@ async def until_view(ask: Callable[[], Awaitable[View]], holds: Callable[[View],
     view = None
     try:
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while view is None or not holds(view):
                 view = await ask()
-                await asyncio.sleep(0.05)
+                await looks.again()
     except TimeoutError:
         pytest.fail(f"never came true; last seen: {view!r}")
     return view
@@ -255,11 +271,12 @@ async def until_view(ask: Callable[[], Awaitable[View]], holds: Callable[[View],
 
 async def pending(run: RegionRun) -> PendingApproval:
     async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while True:
             found = (await run.query(RegionFailure.progress_view)).approval
             if found is not None:
                 return found
-            await asyncio.sleep(0.05)
+            await looks.again()
 
 
 async def approve(crowd: Crowd, run: RegionRun, person: str = "ann") -> None:

@@ -53,8 +53,11 @@ When = Literal["before", "after"]
 SOON = timedelta(seconds=2)
 KEEPING = frozenset({Audit.record.__name__, People.prove.__name__})
 """No effects of a plan, and yet the world remembers them: a record, a token that has served."""
-AGAIN_S = 0.25
-"""Between two looks of those who are to vote: dozens of runs share two cores."""
+AGAIN_S, SELDOM_S = 0.25, 2.0
+"""Between the first two looks of those who are to vote, and at most: dozens of runs share two cores, and one
+whose worker was killed is played again from its start for each look."""
+ANSWERED_WITHIN = timedelta(seconds=5)
+"""For those who vote: who asks again sooner makes a busy machine busier; a killed worker answers never."""
 
 
 @dataclass(frozen=True)
@@ -224,18 +227,22 @@ class Case:
 
     async def _vote(self) -> None:
         """When a plan waits for votes, everybody agrees whom the scene names."""
-        voted = set[tuple[str, str]]()
+        voted, pause_s = set[tuple[str, str]](), AGAIN_S
         while True:
-            await self.hold.asking.wait()
-            await asyncio.sleep(AGAIN_S)
+            if not self.hold.asking.is_set():
+                await self.hold.asking.wait()
+                pause_s = AGAIN_S
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, SELDOM_S)
             with contextlib.suppress(TemporalError):
                 run = self.client.get_workflow_handle(failover_id(self.on.cluster_id))
-                progress = await run.query("progress", result_type=RunProgress, rpc_timeout=SOON)
+                progress = await run.query("progress", result_type=RunProgress, rpc_timeout=ANSWERED_WITHIN)
                 pending = progress.approval
                 if pending is None or (vote := (pending.run_id, pending.window.digest)) in voted:
                     continue
                 for person in self.scene.voters:
-                    await run.execute_update("approve", self.crowd.vote(person, pending), rpc_timeout=SOON)
+                    token = self.crowd.vote(person, pending)
+                    await run.execute_update("approve", token, rpc_timeout=ANSWERED_WITHIN)
                 voted.add(vote)
                 self.hold.asking.clear()
 
@@ -287,10 +294,14 @@ async def held(client: Client, home: Path, at: Point | None, scene: Scene) -> As
 
 
 async def points(client: Client, home: Path, scene: Scene) -> tuple[list[Point], RunResult]:
-    """All points of a run that goes undisturbed, in their order."""
+    """All points of a run that goes undisturbed, in their order. Where it comes twice it is held at first."""
     async with held(client, home, None, scene) as case:
         result = await case.result()
-        return list(dict.fromkeys(case.hold.passed)), result
+        found: list[Point] = []
+        for point in case.hold.passed:
+            if not any(point.is_at(other) for other in found):
+                found.append(point)
+        return found, result
 
 
 # What is done to a run that is held

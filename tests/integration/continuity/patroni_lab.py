@@ -1,4 +1,4 @@
-"""Real Patroni for tests: one etcd, two Patroni clusters on loopback, in a folder removed at the end."""
+"""Real Patroni for tests and benchmarks: etcd and its members on loopback, in a folder removed at the end."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import yaml
 
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.topology import Cluster
+from tests.looking import WITHIN_S, Looks
 
 from .pg import free_port, installed_postgres
 
 PASSWORD = "it's a secret"
 API_USER, API_PASSWORD = "operator", "to:patroni"
-WITHIN_S = 60.0
 HOST = "127.0.8.{}"
 EAST, WEST = ("e1", "e2"), ("w1",)
 AS_ANOTHER = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
@@ -41,7 +41,7 @@ DYNAMIC = {
     "postgresql": {
         "use_pg_rewind": True,
         "use_slots": True,
-        "parameters": {"wal_keep_size": "128MB", "wal_retrieve_retry_interval": "100ms", "fsync": "off"},
+        "parameters": {"wal_keep_size": "128MB", "wal_retrieve_retry_interval": "100ms"},
     },
 }
 
@@ -56,10 +56,13 @@ def missing() -> str | None:
 
 
 class PatroniLab:
-    """Two regions: east serves, west is its standby cluster."""
+    """Two regions: east serves, west is its standby cluster. `fsync`: whether a commit waits for the disk."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(
+        self, root: Path, east: tuple[str, ...] = EAST, west: tuple[str, ...] = WEST, *, fsync: bool = False
+    ) -> None:
+        self.root, self.east, self.west = root, east, west
+        self._fsync = "on" if fsync else "off"
         self.port = free_port("127.0.8.1", above=21_000 + 64 * os.getpid() % 9_000)
         self.api_port = free_port("127.0.8.1", above=self.port)
         self.etcd_port = free_port("127.0.8.9", above=self.api_port)
@@ -78,34 +81,34 @@ class PatroniLab:
                         "node_id": name,
                         "hostname": self.host(name),
                         "role": "primary" if name == "e1" else "secondary",
-                        "region": "east" if name in EAST else "west",
+                        "region": "east" if name in self.east else "west",
                         "site": "here",
                         "database": {"host": self.host(name), "port": self.port},
                         "patroni": {"url": self.url(name), "credentials": "env:QNWIS_TEST_PATRONI"},
                     }
-                    for name in (*EAST, *WEST)
+                    for name in (*self.east, *self.west)
                 ],
                 **fields,
             }
         )
 
-    @staticmethod
-    def host(name: str) -> str:
-        return HOST.format((*EAST, *WEST).index(name) + 1)
+    def host(self, name: str) -> str:
+        return HOST.format((*self.east, *self.west).index(name) + 1)
 
     def url(self, name: str) -> str:
         return f"http://{self.host(name)}:{self.api_port}"
 
     async def start(self) -> None:
-        """Both clusters, with the members of each streaming."""
+        """Every cluster, with the members of each streaming."""
+        first, *others = self.east
         self._start_etcd()
-        self.start_member("e1")
-        await self.until("e1", role="primary", state="running")
-        for name in ("e2", "w1"):
+        self.start_member(first)
+        await self.until(first, role="primary", state="running")
+        for name in (*others, *self.west):
             self.start_member(name)
         await asyncio.gather(
-            self.until("e2", replication_state="streaming"),
-            self.until("w1", role="standby_leader", replication_state="streaming"),
+            *(self.until(name, replication_state="streaming") for name in (*others, *self.west)),
+            *(self.until(name, role="standby_leader") for name in self.west[:1]),
         )
 
     def _start_etcd(self) -> None:
@@ -146,13 +149,13 @@ class PatroniLab:
             )
 
     def _config(self, name: str, folder: Path) -> dict[str, Any]:
-        east, address = name in EAST, f"{self.host(name)}:{self.port}"
+        east, address = name in self.east, f"{self.host(name)}:{self.port}"
         users = {
             "superuser": {"username": "postgres", "password": PASSWORD},
             "replication": {"username": "replicator", "password": PASSWORD},
             "rewind": {"username": "rewinder", "password": PASSWORD},
         }
-        follows = {} if east else {"standby_cluster": {"host": self.host("e1"), "port": self.port}}
+        follows = {} if east else {"standby_cluster": {"host": self.host(self.east[0]), "port": self.port}}
         return {
             "scope": "east" if east else "west",
             "name": name,
@@ -178,6 +181,7 @@ class PatroniLab:
                     "unix_socket_directories": str(folder),
                     "dynamic_shared_memory_type": "mmap",
                     "shared_buffers": "16MB",
+                    "fsync": self._fsync,
                 },
                 "basebackup": [{"checkpoint": "fast"}, "no-sync"],
             },
@@ -195,11 +199,12 @@ class PatroniLab:
         said: dict[str, Any] = {}
         try:
             async with asyncio.timeout(WITHIN_S):
+                looks = Looks()
                 while True:
                     said = await self.status(name)
                     if all(said.get(key) == value for key, value in wanted.items()):
                         return said
-                    await asyncio.sleep(0.1)
+                    await looks.again()
         except TimeoutError:
             raise AssertionError(f"{name} never became {wanted}; last: {said}\n{self.logs()}") from None
 
@@ -229,8 +234,9 @@ class PatroniLab:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while any(processes_in(self.root / name) for name in names):
-                await asyncio.sleep(0.01)
+                await looks.again()
 
     def edit_config(self, name: str, **settings: object) -> None:
         """What a person does with a region whose members are off: `patronictl edit-config`."""
@@ -245,14 +251,16 @@ class PatroniLab:
         )
 
     async def destroy(self) -> None:
-        await self.power_off(*EAST, *WEST, "etcd")
+        await self.power_off(*self.east, *self.west, "etcd")
         shutil.rmtree(self.root)
 
 
 @contextlib.asynccontextmanager
-async def patroni_lab() -> AsyncIterator[PatroniLab]:
+async def patroni_lab(
+    east: tuple[str, ...] = EAST, west: tuple[str, ...] = WEST, *, fsync: bool = False
+) -> AsyncIterator[PatroniLab]:
     root = Path(tempfile.mkdtemp(prefix="qnwis-patroni-", dir="/var/tmp"))
-    lab = PatroniLab(root)
+    lab = PatroniLab(root, east, west, fsync=fsync)
     try:
         await lab.start()
         yield lab

@@ -21,6 +21,7 @@ from qnwis.continuity.approvals import PendingApproval, Vote, VoteRequest
 from qnwis.continuity.run import FailoverRequest
 from qnwis.continuity.tokens import Claim, PersonRequest, Token
 from qnwis.providers.keys import new_key, public_key_of, sign_claim, write_key
+from tests.looking import WITHIN_S, Looks
 from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Run, Stage
@@ -112,23 +113,25 @@ class Crowd:
 
 async def asked(run: Run, *, besides: str | None = None) -> PendingApproval:
     """What the run waits with, once it does; `besides` is the digest of a plan asked for before."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while True:
             pending = (await run.query(PrimaryFailure.progress_view)).approval
             if pending is not None and pending.window.digest != besides:
                 return pending
-            await asyncio.sleep(0.02)
+            await looks.again()
 
 
 async def asked_once_begun(run: Run) -> PendingApproval:
     """The same of a run that somebody else is about to start under this id."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while True:
             with contextlib.suppress(RPCError, WorkflowQueryFailedError):
                 pending = (await run.query(PrimaryFailure.progress_view)).approval
                 if pending is not None:
                     return pending
-            await asyncio.sleep(0.02)
+            await looks.again()
 
 
 def rule_of(error: WorkflowUpdateFailedError) -> str:

@@ -32,10 +32,10 @@ from qnwis.continuity.leases import GrantorRecord
 from qnwis.continuity.topology import Database, Node, NodeRole
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
+from tests.looking import WITHIN_S, Looks
 
 PASSWORD = "a'b \\c:d"  # every character that one of the files on the way has to escape
 SOURCE = Path(__file__).parents[3] / "src"
-WITHIN_S = 30.0
 
 
 def os_user() -> str | None:
@@ -100,12 +100,13 @@ class TestNode:
                 env={**os.environ, "PYTHONPATH": str(SOURCE)},
             )
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while True:
                 assert self._agent.poll() is None, (self.folder / "agent.log").read_text()
                 with contextlib.suppress(Unreachable):
                     await self.state()
                     return
-                await asyncio.sleep(0.02)
+                await looks.again()
 
     async def stop_agent(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the agent; only SIGTERM lets it stop the database too."""
@@ -119,8 +120,9 @@ class TestNode:
         before = len(self.logged("agent_started")), len(self.logged("agent_not_executed_anew"))
         os.kill(self.agent_pid(), signal.SIGHUP)
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while before == (len(self.logged("agent_started")), len(self.logged("agent_not_executed_anew"))):
-                await asyncio.sleep(0.02)
+                await looks.again()
         await self.state()
 
     async def power_off(self) -> None:
@@ -130,8 +132,9 @@ class TestNode:
                 os.kill(pid, signal.SIGKILL)
         await self.stop_agent(signal.SIGKILL)
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while processes_in(self.folder):
-                await asyncio.sleep(0.01)
+                await looks.again()
 
     async def state(self) -> NodeState:
         return await self._nodes.state(self.node, timeout_s=5)
@@ -141,11 +144,13 @@ class TestNode:
         state = None
         try:
             async with asyncio.timeout(WITHIN_S):
+                looks = Looks()
                 while True:
-                    state = await self.state()
-                    if all(getattr(state, name) == value for name, value in wanted.items()):
-                        return state
-                    await asyncio.sleep(0.02)
+                    with contextlib.suppress(Unreachable):  # a busy one answers the next time
+                        state = await self.state()
+                        if all(getattr(state, name) == value for name, value in wanted.items()):
+                            return state
+                    await looks.again()
         except TimeoutError:
             raise AssertionError(
                 f"{self.node_id} never became {wanted}; last: {state}\n{self.logs()}"

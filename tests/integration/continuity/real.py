@@ -36,15 +36,16 @@ from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.lab.temporal_server import start_server
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
+from tests.looking import WITHIN_S, Looks
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianView
 from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 
-WITHIN_S = 60.0
-"""A bound on what never comes true; nothing is measured by it."""
-
 Run = WorkflowHandle[PrimaryFailure, RunResult]
+PAUSE_MS = 20.0
+"""After each write of a lab's client: often enough to see who serves, and nobody is busy with it. Whoever
+waits for a write reads all that were made."""
 Effect = tuple[str, str]
 """What was changed, and where: ("off", "node-1")."""
 
@@ -67,7 +68,7 @@ class Scene:
         self.old_dns_changes = len(self.dns_changes())
 
     async def state(self, node_id: str) -> NodeState:
-        return await self.nodes.state(self.lab.cluster.node(node_id), timeout_s=2)
+        return await self.nodes.state(self.lab.cluster.node(node_id), timeout_s=WITHIN_S)
 
     async def until_state(self, node_id: str, holds: Callable[[NodeState], bool]) -> NodeState:
         """The node's state, once it is as asked."""
@@ -76,16 +77,18 @@ class Scene:
     async def until_guardian(self, holds: Callable[[GuardianView], bool]) -> GuardianView:
         """The guardian's view, once it is as asked."""
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while not holds(view := await self.control.guardian.query(Guardian.view)):
-                await asyncio.sleep(0.05)
+                await looks.again()
         return view
 
     async def next_run(self) -> Run:
         """The run that this test brings about, once there is one."""
         run_id = None
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while (run_id := await latest_run_id(self.control)) in (None, self.last_run_id):
-                await asyncio.sleep(0.02)
+                await looks.again()
         workflow_id = failover_id(self.lab.cluster.cluster_id)
         return self.control.client.get_workflow_handle_for(PrimaryFailure.run, workflow_id, run_id=run_id)
 
@@ -152,11 +155,13 @@ class Scene:
     async def until_waiting(self, run: Run, place: str) -> None:
         """Return once the run has begun this effect and waits for it."""
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while not await self._begun(run, place):
-                await asyncio.sleep(0.02)
+                await looks.again()
             if place == "promote":
+                looks = Looks()
                 while not self.orders(self.target, run.result_run_id or ""):
-                    await asyncio.sleep(0.01)
+                    await looks.again()
 
     async def _begun(self, run: Run, place: str) -> bool:
         with contextlib.suppress(RPCError):
@@ -266,8 +271,9 @@ async def healed(control: ControlPlane, nodes: HttpNodes) -> Scene:
         await until_state(lab, nodes, node_id, lambda s: s.streaming and (s.receive_lsn or 0) >= end)
 
     async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while not await guarded(control, primary):
-            await asyncio.sleep(0.05)
+            await looks.again()
     # Of the two standbys the one in the first region is preferred: node-1 and node-2 take turns.
     target = standbys[0]
     return Scene(lab, control, nodes, primary, target, standbys[1], await latest_run_id(control))
@@ -333,8 +339,9 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 async def until(condition: Callable[[], bool]) -> None:
     """Return once it holds; other processes bring it about."""
     async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while not condition():
-            await asyncio.sleep(0.05)
+            await looks.again()
 
 
 async def until_each_client_writes(lab: Lab, count: int, *, after: int = 0, to: str | None = None) -> None:
@@ -354,11 +361,12 @@ async def until_state(
     state = None
     try:
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while True:
                 with contextlib.suppress(Unreachable):
                     state = await nodes.state(lab.cluster.node(node_id), timeout_s=2)
                     if holds(state):
                         return state
-                await asyncio.sleep(0.05)
+                await looks.again()
     except TimeoutError:
         raise AssertionError(f"{node_id} never became as asked; last: {state}") from None

@@ -29,6 +29,7 @@ from qnwis.continuity.orders import (
     ResumeOrder,
 )
 from qnwis.providers.errors import Refused, Unreachable
+from tests.looking import WITHIN_S, Looks
 
 from .pg import TestCluster, TestNode
 
@@ -103,10 +104,10 @@ class Scene:
         run_id = f"run-{self.epoch}"
         return {"effect_id": f"{run_id}:{effect}", "run_id": run_id, "epoch": epoch or self.epoch}
 
-    async def promised(self, *members: TestNode) -> list[Promised]:
+    async def promised(self, *members: TestNode, timeout_s: float = WITHIN_S) -> list[Promised]:
         """What these members answer to a run that asks for the promise of the scene's epoch."""
         request = PromiseRequest(epoch=self.epoch, run_id=f"run-{self.epoch}", membership_version=1)
-        return [await self.cluster.nodes.promise(m.node, request, timeout_s=1) for m in members]
+        return [await self.cluster.nodes.promise(m.node, request, timeout_s=timeout_s) for m in members]
 
     async def fail_over(self) -> None:
         """The standby is promoted, the other node follows it."""
@@ -117,7 +118,7 @@ class Scene:
 
 async def ordered(cluster: TestCluster, member: TestNode, order: AnyOrder) -> Receipt:
     try:
-        return await cluster.nodes.order(member.node, order, timeout_s=40)
+        return await cluster.nodes.order(member.node, order, timeout_s=WITHIN_S)
     except Unreachable as error:
         raise AssertionError(f"{error}\n{member.logs()}") from error
 
@@ -127,13 +128,14 @@ async def healed(cluster: TestCluster) -> Scene:
     for member in cluster.members.values():
         if not member.agent_runs:
             await member.start_agent()
-    async with asyncio.timeout(60):  # for one that comes back by itself, unless a run was promised the epoch
+    async with asyncio.timeout(WITHIN_S):  # for one that comes back by itself, if no run was promised that
+        looks = Looks()
         while True:
             states = [await member.state() for member in cluster.members.values()]
             writable = [state.node_id for state in states if state.writable]
             if writable:
                 break
-            await asyncio.sleep(0.1)
+            await looks.again()
     newest = max(state.epoch for state in states)
     (holder,) = writable
     primary = cluster[holder]
@@ -144,8 +146,21 @@ async def healed(cluster: TestCluster) -> Scene:
             await ordered(cluster, member, order)
             await member.until(streaming=True, upstream=holder)
     standby, other = (member for member in cluster.members.values() if member is not primary)
+    await until_streaming_to(primary, standby, other)
     await primary.sql("CREATE TABLE IF NOT EXISTS rows (name text)")
     return Scene(cluster, primary, standby, other, newest + 2, newest, next(SCENES))
+
+
+async def until_streaming_to(primary: TestNode, *standbys: TestNode) -> None:
+    """Returns when the primary says so, too: while one that has just connected catches up, a quiesce that
+    names it is refused."""
+    names = {standby.node_id for standby in standbys}
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while not names <= {
+            s.application_name for s in (await primary.state()).standbys if s.state == "streaming"
+        }:
+            await looks.again()
 
 
 async def rows(member: TestNode) -> set[str]:
@@ -154,26 +169,32 @@ async def rows(member: TestNode) -> set[str]:
 
 async def until_gone(member: TestNode) -> None:
     """Returns when no process of the database is left."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while processes_in(member.data_dir):
-            await asyncio.sleep(0.01)
+            await looks.again()
 
 
 async def until_kept_down(member: TestNode, rule: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while f"[{rule}]" not in ((await member.state()).why_down or ""):
-            await asyncio.sleep(0.02)
+            await looks.again()
     assert not (await member.state()).database_up
 
 
+WRITE_PAUSE_S = 0.005
+"""After each write: dense enough to catch a database that serves for a moment too long, and so seldom that
+client, database and two cores have time for what the test is about."""
 WRITE = "INSERT INTO rows VALUES ('pinned') RETURNING extract(epoch from clock_timestamp())::float8"
 
 
 class PinnedClient:
     """Writes to one node, waits for no standby, and comes back when its connection breaks."""
 
-    def __init__(self, member: TestNode) -> None:
+    def __init__(self, member: TestNode, patience_s: float) -> None:
         self._member = member
+        self._patience_s = patience_s
         self.written: list[float] = []
         """When the server did the writes that it acknowledged, in seconds of the wall clock."""
         self.wrote = asyncio.Event()
@@ -181,25 +202,27 @@ class PinnedClient:
         self.connections = 0
 
     async def run(self) -> None:
-        clock = asyncio.get_running_loop().time
+        clock, longest_s = asyncio.get_running_loop().time, self._patience_s
         while True:
             with contextlib.suppress(psycopg.Error, TimeoutError):
-                async with asyncio.timeout(1) as patience, self._member.connect() as connection:
+                async with asyncio.timeout(longest_s) as patience, self._member.connect() as connection:
                     self.connections += 1
                     self.backend = connection.info.backend_pid
                     await connection.execute("SET synchronous_commit = local")
                     while True:
-                        patience.reschedule(clock() + 1)
+                        patience.reschedule(clock() + longest_s)
                         cursor = await connection.execute(WRITE)
                         ((at,),) = await cursor.fetchall()
                         self.written.append(at)
                         self.wrote.set()
-            await asyncio.sleep(0.002)
+                        await asyncio.sleep(WRITE_PAUSE_S)
+            await asyncio.sleep(WRITE_PAUSE_S)
 
 
 @contextlib.asynccontextmanager
-async def writing_to(member: TestNode) -> AsyncIterator[PinnedClient]:
-    client = PinnedClient(member)
+async def writing_to(member: TestNode, *, patience_s: float = 1) -> AsyncIterator[PinnedClient]:
+    """A client that writes meanwhile, and connects anew when a write takes longer than its patience."""
+    client = PinnedClient(member, patience_s)
     task = asyncio.ensure_future(client.run())
     try:
         yield client

@@ -23,10 +23,13 @@ from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.clocks import merge
 from qnwis.continuity.conflicts import Undo, Version, Why, resolve
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.tombstones import Pruned
 from qnwis.continuity.topology import Database
 from qnwis.continuity.weights import StepCheck, step_refusal
 from qnwis.lab.postgres import APP_DATABASE, SUPERUSER
+from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.region_checks import DatabaseChecks
+from qnwis.providers.tombstones import prune
 from tests.unit.continuity.scenes import NOON, cluster, node
 
 from .active import PASSWORD, Regions, running_regions
@@ -197,13 +200,30 @@ async def test_people_see_conflicts_and_undo_them_by_command(regions: Regions, t
         line.split() for line in shown.output.splitlines() if line.startswith("said")
     ] == [["said", "us", "eu"]]
 
-    assert (await call("undo", "no-such")).exit_code == 2
-    undone = await call("undo", one.conflict_id)
+    recorded = ["--state-dir", str(tmp_path), "--reason", "eu was right", "--by", "ann"]
+    assert (await call("undo", "no-such", *recorded)).exit_code == 2
+    assert (await call("undo", one.conflict_id, "--reason", "-")).exit_code == 2, "where is it recorded?"
+    undone = await call("undo", one.conflict_id, *recorded)
     assert undone.exit_code == 0, undone.output
     await regions.equal(ITEM)
     assert await said(regions) == {"eu"}
-    again = await call("undo", one.conflict_id)
+    again = await call("undo", one.conflict_id, *recorded)
     assert again.exit_code == 3 and "conflict_undone_already" in again.output
+
+    pruned = await call("prune", "--older-than", "0s", *recorded, "--json")
+    assert pruned.exit_code == 0, pruned.output
+    assert json.loads(pruned.stdout)["found"] >= 0
+    store = SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "audit-signing-key.pem")
+    latest, first = await store.latest()
+    assert (latest.operation, latest.result.success) == ("conflict_prune", True)
+    assert (first.operation, first.initiated_by, first.role, first.reason) == (
+        "conflict_undo",
+        "ann",
+        "unauthenticated",
+        "eu was right",
+    )
+    kept = await store.artefacts(first.audit_id)
+    assert json.loads(kept["conflict"])["loser"]["row"]["said"] == "eu" and await store.verify() == ()
 
     made["nodes"][2]["database"]["port"] = 9
     topology.write_text(yaml.safe_dump(made))
@@ -250,6 +270,51 @@ async def test_a_region_that_comes_back_is_known_to_lag_and_to_differ_until_it_d
         topology.model_copy(update={"active_database": "postgres"}),
     ):
         assert await checks.check(unreadable, "eu", ["us"]) == StepCheck()
+
+
+async def test_deletions_are_forgotten_only_once_all_regions_have_them_and_all_that_was_written_before(
+    regions: Regions,
+) -> None:
+    databases = [server.database for server in regions.servers.values()]
+
+    async def tombstones() -> list[int]:
+        found = [await s.sql("SELECT key FROM qnwis.tombstone") for s in regions.servers.values()]
+        return [len(rows) for rows in found]
+
+    await regions["eu"].sql("INSERT INTO item SELECT n, 'before' FROM generate_series(1, 3) AS n")
+    await regions.until_received()
+    await regions.cut(("us", "ap"))
+    await regions["us"].sql("UPDATE item SET said = 'us' WHERE id = 1")  # which ap has to come
+    await regions["eu"].sql("DELETE FROM item WHERE id = 1")
+    await regions.until_received(("eu", "us"), ("eu", "ap"), ("us", "eu"))
+    assert await tombstones() == [1, 1, 1]
+    refused = await prune(databases, 0, within_s=0.5)
+    assert isinstance(refused, Refusal) and refused.rule == "subscription_behind"
+    assert "us → ap" in refused.values["behind"]  # type: ignore[operator]
+    assert await tombstones() == [1, 1, 1]
+
+    await regions.heal()
+    await regions.until_received()
+    assert await prune(databases, 3600) == Pruned(
+        older_than_s=3600, found=0, by_region={"eu": 0, "us": 0, "ap": 0}
+    )
+    assert await prune(databases, 0) == Pruned(older_than_s=0, found=1, by_region={"eu": 1, "us": 1, "ap": 1})
+    assert await tombstones() == [0, 0, 0] and await said(regions) == {None}
+    before = await regions.report()
+    await regions["ap"].sql("INSERT INTO item VALUES (1, 'again')")
+    await regions.equal(ITEM)
+    assert await said(regions) == {"again"} and await regions.report() == before
+
+    await regions["us"].sql("DELETE FROM item WHERE id = 2")
+    await regions.until_received()
+    ((told,),) = await regions["us"].sql("SELECT (pg_current_wal_lsn() + 1000000)::text")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        await regions["us"].sql("SELECT qnwis.prune('[]', %s)", told)
+    await regions["us"].sql("DROP SUBSCRIPTION qnwis_from_eu")
+    refused = await prune(databases, 0, within_s=0)
+    assert isinstance(refused, Refusal) and "eu → us: not subscribed" in refused.message
+    await regions.subscribe(regions["eu"], regions["us"])
+    assert await tombstones() == [1, 1, 1]
 
 
 async def test_an_update_that_comes_before_its_insert_is_not_lost(regions: Regions) -> None:

@@ -25,6 +25,7 @@ from qnwis.continuity.lease_messages import PromiseRequest, Withdrawal
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.looking import WITHIN_S, Looks
 
 from .pg import TestCluster, TestNode, running_cluster
 from .scene import Scene, healed, rows, until_gone, until_kept_down
@@ -211,9 +212,10 @@ async def test_a_crashed_standby_is_never_left_to_recover_by_itself(scene: Scene
 
     wanted = scene.rejoin(scene.primary)
     rejoining = asyncio.ensure_future(scene.order(scene.standby, wanted))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while not any(line.order == wanted for line in await journal(scene, scene.standby)):
-            await asyncio.sleep(0.01)
+            await looks.again()
     await scene.primary.sql("ALTER ROLE replicator LOGIN")
     receipt = await rejoining
 
@@ -301,8 +303,9 @@ async def test_a_restarted_standby_says_its_position_only_once_it_has_read_all_o
     await scene.primary.sql("INSERT INTO rows VALUES ('flushed there, not replayed')")
     lsn = (await scene.primary.state()).write_lsn
     assert lsn is not None
+    looks = Looks()
     while ((await scene.standby.state()).receive_lsn or 0) < lsn:
-        await asyncio.sleep(0.02)
+        await looks.again()
     await scene.primary.power_off()
     await scene.standby.power_off()
     await scene.standby.start_agent()
@@ -312,8 +315,9 @@ async def test_a_restarted_standby_says_its_position_only_once_it_has_read_all_o
 
     await scene.standby.sql("ALTER SYSTEM RESET recovery_min_apply_delay")
     await scene.standby.sql("SELECT pg_reload_conf()")
+    looks = Looks()
     while (known := (await scene.standby.state()).receive_lsn) is None:
-        await asyncio.sleep(0.02)
+        await looks.again()
     assert known >= lsn
     await scene.primary.start_agent()
     await scene.primary.until(writable=True)
@@ -335,7 +339,7 @@ async def test_a_standby_that_promised_a_run_receives_no_more_until_the_run_give
 
     withdrawal = Withdrawal(epoch=scene.epoch, run_id=f"run-{scene.epoch}")
     for member in scene.cluster.members.values():
-        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=5)
+        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=WITHIN_S)
     for standby in (scene.standby, scene.other):
         await standby.until(streaming=True, upstream=scene.primary.node_id)
     await scene.primary.until(writable=True)
@@ -352,7 +356,7 @@ async def test_a_receiver_that_hangs_holds_no_promise_up(scene: Scene) -> None:
     assert not (await scene.standby.state()).streaming
     withdrawal = Withdrawal(epoch=scene.epoch, run_id=f"run-{scene.epoch}")
     for member in scene.cluster.members.values():
-        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=5)
+        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=WITHIN_S)
     await scene.standby.until(streaming=True, upstream=scene.primary.node_id)
     await scene.primary.until(writable=True)
 
@@ -366,11 +370,11 @@ async def test_what_ends_while_an_order_is_carried_out_does_not_say_whom_to_foll
     before, begun = scene.other.logged("receiver_goes_on"), scene.other.logged("order_intent")
 
     ordered = asyncio.ensure_future(scene.order(scene.other, scene.rejoin(scene.standby)))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         while scene.other.logged("order_intent") == begun:
             await asyncio.sleep(0.002)
     while not ordered.done():
-        await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=5)
+        await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=WITHIN_S)
         await asyncio.sleep(0.005)
 
     assert scene.standby.node_id in (await ordered).detail
@@ -386,16 +390,16 @@ async def test_a_promise_given_while_an_order_is_carried_out_holds(scene: Scene)
 
     order = scene.rejoin(scene.standby)
     ordered = asyncio.ensure_future(scene.cluster.nodes.order(scene.other.node, order, timeout_s=40))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         while (await scene.other.state()).database_up:
             await asyncio.sleep(0.002)
-    await scene.cluster.nodes.promise(scene.other.node, later, timeout_s=5)
+    await scene.cluster.nodes.promise(scene.other.node, later, timeout_s=WITHIN_S)
     with pytest.raises(Unreachable, match="promised a run a later epoch"):
         await ordered
 
     await scene.other.until(database_up=True, streaming=False, upstream=scene.standby.node_id)
     withdrawal = Withdrawal(epoch=later.epoch, run_id=later.run_id)
-    await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=5)
+    await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=WITHIN_S)
     await scene.other.until(streaming=True, upstream=scene.standby.node_id)
 
 
@@ -408,7 +412,7 @@ async def test_a_standby_that_is_held_goes_on_after_a_while_though_its_agent_was
 
 
 async def test_an_agent_that_is_told_to_stop_stops_its_database_first(scene: Scene) -> None:
-    async with asyncio.timeout(30), scene.other.watching() as events:
+    async with asyncio.timeout(WITHIN_S), scene.other.watching() as events:
         await scene.other.stop_agent(signal.SIGTERM)
         with pytest.raises(Unreachable):
             while True:
@@ -477,9 +481,10 @@ async def fall_behind(scene: Scene) -> None:
 
 async def until_rows(member: TestNode, name: str) -> None:
     """Returns when the row has been replayed there."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while name not in await rows(member):
-            await asyncio.sleep(0.02)
+            await looks.again()
 
 
 async def test_an_agent_that_lost_its_memory_takes_no_part(scene: Scene) -> None:

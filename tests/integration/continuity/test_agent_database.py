@@ -16,6 +16,7 @@ from qnwis.continuity.evidence import NodeState
 from qnwis.continuity.lease_messages import LastGrant
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.looking import WITHIN_S
 
 from .pg import TestCluster, TestNode, running_cluster
 from .scene import Scene, healed, rows, until_kept_down
@@ -37,7 +38,7 @@ async def test_a_crashed_database_gives_its_lease_up_at_once_and_comes_back_if_n
 ) -> None:
     await scene.primary.sql("INSERT INTO rows VALUES ('before the crash')")
     epoch = (await scene.primary.state()).epoch
-    async with asyncio.timeout(30), scene.primary.watching() as events:
+    async with asyncio.timeout(WITHIN_S), scene.primary.watching() as events:
         os.kill(scene.primary.postmaster_pid(), signal.SIGKILL)
         ended = await after_each(events, scene.primary, lambda state: state.database_ended)
         assert (ended.database_up, ended.restarting) == (False, False)
@@ -91,7 +92,7 @@ async def test_a_crashed_database_is_restarted_under_its_lease_where_the_agent_g
         await scene.primary.sql("INSERT INTO rows VALUES ('before the crash')")
         before = await scene.primary.state()
         ends = len(scene.primary.logged("lease_over"))
-        async with asyncio.timeout(30), scene.primary.watching() as events:
+        async with asyncio.timeout(WITHIN_S), scene.primary.watching() as events:
             os.kill(scene.primary.postmaster_pid(), signal.SIGKILL)
             back = await after_each(events, scene.primary, lambda state: state.writable)
         # The restart may be over before anybody has asked.
@@ -118,7 +119,7 @@ async def test_a_restart_that_takes_too_long_gives_the_lease_up(scene: Scene) ->
 
 
 async def test_a_crashed_standby_says_so_and_comes_back(scene: Scene) -> None:
-    async with asyncio.timeout(30), scene.standby.watching() as events:
+    async with asyncio.timeout(WITHIN_S), scene.standby.watching() as events:
         os.kill(scene.standby.postmaster_pid(), signal.SIGKILL)
         ended = await after_each(events, scene.standby, lambda state: state.database_ended)
         assert not ended.database_up
@@ -165,7 +166,7 @@ async def test_exhausted_connections_are_not_ready_but_up(scene: Scene) -> None:
         with pytest.raises(psycopg.OperationalError, match=r"too many clients|remaining connection slots"):
             while True:
                 await taken.enter_async_context(scene.other.connect())
-        probe = await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)
+        probe = await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=WITHIN_S)
         assert (probe.ok, probe.error_type) == (False, "http_503")
         assert (await scene.other.state()).database_up
 
@@ -177,9 +178,9 @@ async def test_exhausted_connections_are_not_ready_but_up(scene: Scene) -> None:
         await scene.other.start_agent()
         state = await scene.other.state()
         assert (state.database_up, state.in_recovery) == (True, None)
-        assert not (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)).ok
+        assert not (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=WITHIN_S)).ok
     await scene.other.until(streaming=True)
-    assert (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=5)).ok
+    assert (await scene.cluster.nodes.probe(scene.other.node, "/health/ready", timeout_s=WITHIN_S)).ok
 
 
 async def after_each(
@@ -196,7 +197,7 @@ async def after_each(
 async def until_released(*members: TestNode, epoch: int | None = None) -> None:
     """Returns when these agents have the release of their last grant on their disks; or, with `epoch`, a
     grant of a later one, which whoever returned by itself is given only after that."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         for member in members:
             while not _is_over(member.grants().granted, epoch):
                 await asyncio.sleep(0.01)

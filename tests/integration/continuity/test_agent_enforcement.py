@@ -19,6 +19,7 @@ import pytest
 from qnwis.agent.guarding import COUNT
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.looking import WITHIN_S, Looks
 
 from .pg import TestCluster, running_cluster
 from .scene import PinnedClient, Scene, healed, until_gone, writing_to
@@ -68,8 +69,9 @@ async def test_no_write_is_acknowledged_after_the_lease(
         await client.wrote.wait()
         for pid in pids(scene, client, targets):
             os.kill(pid, number)
-        asking = [scene.promised(member) for member in scene.cluster.members.values()]
-        await asyncio.gather(*asking, return_exceptions=True)  # a frozen one does not answer
+        # A frozen one does not answer.
+        asking = [scene.promised(member, timeout_s=1) for member in scene.cluster.members.values()]
+        await asyncio.gather(*asking, return_exceptions=True)
         assert (await scene.order(scene.standby, scene.promote())).changed
         granted = scene.standby.logged("lease_held")[before:]
         # An old primary that goes on is given the time to be caught at it.
@@ -87,9 +89,10 @@ async def test_no_write_is_acknowledged_after_the_lease(
 async def test_a_guard_that_is_killed_is_replaced(scene: Scene) -> None:
     killed, other = scene.primary.guard_pids()
     os.kill(killed, signal.SIGKILL)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while killed in (now := scene.primary.guard_pids()) or len(now) < COUNT:
-            await asyncio.sleep(0.02)
+            await looks.again()
     assert other in now
     assert (await scene.primary.state()).writable
 

@@ -25,9 +25,10 @@ from qnwis.continuity.lease_messages import LastGrant, LeaseTerms, Withdrawal
 from qnwis.continuity.orders import AnyOrder, Receipt
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.looking import WITHIN_S, Looks
 
 from .pg import TestCluster, TestNode, running_cluster
-from .scene import Scene, healed, rows, until_gone, until_kept_down
+from .scene import WRITE_PAUSE_S, Scene, healed, rows, until_gone, until_kept_down
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +143,10 @@ async def test_a_standby_that_does_not_replay_leaves_the_primary_writable(scene:
     await scene.primary.until(writable=True, quiesced=False)
     await scene.standby.power_off()
     absent = scene.quiesce("of a standby that is not there")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while any(s.application_name == absent.standby for s in (await scene.primary.state()).standbys):
-            await asyncio.sleep(0.02)
+            await looks.again()
     assert await scene.refused(scene.primary, absent) == "standby_lags"
 
 
@@ -214,7 +216,7 @@ async def test_a_run_that_was_promised_an_epoch_is_waited_for_until_it_withdraws
     await until_kept_down(scene.primary, "reserved")
     withdrawal = Withdrawal(epoch=scene.epoch, run_id=f"run-{scene.epoch}")
     for member in members:
-        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=5)
+        await scene.cluster.nodes.withdraw(member.node, withdrawal, timeout_s=WITHIN_S)
 
     # Of the epoch that the run was promised, which is the highest that the agent has obeyed.
     assert await scene.refused(scene.primary, scene.resume("of before")) == "epoch_superseded"
@@ -340,7 +342,8 @@ class RovingClient:
                             name = f"roving {id(self)} {number}"
                             await connection.execute("INSERT INTO rows VALUES (%s)", (name,))
                             self._note(name)
-                await asyncio.sleep(0.002)
+                            await asyncio.sleep(WRITE_PAUSE_S)
+                await asyncio.sleep(WRITE_PAUSE_S)
 
     def _note(self, name: str) -> None:
         at = time.monotonic()
@@ -352,7 +355,7 @@ class RovingClient:
 
     async def until_writes(self, count: int = 20) -> None:
         """Returns after so many more acknowledged writes."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             for _ in range(count):
                 self._written.clear()
                 await self._written.wait()

@@ -13,6 +13,7 @@ import pytest
 from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.looking import WITHIN_S, Looks
 
 from .pg import TestCluster, TestNode, running_cluster
 from .scene import Scene, healed, until_gone, writing_to
@@ -38,7 +39,7 @@ async def held_on(member: TestNode) -> tuple[object, ...]:
 
 async def test_an_upgrade_under_write_load_stops_no_write_and_loses_no_lease(scene: Scene) -> None:
     before = await held_on(scene.primary)
-    async with writing_to(scene.primary) as client:
+    async with writing_to(scene.primary, patience_s=10) as client:
         for _ in range(3):
             client.wrote.clear()
             await client.wrote.wait()
@@ -47,7 +48,7 @@ async def test_an_upgrade_under_write_load_stops_no_write_and_loses_no_lease(sce
             assert (started["adopted"], started["goes_on"]) == (True, True)
         # Until the lease that was handed on has run out, and one renewed by the new program is what counts.
         renewed = client.written[-1] + LeaseTerms().duration_s
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             while client.written[-1] < renewed:
                 client.wrote.clear()
                 await client.wrote.wait()
@@ -62,13 +63,14 @@ async def test_every_agent_of_a_cluster_is_upgraded_to_other_terms_without_an_in
     shorter = LeaseTerms(duration_s=2.9, renew_every_s=0.25).model_dump()
     # Shorter terms reach the holder first: it may count on no more than its grantors are bound by.
     members = [scene.primary, scene.standby, scene.other]
-    async with writing_to(scene.primary) as client:
+    async with writing_to(scene.primary, patience_s=10) as client:
         for member in members:
             member.configure(lease=shorter)
             await member.execute_anew()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while any((g := m.grants().granted) is None or g.duration_s != 2.9 for m in members):
-                await asyncio.sleep(0.02)
+                await looks.again()
         assert client.connections == 1
         for member in reversed(members):
             member.configure(lease=LeaseTerms().model_dump())
@@ -101,6 +103,7 @@ async def test_after_an_upgrade_a_crash_is_seen_at_once_and_the_guards_still_obe
     guards = scene.primary.guard_pids()
     await scene.primary.stop_agent(signal.SIGKILL)
     await until_gone(scene.primary)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while set(guards) & set(scene.primary.guard_pids()):
-            await asyncio.sleep(0.02)
+            await looks.again()

@@ -28,6 +28,7 @@ from qnwis.lab.temporal_server import TemporalServer
 from qnwis.providers.keys import write_key
 from qnwis.providers.nonces import TemporalNonces
 from qnwis.starting import start_round_trip
+from tests.looking import WITHIN_S, Looks
 from workflows.guardian import Guardian
 from workflows.guardian_state import PauseRequest, ResumeRequest
 from workflows.names import failover_id
@@ -435,9 +436,10 @@ async def test_a_window_without_enough_votes_expires_at_its_end_and_not_before(
 
 
 async def until_noted(run: Run, word: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while True:
             steps = (await run.query(PrimaryFailure.progress_view)).steps
             if any(word in text for step in steps for text in (step.note, *step.remarks)):
                 return
-            await asyncio.sleep(0.02)
+            await looks.again()

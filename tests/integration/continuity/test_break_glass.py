@@ -32,10 +32,11 @@ from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.looking import Looks
 from tests.unit.continuity.scenes import policy
 
 from .pg import PASSWORD, TestNode, os_user, running_cluster
-from .real import WITHIN_S, Said, command, lab_directory, until, until_state
+from .real import PAUSE_MS, WITHIN_S, Said, command, lab_directory, until, until_state
 
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: make install-system")
@@ -147,7 +148,7 @@ async def hands(lab: Lab, tmp_path: Path) -> AsyncIterator[Hands]:
 
 async def test_the_printed_steps_fail_over_by_hand_and_are_recorded_afterwards(hands: Hands) -> None:
     lab = hands.lab
-    await lab.start_clients(CLIENTS)
+    await lab.start_clients(CLIENTS, pause_ms=PAUSE_MS)
     (primary,) = [node_id for node_id, state in (await hands.states()).items() if state.writable]
     await lab.kill_node(primary)
 
@@ -195,7 +196,7 @@ async def test_the_printed_switchover_loses_nothing_and_can_turn_back_before_the
     hands: Hands,
 ) -> None:
     lab = hands.lab
-    await lab.start_clients(CLIENTS)
+    await lab.start_clients(CLIENTS, pause_ms=PAUSE_MS)
     (primary,) = [node_id for node_id, state in (await hands.states()).items() if state.writable]
     healthy = await command("break-glass", "plan", *hands.files)
     assert healthy.code == 3 and "Refused [primary_is_healthy]" in healthy.err, healthy
@@ -276,8 +277,9 @@ async def test_the_unfenced_steps_promote_and_repoint_databases_that_have_no_age
 
         await target.sql("INSERT INTO kept VALUES (2)")
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while await other.sql("SELECT n FROM kept ORDER BY n") != [(1,), (2,)]:
-                await asyncio.sleep(0.05)
+                await looks.again()
         assert await other.sql("SELECT pg_is_in_recovery()") == [(True,)]
 
 

@@ -51,12 +51,12 @@ class DnsLab:
             tsig_key_file=None if key is None else str(self.home / key),
         )
 
-    async def start(self, index: int, address: str = OLD) -> None:
+    async def start(self, index: int, address: str = OLD, *more: str) -> None:
         command = python_module(
             "qnwis.lab.nameserver",
             *("--zone", "lab.test", "--record", f"db={address}", "--ttl", "1"),
             *("--listen", self.hosts[index], "--port", str(DNS_PORT)),
-            *("--key-file", str(self.home / "lab.key"), "--journal", str(self.journal(index))),
+            *("--key-file", str(self.home / "lab.key"), "--journal", str(self.journal(index)), *more),
         )
         started = self.processes.start(f"dns-{index}", command, cwd=self.home)
         while True:
@@ -333,3 +333,29 @@ async def test_without_weights_a_region_takes_traffic_by_its_address_being_there
     smaller = [nodes[0], nodes[1].model_copy(update={"weight": 80})]
     with pytest.raises(Refused, match=f"expected some of .*{NEW}"):
         await weights.in_force(cluster(*smaller, deployment="active_active", dns=lab.service))
+
+
+async def test_service_records_have_the_weights_of_regions_and_change_together_or_not_at_all(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    name = "_postgresql._tcp.db"
+    await lab.start(
+        1, OLD, *(f"--service={name}=0 {w} 5432 {r}.db.lab.test." for r, w in (("eu", 60), ("us", 40)))
+    )
+    service = lab.service_on(1).model_copy(update={"srv": "_postgresql._tcp"})
+    nodes = [node(f"{region}-1", "primary", region, weight=w) for region, w in (("eu", 60), ("us", 40))]
+    topology = cluster(*nodes, deployment="active_active", dns=service)
+    weights, home, out = DnsWeights(servers=provider), {"eu": 60, "us": 40}, {"eu": 0, "us": 100}
+    assert await weights.in_force(topology) == home
+    assert (await weights.shift(topology, before=home, after=out)).changed
+    assert not (await weights.shift(topology, before=home, after=out)).changed
+    assert set((await provider.read(service)).values()) == {("0 100 5432 us.db.lab.test.",)}
+    assert await weights.in_force(topology) == out
+    with pytest.raises(Refused, match="dns_record_changed"):
+        await weights.shift(topology, before=home, after={"eu": 6, "us": 94})
+    assert [answer.accepted for answer in await provider.try_update(service)] == [True]
+    assert await weights.in_force(topology) == out, "a trial changes nothing"
+
+    other = cluster(nodes[0].model_copy(update={"weight": 100}), deployment="active_active", dns=service)
+    with pytest.raises(Refused, match=r"expected one record at most to each of eu\.db\.lab\.test\."):
+        await weights.in_force(other)

@@ -29,9 +29,11 @@ from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.looking import Looks
 from workflows.primary_failure import PrimaryFailure
 
 from .real import (
+    PAUSE_MS,
     WITHIN_S,
     Run,
     Said,
@@ -92,7 +94,7 @@ Command = Callable[..., Coroutine[None, None, Said]]
 
 
 async def test_a_dry_run_changes_nothing(scene: Scene, qnwis: Command, tmp_path: Path) -> None:
-    await scene.lab.start_clients(2)
+    await scene.lab.start_clients(2, pause_ms=PAUSE_MS)
     before = await everything(scene)
     plan = await live_plan(scene, qnwis, tmp_path)
 
@@ -173,7 +175,7 @@ async def test_a_drill_fails_over_from_a_healthy_primary_and_ends_where_it_began
 
 async def test_a_killed_primary_is_replaced_and_comes_back_as_a_standby(scene: Scene) -> None:
     lab = scene.lab
-    await lab.start_clients(4, pause_ms=0)
+    await lab.start_clients(4, pause_ms=2)
     await lab.kill_node(scene.primary)
     result = await result_of(await scene.next_run())
 
@@ -245,7 +247,7 @@ async def test_a_vantage_that_froze_abstains_and_says_nothing_false_when_it_thaw
     assert await latest_run_id(scene.control) == scene.last_run_id, "nothing was started"
 
 
-@pytest.mark.parametrize("place", ["promote", "flip"])
+@pytest.mark.parametrize("place", ["promote", pytest.param("flip", marks=pytest.mark.matrix)])
 async def test_a_killed_worker_leaves_the_run_to_the_next_one(scene: Scene, place: str) -> None:
     with scene.stalled(place):
         await scene.lab.kill_node(scene.primary)
@@ -283,7 +285,7 @@ async def test_a_survivor_goes_on_alone_and_who_was_given_up_comes_back_as_nobod
     given_up = ("--override", *(word for node_id in lost for word in ("--lost", node_id)), "--attest-off")
     paused = await qnwis("guardian", "pause", cluster_id, "--reason", "people decide", *ann)
     assert paused.code == 0, paused
-    await lab.start_clients(2)
+    await lab.start_clients(2, pause_ms=PAUSE_MS)
     for node_id in lost:
         await lab.kill_node(node_id)
 
@@ -375,9 +377,10 @@ async def everything(scene: Scene) -> dict[str, object]:
 
 async def until_asked(run: Run) -> None:
     """Return once the run waits for people's votes."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while (await run.query(PrimaryFailure.progress_view)).approval is None:
-            await asyncio.sleep(0.02)
+            await looks.again()
 
 
 async def live_plan(scene: Scene, qnwis: Command, folder: Path) -> Path:

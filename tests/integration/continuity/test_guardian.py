@@ -18,6 +18,7 @@ from qnwis.continuity.guardian_rules import Acknowledgement, PastRun
 from qnwis.continuity.region_wait import RegionFinding, RegionWord
 from qnwis.continuity.run import RunOutcome
 from qnwis.continuity.topology import NodeStatus
+from tests.looking import WITHIN_S, Looks
 from workflows.guardian import Guardian
 from workflows.guardian_state import AcknowledgeRequest, GuardianView, PauseRequest, ResumeRequest
 from workflows.names import failover_id, guardian_id
@@ -33,10 +34,11 @@ async def until(guardian: Guard, holds: Callable[[GuardianView], bool]) -> Guard
     """The guardian's view once it is as asked. A failure shows the last one."""
     view = None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while view is None or not holds(view):
                 view = await guardian.query(Guardian.view)
-                await asyncio.sleep(0.05)
+                await looks.again()
     except TimeoutError:
         pytest.fail(f"never came true; last seen: {view!r}")
     return view
@@ -82,9 +84,10 @@ async def test_history_does_not_grow_while_nothing_changes(stage: Setting) -> No
         return await probe(node, path, timeout_s=timeout_s)
 
     on.world.probe = counting  # type: ignore[method-assign]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while asked < 300:
-            await asyncio.sleep(0.05)
+            await looks.again()
 
     assert await history_length(guardian) == before
     await guardian.terminate()
@@ -217,7 +220,7 @@ async def test_it_continues_as_new_and_still_knows_what_it_knew(stage: Setting) 
     guardian = await on.start_guardian(events_before_new=40)
     first = guardian.first_execution_run_id
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         while (await on.client.get_workflow_handle(guardian.id).describe()).run_id == first:
             await guardian.signal(Guardian.pause_failover, PauseRequest(by="ann", reason="work"))
     current = on.client.get_workflow_handle_for(Guardian.run, guardian.id)
@@ -238,7 +241,7 @@ async def test_an_acknowledgement_and_the_waits_survive_a_continuation_as_new(st
     first = guardian.first_execution_run_id
     known = await until(guardian, all_healthy)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         while (await on.client.get_workflow_handle(guardian.id).describe()).run_id == first:
             await guardian.signal(Guardian.resume_failover, ResumeRequest(by="ann", reason="work"))
     current = on.client.get_workflow_handle_for(Guardian.run, guardian.id)
@@ -272,7 +275,7 @@ async def test_a_guardian_that_continues_as_new_knows_its_own_run(stage: Setting
 
     first = (await on.client.get_workflow_handle(guardian.id).describe()).run_id
     word = RegionWord(region="region-1", finding=RegionFinding.WELL, why="test")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
         while (await on.client.get_workflow_handle(guardian.id).describe()).run_id == first:
             await guardian.signal(Guardian.region_word, word)
     current = on.client.get_workflow_handle_for(Guardian.run, guardian.id)
@@ -287,3 +290,40 @@ async def test_a_guardian_that_continues_as_new_knows_its_own_run(stage: Setting
     view = await until(current, lambda v: v.holding is not None)
     assert "[people_said_no]" in (view.holding or "")
     await current.terminate()
+
+
+TWO_REGIONS = [
+    {
+        "node_id": f"node-{n}",
+        "hostname": f"10.0.{n}.10",
+        "role": "primary",
+        "region": f"region-{n}",
+        "site": "a",
+    }
+    | {"weight": weight}
+    for n, weight in ((1, 60), (2, 40))
+]
+
+
+async def test_of_an_active_active_cluster_as_a_whole_nothing_is_failed_over_and_whose_it_is_to_act_is_told(
+    stage: Setting,
+) -> None:
+    fields: dict[str, object] = {"deployment": "active_active", "nodes": TWO_REGIONS, "replication": {}}
+    on = await stage(cluster=fields, min_healthy_nodes=0)
+    second = on.world.machines["node-2"]
+    second.primary, second.upstream, second.epoch = True, None, 5
+    guardian = await on.start_guardian()
+    view = await until(guardian, lambda v: [*v.statuses.values()] == [NodeStatus.HEALTHY] * 2)
+    assert view.primaries == {"region-1": "node-1", "region-2": "node-2"} and view.primary_node_id is None
+
+    on.world.kill("node-1")
+    view = await until(guardian, lambda v: v.holding is not None)
+    assert "node-1, the primary of region-1 failed" in (view.holding or "")
+    assert "[regions_decide_alone]" in (view.holding or "")
+    assert "region evacuate region-1" in (view.holding or "")
+    on.world.kill("node-2")
+    await until(guardian, lambda v: "node-2, the primary of region-2" in (v.holding or ""))
+    with pytest.raises(RPCError):
+        await on.client.get_workflow_handle(failover_id(on.cluster_id)).describe()
+    assert on.world.journal == []
+    await guardian.terminate()

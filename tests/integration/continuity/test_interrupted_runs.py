@@ -16,6 +16,7 @@ from qnwis.continuity.run import AbortRequest, Continued, RunOutcome
 from qnwis.lab.temporal_server import TemporalServer
 from qnwis.providers.errors import Refused
 from qnwis.starting import say_to_run
+from tests.looking import WITHIN_S, Looks
 from workflows.guardian import Guardian
 from workflows.guardian_state import PauseRequest
 from workflows.names import failover_id
@@ -49,7 +50,7 @@ async def halted(on: Stage, effect: str) -> AsyncIterator[Callable[[], None]]:
 
     on.world.order, on.world.switch = slow_order, slow_switch  # type: ignore[method-assign]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
             await asked.wait()
         yield go_on.set
     finally:
@@ -155,9 +156,10 @@ async def test_what_a_terminated_run_has_under_way_is_waited_for_before_it_is_un
     async with halted(on, "power_off") as go_on:
         await run.terminate("enough")
         finishing = await on.start(continues="unfinished")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while LINGER not in await timers(finishing):
-                await asyncio.sleep(0.05)
+                await looks.again()
         go_on()  # so late that an undoing would come before what it undoes
         result = await finishing.result()
     assert result.outcome is RunOutcome.ROLLED_BACK and on.world.writable() == ["node-1"]

@@ -32,6 +32,7 @@ from qnwis.providers.errors import Unreachable
 from qnwis.providers.fencing import PowerHook
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.looking import WITHIN_S, Looks
 
 
 def a_killed_lab(folder: Folder) -> Started:
@@ -171,9 +172,10 @@ async def test_the_power_switch_of_the_topology_fences_a_node(lab: Lab) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Return once it holds; other processes bring it about."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while not condition():
-            await asyncio.sleep(0.05)
+            await looks.again()
 
 
 async def streams(lab: Lab, node_id: str) -> None:
@@ -183,13 +185,14 @@ async def streams(lab: Lab, node_id: str) -> None:
     try:
         target = (await nodes.state(primary, timeout_s=2)).write_lsn
         assert target is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while True:
                 with suppress(Unreachable):
                     state = await nodes.state(lab.cluster.node(node_id), timeout_s=2)
                     if state.streaming and (state.replay_lsn or 0) >= target:
                         return
-                await asyncio.sleep(0.05)
+                await looks.again()
     finally:
         await nodes.aclose()
 

@@ -1,12 +1,18 @@
-"""The failure matrix of planned maintenance, with its approvals: the same tests, as a file of their own."""
+"""The failure matrix of planned maintenance, with its approvals: the same tests, as a file of their own.
+
+What a run only reads, decides or writes down it does as a failover does, which `test_matrix` disturbs;
+`make matrix` disturbs it here, too.
+"""
 
 from __future__ import annotations
 
 import pytest
+from temporalio.client import Client
 
 from qnwis.continuity.run import RunKind
 
-from .matrix import MAINTENANCE, Scene
+from .matrix import FAILOVER, MAINTENANCE, Point, Scene, points
+from .test_matrix import Passed
 from .test_matrix import passed as passed
 from .test_matrix import refusing as refusing
 from .test_matrix import rolled_back as rolled_back
@@ -40,3 +46,18 @@ def kind() -> RunKind:
 def scene() -> Scene:
     """With people who vote, and a TTL to lower."""
     return MAINTENANCE
+
+
+@pytest.fixture(scope="module", params=["its own", pytest.param("all", marks=pytest.mark.matrix)])
+async def disturbed(
+    request: pytest.FixtureRequest,
+    client: Client,
+    tmp_path_factory: pytest.TempPathFactory,
+    passed: Passed,
+) -> list[Point]:
+    """Every effect, and what else a failover does not do."""
+    if request.param == "all":
+        return passed[0]
+    of_failover, _ = await points(client, tmp_path_factory.mktemp("failover"), FAILOVER)
+    shared = {point for point in passed[0] if any(point.is_at(other) for other in of_failover)}
+    return [point for point in passed[0] if point.action_id or point not in shared]

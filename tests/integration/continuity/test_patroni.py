@@ -14,6 +14,7 @@ from typing import Literal
 import pytest
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
+from temporalio.worker import UnsandboxedWorkflowRunner
 
 from activities.patroni import HandOverRequest, PatroniMoves
 from activities.patroni_regions import DemoteClusterRequest, PatroniRegions
@@ -37,6 +38,7 @@ from qnwis.providers.fencing import HookAnswer
 from qnwis.providers.notifier import LogNotifier
 from qnwis.providers.patroni import HttpPatroni
 from qnwis.transport import Transport
+from tests.looking import Looks
 from workers.settings import WorkerSettings
 from workers.wiring import Providers, workers_for
 from workflows.names import failover_id, region_id
@@ -109,6 +111,7 @@ class Service:
     async def settled(self) -> None:
         """Return once every member but the primary streams, and all are on one timeline."""
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while True:
                 evidence = await collect_evidence(self.providers.nodes, self.cluster)
                 states = [node.state for node in evidence.nodes]
@@ -116,7 +119,7 @@ class Service:
                 streams = [s is not None and (s.writable or (s.streaming and s.upstream)) for s in states]
                 if all(streams) and one_timeline:
                     return
-                await asyncio.sleep(0.1)
+                await looks.again()
 
     async def writable(self) -> list[str]:
         evidence = await collect_evidence(self.providers.nodes, self.cluster)
@@ -153,7 +156,7 @@ async def service(client: Client, tmp_path_factory: pytest.TempPathFactory) -> A
         made = Service(client, lab, cluster, providers, power, settings.task_queue)
         await lab.sql("e1", "CREATE TABLE rows (n int PRIMARY KEY)")
         await made.write("e1")
-        runbooks, *_ = workers_for(client, settings, providers)
+        runbooks, *_ = workers_for(client, settings, providers, runner=UnsandboxedWorkflowRunner())
         async with runbooks:
             yield made
     patch.undo()
@@ -238,7 +241,7 @@ async def test_a_region_that_was_demoted_is_taken_back(service: Service) -> None
     assert made.plan is not None, made.refusal
     action = made.plan.actions[0]
     assert isinstance(action, PatroniDemoteCluster)
-    regions = PatroniRegions(service.providers.nodes, service.providers.patroni, service.power)
+    regions = PatroniRegions(service.providers.nodes, service.providers.patroni)
     request = DemoteClusterRequest(
         run_id="r", epoch=9, cluster=service.cluster, plan=made.plan, policy=policy, action=action
     )
@@ -293,12 +296,14 @@ async def test_a_region_that_is_lost_is_fenced_and_left_and_comes_back_as_a_stan
     assert await service.writable() == [result.new_primary]
     wanted = [(service.rows,)]
     for name in EAST:
+        looks = Looks()
         while await lab.sql(name, "SELECT count(*) FROM rows") != wanted:
-            await asyncio.sleep(0.1)
+            await looks.again()
 
 
 async def seen_by(service: Service, node_id: str) -> None:
     """Return once all that was written has been replayed there: what is asynchronous may be lost else."""
     wanted: Sequence[tuple[int]] = [(service.rows,)]
+    looks = Looks()
     while await service.lab.sql(node_id, "SELECT max(n) FROM rows") != wanted:
-        await asyncio.sleep(0.1)
+        await looks.again()

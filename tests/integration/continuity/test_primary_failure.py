@@ -16,6 +16,7 @@ from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunKind, RunOutc
 from qnwis.providers.errors import Unreachable
 from qnwis.runbook import load_runbook
 from qnwis.starting import start_failover
+from tests.looking import WITHIN_S, Looks
 from workflows.names import CLUSTER, INITIATOR, KIND, OUTCOME, RUNBOOKS_QUEUE, failover_id
 
 from .conftest import Run, Setting, Stage
@@ -112,9 +113,10 @@ async def test_a_run_that_finds_no_majority_gives_up_and_lets_the_primary_serve(
 
     on.world.before_effect = alone
     run = await on.start(even_if_healthy=True)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while not any(m.promised != (0, "") for m in on.world.machines.values()):
-            await asyncio.sleep(0.02)
+            await looks.again()
     await run.cancel()
     result = await run.result()
 
@@ -258,7 +260,7 @@ async def test_a_bad_payload_from_the_ui_fails_at_once_and_says_why(
     run = await on.client.start_workflow(
         workflow, args=payload, id=f"bad-{on.cluster_id}", task_queue=on.settings.task_queue
     )
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(WITHIN_S):
         with pytest.raises(WorkflowFailureError) as failed:
             await run.result()
     assert reason in str(failed.value.cause)
@@ -320,9 +322,10 @@ async def test_runs_are_found_by_cluster_kind_outcome_and_initiator(stage: Setti
 
     lock = failover_id(on.cluster_id)
     failures = "QnwisKind = 'primary_failure'"
-    async with asyncio.timeout(30):  # the server indexes a little later
+    async with asyncio.timeout(WITHIN_S):  # the server indexes a little later
+        looks = Looks()
         while await found(f"{failures} AND QnwisOutcome = 'completed'") != [lock]:
-            await asyncio.sleep(0.05)
+            await looks.again()
     assert await found(f"{failures} AND QnwisOutcome = 'refused'") == [lock]
     assert await found("QnwisOutcome = 'running'") == []
     assert await found("QnwisKind = 'guardian'") == [guardian.id]

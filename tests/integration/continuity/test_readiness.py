@@ -15,6 +15,7 @@ from qnwis.continuity.readiness_facts import Grade, Readiness
 from qnwis.lab.temporal_server import TemporalServer
 from qnwis.providers.errors import Refused
 from qnwis.readiness_runs import schedule_readiness, start_readiness, unschedule_readiness
+from tests.looking import WITHIN_S, Looks
 from workflows.names import CLUSTER, INITIATOR, KIND, OUTCOME, RUNBOOKS_QUEUE, readiness_id
 from workflows.readiness import ReadinessCheck
 
@@ -92,9 +93,10 @@ async def test_a_schedule_evaluates_is_changed_and_deleted(stage: Setting) -> No
     assert interval.every == timedelta(hours=2)
 
     await schedule.trigger()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while not (ran := (await schedule.describe()).info.recent_actions):
-            await asyncio.sleep(0.1)
+            await looks.again()
     started = ran[0].action
     assert isinstance(started, ScheduleActionExecutionStartWorkflow)
     handle = on.client.get_workflow_handle_for(ReadinessCheck.run, started.workflow_id)

@@ -15,11 +15,23 @@ from qnwis.continuity.approvals import PendingApproval
 from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import OPERATIONS
 from qnwis.continuity.run import AbortRequest, FailoverRequest, ResumeRunRequest, RunOutcome, RunResult
+from tests.looking import Looks
 from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
 
-from .land import MANY_WITHIN_S, WITHIN_S, Build, Land, approve, lands, pending, result_of, say
+from .land import (
+    MANY_WITHIN_S,
+    WITHIN_S,
+    Build,
+    Land,
+    approve,
+    hold_the_promise,
+    lands,
+    pending,
+    result_of,
+    say,
+)
 from .people import Crowd, rule_of
 
 OwnRun = WorkflowHandle[PrimaryFailure, RunResult]
@@ -51,6 +63,8 @@ async def test_all_clusters_of_a_lost_region_leave_it_under_one_approval(land: B
         assert world.address == f"{name}-3.test" and world.writable_at_most == 1
         own = await on.run_of(name).result()
         assert own.verified and own.approval is None
+        (record,) = await on.providers.audit.by_run(own.run_id)
+        assert (record.initiated_by, record.role) == ("bob", "continuity_operator"), "proved once, for all"
     assert len(result.way_back) == 4 and result.approval is not None
     records = await on.providers.audit.by_run(result.run_id)
     assert [(r.operation, r.approval.approved_by) for r in records] == [(OPERATIONS[Direction.OUT], "ann")]
@@ -83,8 +97,9 @@ async def test_too_many_that_do_not_move_hold_the_next_wave_until_a_person_lets_
     run = await on.evacuate(crowd)
     await approve(crowd, run)
     async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while (held := (await run.query(RegionFailure.progress_view)).paused) is None:
-            await asyncio.sleep(0.05)
+            await looks.again()
     assert "too_many_failed" in held and on.worlds.by_cluster[b].journal == []
 
     await say(crowd, run, "resume", Deed.RESUME, ResumeRunRequest(by="bob", reason="a is known"))
@@ -166,8 +181,9 @@ async def own_run(on: Land, crowd: Crowd, cluster_id: str) -> OwnRun:
 
 async def asked_for(own: OwnRun) -> PendingApproval:
     async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while (waiting := (await own.query(PrimaryFailure.progress_view)).approval) is None:
-            await asyncio.sleep(0.05)
+            await looks.again()
     return waiting
 
 
@@ -191,21 +207,6 @@ async def test_a_part_of_an_evacuation_gives_no_way_to_a_clusters_guardian(land:
     await on.run_of(a).signal("give_way", "its primary failed")
     go_on.set()
     assert (await result_of(run)).verified and on.serving() == {a: [f"{a}-3"]}
-
-
-def hold_the_promise(on: Land, cluster_id: str) -> tuple[asyncio.Event, asyncio.Event]:
-    """When a run asks for promises, and what lets it go on."""
-    reached, go_on = asyncio.Event(), asyncio.Event()
-    world = on.worlds.by_cluster[cluster_id]
-    promise = world.promise
-
-    async def held(*arguments: Any, **more: Any) -> Any:
-        reached.set()
-        await go_on.wait()
-        return await promise(*arguments, **more)
-
-    world.promise = held  # type: ignore[method-assign]
-    return reached, go_on
 
 
 async def test_nobody_says_by_hand_that_an_evacuation_is_automatic(land: Build) -> None:
@@ -235,7 +236,14 @@ async def test_who_may_not_and_who_only_claims_move_nothing(land: Build) -> None
         PrimaryFailure.run, claimed, id=failover_id(a), task_queue=on.settings.task_queue
     )
     assert (await child.result()).outcome is RunOutcome.REFUSED
-    assert on.worlds.by_cluster[a].journal == []
+    claimed = FailoverRequest(cluster_id=a, initiated_by="eve", reason="-", initiator_roles=("service",))
+    child = await on.client.start_workflow(
+        PrimaryFailure.run, claimed, id=failover_id(a), task_queue=on.settings.task_queue
+    )
+    refused = await child.result()
+    assert refused.outcome is RunOutcome.REFUSED and "may say who began it" in refused.reason
+    (record,) = await on.providers.audit.by_run(refused.run_id)
+    assert record.role == "unauthenticated" and on.worlds.by_cluster[a].journal == []
 
 
 async def test_a_dry_run_plans_and_changes_nothing_and_where_none_can_leave_it_says_why(land: Build) -> None:

@@ -15,9 +15,11 @@ from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import Vote
 from qnwis.continuity.guardian_rules import Pause
 from qnwis.continuity.notifications import Notification, RunEvent, Told
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_wait import RegionFinding
 from qnwis.continuity.run import RunOutcome
 from qnwis.continuity.topology import NodeStatus
+from qnwis.providers.errors import Refused
 from qnwis.starting import start_region_guardian
 from workflows.guardian_state import GuardianView
 from workflows.names import region_guardian_id, region_id
@@ -25,7 +27,7 @@ from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
 from workflows.region_guardian import RegionGuardian, RegionView
 
-from .land import WITHIN_S, Build, Land, lands, until_view
+from .land import WITHIN_S, Build, Land, hold_the_promise, lands, until_view
 
 NEVER_S = 600
 """Of a rule whose end no test waits for."""
@@ -200,7 +202,51 @@ async def test_a_lost_region_is_left_once_and_only_by_clusters_whose_policy_says
     (record,) = await on.providers.audit.by_run(result.run_id)
     assert (record.initiated_by, record.role) == (region_guardian_id(on.region), "service")
     assert "is lost" in record.reason and not record.approval.required
+    for moved in result.moved:
+        (own,) = await on.providers.audit.by_run(moved.run_id or "")
+        assert (own.initiated_by, own.role) == (region_guardian_id(on.region), "service")
     assert waits(await on.until(c, waits)), "its own guardian waits for people, who may leave it"
+    found = [one async for one in on.client.list_workflows(f"WorkflowId = '{region_id(on.region)}'")]
+    assert len(found) == 1
+
+
+async def test_a_guardian_of_a_region_that_is_started_anew_goes_on_with_what_was_begun(land: Build) -> None:
+    """Terminated while the evacuation goes on, and again when that has ended: one loss, one evacuation."""
+    heard = Heard()
+    policy = {"region_strategy": "automatic", "region_wait_s": NEVER_S}
+    rules = {"dwell_s": 1, "settle_s": NEVER_S}
+    on, _ = await land("a", "b", watched=True, rules=rules, policy=policy, notifier=heard)
+    a, b = on.worlds.by_cluster
+    await on.guard()
+    guardian = await on.watch_region()
+    refused = Refusal(rule="not_today", message="-", remedy="-")
+    on.worlds.by_cluster[b].fail_next("promote", Refused(refused))  # so that a primary is left in the region
+    reached, go_on = hold_the_promise(on, a)
+    on.lose(on.region)
+    view = await until_view(lambda: guardian.query(RegionGuardian.view), lambda seen: seen.begun is not None)
+    assert view.begun is not None and view.verdict is not None
+    first, since = view.begun, view.verdict.since
+    assert (await heard.next()).title == f"{on.region} is lost"
+    await reached.wait()
+    await guardian.terminate("its host is gone")
+
+    guardian = await start_region_guardian(on.client, on.region, on.settings.task_queue)
+    view = await becomes(on, RegionFinding.LOST, held=True)
+    assert view.begun == first and view.verdict is not None and view.verdict.since == since
+    go_on.set()
+    view = await until_view(
+        lambda: guardian.query(RegionGuardian.view),
+        lambda seen: seen.begun is not None and seen.begun.outcome is not None,
+    )
+    assert view.begun is not None and view.begun.outcome in (RunOutcome.INCOMPLETE, RunOutcome.ROLLED_BACK)
+    ended = view.begun
+    await guardian.terminate("its host is gone again")
+
+    await start_region_guardian(on.client, on.region, on.settings.task_queue)
+    view = await becomes(on, RegionFinding.LOST, held=True)
+    assert view.begun == ended and b in view.primaries_inside
+    assert "[evacuation_begun]" in (view.holding or "") and str(first.run_id) in (view.holding or "")
+    assert heard.told.empty(), "people were told of this loss before"
     found = [one async for one in on.client.list_workflows(f"WorkflowId = '{region_id(on.region)}'")]
     assert len(found) == 1
 

@@ -12,7 +12,9 @@ from temporalio.client import Client
 from qnwis.continuity.access import Deed
 from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.run import AbortRequest, ResumeRunRequest, RunOutcome
+from tests.looking import Looks
 from workflows.region_failure import RegionFailure
+from workflows.shifting import STEP_MARK
 
 from .land import WITHIN_S, ActiveActive, Build, approve, lands, pending, result_of, say
 
@@ -53,8 +55,9 @@ async def test_an_active_active_cluster_leaves_by_its_weights_and_comes_back_in_
     await approve(crowd, run)
     for _ in range(2):
         async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
             while (held := (await run.query(RegionFailure.progress_view)).paused) is None:
-                await asyncio.sleep(0.05)
+                await looks.again()
         assert "region_lags" in held and shop.weights[here] == 5
         assert on.serving() == {a: [f"{a}-3"]}
         await say(crowd, run, "resume", Deed.RESUME, ResumeRunRequest(by="bob", reason="look again"))
@@ -62,6 +65,10 @@ async def test_an_active_active_cluster_leaves_by_its_weights_and_comes_back_in_
     assert result.verified, result.reason
     assert [step[here] for step in shop.shifts] == [0, 5, 25, 50]
     assert shop.weights == {here: 50, there: 30, third: 20} and on.serving() == {a: [f"{a}-1"]}
+    told = [line for step in result.steps for line in step.remarks if STEP_MARK in line]
+    steps = zip((1, 2, 3), (5, 25, 50), told, strict=True)
+    assert all(f"step {n} of 3: weights {here} {weight}," in line for n, weight, line in steps), told
+    assert all("after the check: its primary takes writes" in line for line in told)
 
 
 async def test_weights_stay_where_the_others_have_no_room_and_where_somebody_changed_them(
@@ -109,8 +116,9 @@ async def test_a_stop_between_two_steps_leaves_weights_that_are_of_all_traffic(l
     run = await on.evacuate(crowd, direction=Direction.BACK)
     await approve(crowd, run)
     async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
         while (held := (await run.query(RegionFailure.progress_view)).paused) is None:
-            await asyncio.sleep(0.05)
+            await looks.again()
     assert "regions_differ" in held
     await say(crowd, run, "abort", Deed.ABORT, AbortRequest(by="bob", reason="not today"))
     result = await result_of(run)

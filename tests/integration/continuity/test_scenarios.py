@@ -20,9 +20,9 @@ CHOSEN = (
     "primary-cannot-hear",
     "clock-jumps-and-primary-dies",
     "wal-disk-full",
-    "old-primary-returns",
 )
-"""Some two minutes: a fault of each kind, and the partitions that matter most."""
+"""Some two minutes: a fault of each kind, and the partitions that matter most. An old primary that returns
+and rejoins is in `test_failover_on_real_parts`."""
 WITHOUT_A_GUARD = Story.model_validate(
     {
         "name": "A frozen agent, and nobody who ends its database",

@@ -25,6 +25,7 @@ from qnwis.transport import Transport
 
 from .browser import TemporalUI, temporal_ui
 from .real import (
+    PAUSE_MS,
     Scene,
     command,
     healed,
@@ -85,7 +86,7 @@ async def test_a_person_moves_the_service_from_the_temporal_ui_alone(
     scene: Scene, browser: Browser, settings: Settings
 ) -> None:
     lab = scene.lab
-    await lab.start_clients(2)
+    await lab.start_clients(2, pause_ms=PAUSE_MS)
     async with browser() as ui:
         await start_as_bob(scene, ui, settings)
         await ui.until_checklist("▶ Approval", "0 of 1 approvals of manual_failover", "☐ Execution")

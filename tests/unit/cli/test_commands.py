@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from qnwis.cli.guardian import in_words
 from qnwis.cli.qnwis_continuity import app
 from qnwis.config.shipped import shipped
-from qnwis.continuity.detection import Finding, Verdict
 from qnwis.continuity.run import FailoverRequest, RunKind
-from workflows.guardian_state import GuardianView
 
 CONFIG = shipped("config") / "continuity"
 CLUSTER, POLICY = CONFIG / "cluster.yaml", CONFIG / "policy.yaml"
@@ -204,34 +200,6 @@ def test_a_worker_that_only_watches_needs_no_state(tmp_path: Path) -> None:
     watching = ["--vantages-only", "--vantage", "site-b", "--address", "127.0.0.1:1"]
     done = call("worker", "--config-dir", str(tmp_path), *watching)
     assert done.exit_code == 4, "it gets as far as the server that is not there"
-
-
-def test_a_suspected_partition_is_shown_with_what_contradicts_what() -> None:
-    verdict = Verdict(
-        node_id="node-1",
-        finding=Finding.PARTITION_SUSPECTED,
-        why="node-1 does not answer, but it is still heard by node-2",
-    )
-    now = datetime.now(UTC)
-    view = GuardianView(
-        cluster_id="c",
-        primary_node_id="node-1",
-        verdicts={"node-1": verdict},
-        statuses={"node-1": verdict.status},
-        statements={},
-        abstaining={"vantage-2": "not heard from for 4 s"},
-        changed_at=now,
-        watching_since=now,
-        pause=None,
-        holding=None,
-        last_refused=None,
-        last_result=None,
-        history=(),
-    )
-    assert list(in_words(view)) == [
-        "node-1: partition suspected (node-1 does not answer, but it is still heard by node-2)",
-        "vantage-2 abstains: not heard from for 4 s",
-    ]
 
 
 def test_commands_for_a_lab_that_is_not_there_say_how_to_start_one(tmp_path: Path) -> None:

@@ -34,9 +34,11 @@ from qnwis.continuity.audit import (
     verify_artefacts,
     verify_chain,
 )
+from qnwis.continuity.audit_layers import layers_of
 from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.model import canonical_json, sha256_digest
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import FailoverRequest, RunArtefacts, RunKind, RunOutcome, RunResult
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.errors import Refused, Unreachable
@@ -160,6 +162,30 @@ def test_a_record_rewritten_with_another_key_is_not_signed() -> None:
     assert codes([records[0], forged]) == [(2, FaultCode.BAD_SIGNATURE)]
 
 
+def run_artefacts(*, dry_run: bool = False, automatic: bool = False) -> RunArtefacts:
+    return RunArtefacts(
+        request=FailoverRequest(
+            cluster_id="c", initiated_by="ann", reason="drill", dry_run=dry_run, automatic=automatic
+        ),
+        evidence_before=ClusterEvidence(cluster_id="c", nodes=()),
+        evidence_after=None,
+        result=RunResult(
+            kind=RunKind.PRIMARY_FAILURE,
+            outcome=RunOutcome.ROLLED_BACK,
+            reason="promotion failed",
+            cluster_id="c",
+            run_id="run-7",
+            old_primary="node-1",
+            outcomes=(
+                Outcome(action_id="1", status=OutcomeStatus.SUCCEEDED),
+                Outcome(action_id="2", status=OutcomeStatus.FAILED),
+            ),
+            started_at=AT,
+            ended_at=AT + timedelta(milliseconds=1234.4),
+        ),
+    )
+
+
 CHANGES: dict[str, object] = {
     "audit_id": "audit-cont-20250111-123457",
     "timestamp": AT + timedelta(seconds=1),
@@ -173,6 +199,10 @@ CHANGES: dict[str, object] = {
     "approval": Approval(required=False),
     "result": AuditResult(success=False, duration_ms=3450, actions_executed=5),
     "run_id": "other",
+    "plan_digest": "other",
+    "refusal": Refusal(rule="other", message="other", remedy="other"),
+    "approvals": (),
+    "layers": layers_of(run_artefacts()),
     "sequence": 9,
     "previous_hash": sha256_text("other"),
     "manifest": {"plan": sha256_text("other")},
@@ -233,30 +263,6 @@ def test_any_reordering_loss_or_repetition_shows(length: int, data: st.DataObjec
 
 
 # ---- a run's record
-
-
-def run_artefacts(*, dry_run: bool = False, automatic: bool = False) -> RunArtefacts:
-    return RunArtefacts(
-        request=FailoverRequest(
-            cluster_id="c", initiated_by="ann", reason="drill", dry_run=dry_run, automatic=automatic
-        ),
-        evidence_before=ClusterEvidence(cluster_id="c", nodes=()),
-        evidence_after=None,
-        result=RunResult(
-            kind=RunKind.PRIMARY_FAILURE,
-            outcome=RunOutcome.ROLLED_BACK,
-            reason="promotion failed",
-            cluster_id="c",
-            run_id="run-7",
-            old_primary="node-1",
-            outcomes=(
-                Outcome(action_id="1", status=OutcomeStatus.SUCCEEDED),
-                Outcome(action_id="2", status=OutcomeStatus.FAILED),
-            ),
-            started_at=AT,
-            ended_at=AT + timedelta(milliseconds=1234.4),
-        ),
-    )
 
 
 def test_the_record_of_a_run() -> None:
@@ -341,7 +347,7 @@ async def test_a_chain_is_not_continued_with_another_key(store: SqliteAuditStore
     await other.append(draft(1), {})
     (tmp_path / "keys").mkdir()
     shutil.copy(tmp_path / "other.pem.pub", tmp_path / "keys" / "signing.pem.pub")
-    assert {f.code for f in await store.verify()} == {FaultCode.BAD_SIGNATURE}
+    assert {f.code for f in await store.verify()} == {FaultCode.BAD_SIGNATURE, FaultCode.ALTERED_HEAD}
 
 
 async def test_a_swapped_private_key_is_refused(store: SqliteAuditStore, tmp_path: Path) -> None:
@@ -363,13 +369,16 @@ async def test_a_swapped_private_key_is_refused(store: SqliteAuditStore, tmp_pat
         "INSERT OR REPLACE INTO records SELECT * FROM records",
         "INSERT INTO records SELECT sequence + 5, 'a', 'b', 'c', record FROM records",
         "INSERT OR REPLACE INTO artefacts SELECT sequence, name, 'x' FROM artefacts",
+        "UPDATE heads SET head = ''",
+        "DELETE FROM heads",
+        "INSERT OR REPLACE INTO heads SELECT * FROM heads",
     ],
 )
 async def test_the_database_itself_refuses_all_but_appending(
     store: SqliteAuditStore, tmp_path: Path, statement: str
 ) -> None:
     await store.append(draft(1), ARTEFACTS)
-    refused = pytest.raises(sqlite3.IntegrityError, match=r"audit (records|artefacts) are")
+    refused = pytest.raises(sqlite3.IntegrityError, match=r"audit (records|artefacts|heads) are")
     with closing(sqlite3.connect(tmp_path / "audit.sqlite")) as db, refused:
         db.execute(statement)
     assert await store.verify() == ()
@@ -406,25 +415,26 @@ async def test_a_flipped_byte_in_any_stored_column_is_found(store: SqliteAuditSt
     with closing(sqlite3.connect(path)) as db:
         columns = [
             (table, column, rowid, value)
-            for table in ("records", "artefacts")
+            for table, key in (("records", "sequence"), ("artefacts", "sequence"), ("heads", "size"))
             for (_, column, *_) in db.execute(f"PRAGMA table_info({table})").fetchall()
             for rowid, value in db.execute(
-                f"SELECT rowid, CAST({column} AS BLOB) FROM {table} WHERE sequence = 2"
+                f"SELECT rowid, CAST({column} AS BLOB) FROM {table} WHERE {key} = 2"
             ).fetchall()
         ]
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert {(table, column) for table, column, *_ in columns} == {
         *(("records", c) for c in ("sequence", "audit_id", "run_id", "operation", "record")),
         *(("artefacts", c) for c in ("sequence", "name", "content")),
+        *(("heads", c) for c in ("size", "peaks", "head")),
     }
     pristine = path.read_bytes()
     for table, column, rowid, value in columns:
-        # Every byte of the short columns, and one in 29 of the record's text.
-        for place in range(0, len(value), 29 if column == "record" else 1):
+        # Every byte of the short columns, and one in 29 of the long ones.
+        for place in range(0, len(value), {"record": 29, "head": 29, "peaks": 7}.get(column, 1)):
             for bit in (0x01, 0x20, 0x80):
                 flipped = value[:place] + bytes([value[place] ^ bit]) + value[place + 1 :]
                 path.write_bytes(pristine)
-                kind = "INTEGER" if column == "sequence" else "TEXT"
+                kind = {"sequence": "INTEGER", "size": "INTEGER", "peaks": "BLOB"}.get(column, "TEXT")
                 update = f"UPDATE {table} SET {column} = CAST(? AS {kind}) WHERE rowid = ?"
                 tampered(path, update, flipped, rowid)
                 assert await store.verify(), f"{table}.{column}, byte {place} ^ {bit:#x}"
@@ -433,15 +443,23 @@ async def test_a_flipped_byte_in_any_stored_column_is_found(store: SqliteAuditSt
 @pytest.mark.parametrize(
     ("statement", "expected"),
     [
-        ("DELETE FROM records WHERE sequence = 2", {FaultCode.MISSING_SEQUENCE, FaultCode.ALTERED_ARTEFACT}),
+        (
+            "DELETE FROM records WHERE sequence = 2",
+            {FaultCode.MISSING_SEQUENCE, FaultCode.ALTERED_ARTEFACT, FaultCode.ALTERED_HEAD},
+        ),
+        ("DELETE FROM heads WHERE size = 2", {FaultCode.ALTERED_HEAD}),
+        ("DELETE FROM heads WHERE size = 3", {FaultCode.ALTERED_HEAD}),
         ("DELETE FROM artefacts WHERE sequence = 2", {FaultCode.ALTERED_ARTEFACT}),
         ("INSERT INTO artefacts VALUES (2, 'more', '')", {FaultCode.ALTERED_ARTEFACT}),
         ("UPDATE artefacts SET content = x'00' WHERE name = 'plan'", {FaultCode.ALTERED_ARTEFACT}),
         (
             "UPDATE records SET record = x'00' WHERE sequence = 3",
-            {FaultCode.UNREADABLE, FaultCode.ALTERED_ARTEFACT},
+            {FaultCode.UNREADABLE, FaultCode.ALTERED_ARTEFACT, FaultCode.ALTERED_HEAD},
         ),
-        ("UPDATE records SET record = ' ' || record WHERE sequence = 2", {FaultCode.ALTERED_RECORD}),
+        (
+            "UPDATE records SET record = ' ' || record WHERE sequence = 2",
+            {FaultCode.ALTERED_RECORD, FaultCode.ALTERED_HEAD},
+        ),
     ],
 )
 async def test_what_was_done_to_the_file_is_named(
@@ -470,7 +488,7 @@ async def main(folder, template, who):
     store = SqliteAuditStore(folder / "audit.sqlite", folder / "signing.pem")
     draft = AuditDraft.model_validate_json(template)
     sys.stdin.read(1)  # all processes begin at once
-    for n in range(20):
+    for n in range(10):
         own = draft.model_copy(update={"run_id": f"{who}-{n}"})
         shared = draft.model_copy(update={"run_id": f"shared-{n}"})
         await asyncio.gather(store.append(own, {"plan": who}), store.append(shared, {"plan": "shared"}))
@@ -499,5 +517,5 @@ def test_processes_that_append_at_once_make_one_chain(tmp_path: Path) -> None:
         assert process.returncode == 0, errors.decode()
     store = SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "signing.pem")
     records = asyncio.run(store.latest(1000))
-    assert len(records) == 3 * 20 + 20
+    assert len(records) == 3 * 10 + 10
     assert asyncio.run(store.verify()) == ()

@@ -129,3 +129,10 @@ def test_a_topology_that_was_edited_meanwhile_takes_no_weights_that_no_longer_fi
     for topology, after in ((active(capacity=45.0), OUT), (active(), {"eu": 0, "us": 100})):
         found = shift_refusal(topology, after)
         assert found is not None and found.rule == "weights_no_longer_fit"
+
+
+def test_service_records_have_weights_and_come_back_in_steps() -> None:
+    services = active({**SERVERS, "srv": "_postgresql._tcp"})
+    assert steering_of(services) is Steering.WEIGHTED and steering_of(active(SERVERS)) is Steering.PRESENCE
+    back = shift_back(services, OUT, "eu")
+    assert isinstance(back, WeightMove) and [step["eu"] for step in back.steps] == [4, 20, 40]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,6 +85,7 @@ def test_active_active_allows_a_primary_a_region() -> None:
         (2, {"record": {"set_identifier": "r-eu"}}, R53, "one of its own"),
         (0, {"record": {"set_identifier": "r-eu", "geo": "continent:EU"}}, R53, "a geo rule in every region"),
         (0, {"record": {"set_identifier": "r-eu", "geo": "Europe"}}, R53, "should match pattern"),
+        (0, {}, {**R53, "srv": "_postgresql._tcp"}, "srv with servers only"),
     ],
 )
 def test_what_an_active_active_cluster_must_say(
@@ -139,3 +143,43 @@ def test_an_agent_listens_beside_its_node_unless_said_otherwise() -> None:
         node("a", hostname="10.0.0.1", database=Database(host="10.9.9.9")).agent_url == "http://10.0.0.1:8443"
     )
     assert node("a", endpoint="https://a:1").agent_url == "https://a:1"
+
+
+SERVICES = {"zone": "example.org", "name": "db", "servers": ["127.0.0.1:53"], "srv": "_postgresql._tcp"}
+
+
+def test_with_service_records_a_lease_group_has_the_address_record_that_they_lead_to() -> None:
+    made = Cluster.model_validate(ACTIVE.model_dump(mode="json") | {"dns": SERVICES})
+    assert made.dns is not None and made.dns.record_name == "_postgresql._tcp.db.example.org."
+    us = made.lease_group("us").dns
+    assert us is not None and us.record_name == "us.db.example.org." and us.tsig_key_file is None
+    absolute = made.dns.model_copy(update={"name": "db.other.org."})
+    assert absolute.of_region("us").fqdn == "us.db.other.org."
+
+
+@pytest.mark.parametrize(
+    ("plain", "told"),
+    [
+        (
+            lambda: SPEC_CLUSTER.model_dump(mode="json"),
+            "srv_without_active_active|address record leads to it",
+        ),
+        (lambda: _in_a_region_called("e u"), "letters, digits and hyphens"),
+    ],
+)
+def test_service_records_are_for_regions_that_a_name_can_have(plain: Any, told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        Cluster.model_validate({**plain(), "dns": SERVICES})
+
+
+def _in_a_region_called(name: str) -> dict[str, Any]:
+    text = json.dumps(ACTIVE.model_dump(mode="json"))
+    return dict(json.loads(text.replace('"eu"', json.dumps(name))))
+
+
+def test_the_vantages_of_a_lease_group_stand_in_its_own_region_or_nobody_knows_where() -> None:
+    made = changed(ACTIVE, vantages=("v1", "v2"), vantage_regions={"v1": "eu", "v2": "us"})
+    eu = made.lease_group("eu")
+    assert Cluster.model_validate(eu.model_dump()) == eu and eu.vantage_regions == {"v1": "eu"}
+    assert [group.cluster_id for group in made.lease_groups] == ["shop-eu", "shop-us"]
+    assert SPEC_CLUSTER.lease_groups == (SPEC_CLUSTER,)

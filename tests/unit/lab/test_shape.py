@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from qnwis.continuity.policy import Strategy
+from qnwis.continuity.shifting import Steering, steering_of
 from qnwis.continuity.topology import NodeRole, ReplicationMode
 from qnwis.lab.layout import Block, Folder
 from qnwis.lab.places import HERE, Place
@@ -46,3 +47,15 @@ def test_a_party_runs_here_unless_the_block_says_where() -> None:
     assert block.place("node-1") is HERE
     assert HERE.command(["true"]) == ["true"]
     assert Block.model_validate_json(block.model_dump_json()) == block
+
+
+def test_an_active_active_lab_has_a_lease_group_in_each_region_and_weights_in_dns() -> None:
+    shape = Shape(
+        data_nodes=2, witnesses=4, regions=("region-1", "region-2"), weights=(60, 40), asynchronous=True
+    )
+    made = lab_cluster(shape, FOLDER, BLOCK, cluster_id="shop")
+    assert [(g.cluster_id, [n.node_id for n in g.nodes]) for g in made.lease_groups] == [
+        ("shop-region-1", ["node-1", "witness-1", "witness-3"]),
+        ("shop-region-2", ["node-2", "witness-2", "witness-4"]),
+    ]
+    assert steering_of(made) is Steering.WEIGHTED and made.active_database == "app"

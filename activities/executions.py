@@ -1,0 +1,71 @@
+"""The executions under one workflow id, which is a lock: the newest, those before it, and how each ended."""
+
+from __future__ import annotations
+
+import contextlib
+
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistoryEventFilterType
+from temporalio.service import RPCError, RPCStatusCode
+
+LOOKED_BACK = 20
+"""The newest executions of a lock that are read; one that is left unfinished is found long before."""
+RUNNING = WorkflowExecutionStatus.RUNNING.name.lower()
+NONE = "none"
+GONE = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
+"""Of an execution that is kept no longer, and of a name that never was one's."""
+RESETTER = "history-resetter"
+"""Under this name Temporal itself terminates an execution that is reset while it goes on."""
+
+
+async def newest(client: Client, workflow_id: str) -> str:
+    """Its run id and its status, with a space between; `none` where there is none. Never late."""
+    try:
+        found = await client.get_workflow_handle(workflow_id).describe()
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        return NONE
+    return f"{found.run_id} {(found.status or WorkflowExecutionStatus.RUNNING).name.lower()}"
+
+
+async def executions(client: Client, workflow_id: str, *, but: str | None = None) -> list[str]:
+    """The newest executions under a lock, newest first. Temporal's list may be a little late."""
+    query = f"WorkflowId = '{workflow_id}'"
+    listed = [found async for found in client.list_workflows(query, limit=LOOKED_BACK)]
+    listed.sort(key=lambda found: found.start_time, reverse=True)
+    return [found.run_id for found in listed if found.run_id != but]
+
+
+async def last_event(client: Client, workflow_id: str, execution_id: str) -> HistoryEvent | None:
+    """Of one that is closed; None where it is kept no longer. Of one that goes on it waits for the end."""
+    handle = client.get_workflow_handle(workflow_id, run_id=execution_id)
+    last = handle.fetch_history_events(event_filter_type=WorkflowHistoryEventFilterType.CLOSE_EVENT)
+    try:
+        async for event in last:
+            return event
+    except RPCError as error:
+        if error.status not in GONE:
+            raise
+    return None
+
+
+async def ended_by(client: Client, event: HistoryEvent) -> str | None:
+    """How an execution ended that did not complete; None where this is no such end."""
+    match event.WhichOneof("attributes"):
+        case "workflow_execution_terminated_event_attributes":
+            terminated = event.workflow_execution_terminated_event_attributes
+            why = terminated.reason
+            if terminated.HasField("details"):
+                with contextlib.suppress(TypeError, ValueError):
+                    (why,) = await client.data_converter.decode(terminated.details.payloads, [str])
+            how = "reset" if terminated.identity == RESETTER else f"terminated by {terminated.identity}"
+            return f"{how}: {why or 'no reason given'}"
+        case "workflow_execution_failed_event_attributes":
+            failed = event.workflow_execution_failed_event_attributes
+            return f"ended by a failure: {failed.failure.message}"
+        case "workflow_execution_timed_out_event_attributes":
+            return "ended by a timeout"
+        case "workflow_execution_canceled_event_attributes":
+            return "ended by a cancel"
+    return None

@@ -1,0 +1,81 @@
+"""The API's process: wire its parts, serve until told to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import uvicorn
+
+from qnwis.config.access import AccessFiles
+from qnwis.config.api import FILE, load_api
+from qnwis.config.registry import Registry
+from qnwis.continuity.model import Identifier, Model
+from qnwis.providers.all_nodes import AllNodes
+from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.jwt_bearer import Bearer
+from qnwis.providers.keys import read_key
+from qnwis.providers.request_store import RequestStore
+from qnwis.providers.service_tokens import FILE as TOKENS
+from qnwis.providers.service_tokens import TokenFile
+from qnwis.temporal import connect
+from qnwis.transport import Transport
+
+from .app import create_app
+from .parts import Parts, Voucher
+
+GRACE_S = 5
+"""How long requests may finish when the process is asked to stop."""
+
+
+class ApiSettings(Model):
+    config_dir: Path
+    """Registry of clusters, with people.yaml, issuers.yaml, api.yaml and service-tokens.yaml."""
+    state_dir: Path
+    """The audit store, and what API processes remember together."""
+    key_file: Path
+    """The API's own key, whose public half is in issuers.yaml."""
+    issuer: Identifier
+    """Under which name."""
+    host: str
+    port: int
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    address: str | None = None
+    """Temporal server; by default what Temporal's own environment variables and profiles say."""
+
+
+async def run_api(settings: ApiSettings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises NoServer, ConfigError, KeyFileError."""
+    api = load_api(settings.config_dir / FILE)
+    key = read_key(settings.key_file)
+    client = await connect(settings.address)
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    transport = Transport()
+    async with AllNodes(transport) as nodes:
+        parts = Parts(
+            registry=Registry(settings.config_dir),
+            access=AccessFiles(settings.config_dir),
+            settings=api,
+            bearer=Bearer(api.jwt, transport),
+            tokens=TokenFile(settings.config_dir / TOKENS),
+            store=RequestStore(settings.state_dir / "api.sqlite"),
+            nodes=nodes,
+            client=client,
+            audit=SqliteAuditStore(
+                settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
+            ),
+            voucher=Voucher(settings.issuer, key),
+        )
+        config = uvicorn.Config(
+            create_app(parts),
+            host=settings.host,
+            port=settings.port,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # whose address it is, nobody may say of himself
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        await uvicorn.Server(config).serve()

@@ -1,0 +1,72 @@
+"""Waiting for a run as long as the caller wants, and what is answered where it lasts longer."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+
+from fastapi import Response
+from temporalio.client import WorkflowFailureError
+
+from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.run import RunOutcome, RunResult
+from qnwis.providers.errors import Refused
+from qnwis.starting import RunHandle
+
+from .asking import Asking, answer
+from .bodies import Accepted
+
+LONGEST_S = 300.0
+"""Whoever wants to wait longer looks again."""
+
+
+def wait_s(prefer: str | None) -> float:
+    """How long the caller would wait, by `Prefer: wait=30` (RFC 7240); 0 where it does not say."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", prefer or "", re.IGNORECASE)
+    return min(float(found[1]), LONGEST_S) if found is not None else 0.0
+
+
+def run_url(cluster_id: str, run_id: str) -> str:
+    return f"/api/v1/continuity/clusters/{cluster_id}/runs/{run_id}"
+
+
+async def ended_or_accepted(
+    asking: Asking,
+    handle: RunHandle,
+    cluster_id: str,
+    plan_id: str | None,
+    longest_s: float,
+    ended: Callable[[RunResult], Response],
+) -> Response:
+    """The run's end, if it comes in time; else 202. Raises Refused with the rule that refused the run."""
+    run_id = handle.result_run_id or handle.first_execution_run_id or ""
+    url = run_url(cluster_id, run_id)
+    try:
+        if longest_s > 0:
+            async with asyncio.timeout(longest_s):
+                result = await handle.result()
+            if result.outcome is RunOutcome.REFUSED and result.refusal is not None:
+                raise Refused(result.refusal)
+            return ended(result)
+    except TimeoutError:
+        pass
+    except WorkflowFailureError as error:
+        raise Refused(
+            Refusal(
+                rule="run_failed",
+                message=f"The run ended without a result: {error.cause}",
+                values={"run_id": run_id},
+                remedy="Look at it in the Temporal UI; qnwis-continuity finish brings it to an end.",
+            )
+        ) from error
+    accepted = Accepted(
+        request_id=asking.request_id,
+        execution_id=run_id,
+        plan_id=plan_id,
+        cluster_id=cluster_id,
+        run_url=url,
+        events_url=f"{url}/events",
+    )
+    headers = {"Location": url, "Preference-Applied": f"wait={longest_s:.0f}"}
+    return answer(accepted, 202, headers)

@@ -1,0 +1,90 @@
+"""`audit`: proving a bundle and a store, keeping heads elsewhere, erasing a person."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.key_store import FileKeyStore
+from tests.unit.continuity.test_audit_persons import BOB, recorded
+
+from .test_commands import call
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    store = SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "audit-signing-key.pem")
+    asyncio.run(recorded(store))
+    return tmp_path
+
+
+def test_a_bundle_is_made_and_proved_by_name_of_what_is_wrong(state: Path, tmp_path: Path) -> None:
+    audit_id = json.loads(call("audit", "--state-dir", str(state), "--json").stdout)["records"][0]["audit_id"]
+    bundle, keys = tmp_path / "a.bundle", tmp_path / "keys.json"
+    stored = {"QNWIS_KEY_STORE": f"file:{keys}"}
+    made = call("audit", "bundle", audit_id, "--state-dir", str(state), "--out", str(bundle), env=stored)
+    assert made.exit_code == 0, made.output
+    public = str(state / "audit-signing-key.pem.pub")
+
+    proved = call("audit", "verify", str(bundle), "--public-key", public)
+    assert proved.exit_code == 0 and f"proved: {audit_id}" in proved.output, proved.output
+    opened = call("audit", "verify", str(bundle), "--public-key", public, "--keys", str(keys), "--json")
+    assert json.loads(opened.stdout)["faults"] == json.loads(opened.stdout)["notes"] == []
+
+    bundle.write_bytes(bundle.read_bytes()[:-1])
+    cut = call("audit", "verify", str(bundle))
+    assert cut.exit_code == 1 and "truncated: " in cut.output
+    assert call("audit", "verify", str(tmp_path / "none")).exit_code == 2
+    again = call("audit", "bundle", audit_id, "--state-dir", str(state), "--out", str(bundle), env=stored)
+    assert again.exit_code == 2 and "cannot be written" in again.output
+
+
+def test_a_log_that_was_cut_off_shows_against_a_head_that_lies_elsewhere(state: Path, tmp_path: Path) -> None:
+    store = SqliteAuditStore(state / "audit.sqlite", state / "audit-signing-key.pem")
+    asyncio.run(recorded(store, 2))
+    witness = tmp_path / "elsewhere" / "heads.jsonl"
+    kept = call("audit", "head", "--state-dir", str(state), env={"QNWIS_AUDIT_WITNESS": str(witness)})
+    assert kept.exit_code == 0 and kept.output.startswith("2 records, root ")
+    compare = ("audit", "verify", "--state-dir", str(state), "--witness", str(witness))
+    assert "the chain is unbroken" in call(*compare).output
+
+    with closing(sqlite3.connect(state / "audit.sqlite")) as db, db:
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        for table, column in (("records", "sequence"), ("artefacts", "sequence"), ("heads", "size")):
+            db.execute(f"DELETE FROM {table} WHERE {column} = 2")
+
+    assert call(*compare[:4]).exit_code == 0, "a log alone cannot show what was cut off its end"
+    cut = call(*compare)
+    assert cut.exit_code == 1 and "truncated_log: " in cut.output and "now there are 1" in cut.output
+
+
+def test_a_person_is_erased_and_who_asked_for_it_is_recorded(state: Path) -> None:
+    erase = ("audit", "erase-person", BOB, "--state-dir", str(state), "--reason", "asked to be forgotten")
+    assert call(*erase).exit_code == 1, "it asks once more"
+    done = call(*erase, "--by", "dora", "--yes")
+    assert done.exit_code == 0, done.output
+    alias = done.output.split()[-1]
+
+    listed = call("audit", "--state-dir", str(state), "--json")
+    assert BOB not in listed.stdout
+    newest, oldest = json.loads(listed.stdout)["records"]
+    assert (newest["operation"], newest["initiated_by"]) == ("erase_person", "dora")
+    assert newest["reason"] == f"{alias}: asked to be forgotten" and oldest["initiated_by"] == alias
+    assert "the chain is unbroken" in call("audit", "verify", "--state-dir", str(state)).output
+    assert call(*erase, "--yes").exit_code == 1
+
+
+def test_a_key_store_that_others_can_read_is_refused(state: Path, tmp_path: Path) -> None:
+    FileKeyStore(tmp_path / "keys.json").label_key()
+    (tmp_path / "keys.json").chmod(0o644)
+    env = {"QNWIS_KEY_STORE": f"file:{tmp_path / 'keys.json'}"}
+    audit_id = json.loads(call("audit", "--state-dir", str(state), "--json").stdout)["records"][0]["audit_id"]
+    refused = call("audit", "bundle", audit_id, "--state-dir", str(state), env=env)
+    assert refused.exit_code == 2 and "chmod 600" in refused.output

@@ -1,0 +1,83 @@
+"""Whether somebody may do what they ask for is on record before they hear of it, yes or no."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.people import People, ProofRequest
+from qnwis.config.access import AccessFiles
+from qnwis.continuity.access import Deed
+from qnwis.continuity.tokens import Claim, Expected
+from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.errors import Unreachable
+from qnwis.providers.keys import new_key, public_key_of, sign_claim
+
+KEY = new_key()
+DIGEST = "sha256:" + "1" * 64
+
+
+class NoNonces:
+    async def use(self, person: str, nonce: str, *, used_by: str, task_queue: str) -> str:
+        raise AssertionError("a token that names a run is remembered by that run")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqliteAuditStore:
+    return SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "signing.pem")
+
+
+@pytest.fixture
+def people(tmp_path: Path, store: SqliteAuditStore) -> People:
+    (tmp_path / "people.yaml").write_text(
+        f"people: [{{name: dora, roles: [continuity_admin], public_key: '{public_key_of(KEY)}'}}]\n"
+    )
+    return People(AccessFiles(tmp_path), NoNonces(), store)
+
+
+def asked(*, claimed: str = "dora", deed: Deed = Deed.APPROVE) -> ProofRequest:
+    about = {"cluster_id": "c", "run_id": "run-1", "digest": DIGEST}
+    claim = Claim(
+        person="dora",
+        deed=deed,
+        reason="looks right",
+        nonce="n" * 16,
+        expires_at=datetime.now(UTC) + timedelta(minutes=5),
+        **about,
+    )
+    expected = Expected(deed=deed, **about)
+    return ProofRequest(token=sign_claim(claim, KEY), expected=expected, claimed=claimed, used_by="request 1")
+
+
+async def test_a_vote_that_was_proved_is_on_record(people: People, store: SqliteAuditStore) -> None:
+    request = asked()
+    for _ in range(2):  # as after a crash
+        assert (await ActivityEnvironment().run(people.prove, request)).person is not None
+    [record] = await store.latest()
+    assert (record.operation, record.initiated_by, record.role) == (
+        "decide_approve",
+        "dora",
+        "continuity_admin",
+    )
+    assert (record.reason, record.plan_digest, record.result.success) == ("looks right", DIGEST, True)
+    assert '"signature"' in (await store.artefacts(record.audit_id))["asked"]
+
+
+async def test_a_refused_one_is_too_with_the_rule(people: People, store: SqliteAuditStore) -> None:
+    await ActivityEnvironment().run(people.prove, asked(claimed="mallory"))
+    await ActivityEnvironment().run(people.prove, asked(claimed="eve").model_copy(update={"token": None}))
+    missing, other = await store.latest()
+    assert (other.initiated_by, other.role) == ("mallory", "unauthenticated")
+    assert other.refusal is not None and other.refusal.rule == "token_of_another" and not other.result.success
+    assert missing.refusal is not None and missing.refusal.rule == "token_missing"
+
+
+async def test_nobody_is_let_through_without_a_record(
+    people: People, store: SqliteAuditStore, tmp_path: Path
+) -> None:
+    (tmp_path / "audit.sqlite").mkdir()
+    with pytest.raises(Unreachable):
+        await ActivityEnvironment().run(people.prove, asked())
