@@ -121,13 +121,12 @@ class Leases:
         self._keep_grantor(state)
         return answer
 
-    def obey(self, epoch: int, run_id: str) -> Refusal | None:
-        """Promise an epoch that an order brings."""
+    def obey(self, epoch: int) -> Refusal | None:
+        """Heed an epoch that an order brings."""
         if (refusal := self._outside()) is not None:
             return refusal
-        version = self.membership.version
-        answer = self.promise(PromiseRequest(epoch=epoch, run_id=run_id, membership_version=version))
-        return answer if isinstance(answer, Refusal) else None
+        self._keep_grantor(core.told(self._grantor, epoch, self._terms, now()))
+        return None
 
     def withdrawn(self, epoch: int, run_id: str) -> bool:
         """Whether it is the promise that this agent gave last."""

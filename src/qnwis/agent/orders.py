@@ -68,7 +68,7 @@ class Orders:
             decision = await self._decide(order)
             if not isinstance(decision, Refusal) and order.epoch > self._leases.epoch:
                 # Only now: an order refused must not take the present holder's lease from it.
-                decision = self._leases.obey(order.epoch, order.run_id) or decision
+                decision = self._leases.obey(order.epoch) or decision
             if isinstance(decision, Refusal):
                 return self._refuse(order, decision)
             if isinstance(decision, AlreadySo):

@@ -9,9 +9,9 @@ suspends it until these have heard of it: `forced.py`.) In short:
   from before it asked, less the drift margin. Two majorities share a member.
 - A *grantor* gives its grant to another holder only when its own last one has run out by its own clock or was
   released. It began to count after the holder did and counts longer. So the shared member never helps two.
-- It grants nothing below an epoch it promised or granted, and no epoch to two holders. So a majority's
-  promises end all epochs below: what they answer of earlier grants stays true, and so does a standby's
-  flushed position.
+- It grants nothing below an epoch it promised, granted or was told of, and no epoch to two holders. So a
+  majority's promises end all epochs below: what they answer of earlier grants stays true, and so does a
+  standby's flushed position.
 - A holder *releases* an epoch when no process of its database is left, and never serves under it, or under
   one below it, again. So a release stays true however late, and however often, it arrives.
 
@@ -50,9 +50,9 @@ class GrantorRecord(Model):
     """Made anew whenever this record is begun: tells a node that forgot from the one that knew."""
     membership: Membership = Membership()
     epoch: int = 0
-    """The highest it promised or granted."""
+    """The highest it promised, granted or was told of by an order."""
     run_id: str = ""
-    """To whom it promised that epoch."""
+    """To whom it promised that epoch; empty while it is open to any run, since only an order told of it."""
     granted: LastGrant | None = None
     pending: Pending | None = None
 
@@ -113,6 +113,18 @@ def promise(
     )
 
 
+def told(state: Grantor, epoch: int, terms: LeaseTerms, now_s: float) -> Grantor:
+    """Heed the epoch that an order brings: nothing below it is granted or promised any more.
+
+    The order may be of another run than the one that made the epoch's primary (a person's rejoin, say), so it
+    does not promise the epoch to anybody: the first ask or promise does.
+    """
+    if epoch <= state.record.epoch:
+        return state
+    record = state.record.model_copy(update={"epoch": epoch, "run_id": ""})
+    return state.model_copy(update={"record": record, "reserved_until_s": now_s + terms.reserve_s})
+
+
 def withdrawn(state: Grantor, epoch: int, run_id: str) -> Grantor:
     """The run gave up: the former holder may take the lease up again, under a higher epoch.
 
@@ -163,11 +175,12 @@ def _other_membership(record: GrantorRecord, version: int) -> Refusal | None:
 
 
 def _epoch_gone(record: GrantorRecord, epoch: int, run_id: str) -> Refusal | None:
-    if epoch > record.epoch or (epoch == record.epoch and run_id == record.run_id):
+    if epoch > record.epoch or (epoch == record.epoch and record.run_id in ("", run_id)):
         return None
+    whose = f"promised {record.epoch} to {record.run_id}" if record.run_id else f"was told of {record.epoch}"
     return Refusal(
         rule="epoch_gone",
-        message=f"Epoch {epoch} for {run_id}: {record.node_id} promised {record.epoch} to {record.run_id}.",
+        message=f"Epoch {epoch} for {run_id}: {record.node_id} {whose}.",
         values={"epoch": epoch, "run_id": run_id, "promised": record.epoch, "promised_to": record.run_id},
         remedy="Take an epoch above the promised one.",
     )

@@ -100,9 +100,8 @@ class AgentLeases:
         state, answer = core.promise(self._grantor, request, self._terms, self._now())
         return answer if self._keep_grantor(state) else None
 
-    def obey(self, epoch: int, run_id: str) -> Promised | Refusal | None:
-        version = self.membership.version
-        return self.promise(PromiseRequest(epoch=epoch, run_id=run_id, membership_version=version))
+    def obey(self, epoch: int) -> bool:
+        return self._keep_grantor(core.told(self._grantor, epoch, self._terms, self._now()))
 
     def withdrawn(self, epoch: int, run_id: str) -> bool:
         return self._keep_grantor(core.withdrawn(self._grantor, epoch, run_id))

@@ -51,13 +51,10 @@ class Orders:
         if (done := disk.receipts.get(order.effect_id)) is not None:
             return done.model_copy(update={"changed": False})
         refusal, already = yield from self._look(order)
-        if refusal is None and order.epoch > self._agent.leases.epoch:
-            promised = self._agent.leases.obey(order.epoch, order.run_id)
-            if promised is None:
-                return None
-            refusal = promised if isinstance(promised, Refusal) else None
         if refusal is not None:
             return refusal
+        if not self._agent.leases.obey(order.epoch):
+            return None
         if disk.full:
             return None
         if already:

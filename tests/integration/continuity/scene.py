@@ -141,7 +141,6 @@ async def healed(cluster: TestCluster) -> Scene:
     primary = cluster[holder]
     for member in cluster.members.values():
         if member is not primary:
-            await hears_of(member, primary)
             heal = f"heal-{newest}-{member.node_id}-{datetime.now(UTC).timestamp()}"
             order = RejoinOrder(effect_id=heal, run_id="heal", epoch=newest or 1, upstream=holder)
             await ordered(cluster, member, order)
@@ -150,19 +149,6 @@ async def healed(cluster: TestCluster) -> Scene:
     await until_streaming_to(primary, standby, other)
     await primary.sql("CREATE TABLE IF NOT EXISTS rows (name text)")
     return Scene(cluster, primary, standby, other, newest + 2, newest, next(SCENES))
-
-
-async def hears_of(member: TestNode, primary: TestNode) -> None:
-    """Returns when it knows the primary's epoch; one that takes no part never does, and is not waited for.
-
-    One that an order told of that epoch first would have promised it to the order's run, and never grant it.
-    """
-    epoch = (await primary.state()).epoch
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(5):
-            looks = Looks()
-            while (await member.state()).epoch < epoch:
-                await looks.again()
 
 
 async def until_streaming_to(primary: TestNode, *standbys: TestNode) -> None:

@@ -11,8 +11,9 @@ file adds only a world around them, as hostile as the bounds of a `World` allow:
   crashed for good, is frozen, or is cut off, is one to which nothing happens any more; every state has such
   futures. A frozen one goes on serving for as long as its lease lasts.
 - There is no run, only what one might say, to anybody, in any order, at any time: `orders` to take an epoch,
-  with or without promises before, and requests to `promise`. Whatever rival runs, a run that lies or one with
-  a wrong clock could do is among it. Nodes that were the holder may come back by themselves (`returns`).
+  with or without promises before, requests to `promise`, and orders that bring an epoch (`tells`). Whatever
+  rival runs, a run that lies or one with a wrong clock could do is among it. Nodes that were the holder may
+  come back by themselves (`returns`).
 
 What must hold: no two nodes may serve. When a lease is confirmed, its epoch was held by no other node, no
 higher one was held before, and a node that came back by itself was the last to hold one. No two memberships
@@ -73,6 +74,8 @@ class World:
     """node, epoch, run: orders that may be given."""
     promises: tuple[tuple[int, str], ...] = ()
     """epoch, run: requests that may be made of any agent."""
+    tells: tuple[int, ...] = ()
+    """Epochs that an order, of whatever run, may bring to any agent."""
     returns: tuple[tuple[str, int], ...] = ()
     """node, epoch: attempts to take the lease up again without a run."""
     adoptions: tuple[Adoption, ...] = ()
@@ -308,6 +311,9 @@ class _Search:
             )
             grantor, _ = leases.promise(node.grantor, request, world.terms, NOW)
             yield from self.step(number, replace(node, grantor=grantor), [], ("promise", epoch, run_id))
+        for epoch in world.tells:
+            grantor = leases.told(node.grantor, epoch, world.terms, NOW)
+            yield from self.step(number, replace(node, grantor=grantor), [], ("tell", epoch))
         for to, epoch in world.returns:
             if to == name and epoch > node.holder.record.epoch:
                 request = PromiseRequest(

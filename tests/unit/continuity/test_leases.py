@@ -34,6 +34,7 @@ from qnwis.continuity.leases import (
     released,
     restarted,
     seek,
+    told,
     withdrawn,
 )
 from qnwis.continuity.membership import (
@@ -294,6 +295,25 @@ def test_a_promise_is_repeated_to_the_same_run_and_refused_to_another(agents: Ag
     agents.now_s = 1.0
     assert {answer.remaining_s for answer in agents.promise(request(2))} == {2.0}
     assert len(agents.promise(request(3, "run-3"))) == 3
+
+
+def test_an_epoch_that_only_an_order_told_of_is_open_to_whichever_run_it_was_made_for(agents: Agents) -> None:
+    """A person's rejoin under the primary's epoch reaches a member before the primary's next ask does."""
+    agents.grantors["w"] = told(agents.grantors["w"], 2, TERMS, 0.0)
+    state = agents.grantors["w"]
+    assert rule(promise(state, request(1, "run-1"), TERMS, 0.0)[1]) == "epoch_gone"
+    mine = Ask(ask_id="x", holder="a", epoch=2, run_id="run-2", membership_version=1)
+    bound, answer = grant(state, mine, TERMS, 0.0)
+    assert isinstance(answer, Granted)
+    assert rule(promise(bound, request(2, "run-3"), TERMS, 0.0)[1]) == "epoch_gone"
+    assert told(bound, 2, TERMS, 1.0) == bound
+
+
+def test_who_held_the_lease_waits_where_an_order_told_of_a_newer_epoch(agents: Agents) -> None:
+    state = told(agents.grantors["w"], 2, TERMS, 0.0)
+    back = request(3, "a's own").model_copy(update={"former_holder": "a"})
+    assert rule(promise(state, back, TERMS, TERMS.reserve_s - 0.1)[1]) == "reserved"
+    assert isinstance(promise(state, back, TERMS, TERMS.reserve_s)[1], Promised)
 
 
 def test_a_rival_s_withdrawal_changes_nothing(agents: Agents) -> None:

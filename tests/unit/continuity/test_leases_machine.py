@@ -147,6 +147,10 @@ class Leases(RuleBasedStateMachine):
             self.holders[name] = sought
             self.renew(name, reached)
 
+    @rule(name=NODES, more=st.integers(0, 2))
+    def an_order_brings_an_epoch(self, name: str, more: int) -> None:
+        self.grantors[name] = leases.told(self.grantors[name], self.held[0] + more, TERMS, self.now_s(name))
+
     @rule(name=NODES, reached=SOME)
     def come_back(self, name: str, reached: set[str]) -> None:
         request = self.request(name, f"itself {self.unused()}", former_holder=name)

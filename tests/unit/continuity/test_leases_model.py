@@ -72,6 +72,12 @@ WORLDS = {
     "two restarts, a release": replace(A_RELEASES, restarts=2),
     "rival targets, a restart": replace(RIVALS, asks={"b": 1, "c": 1}, restarts=1, releasing=frozenset("a")),
     "rival runs": replace(RIVAL_RUNS, asks={"b": 1, "c": 1}),
+    "rival targets, and orders that bring the epoch first": replace(
+        RIVALS, asks={"b": 1, "c": 1}, tells=(2,), restarts=1
+    ),
+    "orders that bring an epoch, and rival runs that are promised it": replace(
+        A_RETURNS, tells=(2,), promises=((2, "r"), (2, "s")), terms=SHORT
+    ),
     "the old primary comes back by itself": replace(A_RETURNS, promises=((2, "r"),), terms=SHORT),
     "the old primary is ordered back": replace(A_RELEASES, orders=(("b", 2, "r"), ("a", 3, "s"))),
     "the old primary's clock is slow": A_IS_SLOW,
