@@ -25,7 +25,7 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_decision import region_answers, stays_manual
 from qnwis.continuity.region_plan import Direction, RegionPlan, Unmovable
 from qnwis.continuity.region_sight import ClusterInRegion, HeldByGuardian
-from qnwis.continuity.regions import Candidate, RegionRules, make_region_plan
+from qnwis.continuity.regions import Candidate, RegionRules, make_region_plan, region_refusal
 from qnwis.continuity.shifting import WeightMove, shift_back, shift_out, unshifted
 from qnwis.continuity.topology import Cluster, majority
 from qnwis.providers.errors import Refused, Unreachable
@@ -118,6 +118,8 @@ class Regions:
         except ConfigError as error:
             raise ApplicationError(str(error), type="regions_not_loaded", non_retryable=True) from error
         registered, unread = self._load(cluster_ids)
+        if (refusal := region_refusal(asked.region, (one.cluster for one in registered))) is not None:
+            return RegionAssessment(refusal=refusal, unread=tuple(unread))
         found = await asyncio.gather(*(self._candidate(one, asked) for one in registered))
         candidates = [candidate for candidate, _ in found if candidate is not None]
         alive = [name for _, answering in found for name in answering]

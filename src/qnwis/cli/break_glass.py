@@ -15,7 +15,7 @@ import typer
 from qnwis.config.load import load_cluster, load_policy
 from qnwis.config.problem import ConfigError
 from qnwis.config.regions import region_rules
-from qnwis.config.registry import Registry
+from qnwis.config.registry import Registered, Registry
 from qnwis.continuity.access import Deed
 from qnwis.continuity.assessment import assess
 from qnwis.continuity.audit import AuditRecord
@@ -33,6 +33,7 @@ from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.membership import MembershipView
 from qnwis.continuity.orders import FencingEvidence
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.regions import region_refusal
 from qnwis.continuity.run import FailoverRequest, Maintenance
 from qnwis.continuity.tokens import Expected
 from qnwis.continuity.topology import Cluster
@@ -128,7 +129,10 @@ def region(
     with clear_errors(as_json=as_json):
         if output.exists() and any(output.iterdir()):
             fail(Exit.USAGE, f"{output} is not empty; older sheets must not be taken for these")
-        rules, (found, unread) = region_rules(config_dir), asyncio.run(_find(Registry(config_dir), name))
+        rules, (registered, unread) = region_rules(config_dir), _load(Registry(config_dir))
+        if (refusal := region_refusal(name, (one.cluster for one in registered))) is not None:
+            refuse(refusal, as_json=as_json)
+        found = asyncio.run(_find(registered, name))
         paper = region_break_glass(name, reason, found, rules)
         if isinstance(paper, Refusal):
             refuse(paper, as_json=as_json)
@@ -148,19 +152,25 @@ def region(
         out.print(f"region plan digest {paper.digest}", markup=False)
 
 
-async def _find(registry: Registry, region: str) -> tuple[list[Found], list[str]]:
-    """Every registered cluster that has nodes in the region, and what could not be read."""
-    found, unread = [], []
+def _load(registry: Registry) -> tuple[list[Registered], list[str]]:
+    """Every registered cluster, and what could not be read."""
+    registered, unread = [], []
     for cluster_id in registry.cluster_ids():
         try:
-            one = registry.load(cluster_id)
+            registered.append(registry.load(cluster_id))
         except ConfigError as error:
             unread.append(f"{cluster_id}: {error}")
-            continue
+    return registered, unread
+
+
+async def _find(registered: list[Registered], region: str) -> list[Found]:
+    """What is known of each cluster that has nodes in the region."""
+    found = []
+    for one in registered:
         if region in one.cluster.regions:
             evidence, views = await _read_agents(one.cluster)
             found.append(Found(one.cluster, one.policy, evidence, views))
-    return found, unread
+    return found
 
 
 @app.command()

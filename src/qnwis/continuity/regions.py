@@ -20,6 +20,7 @@ from .region_sight import ClusterInRegion
 from .region_wait import RegionFinding as RegionFinding
 from .run import RunOutcome
 from .shifting import WeightMove
+from .topology import Cluster
 
 
 class RegionRules(Model):
@@ -108,6 +109,19 @@ class Candidate(Model):
     plan: Plan | None
     refusal: Refusal | None
     predicted_loss_bytes: int | None = None
+
+
+def region_refusal(region: str, clusters: Iterable[Cluster]) -> Refusal | None:
+    """Why a region cannot be meant: no cluster that is known stands in one of that name."""
+    known = sorted({name for cluster in clusters for name in cluster.regions})
+    if region in known:
+        return None
+    return Refusal(
+        rule="unknown_region",
+        message=f"No registered cluster has a region {region!r}; known are {', '.join(known) or 'none'}",
+        values={"region": region, "known": [*known]},
+        remedy="Name one of them, or register the cluster.",
+    )
 
 
 def make_region_plan(

@@ -65,3 +65,14 @@ def test_what_did_not_come_to_be_is_recorded_as_not_verified(
     assert "recorded afterwards, not verified; by bob (unauthenticated)" in said.output
     verified = call("audit", "verify", env={"QNWIS_STATE_DIR": str(state)})
     assert verified.exit_code == 0, verified.output
+
+
+def test_a_misspelt_region_is_refused_and_the_known_ones_are_named(tmp_path: Path) -> None:
+    config, sheets = tmp_path / "config", tmp_path / "sheets"
+    config.mkdir()
+    (config / "cluster.yaml").write_text(nowhere(tmp_path).read_text())
+    (config / "policy.yaml").write_text(POLICY.read_text())
+    said = call("break-glass", "region", "regoin-1", "--config-dir", str(config), "--output", str(sheets))
+    assert said.exit_code == 3, said.output
+    assert "Refused [unknown_region]" in said.stderr and "known are region-1, region-2" in said.stderr
+    assert not sheets.exists()
