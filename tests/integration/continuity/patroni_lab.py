@@ -23,10 +23,13 @@ from qnwis.continuity.topology import Cluster
 from tests.looking import WITHIN_S, Looks
 
 from .pg import free_port, installed_postgres
+from .region_address import region_address
 
 PASSWORD = "it's a secret"
 API_USER, API_PASSWORD = "operator", "to:patroni"
 HOST = "127.0.8.{}"
+REGIONS = {"east": "127.0.8.101", "west": "127.0.8.102"}
+"""An address of each that leads to its leader."""
 EAST, WEST = ("e1", "e2"), ("w1",)
 AS_ANOTHER = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
 UNPRIVILEGED = AS_ANOTHER if os.geteuid() == 0 else ()
@@ -83,7 +86,7 @@ class PatroniLab:
                         "role": "primary" if name == "e1" else "secondary",
                         "region": "east" if name in self.east else "west",
                         "site": "here",
-                        "database": {"host": self.host(name), "port": self.port},
+                        "database": {"host": self.address(name), "port": self.port},
                         "patroni": {"url": self.url(name), "credentials": "env:QNWIS_TEST_PATRONI"},
                     }
                     for name in (*self.east, *self.west)
@@ -91,6 +94,19 @@ class PatroniLab:
                 **fields,
             }
         )
+
+    @contextlib.asynccontextmanager
+    async def region_addresses(self) -> AsyncIterator[None]:
+        """While each region can be reached at its own address."""
+        async with contextlib.AsyncExitStack() as listening:
+            for region, names in (("east", self.east), ("west", self.west)):
+                members = {self.url(name): self.host(name) for name in names}
+                await listening.enter_async_context(region_address(REGIONS[region], self.port, members))
+            yield
+
+    def address(self, name: str) -> str:
+        """Where the leader of its region is reached."""
+        return REGIONS["east" if name in self.east else "west"]
 
     def host(self, name: str) -> str:
         return HOST.format((*self.east, *self.west).index(name) + 1)
@@ -155,7 +171,7 @@ class PatroniLab:
             "replication": {"username": "replicator", "password": PASSWORD},
             "rewind": {"username": "rewinder", "password": PASSWORD},
         }
-        follows = {} if east else {"standby_cluster": {"host": self.host(self.east[0]), "port": self.port}}
+        follows = {} if east else {"standby_cluster": {"host": REGIONS["east"], "port": self.port}}
         return {
             "scope": "east" if east else "west",
             "name": name,
@@ -212,8 +228,11 @@ class PatroniLab:
         return "\n".join(f"--- {log}\n{log.read_text()[-3000:]}" for log in sorted(self.root.glob("*.log")))
 
     async def sql(self, name: str, query: str) -> list[tuple[Any, ...]]:
+        return await self.sql_at(self.host(name), query)
+
+    async def sql_at(self, address: str, query: str) -> list[tuple[Any, ...]]:
         async with await psycopg.AsyncConnection.connect(
-            host=self.host(name),
+            host=address,
             port=self.port,
             user="postgres",
             password=PASSWORD,
@@ -262,7 +281,8 @@ async def patroni_lab(
     root = Path(tempfile.mkdtemp(prefix="qnwis-patroni-", dir="/var/tmp"))
     lab = PatroniLab(root, east, west, fsync=fsync)
     try:
-        await lab.start()
-        yield lab
+        async with lab.region_addresses():
+            await lab.start()
+            yield lab
     finally:
         await lab.destroy()

@@ -31,6 +31,7 @@ from qnwis.continuity.switchover import make_switchover
 from qnwis.continuity.topology import Cluster, FencingHook
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.errors import Refused
 from qnwis.providers.evidence import collect_evidence
@@ -46,7 +47,18 @@ from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
 
-from .patroni_lab import API_PASSWORD, API_USER, EAST, WEST, WITHIN_S, PatroniLab, missing, patroni_lab
+from .dns_lab import dns_lab
+from .patroni_lab import (
+    API_PASSWORD,
+    API_USER,
+    EAST,
+    REGIONS,
+    WEST,
+    WITHIN_S,
+    PatroniLab,
+    missing,
+    patroni_lab,
+)
 from .world import write_registry
 
 MISSING = missing()
@@ -102,11 +114,20 @@ class Service:
         await self.lab.sql(node_id, f"INSERT INTO rows VALUES ({self.rows})")
 
     async def serves_all(self, node_id: str) -> None:
-        """It has every row that was written, takes one more, and no other member takes any."""
+        """It has every row that was written, and the service's name leads to it. It takes one more row, and
+        no other member takes any."""
         found = await self.lab.sql(node_id, "SELECT n FROM rows ORDER BY n")
         assert [n for (n,) in found] == list(range(1, self.rows + 1))
         await self.write(node_id)
         assert await self.writable() == [node_id]
+        assert await self.named() == self.lab.host(node_id)
+
+    async def named(self) -> str:
+        """Which member a client reaches that asks for the service by name."""
+        assert self.cluster.dns is not None
+        ((address,),) = (await Rfc2136Dns().read(self.cluster.dns)).values()
+        ((host,),) = await self.lab.sql_at(address, "SELECT host(inet_server_addr())")
+        return str(host)
 
     async def settled(self) -> None:
         """Return once every member but the primary streams, and all are on one timeline."""
@@ -131,10 +152,15 @@ async def service(client: Client, tmp_path_factory: pytest.TempPathFactory) -> A
     home, patch = tmp_path_factory.mktemp("patroni"), pytest.MonkeyPatch()
     patch.setenv("QNWIS_TEST_PATRONI", f"{API_USER}:{API_PASSWORD}")
     patroni = HttpPatroni(Transport())
-    async with patroni_lab() as lab, AllNodes(Transport(), patroni) as nodes:
+    (home / "dns").mkdir()
+    async with (
+        patroni_lab() as lab,
+        dns_lab(home / "dns", REGIONS["east"]) as names,
+        AllNodes(Transport(), patroni) as nodes,
+    ):
         cluster_id = f"p{uuid.uuid4().hex[:8]}"
         hook = {"url": "http://power.test/{node_id}/{state}"}
-        cluster = lab.topology(cluster_id, fencing=hook, vantages=(f"{cluster_id}-1",))
+        cluster = lab.topology(cluster_id, fencing=hook, vantages=(f"{cluster_id}-1",), dns=names.service)
         power = Power(lab)
         providers = Providers(
             registry=Registry(
@@ -287,7 +313,7 @@ async def test_a_region_that_is_lost_is_fenced_and_left_and_comes_back_as_a_stan
     assert result.old_primary in EAST and result.new_primary is not None
     await service.serves_all(result.new_primary)
 
-    west = lab.host(result.new_primary)
+    west = REGIONS["west"]
     lab.edit_config("e1", standby_cluster__host=west, standby_cluster__port=lab.port)
     for name in EAST:
         lab.start_member(name)
