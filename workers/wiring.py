@@ -59,7 +59,7 @@ from qnwis.providers.region_checks import DatabaseChecks, RegionChecks
 from qnwis.providers.region_weights import DnsWeights, RegionWeights
 from qnwis.providers.sent import SentStore
 from qnwis.providers.witness import Witness, witnesses_of
-from qnwis.transport import Transport
+from qnwis.transport import Transport, transport_of
 from workflows.guardian import Guardian
 from workflows.names import vantage_queue
 from workflows.planned_maintenance import PlannedMaintenance
@@ -122,14 +122,14 @@ class Providers:
 def workers_of(client: Client, settings: WorkerSettings) -> Sequence[Worker]:
     """The workers of a process with these settings."""
     if settings.vantages_only:
-        return vantage_workers(client, settings, Registry(settings.config_dir), AllNodes(Transport()))
+        return vantage_workers(client, settings, Registry(settings.config_dir), AllNodes(_agents(settings)))
     return workers_for(client, settings, providers_for(settings))
 
 
 def providers_for(settings: WorkerSettings) -> Providers:
     """Of a worker that runs runbooks."""
     assert settings.state_dir is not None, "the settings demand it"
-    transport = Transport()
+    transport = _agents(settings)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     if (settings.config_dir / CHANNELS).exists():
         load_beside()
@@ -153,6 +153,10 @@ def providers_for(settings: WorkerSettings) -> Providers:
             apprise_send,
         ),
     )
+
+
+def _agents(settings: WorkerSettings) -> Transport:
+    return transport_of(os.environ, settings.config_dir)
 
 
 def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]:

@@ -31,7 +31,6 @@ from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.nodes import HttpNodes
 from qnwis.providers.region_checks import DatabaseChecks
 from qnwis.providers.region_weights import DnsWeights
-from qnwis.transport import Transport
 
 AWAY = "region-2"
 AT_HOME, LEFT = {HOME: 60, AWAY: 40}, {HOME: 0, AWAY: 100}
@@ -50,8 +49,8 @@ async def lab() -> AsyncIterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-async def nodes() -> AsyncIterator[HttpNodes]:
-    async with HttpNodes(Transport()) as nodes:
+async def nodes(lab: Lab) -> AsyncIterator[HttpNodes]:
+    async with HttpNodes(lab.certificates.transport) as nodes:
         yield nodes
 
 

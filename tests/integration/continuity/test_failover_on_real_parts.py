@@ -28,7 +28,6 @@ from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.nodes import HttpNodes
-from qnwis.transport import Transport
 from tests.looking import Looks
 from workflows.primary_failure import PrimaryFailure
 
@@ -75,7 +74,7 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture
 async def scene(control: ControlPlane) -> AsyncIterator[Scene]:
-    async with HttpNodes(Transport()) as nodes:
+    async with HttpNodes(control.lab.certificates.transport) as nodes:
         yield await healed(control, nodes)
         await control.lab.stop_clients()
 
