@@ -47,6 +47,7 @@ from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
 from qnwis.providers.bundles import Bundles
 from qnwis.providers.calls import Caller
+from qnwis.providers.certificates import CertificateReader, ShownCertificates
 from qnwis.providers.dns import Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.fencing import Hook, PowerHook
@@ -113,6 +114,8 @@ class Providers:
     weights: RegionWeights = field(default_factory=DnsWeights)
     """By which active/active clusters share their traffic out."""
     checks: RegionChecks = field(default_factory=DatabaseChecks)
+    certificates: CertificateReader = field(default_factory=lambda: ShownCertificates(Transport()))
+    """That agents show."""
     bundles: Bundles | None = None
     """Makes the bundle of each record; None where nobody wants one."""
     witnesses: tuple[Witness, ...] = ()
@@ -144,6 +147,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
         patroni=patroni,
         dns=DnsByHolder(),
         hook=PowerHook(transport),
+        certificates=ShownCertificates(transport),
         audit=audit,
         bundles=Bundles(audit, keys, settings.state_dir / BUNDLES),
         witnesses=witnesses_of(os.environ, transport),
@@ -230,7 +234,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         shifts.shift_weights,
         shifts.check_return,
         Notifications(p.notifier).notify,
-        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks).evaluate,
+        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks, p.certificates).evaluate,
     ]
 
 

@@ -36,6 +36,8 @@ from qnwis.pki.identities import (
     strike_off,
 )
 from qnwis.pki.listing import changed
+from qnwis.providers.certificates import OWN as OWN_NAME
+from qnwis.providers.certificates import ShownCertificates
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.tls.client import NotTheListedNode
@@ -360,3 +362,18 @@ async def test_a_node_in_the_clear_is_not_spoken_to_where_there_is_a_list(place:
     assert isinstance(caught.value.__cause__, NotTheListedNode)
     with pytest.raises(TlsError, match="expected https"):
         enroll_node(place.authority, place.cluster, plain, place.allowlist)
+
+
+async def test_readiness_sees_until_when_each_certificate_counts(door: Place) -> None:
+    seen = await ShownCertificates(Transport(tls=door.client(), connect_timeout_s=5)).seen(door.cluster)
+    assert seen is not None
+    own, agents = issued(door.client().identity), issued(door.agent.identity)
+    expected = [(OWN_NAME, own.not_after), ("a", agents.not_after)]
+    assert [(one.owner, one.not_after) for one in seen] == expected
+        (OWN_NAME, own.not_after),
+        ("a", agents.not_after),
+    ]
+    strike_off(of_node(door.authority, "c", "a"), door.allowlist)
+    _, gone = await ShownCertificates(Transport(tls=door.client())).seen(door.cluster) or ()
+    assert gone.not_after is None and "endpoint_not_listed" in gone.reason
+    assert await ShownCertificates(Transport()).seen(door.cluster) is None
