@@ -370,9 +370,6 @@ async def test_readiness_sees_until_when_each_certificate_counts(door: Place) ->
     own, agents = issued(door.client().identity), issued(door.agent.identity)
     expected = [(OWN_NAME, own.not_after), ("a", agents.not_after)]
     assert [(one.owner, one.not_after) for one in seen] == expected
-        (OWN_NAME, own.not_after),
-        ("a", agents.not_after),
-    ]
     strike_off(of_node(door.authority, "c", "a"), door.allowlist)
     _, gone = await ShownCertificates(Transport(tls=door.client())).seen(door.cluster) or ()
     assert gone.not_after is None and "endpoint_not_listed" in gone.reason
