@@ -22,6 +22,7 @@ from qnwis.continuity.readiness_facts import DnsRecord, DnsTrial, Facts, Past, R
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.weights import StepCheck, Weights
 from qnwis.providers.audit_store import AuditStore
+from qnwis.providers.certificates import CertificateReader
 from qnwis.providers.dns import Dns
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
@@ -44,6 +45,7 @@ class ReadinessChecks:
         audit: AuditStore,
         weights: RegionWeights,
         checks: RegionChecks,
+        certificates: CertificateReader,
     ) -> None:
         self._registry = registry
         self._nodes = nodes
@@ -51,6 +53,7 @@ class ReadinessChecks:
         self._audit = audit
         self._weights = weights
         self._checks = checks
+        self._certificates = certificates
 
     @activity.defn(name="evaluate_readiness")
     async def evaluate(self, name: ClusterName) -> Readiness:
@@ -60,12 +63,13 @@ class ReadinessChecks:
         except ConfigError as error:
             raise ApplicationError(str(error), type="cluster_not_loaded", non_retryable=True) from error
         weights = await self._weights_of(registered.cluster)
-        evidence, dns, record, past, regions = await asyncio.gather(
+        evidence, dns, record, past, regions, certificates = await asyncio.gather(
             collect_evidence(self._nodes, registered.cluster),
             self._try_dns(registered.cluster),
             self._read_dns(registered.cluster),
             self._past(name.cluster_id),
             self._regions_of(registered.cluster),
+            self._certificates.seen(registered.cluster),
         )
         return evaluate(
             Facts(
@@ -77,6 +81,7 @@ class ReadinessChecks:
                 past=past,
                 weights=weights,
                 regions=regions,
+                certificates=None if certificates is None else tuple(certificates),
                 unusable=await asyncio.to_thread(self._unusable),
                 now=datetime.now(UTC),
             )

@@ -47,6 +47,7 @@ from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
 from qnwis.providers.bundles import Bundles
 from qnwis.providers.calls import Caller
+from qnwis.providers.certificates import CertificateReader, ShownCertificates
 from qnwis.providers.dns import Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.fencing import Hook, PowerHook
@@ -59,7 +60,7 @@ from qnwis.providers.region_checks import DatabaseChecks, RegionChecks
 from qnwis.providers.region_weights import DnsWeights, RegionWeights
 from qnwis.providers.sent import SentStore
 from qnwis.providers.witness import Witness, witnesses_of
-from qnwis.transport import Transport
+from qnwis.transport import Transport, transport_of
 from workflows.guardian import Guardian
 from workflows.names import vantage_queue
 from workflows.planned_maintenance import PlannedMaintenance
@@ -113,6 +114,8 @@ class Providers:
     weights: RegionWeights = field(default_factory=DnsWeights)
     """By which active/active clusters share their traffic out."""
     checks: RegionChecks = field(default_factory=DatabaseChecks)
+    certificates: CertificateReader = field(default_factory=lambda: ShownCertificates(Transport()))
+    """That agents show."""
     bundles: Bundles | None = None
     """Makes the bundle of each record; None where nobody wants one."""
     witnesses: tuple[Witness, ...] = ()
@@ -122,14 +125,14 @@ class Providers:
 def workers_of(client: Client, settings: WorkerSettings) -> Sequence[Worker]:
     """The workers of a process with these settings."""
     if settings.vantages_only:
-        return vantage_workers(client, settings, Registry(settings.config_dir), AllNodes(Transport()))
+        return vantage_workers(client, settings, Registry(settings.config_dir), AllNodes(_agents(settings)))
     return workers_for(client, settings, providers_for(settings))
 
 
 def providers_for(settings: WorkerSettings) -> Providers:
     """Of a worker that runs runbooks."""
     assert settings.state_dir is not None, "the settings demand it"
-    transport = Transport()
+    transport = _agents(settings)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     if (settings.config_dir / CHANNELS).exists():
         load_beside()
@@ -144,6 +147,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
         patroni=patroni,
         dns=DnsByHolder(),
         hook=PowerHook(transport),
+        certificates=ShownCertificates(transport),
         audit=audit,
         bundles=Bundles(audit, keys, settings.state_dir / BUNDLES),
         witnesses=witnesses_of(os.environ, transport),
@@ -153,6 +157,10 @@ def providers_for(settings: WorkerSettings) -> Providers:
             apprise_send,
         ),
     )
+
+
+def _agents(settings: WorkerSettings) -> Transport:
+    return transport_of(os.environ, settings.config_dir)
 
 
 def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]:
@@ -226,7 +234,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         shifts.shift_weights,
         shifts.check_return,
         Notifications(p.notifier).notify,
-        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks).evaluate,
+        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks, p.certificates).evaluate,
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable
 from datetime import timedelta
 from time import monotonic
@@ -21,7 +22,7 @@ from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.region_weights import DnsWeights
-from qnwis.transport import Transport
+from qnwis.transport import transport_of
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianView
 from workflows.names import guardian_id
@@ -62,7 +63,7 @@ class Status(Model):
 
 async def live_evidence(cluster: Cluster) -> ClusterEvidence:
     """What every agent of the cluster, or its Patroni, says now."""
-    async with AllNodes(Transport()) as nodes:
+    async with AllNodes(transport_of(os.environ)) as nodes:
         return await collect_evidence(nodes, cluster)
 
 

@@ -1,19 +1,28 @@
-"""The one place where connections between parts are made, so that mutual TLS comes in at one place."""
+"""The one place where connections between parts are made."""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
+
+from qnwis.tls.client import PinnedTransport
+from qnwis.tls.files import ALLOWLIST_VARIABLE, IDENTITY_VARIABLE, TlsError, TlsFiles
+
+ALLOWLIST, CONFIG_VARIABLE = "allowlist.yaml", "QNWIS_CONFIG_DIR"
 
 
 @dataclass(frozen=True)
 class Transport:
-    """How this process speaks to other parts, and how it listens."""
+    """How this process speaks to other parts."""
 
     connect_timeout_s: float = 1.0
     """A connection not made within this is unreachable, seconds."""
+    tls: TlsFiles | None = None
+    """How agents are spoken to: with mutual TLS, or in the clear where there is no allowlist."""
 
     def client(self, *, timeout_s: float, ca_file: str | None = None) -> httpx.AsyncClient:
         """An HTTP client whose requests end within `timeout_s` seconds without progress. `ca_file`: whose
@@ -21,10 +30,44 @@ class Transport:
 
         `trust_env` is off: a proxy variable in a worker's environment must not stand between it and a node.
         """
-        connect_s = min(self.connect_timeout_s, timeout_s)
         verify: ssl.SSLContext | bool = (
             True if ca_file is None else ssl.create_default_context(cafile=ca_file)
         )
+        return httpx.AsyncClient(timeout=self._timeout(timeout_s), trust_env=False, verify=verify)
+
+    def agents(self, *, timeout_s: float) -> httpx.AsyncClient:
+        """The same for agents, and for nobody else."""
+        if self.tls is None:
+            return self.client(timeout_s=timeout_s)
         return httpx.AsyncClient(
-            timeout=httpx.Timeout(timeout_s, connect=connect_s), trust_env=False, verify=verify
+            timeout=self._timeout(timeout_s), trust_env=False, transport=PinnedTransport(self.tls)
         )
+
+    def _timeout(self, timeout_s: float) -> httpx.Timeout:
+        return httpx.Timeout(timeout_s, connect=min(self.connect_timeout_s, timeout_s))
+
+
+def transport_of(environment: Mapping[str, str], config_dir: Path | None = None) -> Transport:
+    """How this process speaks to agents: with mutual TLS where there is an allowlist, which QNWIS_ALLOWLIST
+    names, or which lies in the registry's folder. QNWIS_IDENTITY_DIR is the folder of its own certificate.
+    Raises TlsError."""
+    allowlist = _allowlist(environment, config_dir)
+    if allowlist is None:
+        return Transport()
+    identity = environment.get(IDENTITY_VARIABLE)
+    if not identity:
+        raise TlsError(
+            f"{allowlist} demands mutual TLS with every agent, and {IDENTITY_VARIABLE} is not set; set it to"
+            " the folder that `qnwis-continuity pki client` made for this party"
+        )
+    return Transport(tls=TlsFiles(identity=Path(identity), allowlist_file=allowlist))
+
+
+def _allowlist(environment: Mapping[str, str], config_dir: Path | None) -> Path | None:
+    if named := environment.get(ALLOWLIST_VARIABLE):
+        return Path(named)
+    folder = config_dir or environment.get(CONFIG_VARIABLE)
+    if folder is None:
+        return None
+    beside = Path(folder) / ALLOWLIST
+    return beside if beside.exists() else None

@@ -23,7 +23,6 @@ from qnwis.lab.cluster import Lab
 from qnwis.lab.layout import DATABASE_PORT
 from qnwis.lab.postgres import APP, APP_DATABASE
 from qnwis.providers.nodes import HttpNodes
-from qnwis.transport import Transport
 
 CLIENTS, CONNECTIONS, BUSY = 8, 40, 4
 LEASE_S = 4.0
@@ -37,7 +36,7 @@ async def measure(rounds: int, directory: Path) -> None:
     found: list[tuple[float, float]] = []
     try:
         await lab.start_clients(CLIENTS)
-        async with HttpNodes(Transport()) as nodes:
+        async with HttpNodes(lab.certificates.transport) as nodes:
             for _ in range(rounds):
                 found.append(await one_round(lab, nodes))
                 print(

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from aiohttp import web
 
+from qnwis.tls.files import TlsError, TlsFiles
 from qnwis.transport import Transport
 
+from .callers import Callers
 from .checks import Checks
 from .config import AgentConfig, ConfigError, load_config
 from .database import Connection
@@ -66,7 +68,7 @@ def run_from(path: Path, *, new_cluster: bool = False, check: bool = False) -> i
             found_cluster(config)
         elif not check:
             asyncio.run(run(config, path))
-    except (ConfigError, StateError) as error:
+    except (ConfigError, StateError, TlsError) as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
     return 0
@@ -81,7 +83,9 @@ async def run(config: AgentConfig, path: Path) -> None:
     # Every process of a node works below the node's folder; a power switch finds them by that.
     os.chdir(config.state_dir)
     state_dir = config.state_dir
-    peers, speaker = Peers(config), Speaker(Transport())
+    tls = None if config.tls is None else TlsFiles(config.tls.identity_dir, config.tls.allowlist)
+    peers, speaker = Peers(config), Speaker(Transport(tls=tls))
+    callers = None if tls is None else Callers(tls, peers)
     leases, journal = Leases(config, peers, speaker), Journal(state_dir / "journal.jsonl")
     members = Members(config, leases, peers, speaker)
 
@@ -101,7 +105,7 @@ async def run(config: AgentConfig, path: Path) -> None:
     leases.on_epoch = reporter.epoch_changed
     orders = Orders(config, peers, leases, journal, node)
     checks = Checks(config, reporter, node.postgres if node is not None else None)
-    app = make_app(checks, reporter, orders, journal, leases, members, node)
+    app = make_app(checks, reporter, orders, journal, leases, members, node, callers)
     if node is not None:
         members.on_change = lambda: node.postgres.replicate_to(members.standbys, members.required_acks)
         node.postgres.on_change = reporter.database_changed
@@ -123,7 +127,7 @@ async def run(config: AgentConfig, path: Path) -> None:
         if handed_on is None:
             # Before it grants or serves: nodes that were given up must not make a majority among themselves.
             await members.catch_up(peers.all)
-        await _listen(runner, config)
+        await _listen(runner, config, callers)
         log("agent_started", epoch=leases.epoch, adopted=adopted, goes_on=handed_on is not None)
         going_on = go_on_at(again, path, started_in, orders.lock, partial(_hand_on, leases, node))
         running = [reporter.keep_looking(), leases.renew(), members.keep_together(), going_on]
@@ -154,9 +158,10 @@ async def _hand_on(leases: Leases, node: Node | None) -> HandedOn:
     return HandedOn(pid=os.getpid(), lease_until_s=until_s, guards=guards)
 
 
-async def _listen(runner: web.AppRunner, config: AgentConfig) -> None:
+async def _listen(runner: web.AppRunner, config: AgentConfig, callers: Callers | None) -> None:
+    context = None if callers is None else callers.context()
     try:
-        await web.TCPSite(runner, config.listen_host, config.listen_port).start()
+        await web.TCPSite(runner, config.listen_host, config.listen_port, ssl_context=context).start()
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {config.listen_host}:{config.listen_port} ({error.strerror});"

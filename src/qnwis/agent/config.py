@@ -65,6 +65,14 @@ class LocalDatabase(Database):
     """For streaming and pg_basebackup."""
 
 
+class Tls(Model):
+    """Mutual TLS: the agent answers nobody, and asks nobody, whom the allowlist does not name."""
+
+    identity_dir: AbsolutePath
+    """Folder with identity.pem and ca.pem, as `qnwis-continuity pki` makes it."""
+    allowlist: AbsolutePath
+
+
 class AgentConfig(Model):
     cluster_id: Identifier
     node_id: Identifier
@@ -72,6 +80,8 @@ class AgentConfig(Model):
     """Role in the topology; a witness has no `database`."""
     listen_host: str
     listen_port: int = Field(default=8443, ge=1, le=65535)
+    tls: Tls | None = None
+    """Without it the agent speaks plain HTTP, to whoever reaches it."""
     state_dir: AbsolutePath
     """The agent's own folder: epoch, journal, logs. `os_user` must be able to enter it."""
     database: LocalDatabase | None = None

@@ -14,6 +14,9 @@
 | POST /membership/change | 200 MembershipView; 409 Refusal; on the holder of the lease |
 | POST /membership/accept, /membership/adopt | 200 Accepted, MembershipView; 409 Refusal; between agents |
 | POST /membership/force | 200 MembershipView; 409 Refusal; by an emergency override that gives nodes up |
+| GET /callers/refused | 200, how many connections and requests were refused, by rule |
+
+With mutual TLS, 403 Refusal for whoever may not ask (`qnwis.continuity.allowlist`).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder
 from qnwis.continuity.refusal import Refusal
 
+from .callers import Callers
 from .checks import Checks, Health
 from .effects import EffectError, Node
 from .journal import Journal, Line
@@ -60,8 +64,10 @@ def make_app(
     leases: Leases,
     members: Members,
     node: Node | None,
+    callers: Callers | None = None,
 ) -> web.Application:
-    """The web application over the parts given; `node` is None for a witness."""
+    """The web application over the parts given; `node` is None for a witness, `callers` for an agent that
+    speaks plain HTTP."""
 
     async def live(_: web.Request) -> web.Response:
         return _json(checks.live())
@@ -116,7 +122,15 @@ def make_app(
         answer = await members.change(wanted)
         return _json(answer, status=409 if isinstance(answer, Refusal) else 200)
 
-    app = web.Application()
+    async def refused(_: web.Request) -> web.Response:
+        return web.json_response(callers.refused if callers is not None else {})
+
+    def lease(
+        kind: type[M], answer: Callable[[M], Model | Awaitable[Model]]
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        return _lease(kind, answer, callers)
+
+    app = web.Application(middlewares=[callers.middleware] if callers is not None else [])
     app.add_routes(
         [
             web.get("/health/live", live),
@@ -126,15 +140,16 @@ def make_app(
             web.get("/events", events),
             web.post("/orders", order),
             web.get("/journal", lines),
-            web.post("/lease/ask", _lease(Ask, leases.grant)),
-            web.post("/lease/promise", _lease(PromiseRequest, promise)),
-            web.post("/lease/withdraw", _lease(Withdrawal, withdraw)),
-            web.post("/lease/release", _lease(Release, release)),
+            web.post("/lease/ask", lease(Ask, leases.grant)),
+            web.post("/lease/promise", lease(PromiseRequest, promise)),
+            web.post("/lease/withdraw", lease(Withdrawal, withdraw)),
+            web.post("/lease/release", lease(Release, release)),
             web.get("/membership", membership),
             web.post("/membership/change", change),
-            web.post("/membership/accept", _lease(Proposed, members.accept)),
-            web.post("/membership/adopt", _lease(Adopted, members.adopt)),
-            web.post("/membership/force", _lease(Adopted, members.force)),
+            web.post("/membership/accept", lease(Proposed, members.accept)),
+            web.post("/membership/adopt", lease(Adopted, members.adopt)),
+            web.post("/membership/force", lease(Adopted, members.force)),
+            web.get("/callers/refused", refused),
         ]
     )
     return app
@@ -149,13 +164,15 @@ def _health(check: Callable[[], Awaitable[Health]]) -> Callable[[web.Request], A
 
 
 def _lease(
-    kind: type[M], answer: Callable[[M], Model | Awaitable[Model]]
+    kind: type[M], answer: Callable[[M], Model | Awaitable[Model]], callers: Callers | None
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handler(request: web.Request) -> web.Response:
         try:
             asked = kind.model_validate_json(await request.read())
         except ValidationError as error:
             return _json(_unreadable(error, f"Send JSON of {kind.__name__}"), status=422)
+        if callers is not None and (refusal := callers.body_refusal(request, asked)) is not None:
+            return _json(refusal, status=403)
         answered = answer(asked)
         if not isinstance(answered, Model):
             answered = await answered

@@ -24,7 +24,7 @@ class Speaker:
     """The agent's client of its peers' agents."""
 
     def __init__(self, transport: Transport) -> None:
-        self._client = transport.client(timeout_s=ANSWER_WITHIN_S)
+        self._client = transport.agents(timeout_s=ANSWER_WITHIN_S)
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import uvicorn
@@ -18,7 +19,7 @@ from qnwis.providers.request_store import RequestStore
 from qnwis.providers.service_tokens import FILE as TOKENS
 from qnwis.providers.service_tokens import TokenFile
 from qnwis.temporal import connect
-from qnwis.transport import Transport
+from qnwis.transport import transport_of
 
 from .app import create_app
 from .parts import Parts, Voucher
@@ -50,7 +51,7 @@ async def run_api(settings: ApiSettings) -> None:
     key = read_key(settings.key_file)
     client = await connect(settings.address)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    transport = Transport()
+    transport = transport_of(os.environ, settings.config_dir)
     async with AllNodes(transport) as nodes:
         parts = Parts(
             registry=Registry(settings.config_dir),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import join
@@ -43,7 +44,7 @@ from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
-from qnwis.transport import Transport
+from qnwis.transport import transport_of
 
 from .files import read_break_glass, read_plan, write_output, write_text
 from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse, refuse_patroni
@@ -227,7 +228,7 @@ def record(
 
 async def _read_agents(cluster: Cluster) -> tuple[ClusterEvidence, dict[str, MembershipView]]:
     """What every agent says of its database and of the membership; without those that do not answer."""
-    async with HttpNodes(Transport()) as nodes:
+    async with HttpNodes(transport_of(os.environ)) as nodes:
         evidence, *views = await asyncio.gather(
             collect_evidence(nodes, cluster),
             *(nodes.membership(node, timeout_s=ANSWER_WITHIN_S) for node in cluster.nodes),
@@ -245,7 +246,7 @@ async def _read_again(
 ) -> tuple[VerificationReport, ClusterEvidence]:
     """Read until the verifier passes or the world has had its time; the last reading is the answer."""
     deadline, dns = monotonic() + SETTLE_S, paper.cluster.dns
-    async with HttpNodes(Transport()) as nodes:
+    async with HttpNodes(transport_of(os.environ)) as nodes:
         while True:
             answers: dict[str, tuple[str, ...]] | None = None if dns is None else {}
             after = await collect_evidence(nodes, paper.cluster)

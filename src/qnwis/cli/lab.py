@@ -189,6 +189,7 @@ def _settings(lab: Lab) -> dict[str, str]:
         "QNWIS_CONFIG_DIR": str(lab.folder.config),
         "QNWIS_STATE_DIR": str(lab.folder.audit),
         "QNWIS_KEY": str(lab.folder.key("bob")),
+        **lab.certificates.environment(),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.topology import Cluster, Node
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
-from qnwis.transport import Transport
+from qnwis.transport import transport_of
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse_patroni
 from .rejoin import REJOIN_TIMEOUT_S
@@ -203,5 +204,5 @@ def _told(membership: Membership) -> tuple[str, str]:
 
 
 async def _with_nodes(work: Callable[[HttpNodes], Awaitable[T]]) -> T:
-    async with HttpNodes(Transport()) as nodes:
+    async with HttpNodes(transport_of(os.environ)) as nodes:
         return await work(nodes)

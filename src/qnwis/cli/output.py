@@ -19,6 +19,7 @@ from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.key_store import KeyStoreError
 from qnwis.temporal import NoServer
+from qnwis.tls.files import TlsError
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -73,7 +74,7 @@ def clear_errors(*, as_json: bool = False) -> Iterator[None]:
     """Turn the failures that are expected in life into one clear message and their exit code."""
     try:
         yield
-    except (ConfigError, KeyStoreError) as error:
+    except (ConfigError, KeyStoreError, TlsError) as error:
         fail(Exit.USAGE, str(error))
     except Refused as refused:
         refuse(refused.refusal, as_json=as_json)

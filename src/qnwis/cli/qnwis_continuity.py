@@ -41,6 +41,7 @@ COMMANDS = {
     "member": "member:app",
     "notify": "notify:app",
     "people": "people:app",
+    "pki": "pki:app",
     "readiness": "readiness:app",
     "region": "region:app",
     "review": "review:app",

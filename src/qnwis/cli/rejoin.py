@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from qnwis.continuity.rejoining import rejoin_order
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
-from qnwis.transport import Transport
+from qnwis.transport import transport_of
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse_patroni
 
@@ -43,7 +44,7 @@ def rejoin(
 
 
 async def _rejoin(cluster: Cluster, node_id: str) -> Receipt:
-    async with HttpNodes(Transport()) as nodes:
+    async with HttpNodes(transport_of(os.environ)) as nodes:
         evidence = await collect_evidence(nodes, cluster)
         order = rejoin_order(cluster, evidence, node_id, by=f"cli-{uuid.uuid4().hex[:12]}")
         if isinstance(order, Refusal):

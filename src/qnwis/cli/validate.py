@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from qnwis.config.allowlist import load_allowlist, unlisted
 from qnwis.config.hooks import load_hooks
 from qnwis.config.load import load_cluster, load_policy
 from qnwis.config.problem import ConfigError, Problem
@@ -27,6 +28,7 @@ def validate(
     policy: Annotated[Path | None, typer.Option(help="Policy, policy.yaml.")] = None,
     hooks: Annotated[Path | None, typer.Option(help="Hooks and probes, hooks.yaml.")] = None,
     regions: Annotated[Path | None, typer.Option(help="When a region is lost, regions.yaml.")] = None,
+    allowlist: Annotated[Path | None, typer.Option(help="Whose certificates count, allowlist.yaml.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check files without using them, and list what the loss of each node and each region would do.
@@ -41,12 +43,15 @@ def validate(
             problems.append(Problem(cluster, None, None, "nodes", f"{len(topology.nodes)} nodes", expected))
     except ConfigError as error:
         problems += error.problems
-    for file, load in ((policy, load_policy), (hooks, load_hooks), (regions, load_regions)):
+    files = ((policy, load_policy), (hooks, load_hooks), (regions, load_regions), (allowlist, load_allowlist))
+    for file, load in files:
         if file is not None:
             try:
                 load(file)
             except ConfigError as error:
                 problems += error.problems
+    if allowlist is not None and topology is not None and not problems:
+        problems += unlisted(topology, load_allowlist(allowlist), allowlist)
     if problems or topology is None:
         fail(Exit.USAGE, "\n".join(map(str, problems)))
     found = losses(topology)

@@ -21,10 +21,14 @@ set -euo pipefail
 cd {run_id}
 trap 'if [ $? = 0 ]; then echo "==> go on"; else echo "==> STOP"; fi' EXIT
 
+ask=(curl -sS --connect-timeout 1)
+[ -z "${{QNWIS_IDENTITY_DIR:-}}" ] ||  # the person's own certificate, where agents ask for one
+  ask+=(--tlsv1.3 --cacert "$QNWIS_IDENTITY_DIR/ca.pem" --cert "$QNWIS_IDENTITY_DIR/identity.pem")
+
 tell() {{  # tell NAME URL BODY: post it and keep the answer as NAME.json; fails unless it was obeyed
   local status
   rm -f "$1.json"
-  status=$(curl -sS --connect-timeout 1 --max-time "${{within:-{answer_within_s}}}" -o "$1.json" \
+  status=$("${{ask[@]}}" --max-time "${{within:-{answer_within_s}}}" -o "$1.json" \
     -w '%{{http_code}}' -H 'content-type: application/json' -d "$3" "$2") ||
     {{ echo "$1: no answer"; return 1; }}
   echo "$1: $status $(cat "$1.json")"
@@ -33,7 +37,7 @@ tell() {{  # tell NAME URL BODY: post it and keep the answer as NAME.json; fails
 
 look() {{  # look NODE URL: read what its agent says now, and keep it as state-NODE.json
   rm -f "state-$1.json"
-  curl -sS --connect-timeout 1 --max-time 2 -o "state-$1.json" "$2/state" || echo "$1: no answer"
+  "${{ask[@]}}" --max-time 2 -o "state-$1.json" "$2/state" || echo "$1: no answer"
 }}
 
 promised() {{  # promised NAME [released]: a majority promised, and the old primary can serve no more

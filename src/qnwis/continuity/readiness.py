@@ -24,6 +24,8 @@ from .topology import service_address
 DRILL_DUE = timedelta(days=90)
 """A cluster whose last drill is longer ago has changed more than people remember."""
 
+CERTIFICATE_DUE = timedelta(days=30)
+
 
 def evaluate(facts: Facts) -> Readiness:
     """Every check, in order."""
@@ -298,8 +300,28 @@ def files_are_usable(look: _Look) -> Check:
 
 
 def certificates_are_valid(look: _Look) -> Check:
-    reason = "agents have no certificates yet"
-    return Check(name="certificates", grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
+    """Whoever shows one that has ended is spoken to by nobody."""
+    seen, name, now = look.facts.certificates, "certificates", look.facts.now
+    if seen is None:
+        reason = "agents speak plain HTTP; `qnwis-continuity pki` makes certificates and an allowlist"
+        return Check(name=name, grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
+    ends = {one.owner: one.not_after for one in seen if one.not_after is not None}
+    ended = sorted(owner for owner, end in ends.items() if end <= now)
+    soon = sorted(owner for owner, end in ends.items() if now < end <= now + CERTIFICATE_DUE)
+    values: dict[str, JsonValue] = {owner: end.isoformat() for owner, end in ends.items()}
+    if ended:
+        reason = f"ended: {', '.join(ended)}; replace them with `qnwis-continuity pki rotate`"
+        return Check(name=name, grade=Grade.NOT_READY, reason=reason, values=values, age_s=0)
+    if unseen := [f"{one.owner} ({one.reason})" for one in seen if one.not_after is None]:
+        return Check(
+            name=name, grade=Grade.NOT_EVALUATED, reason=f"not seen: {', '.join(unseen)}", values=values
+        )
+    if soon:
+        reason = f"within {CERTIFICATE_DUE.days} days ends that of {', '.join(soon)}; `pki rotate`"
+        return Check(name=name, grade=Grade.WARNING, reason=reason, values=values, age_s=0)
+    first = min(ends, key=lambda owner: ends[owner])
+    reason = f"the first to end is that of {first}, at {ends[first]:%Y-%m-%d}"
+    return Check(name=name, grade=Grade.READY, reason=reason, values=values, age_s=0)
 
 
 OF_ANY_CLUSTER: tuple[Callable[[_Look], Check], ...] = (

@@ -57,6 +57,16 @@ class DnsRecord(Model):
     asked_at: AwareDatetime
 
 
+class CertificateSeen(Model):
+    """The certificate that a node's agent shows, or this installation's own."""
+
+    owner: str
+    not_after: AwareDatetime | None
+    """None where it was not seen."""
+    reason: str = ""
+    """Why it was not."""
+
+
 class Verified(Model):
     """The configuration under which a run or a drill was verified last."""
 
@@ -86,6 +96,8 @@ class Facts(Model):
     """Active/active: the percent of the traffic that each region takes by DNS."""
     regions: Mapping[str, StepCheck] = {}
     """Active/active: what was found of each region's replication with the others."""
+    certificates: tuple[CertificateSeen, ...] | None = None
+    """None where agents speak without."""
     unusable: tuple[str, ...] = ()
     """The files beside the topology and the policy that a run could not use, a sentence each."""
     now: AwareDatetime

@@ -29,10 +29,10 @@ from qnwis.providers.dns import Rfc2136Dns, key_file_text
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.providers.region_services import services
-from qnwis.transport import Transport
 
 from .acks import AckLog, Row, read_log
 from .active import ITEMS, RENEW_S, ActiveRegions
+from .certificates import Certificates
 from .disks import unmount_all
 from .errors import LabError
 from .history import History, read_history
@@ -56,13 +56,26 @@ from .places import CLIENTS, DNS, POWER, Place
 from .postgres import APP, APP_DATABASE, REPLICATOR, SUPERUSER, Installation, find_installation
 from .processes import Processes, Started, python_module
 from .procfs import identity, kill_inside
-from .shape import SERVICE, SERVICE_NAME, SRV, THREE_NODES, TTL_S, ZONE, Shape, lab_cluster, lab_policy
+from .shape import (
+    SERVICE,
+    SERVICE_NAME,
+    SRV,
+    THREE_NODES,
+    TTL_S,
+    VANTAGES,
+    ZONE,
+    Shape,
+    lab_cluster,
+    lab_policy,
+)
 from .state import AnotherVersionError, LabState, read_state, write_state
 from .temporal_server import PROCESS_NAME as TEMPORAL
 from .temporal_server import stop_server
 from .waiting import not_streaming, until_none
 
 NAMESERVER, POWER_SWITCH = "nameserver", "power-switch"
+ASKING = ("worker", *VANTAGES[1:])
+"""The parts of a control plane that ask agents."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +86,7 @@ class Lab:
     block: Block
     cluster: Cluster
     processes: Processes
+    certificates: Certificates
 
     @classmethod
     async def create(
@@ -84,8 +98,10 @@ class Lab:
         cluster_id: str | None = None,
         cache: Path | None = None,
         ground: Ground = claimed_block,
+        certificates: Certificates | None = None,
     ) -> Self:
         """Make a lab on the addresses that `ground` gives and start it; returns when every standby streams.
+        `certificates`: of a lab that it shares its control plane with.
 
         An earlier lab in the directory that nobody owns any more is stopped and removed. Raises LabError,
         having stopped what was started.
@@ -97,7 +113,8 @@ class Lab:
         with ground(shape.members) as block:
             cluster_id = cluster_id or f"lab-{block.number}"
             cluster = lab_cluster(shape, folder, block, cluster_id=cluster_id)
-            lab = cls(folder, block, cluster, Processes(folder.processes, folder.logs))
+            processes = Processes(folder.processes, folder.logs)
+            lab = cls(folder, block, cluster, processes, certificates or Certificates(folder))
             try:
                 await lab._start(shape, installation)
             except BaseException:
@@ -113,7 +130,8 @@ class Lab:
         if state is None:
             raise LabError(f"no lab in {folder.root}; start one with `qnwis-continuity lab start`")
         cluster = Registry(folder.config).load(state.cluster_id).cluster
-        return cls(folder, state.block, cluster, Processes(folder.processes, folder.logs))
+        certificates = Certificates(Folder(state.certificates_of or folder.root))
+        return cls(folder, state.block, cluster, Processes(folder.processes, folder.logs), certificates)
 
     @property
     def power_hook(self) -> FencingHook:
@@ -261,7 +279,8 @@ class Lab:
     async def _start(self, shape: Shape, installation: Installation) -> None:
         await asyncio.to_thread(self._write_files, shape)
         helpers = [self.start_nameserver(), *([self._start_power_switch()] if shape.power_switch else [])]
-        making = Making(self.folder, self.block, self.cluster, shape, installation)
+        await asyncio.to_thread(self._make_certificates)
+        making = Making(self.folder, self.block, self.cluster, shape, installation, self.certificates)
         await asyncio.to_thread(making.make, [self.machine(node.node_id) for node in self.cluster.nodes])
         agents = [self.machine(node.node_id).start() for node in self.cluster.nodes]
         await until_none(
@@ -269,8 +288,7 @@ class Lab:
             "the DNS server and the power switch",
             helpers,
         )
-        transport = Transport()
-        nodes = HttpNodes(transport)
+        nodes = HttpNodes(self.certificates.transport)
         try:
             await until_none(
                 lambda: not_streaming(nodes, self.cluster),
@@ -283,6 +301,11 @@ class Lab:
         if self.cluster.is_active_active:
             await self.active.found()
 
+    def _make_certificates(self) -> None:
+        if self.certificates.folder == self.folder:
+            self.certificates.begin(ASKING)
+        self.certificates.enroll(self.cluster)
+
     def _write_files(self, shape: Shape) -> None:
         folder = self.folder
         state = LabState(
@@ -291,6 +314,7 @@ class Lab:
             owner_pid=os.getpid(),
             owner_identity=identity(os.getpid()) or "",
             agent_module=shape.agent_module,
+            certificates_of=self.certificates.folder.root,
         )
         write_state(folder, state)
         for path in (folder.config, folder.run, folder.logs, folder.processes):
@@ -386,7 +410,16 @@ def _clear(folder: Folder) -> None:
 def _remove(folder: Folder, processes: Processes) -> None:
     _stop_processes(folder, processes)
     unmount_all(folder.root)
-    for path in (folder.config, folder.logs, folder.nodes, folder.processes, folder.run, folder.secrets):
+    made = (
+        folder.config,
+        folder.logs,
+        folder.nodes,
+        folder.pki,
+        folder.processes,
+        folder.run,
+        folder.secrets,
+    )
+    for path in made:
         shutil.rmtree(path, ignore_errors=True)
     folder.state_file.unlink()
 

@@ -96,6 +96,7 @@ def start_worker(lab: Lab, server: TemporalServer, env: Mapping[str, str] | None
         *("--config-dir", str(lab.folder.config), "--state-dir", str(lab.folder.audit)),
         *("--vantage", VANTAGES[0], "--address", server.address),
     )
+    env = {**lab.certificates.environment(WORKER), **(env or {})}
     return lab.processes.start(WORKER, command, cwd=lab.folder.run, env=env, place=lab.block.place(CONTROL))
 
 
@@ -107,7 +108,8 @@ def start_vantage(lab: Lab, server: TemporalServer, name: str) -> Started:
         *("--config-dir", str(lab.folder.config), "--address", server.address),
         *("--vantage", name, "--vantages-only"),
     )
-    return lab.processes.start(name, command, cwd=lab.folder.run, place=lab.block.place(name))
+    env = lab.certificates.environment(name)
+    return lab.processes.start(name, command, cwd=lab.folder.run, env=env, place=lab.block.place(name))
 
 
 async def watched(

@@ -29,7 +29,6 @@ from qnwis.providers.errors import Refused
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
 from qnwis.starting import pending_approval, start_evacuation, start_region_guardian, vote
-from qnwis.transport import Transport
 from workflows.guardian import Guardian
 from workflows.names import guardian_id, region_id
 from workflows.region_failure import RegionFailure
@@ -98,7 +97,7 @@ class Land:
     async def bring_home_back(self) -> None:
         """Start the nodes at home again, and have each follow its cluster's present primary. Of an
         active/active cluster the region takes its lease up again by itself, and receives what it missed."""
-        async with HttpNodes(Transport()) as nodes:
+        async with HttpNodes(self.control.lab.certificates.transport) as nodes:
             await asyncio.gather(*(self._bring_back(lab, nodes) for lab in self.labs))
 
     async def _bring_back(self, lab: Lab, nodes: HttpNodes) -> None:
@@ -211,6 +210,7 @@ async def new_land(
                     cluster_id=name,
                     cache=labs[0].folder.cache if labs else None,
                     pg_bin=pg_bin,
+                    certificates=labs[0].certificates if labs else None,
                 )
             )
         host = labs[0]

@@ -153,6 +153,16 @@ class Folder:
         return self.root / "config"
 
     @property
+    def allowlist(self) -> Path:
+        """Which certificates are whose."""
+        return self.config / "allowlist.yaml"
+
+    @property
+    def pki(self) -> Path:
+        """The authority and the identities that it made."""
+        return self.root / "pki"
+
+    @property
     def processes(self) -> Path:
         """One JSON file for each process the lab has started."""
         return self.root / "processes"

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import yaml
 from psycopg.conninfo import make_conninfo
 
-from qnwis.agent.config import Account, AgentConfig, LocalDatabase
+from qnwis.agent.config import Account, AgentConfig, LocalDatabase, Tls
 from qnwis.agent.lease import found_cluster
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.topology import Cluster, Node, NodeRole
 
+from .certificates import Certificates
 from .disks import mount_small
 from .layout import AGENT_PORT, Block, Folder
 from .nodes import NodeMachine
@@ -41,6 +42,7 @@ class Making:
     cluster: Cluster
     shape: Shape
     installation: Installation
+    certificates: Certificates
 
     def make(self, machines: Sequence[NodeMachine]) -> None:
         """Make every member, the primary's database first: the standbys' are copies of it."""
@@ -109,7 +111,12 @@ class Making:
             ),
             replication=group.replication,
             lease=self.shape.lease,
+            tls=self._tls(node),
         )
+
+    def _tls(self, node: Node) -> Tls:
+        files = self.certificates.of_agent(self.cluster.cluster_id, node.node_id)
+        return Tls(identity_dir=files.identity, allowlist=files.allowlist_file)
 
     def _local_database(self, node: Node, machine: NodeMachine) -> LocalDatabase | None:
         if node.database is None:

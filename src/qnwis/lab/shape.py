@@ -122,7 +122,7 @@ def _data_node(index: int, block: Block, *, region: str) -> Node:
         site=_site(index),
         status=NodeStatus.HEALTHY,
         priority=100 - 10 * index,
-        endpoint=f"http://{address}:{AGENT_PORT}",
+        endpoint=f"https://{address}:{AGENT_PORT}",
         database=Database(host=address, port=DATABASE_PORT),
     )
 
@@ -144,7 +144,7 @@ def _witness(index: int, address: str) -> Node:
         region="region-3",
         site=f"site-w{index + 1}",
         status=NodeStatus.HEALTHY,
-        endpoint=f"http://{address}:{AGENT_PORT}",
+        endpoint=f"https://{address}:{AGENT_PORT}",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import ValidationError
 
 from qnwis.continuity.model import Model
@@ -18,6 +20,8 @@ class LabState(Model):
     owner_identity: str
     agent_module: str = "qnwis.agent"
     """The program that runs as each node's agent."""
+    certificates_of: Path | None = None
+    """The lab with which its certificates lie, where that is another."""
     kept: bool = False
     """Left running on purpose: only a command to stop it may end it."""
     temporal_address: str | None = None

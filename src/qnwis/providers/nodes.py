@@ -80,7 +80,7 @@ class HttpNodes:
 
     def __init__(self, transport: Transport) -> None:
         self._connect_timeout_s = transport.connect_timeout_s
-        self._client = transport.client(timeout_s=transport.connect_timeout_s)
+        self._client = transport.agents(timeout_s=transport.connect_timeout_s)
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -28,7 +28,6 @@ from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
 from qnwis.starting import pending_approval, start_failover, vote
-from qnwis.transport import Transport
 from tests.chaos.parties import expand
 from tests.chaos.story import ClockJump, Cut, Disk, Execute, Link, Operation, Place, Slow, Word
 from workflows.guardian import Guardian
@@ -231,7 +230,7 @@ async def _rejoin(stage: Stage, node_id: str) -> None:
     """A person's rejoin, tried until there is a primary that takes writes and the node's agent answers."""
     cluster = stage.lab.cluster
     by = f"person-{uuid.uuid4().hex[:12]}"
-    async with asyncio.timeout(REJOIN_WITHIN_S), HttpNodes(Transport()) as nodes:
+    async with asyncio.timeout(REJOIN_WITHIN_S), HttpNodes(stage.lab.certificates.transport) as nodes:
         while True:
             order = rejoin_order(cluster, await collect_evidence(nodes, cluster), node_id, by=by)
             if isinstance(order, RejoinOrder):

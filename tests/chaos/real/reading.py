@@ -22,7 +22,6 @@ from qnwis.lab.history import History, Kind
 from qnwis.lab.temporal_server import Say
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
-from qnwis.transport import Transport
 from tests.chaos.facts import Facts, PlayedRun, Promotion, Thaw
 from tests.chaos.story import Story
 from workflows.guardian import Guardian
@@ -136,7 +135,7 @@ def _rules(holding: str | None) -> list[str]:
 
 async def serving(lab: Lab) -> NodeState | None:
     """The node that accepts writes; of several the one on the newest timeline."""
-    async with HttpNodes(Transport()) as nodes:
+    async with HttpNodes(lab.certificates.transport) as nodes:
         answers = await asyncio.gather(
             *(nodes.state(node, timeout_s=1.5) for node in lab.data_nodes), return_exceptions=True
         )

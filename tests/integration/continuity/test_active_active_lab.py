@@ -27,11 +27,11 @@ from qnwis.lab.postgres import SUPERUSER
 from qnwis.lab.procfs import living_inside
 from qnwis.lab.waiting import not_streaming, until_none
 from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.certificates import ShownCertificates
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.nodes import HttpNodes
 from qnwis.providers.region_checks import DatabaseChecks
 from qnwis.providers.region_weights import DnsWeights
-from qnwis.transport import Transport
 
 AWAY = "region-2"
 AT_HOME, LEFT = {HOME: 60, AWAY: 40}, {HOME: 0, AWAY: 100}
@@ -50,8 +50,8 @@ async def lab() -> AsyncIterator[Lab]:
 
 
 @pytest.fixture(scope="module")
-async def nodes() -> AsyncIterator[HttpNodes]:
-    async with HttpNodes(Transport()) as nodes:
+async def nodes(lab: Lab) -> AsyncIterator[HttpNodes]:
+    async with HttpNodes(lab.certificates.transport) as nodes:
         yield nodes
 
 
@@ -86,6 +86,7 @@ async def test_a_region_is_lost_its_weight_goes_and_comes_back_and_nothing_is_pr
         SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "key.pem"),
         weights,
         DatabaseChecks(),
+        ShownCertificates(lab.certificates.transport),
     )
     await lab.start_clients(4, pause_ms=20)
     await until_written_by(lab, {"node-1", "node-2"})

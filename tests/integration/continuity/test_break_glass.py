@@ -63,10 +63,14 @@ class Hands:
         config = self.lab.folder.config
         return ("--cluster", str(config / "cluster.yaml"), "--policy", str(config / "policy.yaml"))
 
+    async def say(self, *arguments: str) -> Said:
+        """What a command answers to whoever uses the lab."""
+        return await command(*arguments, env=self.lab.certificates.environment())
+
     async def print(self, *options: str) -> str:
         """The steps, as Markdown; the JSON lies beside it."""
         steps = self.here / "steps.md"
-        said = await command("break-glass", "plan", *self.files, *options, "--output", str(steps))
+        said = await self.say("break-glass", "plan", *self.files, *options, "--output", str(steps))
         assert said.code == 0, said
         return steps.read_text()
 
@@ -77,6 +81,7 @@ class Hands:
             cwd=self.here,
             env={
                 **os.environ,
+                **self.lab.certificates.environment(),
                 "PGUSER": SUPERUSER,
                 "PGPASSWORD": self.lab.folder.password(SUPERUSER).read_text().strip(),
             },
@@ -93,7 +98,9 @@ class Hands:
     async def print_region(self, region: str) -> str:
         """The one sheet of those by which the region is left; the JSON lies beside it."""
         config, sheets = str(self.lab.folder.config), self.here / "sheets"
-        said = await command("break-glass", "region", region, "--config-dir", config, "--output", str(sheets))
+        said = await self.say(
+            "break-glass", "region", region, "--config-dir", config, "--output", str(sheets)
+        )
         assert said.code == 0, said
         sheet = sheets / f"01-{self.lab.cluster.cluster_id}.md"
         assert f"`{sheet.name}`" in (sheets / "00-index.md").read_text()
@@ -102,7 +109,7 @@ class Hands:
 
     async def record(self, *options: str) -> Said:
         folder = self.lab.folder
-        return await command(
+        return await self.say(
             *(
                 "break-glass",
                 "record",
@@ -141,7 +148,7 @@ async def lab() -> AsyncIterator[Lab]:
 
 @pytest.fixture
 async def hands(lab: Lab, tmp_path: Path) -> AsyncIterator[Hands]:
-    async with HttpNodes(Transport()) as nodes:
+    async with HttpNodes(lab.certificates.transport) as nodes:
         yield Hands(lab, nodes, tmp_path)
         await lab.stop_clients()
 
@@ -153,7 +160,7 @@ async def test_the_printed_steps_fail_over_by_hand_and_are_recorded_afterwards(h
     await lab.kill_node(primary)
 
     plan = hands.here / "plan.json"
-    planned = await command("plan", *hands.files, "--live", "--output", str(plan), "--json")
+    planned = await hands.say("plan", *hands.files, "--live", "--output", str(plan), "--json")
     assert f"digest `{planned.json['digest']}`" in await hands.print("--plan", str(plan))
     region = lab.cluster.node(primary).region
     steps = await hands.print_region(region)
@@ -198,7 +205,7 @@ async def test_the_printed_switchover_loses_nothing_and_can_turn_back_before_the
     lab = hands.lab
     await lab.start_clients(CLIENTS, pause_ms=PAUSE_MS)
     (primary,) = [node_id for node_id, state in (await hands.states()).items() if state.writable]
-    healthy = await command("break-glass", "plan", *hands.files)
+    healthy = await hands.say("break-glass", "plan", *hands.files)
     assert healthy.code == 3 and "Refused [primary_is_healthy]" in healthy.err, healthy
     steps = await hands.print("--maintenance")
     assert names(steps)["primary"] == primary

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
@@ -22,13 +23,13 @@ from qnwis.continuity.round_trips import RoundTripResult
 from qnwis.continuity.run import DRY_RUN_MARK, RunResult
 from qnwis.lab.acks import analyse
 from qnwis.lab.control_plane import WORKER, ControlPlane, start_worker
+from qnwis.lab.layout import Folder
 from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.nodes import HttpNodes
-from qnwis.transport import Transport
 from tests.looking import Looks
 from workflows.primary_failure import PrimaryFailure
 
@@ -75,7 +76,7 @@ def root() -> Iterator[Path]:
 
 @pytest.fixture
 async def scene(control: ControlPlane) -> AsyncIterator[Scene]:
-    async with HttpNodes(Transport()) as nodes:
+    async with HttpNodes(control.lab.certificates.transport) as nodes:
         yield await healed(control, nodes)
         await control.lab.stop_clients()
 
@@ -320,6 +321,41 @@ async def test_a_survivor_goes_on_alone_and_who_was_given_up_comes_back_as_nobod
 
 
 # The demonstration
+
+
+async def test_no_secret_is_in_logs_histories_records_or_arguments(scene: Scene) -> None:
+    """After all of the above: what the lab's secret files hold is looked for wherever else it could lie."""
+    lab, folder = scene.lab, scene.lab.folder
+    canaries = {secret: file for file in secret_files(folder) for secret in secrets_in(file)}
+    assert len(canaries) >= 10
+    arguments = [Path(f"/proc/{started.pid}/cmdline") for started in lab.processes.all() if started.alive]
+    for node in lab.data_nodes:
+        arguments += [Path(f"/proc/{pid}/cmdline") for pid in processes_in(lab.machine(node.node_id).home)]
+    written = [path for place in (folder.logs, folder.run, folder.config) for path in place.rglob("*")]
+    written += [path for n in lab.cluster.nodes for path in lab.machine(n.node_id).state_dir.rglob("*")]
+    searched = 0
+    for path in (*arguments, *(path for path in written if path.is_file())):
+        if path.name == "pgpass":
+            assert path.stat().st_mode & 0o077 == 0
+            continue  # what PostgreSQL's programs read passwords from
+        text = path.read_bytes()
+        searched += len(text)
+        found = [str(file) for secret, file in canaries.items() if secret.encode() in text]
+        assert not found, f"{path} has what only {found} may have"
+    assert searched > 1_000_000, "the server's database alone is larger"
+
+
+def secret_files(folder: Folder) -> list[Path]:
+    return [path for path in (*folder.secrets.iterdir(), *folder.pki.rglob("*.pem")) if path.name != "ca.pem"]
+
+
+def secrets_in(file: Path) -> list[str]:
+    """The words of a password or key file that nobody else may know."""
+    text = file.read_text()
+    if "PRIVATE KEY" in text:
+        key = text.partition("PRIVATE KEY-----")[2].partition("-----END")[0]
+        return [line for line in key.split() if len(line) > 20]
+    return re.findall(r"[A-Za-z0-9+/=_-]{24,}", text)
 
 
 async def test_the_demonstration_is_verified_and_loses_nothing(root: Path) -> None:

@@ -63,7 +63,7 @@ async def lab() -> AsyncIterator[Lab]:
 async def test_the_lab_is_what_its_files_say(lab: Lab) -> None:
     registered = Registry(lab.folder.config).load(lab.cluster.cluster_id)
     assert registered.cluster == lab.cluster == Lab.open(lab.folder.root).cluster
-    nodes = HttpNodes(Transport())
+    nodes = HttpNodes(lab.certificates.transport)
     try:
         states = {n.node_id: await nodes.state(n, timeout_s=2) for n in lab.cluster.nodes}
     finally:
@@ -180,7 +180,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def streams(lab: Lab, node_id: str) -> None:
     """Return once the node is a standby that has caught up with what its primary has now."""
-    nodes = HttpNodes(Transport())
+    nodes = HttpNodes(lab.certificates.transport)
     (primary,) = [n for n in lab.cluster.nodes if n.role is NodeRole.PRIMARY]
     try:
         target = (await nodes.state(primary, timeout_s=2)).write_lsn

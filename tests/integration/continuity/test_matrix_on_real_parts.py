@@ -28,7 +28,6 @@ from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.providers.nodes import HttpNodes
-from qnwis.transport import Transport
 from workers.settings import WorkerSettings
 
 from .matrix import Point
@@ -73,7 +72,8 @@ class HeldWorkers:
         )
         module = "tests.integration.continuity.held_worker"
         command = python_module(module, settings.model_dump_json(), str(self.folder))
-        lab.processes.start(WORKER, command, cwd=lab.folder.run, place=lab.block.place(CONTROL))
+        env = lab.certificates.environment(WORKER)
+        lab.processes.start(WORKER, command, cwd=lab.folder.run, env=env, place=lab.block.place(CONTROL))
 
     def hold_at(self, point: Point) -> None:
         for name in ("reached", "go_on"):
@@ -115,7 +115,7 @@ async def test_a_worker_or_server_killed_at_any_point_leaves_a_completed_failove
     workers: HeldWorkers,
 ) -> None:
     rows: list[Row] = []
-    async with HttpNodes(Transport()) as nodes:
+    async with HttpNodes(workers.control.lab.certificates.transport) as nodes:
         rows.append(await failover(workers, nodes, "none (undisturbed)", "nobody"))
         points = [p for p in workers.points() if not WORDS or any(word in str(p) for word in WORDS)]
         for point in points:

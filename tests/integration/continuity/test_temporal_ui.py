@@ -21,7 +21,6 @@ from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.nodes import HttpNodes
 from qnwis.runbook import load_runbook
-from qnwis.transport import Transport
 
 from .browser import TemporalUI, temporal_ui
 from .real import (
@@ -61,7 +60,7 @@ async def control(chromium: str) -> AsyncIterator[ControlPlane]:
 
 @pytest.fixture
 async def scene(control: ControlPlane) -> AsyncIterator[Scene]:
-    async with HttpNodes(Transport()) as nodes:
+    async with HttpNodes(control.lab.certificates.transport) as nodes:
         yield await healed(control, nodes)
         await control.lab.stop_clients()
 

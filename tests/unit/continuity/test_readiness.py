@@ -15,6 +15,7 @@ from qnwis.continuity.model import sha256_digest
 from qnwis.continuity.planner import topology_digest
 from qnwis.continuity.readiness import CHECKS, DRILL_DUE, evaluate
 from qnwis.continuity.readiness_facts import (
+    CertificateSeen,
     Check,
     DnsRecord,
     DnsTrial,
@@ -231,12 +232,23 @@ ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [
     ("configuration", lambda: but(past=None), NOT_EVALUATED, "audit trail could not be read"),
     ("files", lambda: GOOD, READY, "can be read"),
     ("files", lambda: but(unusable=("hooks.yaml:3: bad",)), NOT_READY, "hooks.yaml:3: bad"),
-    ("certificates", lambda: GOOD, NOT_EVALUATED, "no certificates yet"),
+    ("certificates", lambda: GOOD, NOT_EVALUATED, "speak plain HTTP"),
+    ("certificates", lambda: shown(365), READY, "the first to end is that of node-1"),
+    ("certificates", lambda: shown(29), WARNING, "within 30 days ends that of node-1"),
+    ("certificates", lambda: shown(-1), NOT_READY, "ended: node-1"),
+    ("certificates", lambda: shown(None), NOT_EVALUATED, "not seen: node-1 (silent)"),
 ]
 
 
 def one_region() -> Cluster:
     return cluster(node("node-1", "primary"), node("node-2"), node("node-3"))
+
+
+def shown(days: int | None) -> Facts:
+    """node-1 shows a certificate that ends then, and the worker's own ends later."""
+    end = None if days is None else NOON + timedelta(days=days)
+    own = CertificateSeen(owner="this worker", not_after=NOON + timedelta(days=400))
+    return but(certificates=(own, CertificateSeen(owner="node-1", not_after=end, reason="silent")))
 
 
 def small_target() -> Facts:

@@ -1,0 +1,102 @@
+"""Who asks this agent: a request is answered to the owner of a listed certificate alone, and only for what it
+may ask. What is refused is logged and counted."""
+
+from __future__ import annotations
+
+import ssl
+from collections import Counter
+from time import monotonic
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from qnwis.continuity.allowlist import (
+    AllowedClient,
+    AllowedNode,
+    Presented,
+    body_refusal,
+    caller_of,
+    path_refusal,
+    spoken_for,
+)
+from qnwis.continuity.model import Model
+from qnwis.continuity.refusal import Refusal
+from qnwis.tls.contexts import server_context, shown_by
+from qnwis.tls.files import TlsFiles
+
+from .logs import log
+from .peers import Peers
+
+LOG_EVERY_S = 1.0
+"""Of each rule one line within so long: whoever knocks fast must not fill a disk. All are counted."""
+
+Caller = AllowedNode | AllowedClient
+
+
+class Callers:
+    """The door of an agent that speaks mutual TLS."""
+
+    def __init__(self, files: TlsFiles, peers: Peers) -> None:
+        self._files = files
+        self._peers = peers
+        self._logged_at_s: dict[str, float] = {}
+        self.refused: Counter[str] = Counter()
+        """How many connections and requests were refused, by rule, since the agent was started."""
+
+    def context(self) -> ssl.SSLContext:
+        """What the agent listens with. Raises TlsError."""
+        return server_context(self._files, self._connection_refusal, self.refuse)
+
+    def _connection_refusal(self, shown: Presented) -> Refusal | None:
+        caller = caller_of(self._files.allowlist, shown)
+        return caller if isinstance(caller, Refusal) else None
+
+    @property
+    def middleware(self) -> Middleware:
+        @web.middleware
+        async def known_callers(request: web.Request, handler: Handler) -> web.StreamResponse:
+            caller = self._caller(request)
+            refusal = caller if isinstance(caller, Refusal) else path_refusal(caller, request.path)
+            if refusal is not None:
+                self.refuse(refusal)
+                answer = web.Response(
+                    text=refusal.model_dump_json(), content_type="application/json", status=403
+                )
+                answer.force_close()
+                return answer
+            return await handler(request)
+
+        return known_callers
+
+    def _caller(self, request: web.Request) -> Caller | Refusal:
+        """Anew for each request: whoever was struck off the list since the connection was made is nobody."""
+        assert request.transport is not None
+        shown = shown_by(request.transport.get_extra_info("ssl_object"))
+        assert shown is not None, "no connection without a certificate gets here"
+        return caller_of(self._files.allowlist, shown)
+
+    def body_refusal(self, request: web.Request, body: Model) -> Refusal | None:
+        """Why whoever asks may not say this: in another's name, say."""
+        caller = self._caller(request)
+        if isinstance(caller, Refusal):
+            return caller
+        node_id = spoken_for(body)
+        known = None if node_id is None else self._peers.of(node_id)
+        refusal = body_refusal(caller, body, None if known is None else known.agent_url)
+        if refusal is not None:
+            self.refuse(refusal)
+        return refusal
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Count a refusal, and log it."""
+        self.refused[refusal.rule] += 1
+        last_s, now_s = self._logged_at_s.get(refusal.rule), monotonic()
+        if last_s is None or now_s - last_s >= LOG_EVERY_S:
+            self._logged_at_s[refusal.rule] = now_s
+            log(
+                "caller_refused",
+                rule=refusal.rule,
+                message=refusal.message,
+                values=refusal.values,
+                times=self.refused[refusal.rule],
+            )

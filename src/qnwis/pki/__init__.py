@@ -1,0 +1,1 @@
+"""An installation's own certificates: its authority, what it issues, and the allowlist that names them."""

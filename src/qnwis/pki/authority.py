@@ -1,0 +1,198 @@
+"""The authority: one key that signs the certificates of an installation's agents and of who asks them.
+
+Its private key signs and does nothing else: keep it away from nodes and workers. These get an identity: a
+folder with identity.pem (its certificate and key) and the authority's own certificate, ca.pem.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from qnwis.tls.files import AUTHORITY, OWN, TlsError
+
+AUTHORITY_KEY = "ca-key.pem"
+AUTHORITY_DAYS = 3650
+DAYS = 365
+CLOCK_SKEW = timedelta(minutes=5)
+"""Certificates count from so long ago: a node's clock may be behind."""
+
+
+class PkiError(TlsError):
+    """A certificate cannot be made or read; the text names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate, as the allowlist names it."""
+
+    fingerprint: str
+    certificate_dn: str
+    not_after: datetime
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The authority in a folder."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path, *, organization: str, country: str | None) -> Authority:
+        """Raises PkiError where there is one: certificates of another authority would count no more."""
+        if (folder / AUTHORITY_KEY).exists():
+            raise PkiError(f"{folder / AUTHORITY_KEY}: exists; an authority is never replaced by `init`")
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = _name(f"{organization} authority", organization, country)
+        certificate = (
+            _begun(name, name, key.public_key(), AUTHORITY_DAYS)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        _write_secret(folder / AUTHORITY_KEY, _pem(key))
+        (folder / AUTHORITY).write_bytes(certificate.public_bytes(Encoding.PEM))
+        return cls(folder)
+
+    def issue(self, identity: Path, name: str, hosts: Sequence[str], *, days: int = DAYS) -> Issued:
+        """Make an identity for `name`, which is reached at `hosts`. Raises PkiError where there is one."""
+        own, key = self._certificate(), self._key()
+        of_node = ec.generate_private_key(ec.SECP256R1())
+        organization = own.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+        country = own.subject.get_attributes_for_oid(NameOID.COUNTRY_NAME)
+        subject = _name(name, str(organization[0].value), str(country[0].value) if country else None)
+        begun = _begun(subject, own.subject, of_node.public_key(), days)
+        if hosts:
+            names = x509.SubjectAlternativeName([_alternative(host) for host in hosts])
+            begun = begun.add_extension(names, critical=False)
+        both_ends = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
+        certificate = (
+            begun.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(x509.ExtendedKeyUsage(both_ends), critical=False)
+            .sign(key, hashes.SHA256())
+        )
+        identity.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_secret(identity / OWN, certificate.public_bytes(Encoding.PEM) + _pem(of_node))
+        (identity / AUTHORITY).write_bytes((self.folder / AUTHORITY).read_bytes())
+        return issued(identity)
+
+    def _certificate(self) -> x509.Certificate:
+        return _read_certificate(self.folder / AUTHORITY)
+
+    def _key(self) -> ec.EllipticCurvePrivateKey:
+        path = self.folder / AUTHORITY_KEY
+        try:
+            key = load_pem_private_key(path.read_bytes(), password=None)
+        except (OSError, ValueError, TypeError) as error:
+            raise PkiError(f"{path}: no key of an authority ({error}); `pki init` makes one") from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise PkiError(f"{path}: is not the key of an elliptic curve that `pki init` makes")
+        return key
+
+
+def issued(identity: Path) -> Issued:
+    """What an identity shows. Raises PkiError."""
+    certificate = _read_certificate(identity / OWN)
+    return Issued(
+        fingerprint=f"sha256:{sha256(certificate.public_bytes(Encoding.DER)).hexdigest()}",
+        certificate_dn=certificate.subject.rfc4514_string(),
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+def hosts_of(identity: Path) -> tuple[str, ...]:
+    """The hosts that an identity is for. Raises PkiError."""
+    try:
+        found = _read_certificate(identity / OWN).extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        )
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(str(name.value) for name in found.value)
+
+
+def common_name(identity: Path) -> str:
+    """Raises PkiError."""
+    subject = _read_certificate(identity / OWN).subject
+    return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
+
+
+def _begun(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + timedelta(days=days))
+    )
+
+
+def _name(common: str, organization: str, country: str | None) -> x509.Name:
+    """In the order in which RFC 4514 begins with the common name."""
+    parts = [x509.NameAttribute(NameOID.COUNTRY_NAME, country)] if country is not None else []
+    parts.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
+    parts.append(x509.NameAttribute(NameOID.COMMON_NAME, common))
+    return x509.Name(parts)
+
+
+def _alternative(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write_secret(path: Path, pem: bytes) -> None:
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(pem)
+    except FileExistsError:
+        raise PkiError(f"{path}: exists; a key is never replaced. `pki rotate` replaces identities") from None
+
+
+def _read_certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PkiError(f"{path}: no certificate ({error})") from error

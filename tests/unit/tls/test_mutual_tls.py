@@ -1,0 +1,376 @@
+"""Mutual TLS over real connections: an agent's door, its clients, and everybody who must not get through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from unittest.mock import Mock
+
+import httpx
+import pytest
+from aiohttp import web
+
+from qnwis.agent.callers import Callers
+from qnwis.agent.config import AgentConfig
+from qnwis.agent.peers import Peers
+from qnwis.agent.server import make_app
+from qnwis.continuity.allowlist import Allowlist
+from qnwis.continuity.lease_messages import Ask
+from qnwis.continuity.model import Model
+from qnwis.continuity.topology import Cluster, Node, NodeRole
+from qnwis.pki.authority import Authority, issued
+from qnwis.pki.identities import (
+    begin,
+    enroll_client,
+    enroll_node,
+    finish,
+    install,
+    of_client,
+    of_node,
+    strike_off,
+)
+from qnwis.pki.listing import changed
+from qnwis.providers.certificates import OWN as OWN_NAME
+from qnwis.providers.certificates import ShownCertificates
+from qnwis.providers.errors import Unreachable
+from qnwis.providers.nodes import HttpNodes
+from qnwis.tls.client import NotTheListedNode
+from qnwis.tls.files import OWN, TlsError, TlsFiles
+from qnwis.transport import Transport, transport_of
+
+
+@dataclass
+class Place:
+    """An authority, a node that is served here, and a worker."""
+
+    folder: Path
+    node: Node
+    authority: Authority
+    said: list[str] = field(default_factory=list)
+    callers: Callers | None = None
+
+    @property
+    def allowlist(self) -> Path:
+        return self.folder / "allowlist.yaml"
+
+    @property
+    def cluster(self) -> Cluster:
+        return Cluster(cluster_id="c", name="c", regions=("here",), nodes=(self.node,))
+
+    @property
+    def agent(self) -> TlsFiles:
+        return TlsFiles(of_node(self.authority, "c", "a"), self.allowlist)
+
+    def client(self, name: str = "worker") -> TlsFiles:
+        return TlsFiles(of_client(self.authority, name), self.allowlist)
+
+    def nodes(self, name: str = "worker") -> HttpNodes:
+        return HttpNodes(Transport(tls=self.client(name), connect_timeout_s=5))
+
+    def refused(self, rule: str) -> int:
+        assert self.callers is not None
+        return self.callers.refused[rule]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+CONFIG = {"cluster_id": "c", "node_id": "a", "role": "witness", "listen_host": "127.0.0.1", "peers": []}
+
+
+@contextlib.asynccontextmanager
+async def listening(place: Place, files: TlsFiles) -> AsyncIterator[None]:
+    """An agent's door behind that identity, on the node's endpoint; whatever gets through it is noted."""
+    config = AgentConfig.model_validate({**CONFIG, "state_dir": str(place.folder)})
+    callers = place.callers = Callers(files, Peers(config))
+    async with serving(place, _app(callers, place.said), callers):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serving(place: Place, app: web.Application, callers: Callers) -> AsyncIterator[None]:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    port = int(place.node.agent_url.rpartition(":")[2])
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port, ssl_context=callers.context()).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _app(callers: Callers, said: list[str]) -> web.Application:
+    async def answer(request: web.Request) -> web.Response:
+        said.append(request.path)
+        return web.json_response({"node_id": "a", "version": 1, "members": ["a"]})
+
+    app = web.Application(middlewares=[callers.middleware])
+    app.router.add_route("*", "/{anything:.*}", answer)
+    return app
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    node = Node.model_validate(
+        {
+            "node_id": "a",
+            "hostname": "127.0.0.1",
+            "role": NodeRole.PRIMARY,
+            "region": "here",
+            "site": "s",
+            "status": "healthy",
+            "endpoint": f"https://127.0.0.1:{free_port()}",
+        }
+    )
+    made = Place(tmp_path, node, Authority.make(tmp_path / "pki", organization="QNWIS", country="US"))
+    enroll_node(made.authority, made.cluster, node, made.allowlist)
+    enroll_client(made.authority, "worker", made.allowlist)
+    return made
+
+
+@pytest.fixture
+async def door(place: Place) -> AsyncIterator[Place]:
+    async with listening(place, place.agent):
+        yield place
+
+
+async def live(nodes: HttpNodes, place: Place) -> str | None:
+    """Why the node does not answer."""
+    return (await nodes.probe(place.node, "/health/live", timeout_s=5)).error
+
+
+async def test_listed_parties_speak_and_what_they_speak_is_tls_1_3_with_a_listed_suite(door: Place) -> None:
+    async with door.nodes() as nodes:
+        assert await live(nodes, door) is None
+        assert await live(nodes, door) is None
+    assert door.said == ["/health/live"] * 2
+    assert issued(door.agent.identity).certificate_dn == "CN=a.c,O=QNWIS,C=US"
+
+
+async def test_a_spoofed_node_is_found_out_before_it_is_asked_anything(place: Place) -> None:
+    """Another certificate of the same authority, for the same address and of the same name."""
+    second = place.folder / "second"
+    place.authority.issue(second, "a.c", ["127.0.0.1"])
+    async with listening(place, TlsFiles(second, place.allowlist)), place.nodes() as nodes:
+        probe = await nodes.probe(place.node, "/health/live", timeout_s=5)
+    assert probe.error_type == "NotTheListedNode" and "certificate_not_listed" in str(probe.error)
+    assert place.said == []
+
+
+async def test_a_man_in_the_middle_with_an_authority_of_his_own_gets_nothing(place: Place) -> None:
+    his = Authority.make(place.folder / "his", organization="QNWIS", country="US")
+    his.issue(place.folder / "stolen", "a.c", ["127.0.0.1"])
+    # He lets the worker's certificate through, to hear what it says.
+    (place.folder / "stolen" / "ca.pem").write_bytes((place.folder / "pki" / "ca.pem").read_bytes())
+    async with listening(place, TlsFiles(place.folder / "stolen", place.allowlist)), place.nodes() as nodes:
+        probe = await nodes.probe(place.node, "/health/live", timeout_s=5)
+    assert probe.error_type == "NotTheListedNode" and "handshake_failed" in str(probe.error)
+    assert place.said == []
+
+
+async def test_a_caller_whom_the_list_does_not_name_is_refused_counted_and_recorded(
+    door: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    door.authority.issue(of_client(door.authority, "stranger"), "worker", [])
+    async with door.nodes("stranger") as nodes:
+        for _ in range(3):
+            assert await live(nodes, door) is not None
+    assert door.said == []
+    assert door.refused("certificate_not_listed") == 3
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines() if "caller_refused" in line]
+    (line,) = (one for one in lines if one["rule"] == "certificate_not_listed")  # at most one a second
+    assert line["values"]["fingerprint"] == issued(of_client(door.authority, "stranger")).fingerprint
+
+
+@pytest.mark.parametrize("what", ["no certificate", "another authority", "plain HTTP", "TLS 1.2"])
+async def test_nobody_gets_through_otherwise(door: Place, what: str) -> None:
+    ca, own = door.client().authority, door.client().own
+    context = ssl.create_default_context(cafile=str(ca))
+    if what == "another authority":
+        his = Authority.make(door.folder / "his", organization="QNWIS", country=None)
+        his.issue(door.folder / "of his", "worker", [])
+        own = door.folder / "of his" / OWN
+    if what != "no certificate":
+        context.load_cert_chain(own)
+    if what == "TLS 1.2":
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+    url = door.node.agent_url.replace("https:", "http:") if what == "plain HTTP" else door.node.agent_url
+    async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        with pytest.raises(httpx.TransportError):
+            await client.get(f"{url}/health/live")
+    assert door.said == []
+    async with asyncio.timeout(10):
+        while not door.refused("handshake_failed"):
+            await asyncio.sleep(0)
+
+
+async def test_a_suite_that_is_not_listed_ends_the_connection(door: Place) -> None:
+    changed(door.allowlist, lambda found: with_suites(found, "TLS_CHACHA20_POLY1305_SHA256"))
+    context = ssl.create_default_context(cafile=str(door.client().authority))
+    context.load_cert_chain(door.client().own)
+    async with httpx.AsyncClient(verify=context, trust_env=False) as client:
+        with pytest.raises(httpx.TransportError):  # OpenSSL agrees on AES first
+            await client.get(f"{door.node.agent_url}/health/live")
+    assert (door.said, door.refused("connection_too_weak")) == ([], 1)
+
+
+@pytest.mark.skipif(hasattr(ssl.SSLContext, "set_ciphersuites"), reason="this Python can choose the suites")
+async def test_a_list_that_could_never_be_agreed_on_is_an_error_at_once(place: Place) -> None:
+    changed(place.allowlist, lambda found: with_suites(found, "TLS_CHACHA20_POLY1305_SHA256"))
+    with pytest.raises(TlsError, match="must be among them"):
+        async with listening(place, place.agent):
+            pass
+
+
+def with_suites(found: Allowlist, *suites: str) -> Allowlist:
+    settings = found.security_settings.model_copy(update={"cipher_suites": suites})
+    return found.model_copy(update={"security_settings": settings})
+
+
+async def test_an_identity_is_replaced_while_its_owner_is_asked_all_the_time(door: Place) -> None:
+    worker, agent = of_client(door.authority, "worker"), of_node(door.authority, "c", "a")
+    steps: list[Callable[[Path], object]] = [
+        lambda identity: begin(door.authority, identity, door.allowlist),
+        lambda identity: install(identity, door.allowlist),
+        lambda identity: finish(identity, door.allowlist),
+    ]
+    before = {issued(worker).fingerprint, issued(agent).fingerprint}
+    async with door.nodes() as nodes:
+        for identity in (worker, agent):
+            for step in steps:
+                assert await live(nodes, door) is None
+                step(identity)
+                assert await live(nodes, door) is None
+    assert not before & {issued(worker).fingerprint, issued(agent).fingerprint}
+    assert not door.refused("certificate_not_listed")
+    with pytest.raises(TlsError, match="exists"):
+        enroll_client(door.authority, "worker", door.allowlist)
+
+
+async def test_the_old_certificate_counts_until_the_last_step_and_no_longer(door: Place) -> None:
+    worker = of_client(door.authority, "worker")
+    old = worker.with_name("old")
+    old.mkdir(mode=0o700)
+    for file in worker.iterdir():
+        (old / file.name).write_bytes(file.read_bytes())
+        (old / file.name).chmod(0o600)
+    begin(door.authority, worker, door.allowlist)
+    install(worker, door.allowlist)
+    async with door.nodes("old") as behind:
+        assert await live(behind, door) is None
+        finish(worker, door.allowlist)
+        assert await live(behind, door) is not None  # on the connection that it has
+    assert door.refused("certificate_not_listed") == 1
+    with pytest.raises(TlsError, match="not installed yet"):
+        begin(door.authority, worker, door.allowlist)
+        finish(worker, door.allowlist)
+
+
+async def test_whoever_is_struck_off_is_refused_on_the_connection_that_is_open(door: Place) -> None:
+    async with door.nodes() as nodes:
+        assert await live(nodes, door) is None
+        strike_off(of_client(door.authority, "worker"), door.allowlist)
+        assert await live(nodes, door) is not None
+    assert door.said == ["/health/live"]
+    assert door.refused("certificate_not_listed") >= 1
+
+
+async def test_a_node_that_is_struck_off_is_asked_nothing_more(door: Place) -> None:
+    async with door.nodes() as nodes:
+        assert await live(nodes, door) is None
+        strike_off(of_node(door.authority, "c", "a"), door.allowlist)
+        probe = await nodes.probe(door.node, "/health/live", timeout_s=5)
+    assert probe.error_type == "NotTheListedNode" and "endpoint_not_listed" in str(probe.error)
+    assert door.said == ["/health/live"]
+
+
+async def test_an_allowlist_that_cannot_be_read_changes_nothing_and_is_named(door: Place) -> None:
+    files = door.client()
+    async with HttpNodes(Transport(tls=files, connect_timeout_s=5)) as nodes:
+        door.allowlist.write_text("allowed_nodes: [{node_id: a}]")
+        assert await live(nodes, door) is None
+    assert files.trouble is not None and "allowed_nodes.0.endpoint" in files.trouble
+
+
+async def test_neither_agents_nor_clients_ask_what_is_not_for_them(place: Place) -> None:
+    config = AgentConfig.model_validate({**CONFIG, "state_dir": str(place.folder)})
+    callers = Callers(place.agent, Peers(config))
+    leases = Mock(grant=lambda asked: asked)
+    app = make_app(Mock(), Mock(), Mock(), Mock(), leases, Mock(), None, callers)
+    ask = Ask(ask_id="x", holder="a", epoch=1, run_id="r", membership_version=1)
+    async with serving(place, app, callers):
+        async with Speaking(place, place.client()) as worker:
+            assert await worker.post("/lease/ask", ask) == (403, "path_not_for_caller")
+        async with Speaking(place, place.agent) as agent:
+            assert await agent.post("/orders", ask) == (403, "path_not_for_caller")
+            assert await agent.post("/lease/ask", ask) == (200, None)
+            forged = ask.model_copy(update={"holder": "b"})
+            assert await agent.post("/lease/ask", forged) == (403, "speaks_for_another")
+    assert callers.refused == {"path_not_for_caller": 2, "speaks_for_another": 1}
+
+
+@dataclass
+class Speaking:
+    """A client of the agent with that identity."""
+
+    place: Place
+    files: TlsFiles
+
+    async def __aenter__(self) -> Speaking:
+        self.client = Transport(tls=self.files, connect_timeout_s=5).agents(timeout_s=5)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.aclose()
+
+    async def post(self, path: str, body: Model) -> tuple[int, str | None]:
+        """Status, and the rule of a refusal."""
+        answer = await self.client.post(self.place.node.agent_url + path, content=body.model_dump_json())
+        return answer.status_code, answer.json().get("rule")
+
+
+async def test_the_environment_says_how_agents_are_spoken_to(place: Place) -> None:
+    worker = str(of_client(place.authority, "worker"))
+    assert transport_of({}).tls is None
+    assert transport_of({}, place.folder / "elsewhere").tls is None
+    with pytest.raises(TlsError, match="QNWIS_IDENTITY_DIR is not set"):
+        transport_of({}, place.folder)
+    for environment in (
+        {"QNWIS_CONFIG_DIR": str(place.folder)},
+        {"QNWIS_ALLOWLIST": str(place.allowlist)},
+    ):
+        assert transport_of({**environment, "QNWIS_IDENTITY_DIR": worker}).tls == place.client()
+    (of_client(place.authority, "worker") / OWN).chmod(0o644)
+    with pytest.raises(TlsError, match="others can read it"):
+        place.client()
+
+
+async def test_a_node_in_the_clear_is_not_spoken_to_where_there_is_a_list(place: Place) -> None:
+    plain = place.node.model_copy(update={"endpoint": place.node.agent_url.replace("https", "http")})
+    async with place.nodes() as nodes:
+        with pytest.raises(Unreachable, match="endpoint_not_listed") as caught:
+            await nodes.state(plain, timeout_s=5)
+    assert isinstance(caught.value.__cause__, NotTheListedNode)
+    with pytest.raises(TlsError, match="expected https"):
+        enroll_node(place.authority, place.cluster, plain, place.allowlist)
+
+
+async def test_readiness_sees_until_when_each_certificate_counts(door: Place) -> None:
+    seen = await ShownCertificates(Transport(tls=door.client(), connect_timeout_s=5)).seen(door.cluster)
+    assert seen is not None
+    own, agents = issued(door.client().identity), issued(door.agent.identity)
+    expected = [(OWN_NAME, own.not_after), ("a", agents.not_after)]
+    assert [(one.owner, one.not_after) for one in seen] == expected
+    strike_off(of_node(door.authority, "c", "a"), door.allowlist)
+    _, gone = await ShownCertificates(Transport(tls=door.client())).seen(door.cluster) or ()
+    assert gone.not_after is None and "endpoint_not_listed" in gone.reason
+    assert await ShownCertificates(Transport()).seen(door.cluster) is None
