@@ -21,8 +21,8 @@ from qnwis.continuity.readiness import evaluate
 from qnwis.continuity.readiness_facts import DnsRecord, DnsTrial, Facts, Past, Readiness
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.weights import StepCheck, Weights
+from qnwis.providers.agent_tls import AgentTls
 from qnwis.providers.audit_store import AuditStore
-from qnwis.providers.certificates import CertificateReader
 from qnwis.providers.dns import Dns
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
@@ -45,7 +45,7 @@ class ReadinessChecks:
         audit: AuditStore,
         weights: RegionWeights,
         checks: RegionChecks,
-        certificates: CertificateReader,
+        tls: AgentTls,
     ) -> None:
         self._registry = registry
         self._nodes = nodes
@@ -53,7 +53,7 @@ class ReadinessChecks:
         self._audit = audit
         self._weights = weights
         self._checks = checks
-        self._certificates = certificates
+        self._tls = tls
 
     @activity.defn(name="evaluate_readiness")
     async def evaluate(self, name: ClusterName) -> Readiness:
@@ -63,13 +63,14 @@ class ReadinessChecks:
         except ConfigError as error:
             raise ApplicationError(str(error), type="cluster_not_loaded", non_retryable=True) from error
         weights = await self._weights_of(registered.cluster)
-        evidence, dns, record, past, regions, certificates = await asyncio.gather(
+        evidence, dns, record, past, regions, certificates, refused = await asyncio.gather(
             collect_evidence(self._nodes, registered.cluster),
             self._try_dns(registered.cluster),
             self._read_dns(registered.cluster),
             self._past(name.cluster_id),
             self._regions_of(registered.cluster),
-            self._certificates.seen(registered.cluster),
+            self._tls.certificates(registered.cluster),
+            self._tls.refused(registered.cluster),
         )
         return evaluate(
             Facts(
@@ -82,6 +83,7 @@ class ReadinessChecks:
                 weights=weights,
                 regions=regions,
                 certificates=None if certificates is None else tuple(certificates),
+                refused=refused,
                 unusable=await asyncio.to_thread(self._unusable),
                 now=datetime.now(UTC),
             )

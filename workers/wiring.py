@@ -42,12 +42,12 @@ from activities.weights import WeightShifts
 from qnwis.config.access import AccessFiles
 from qnwis.config.notifications import FILE as CHANNELS
 from qnwis.config.registry import Registry
+from qnwis.providers.agent_tls import AgentTls, AskedAgents
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
 from qnwis.providers.bundles import Bundles
 from qnwis.providers.calls import Caller
-from qnwis.providers.certificates import CertificateReader, ShownCertificates
 from qnwis.providers.dns import Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.fencing import Hook, PowerHook
@@ -114,8 +114,7 @@ class Providers:
     weights: RegionWeights = field(default_factory=DnsWeights)
     """By which active/active clusters share their traffic out."""
     checks: RegionChecks = field(default_factory=DatabaseChecks)
-    certificates: CertificateReader = field(default_factory=lambda: ShownCertificates(Transport()))
-    """That agents show."""
+    tls: AgentTls = field(default_factory=lambda: AskedAgents(Transport()))
     bundles: Bundles | None = None
     """Makes the bundle of each record; None where nobody wants one."""
     witnesses: tuple[Witness, ...] = ()
@@ -147,7 +146,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
         patroni=patroni,
         dns=DnsByHolder(),
         hook=PowerHook(transport),
-        certificates=ShownCertificates(transport),
+        tls=AskedAgents(transport),
         audit=audit,
         bundles=Bundles(audit, keys, settings.state_dir / BUNDLES),
         witnesses=witnesses_of(os.environ, transport),
@@ -234,7 +233,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         shifts.shift_weights,
         shifts.check_return,
         Notifications(p.notifier).notify,
-        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks, p.certificates).evaluate,
+        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks, p.tls).evaluate,
     ]
 
 

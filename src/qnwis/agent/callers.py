@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ssl
 from collections import Counter
+from datetime import UTC, datetime
 from time import monotonic
 
 from aiohttp import web
@@ -14,6 +15,7 @@ from qnwis.continuity.allowlist import (
     AllowedClient,
     AllowedNode,
     Presented,
+    RefusedCallers,
     body_refusal,
     caller_of,
     path_refusal,
@@ -41,7 +43,7 @@ class Callers:
         self._peers = peers
         self._logged_at_s: dict[str, float] = {}
         self.refused: Counter[str] = Counter()
-        """How many connections and requests were refused, by rule, since the agent was started."""
+        self._last_at: datetime | None = None
 
     def context(self) -> ssl.SSLContext:
         """What the agent listens with. Raises TlsError."""
@@ -87,9 +89,14 @@ class Callers:
             self.refuse(refusal)
         return refusal
 
+    @property
+    def told(self) -> RefusedCallers:
+        return RefusedCallers(counts=dict(self.refused), last_at=self._last_at)
+
     def refuse(self, refusal: Refusal) -> None:
         """Count a refusal, and log it."""
         self.refused[refusal.rule] += 1
+        self._last_at = datetime.now(UTC)
         last_s, now_s = self._logged_at_s.get(refusal.rule), monotonic()
         if last_s is None or now_s - last_s >= LOG_EVERY_S:
             self._logged_at_s[refusal.rule] = now_s

@@ -14,7 +14,7 @@
 | POST /membership/change | 200 MembershipView; 409 Refusal; on the holder of the lease |
 | POST /membership/accept, /membership/adopt | 200 Accepted, MembershipView; 409 Refusal; between agents |
 | POST /membership/force | 200 MembershipView; 409 Refusal; by an emergency override that gives nodes up |
-| GET /callers/refused | 200, how many connections and requests were refused, by rule |
+| GET /callers/refused | 200, RefusedCallers |
 
 With mutual TLS, 403 Refusal for whoever may not ask (`qnwis.continuity.allowlist`).
 """
@@ -27,6 +27,7 @@ from typing import TypeVar
 from aiohttp import web
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from qnwis.continuity.allowlist import RefusedCallers
 from qnwis.continuity.lease_messages import Ask, PromiseRequest, Release, Withdrawal
 from qnwis.continuity.membership import Adopted, AnyChange
 from qnwis.continuity.model import Model
@@ -123,7 +124,7 @@ def make_app(
         return _json(answer, status=409 if isinstance(answer, Refusal) else 200)
 
     async def refused(_: web.Request) -> web.Response:
-        return web.json_response(callers.refused if callers is not None else {})
+        return _json(callers.told if callers is not None else RefusedCallers())
 
     def lease(
         kind: type[M], answer: Callable[[M], Model | Awaitable[Model]]

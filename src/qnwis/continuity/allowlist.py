@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import AwareDatetime, Field, JsonValue, model_validator
 
 from .lease_messages import Ask, PromiseRequest, Release
 from .model import Identifier, Model
@@ -97,6 +97,14 @@ class Allowlist(Model):
 
     def node_at(self, origin: str) -> AllowedNode | None:
         return next((node for node in self.allowed_nodes if node.endpoint == origin), None)
+
+
+class RefusedCallers(Model):
+    """What an agent refused since it was started: connections and requests."""
+
+    counts: dict[str, int] = Field(default_factory=dict)
+    """By rule."""
+    last_at: AwareDatetime | None = None
 
 
 class Presented(Model):

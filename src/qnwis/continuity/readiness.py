@@ -25,6 +25,7 @@ DRILL_DUE = timedelta(days=90)
 """A cluster whose last drill is longer ago has changed more than people remember."""
 
 CERTIFICATE_DUE = timedelta(days=30)
+CALLERS_WITHIN = timedelta(days=1)
 
 
 def evaluate(facts: Facts) -> Readiness:
@@ -324,10 +325,33 @@ def certificates_are_valid(look: _Look) -> Check:
     return Check(name=name, grade=Grade.READY, reason=reason, values=values, age_s=0)
 
 
+def callers_are_known(look: _Look) -> Check:
+    """Somebody without a listed certificate knocked: a mistake of ours, or no mistake."""
+    said, name, now = look.facts.refused, "callers", look.facts.now
+    if said is None:
+        reason = "agents answer whoever asks"
+        return Check(name=name, grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
+    lately = {
+        node_id: one
+        for node_id, one in said.items()
+        if one.last_at is not None and now - one.last_at <= CALLERS_WITHIN
+    }
+    if not lately:
+        return Check(name=name, grade=Grade.READY, reason="no agent refused anybody within a day", age_s=0)
+    told = [
+        f"{node_id} ({', '.join(f'{rule} {times}' for rule, times in sorted(one.counts.items()))})"
+        for node_id, one in sorted(lately.items())
+    ]
+    reason = f"refused within a day: {'; '.join(told)}; the agents' logs say whom"
+    values: dict[str, JsonValue] = {node_id: {**one.counts} for node_id, one in lately.items()}
+    return Check(name=name, grade=Grade.WARNING, reason=reason, values=values, age_s=0)
+
+
 OF_ANY_CLUSTER: tuple[Callable[[_Look], Check], ...] = (
     dns_takes_updates,
     files_are_usable,
     certificates_are_valid,
+    callers_are_known,
 )
 """Of an active/active cluster too, besides `REGION_CHECKS`."""
 
@@ -344,6 +368,7 @@ CHECKS: tuple[Callable[[_Look], Check], ...] = (
     configuration_is_verified,
     files_are_usable,
     certificates_are_valid,
+    callers_are_known,
 )
 
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime, Field, JsonValue
 
+from .allowlist import RefusedCallers
 from .evidence import ClusterEvidence
 from .model import Model
 from .policy import Policy
@@ -98,6 +99,8 @@ class Facts(Model):
     """Active/active: what was found of each region's replication with the others."""
     certificates: tuple[CertificateSeen, ...] | None = None
     """None where agents speak without."""
+    refused: Mapping[str, RefusedCallers] | None = None
+    """By node_id: whom its agent refused. None where agents answer whoever asks."""
     unusable: tuple[str, ...] = ()
     """The files beside the topology and the policy that a run could not use, a sentence each."""
     now: AwareDatetime

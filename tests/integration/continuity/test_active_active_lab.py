@@ -26,8 +26,8 @@ from qnwis.lab.land import ACTIVE_ACTIVE, HOME
 from qnwis.lab.postgres import SUPERUSER
 from qnwis.lab.procfs import living_inside
 from qnwis.lab.waiting import not_streaming, until_none
+from qnwis.providers.agent_tls import AskedAgents
 from qnwis.providers.audit_store import SqliteAuditStore
-from qnwis.providers.certificates import ShownCertificates
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.nodes import HttpNodes
 from qnwis.providers.region_checks import DatabaseChecks
@@ -86,7 +86,7 @@ async def test_a_region_is_lost_its_weight_goes_and_comes_back_and_nothing_is_pr
         SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "key.pem"),
         weights,
         DatabaseChecks(),
-        ShownCertificates(lab.certificates.transport),
+        AskedAgents(lab.certificates.transport),
     )
     await lab.start_clients(4, pause_ms=20)
     await until_written_by(lab, {"node-1", "node-2"})

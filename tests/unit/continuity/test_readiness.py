@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qnwis.continuity.allowlist import RefusedCallers
 from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.model import sha256_digest
 from qnwis.continuity.planner import topology_digest
@@ -236,6 +237,10 @@ ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [
     ("certificates", lambda: shown(365), READY, "the first to end is that of node-1"),
     ("certificates", lambda: shown(29), WARNING, "within 30 days ends that of node-1"),
     ("certificates", lambda: shown(-1), NOT_READY, "ended: node-1"),
+    ("callers", lambda: GOOD, NOT_EVALUATED, "answer whoever asks"),
+    ("callers", lambda: but(refused={"node-1": RefusedCallers()}), READY, "no agent refused anybody"),
+    ("callers", lambda: knocked(hours=25), READY, "no agent refused anybody"),
+    ("callers", lambda: knocked(hours=23), WARNING, "node-1 (certificate_not_listed 3)"),
     ("certificates", lambda: shown(None), NOT_EVALUATED, "not seen: node-1 (silent)"),
 ]
 
@@ -249,6 +254,11 @@ def shown(days: int | None) -> Facts:
     end = None if days is None else NOON + timedelta(days=days)
     own = CertificateSeen(owner="this worker", not_after=NOON + timedelta(days=400))
     return but(certificates=(own, CertificateSeen(owner="node-1", not_after=end, reason="silent")))
+
+
+def knocked(hours: int) -> Facts:
+    refused = RefusedCallers(counts={"certificate_not_listed": 3}, last_at=NOON - timedelta(hours=hours))
+    return but(refused={"node-1": refused})
 
 
 def small_target() -> Facts:

@@ -36,8 +36,8 @@ from qnwis.pki.identities import (
     strike_off,
 )
 from qnwis.pki.listing import changed
-from qnwis.providers.certificates import OWN as OWN_NAME
-from qnwis.providers.certificates import ShownCertificates
+from qnwis.providers.agent_tls import OWN as OWN_NAME
+from qnwis.providers.agent_tls import AskedAgents
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.tls.client import NotTheListedNode
@@ -315,7 +315,9 @@ async def test_neither_agents_nor_clients_ask_what_is_not_for_them(place: Place)
             assert await agent.post("/lease/ask", ask) == (200, None)
             forged = ask.model_copy(update={"holder": "b"})
             assert await agent.post("/lease/ask", forged) == (403, "speaks_for_another")
-    assert callers.refused == {"path_not_for_caller": 2, "speaks_for_another": 1}
+        told = await AskedAgents(Transport(tls=place.client(), connect_timeout_s=5)).refused(place.cluster)
+    assert told is not None and told["a"].counts == {"path_not_for_caller": 2, "speaks_for_another": 1}
+    assert told["a"].last_at is not None
 
 
 @dataclass
@@ -365,12 +367,12 @@ async def test_a_node_in_the_clear_is_not_spoken_to_where_there_is_a_list(place:
 
 
 async def test_readiness_sees_until_when_each_certificate_counts(door: Place) -> None:
-    seen = await ShownCertificates(Transport(tls=door.client(), connect_timeout_s=5)).seen(door.cluster)
+    seen = await AskedAgents(Transport(tls=door.client(), connect_timeout_s=5)).certificates(door.cluster)
     assert seen is not None
     own, agents = issued(door.client().identity), issued(door.agent.identity)
     expected = [(OWN_NAME, own.not_after), ("a", agents.not_after)]
     assert [(one.owner, one.not_after) for one in seen] == expected
     strike_off(of_node(door.authority, "c", "a"), door.allowlist)
-    _, gone = await ShownCertificates(Transport(tls=door.client())).seen(door.cluster) or ()
+    _, gone = await AskedAgents(Transport(tls=door.client())).certificates(door.cluster) or ()
     assert gone.not_after is None and "endpoint_not_listed" in gone.reason
-    assert await ShownCertificates(Transport()).seen(door.cluster) is None
+    assert await AskedAgents(Transport()).certificates(door.cluster) is None
