@@ -87,6 +87,8 @@ async def _start(stage: Stage, place: Place) -> None:
             agent = lab.machine(party).agent
             if agent is None or not agent.alive:
                 await lab.start_node(party)
+        elif (found := lab.processes.find(party)) is not None and found.alive:
+            continue
         elif party == TEMPORAL:
             await start_temporal(stage)
         elif party == WORKER:

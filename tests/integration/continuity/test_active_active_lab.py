@@ -43,7 +43,10 @@ WITHIN_S = 60.0
 async def lab() -> AsyncIterator[Lab]:
     root = Path(f"/var/tmp/qnwis-test-active-lab-{os.getpid()}")
     lab = await Lab.create(root, shape=ACTIVE_ACTIVE, cluster_id="shop")
-    yield lab
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in lab.certificates.environment().items():
+            patch.setenv(name, value)  # as whoever asks for the status has it
+        yield lab
     await lab.stop()
     assert living_inside(root) == []
     shutil.rmtree(root)
