@@ -14,7 +14,6 @@ import asyncio
 import base64
 import os
 import secrets
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from qnwis.providers.region_services import services
 from .acks import AckLog, Row, read_log
 from .active import ITEMS, RENEW_S, ActiveRegions
 from .certificates import Certificates
-from .disks import unmount_all
+from .clearing import NAMESERVER, POWER_SWITCH, clear, stop_processes
 from .errors import LabError
 from .history import History, read_history
 from .layout import (
@@ -55,7 +54,7 @@ from .people import make_people
 from .places import CLIENTS, DNS, POWER, Place
 from .postgres import APP, APP_DATABASE, REPLICATOR, SUPERUSER, Installation, find_installation
 from .processes import Processes, Started, python_module
-from .procfs import identity, kill_inside
+from .procfs import identity
 from .shape import (
     SERVICE,
     SERVICE_NAME,
@@ -68,12 +67,9 @@ from .shape import (
     lab_cluster,
     lab_policy,
 )
-from .state import AnotherVersionError, LabState, read_state, write_state
-from .temporal_server import PROCESS_NAME as TEMPORAL
-from .temporal_server import stop_server
+from .state import LabState, read_state, write_state
 from .waiting import not_streaming, until_none
 
-NAMESERVER, POWER_SWITCH = "nameserver", "power-switch"
 ASKING = ("worker", *VANTAGES[1:])
 """The parts of a control plane that ask agents."""
 
@@ -108,7 +104,7 @@ class Lab:
         """
         root = await asyncio.to_thread(prepare_directory, (directory or default_directory()).absolute())
         folder = Folder(root)
-        await asyncio.to_thread(_clear, folder)
+        await asyncio.to_thread(clear, folder)
         installation = await asyncio.to_thread(find_installation, pg_bin, cache=cache or folder.cache)
         with ground(shape.members) as block:
             cluster_id = cluster_id or f"lab-{block.number}"
@@ -274,7 +270,7 @@ class Lab:
 
     async def stop(self) -> None:
         """End every process of the lab. Its files stay, to be looked at, until the next lab is made here."""
-        await asyncio.to_thread(_stop_processes, self.folder, self.processes)
+        await asyncio.to_thread(stop_processes, self.folder, self.processes)
 
     async def _start(self, shape: Shape, installation: Installation) -> None:
         await asyncio.to_thread(self._write_files, shape)
@@ -374,61 +370,3 @@ class Lab:
 def _pinned(node: Node) -> str:
     """Name of the process of a node's pinned client."""
     return f"pinned-{node.node_id}"
-
-
-def _clear(folder: Folder) -> None:
-    """Stop and remove an earlier lab that nobody owns. Raises LabError when it is somebody's, or no lab."""
-    processes = Processes(folder.processes, folder.logs)
-    try:
-        state = read_state(folder)
-    except AnotherVersionError:
-        if any(started.alive for started in processes.all()):
-            raise
-        _remove(folder, processes)
-        return
-    if state is None:
-        if any(folder.root.iterdir()):
-            raise LabError(f"{folder.root} holds files and no lab; give an empty or new directory")
-        return
-    if state.kept and any(started.alive for started in processes.all()):
-        raise LabError(
-            f"a lab that was kept is running in {folder.root}; end it with `qnwis-continuity lab stop`, "
-            "or give another directory"
-        )
-    if (
-        state.owner_pid != os.getpid()
-        and identity(state.owner_pid) == state.owner_identity
-        and not state.kept
-    ):
-        raise LabError(
-            f"the lab in {folder.root} belongs to process {state.owner_pid}, which is running; "
-            "end that one, or give another directory"
-        )
-    _remove(folder, processes)
-
-
-def _remove(folder: Folder, processes: Processes) -> None:
-    _stop_processes(folder, processes)
-    unmount_all(folder.root)
-    made = (
-        folder.config,
-        folder.logs,
-        folder.nodes,
-        folder.pki,
-        folder.processes,
-        folder.run,
-        folder.secrets,
-    )
-    for path in made:
-        shutil.rmtree(path, ignore_errors=True)
-    folder.state_file.unlink()
-
-
-def _stop_processes(folder: Folder, processes: Processes) -> None:
-    """In the order in which they need each other; at last whatever is left in the folder, recorded or not."""
-    names = [started.name for started in processes.all()]
-    base = {TEMPORAL, NAMESERVER, POWER_SWITCH, *(name for name in names if name.startswith("agent-"))}
-    processes.stop([name for name in names if name not in base])
-    stop_server(processes)
-    processes.stop(base, grace_s=3.0)
-    kill_inside(folder.root)

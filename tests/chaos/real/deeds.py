@@ -14,8 +14,8 @@ from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.rejoining import rejoin_order
 from qnwis.continuity.run import FailoverRequest
 from qnwis.lab import disks, faults
+from qnwis.lab.clearing import NAMESERVER
 from qnwis.lab.clocks import set_clock
-from qnwis.lab.cluster import NAMESERVER
 from qnwis.lab.control_plane import WORKER, start_vantage, start_worker
 from qnwis.lab.errors import LabError
 from qnwis.lab.network import How

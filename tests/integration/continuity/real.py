@@ -26,7 +26,8 @@ from qnwis.continuity.evidence import NodeState
 from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.run import RunResult
 from qnwis.continuity.topology import NodeStatus
-from qnwis.lab.cluster import NAMESERVER, Lab
+from qnwis.lab.clearing import NAMESERVER
+from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import WORKER, ControlPlane, start_vantage, start_worker
 from qnwis.lab.layout import Folder, default_directory, prepare_directory
 from qnwis.lab.processes import import_path, python_module
