@@ -33,6 +33,7 @@ LOG_EVERY_S = 1.0
 """Of each rule one line within so long: whoever knocks fast must not fill a disk. All are counted."""
 
 Caller = AllowedNode | AllowedClient
+CALLER: web.RequestKey[Caller] = web.RequestKey("caller", AllowedNode | AllowedClient)  # type: ignore[arg-type]
 
 
 class Callers:
@@ -58,43 +59,46 @@ class Callers:
         @web.middleware
         async def known_callers(request: web.Request, handler: Handler) -> web.StreamResponse:
             caller = self._caller(request)
+            if caller is None:
+                return web.Response(status=400)  # nobody hears it
             refusal = caller if isinstance(caller, Refusal) else path_refusal(caller, request.path)
             if refusal is not None:
-                self.refuse(refusal)
+                self.refuse(refusal, remote=request.remote)
                 answer = web.Response(
                     text=refusal.model_dump_json(), content_type="application/json", status=403
                 )
                 answer.force_close()
                 return answer
+            assert not isinstance(caller, Refusal)
+            request[CALLER] = caller
             return await handler(request)
 
         return known_callers
 
-    def _caller(self, request: web.Request) -> Caller | Refusal:
-        """Anew for each request: whoever was struck off the list since the connection was made is nobody."""
-        assert request.transport is not None
+    def _caller(self, request: web.Request) -> Caller | Refusal | None:
+        """Anew for each request: whoever was struck off the list since the connection was made is nobody.
+        None for one that has hung up."""
+        if request.transport is None:
+            return None
         shown = shown_by(request.transport.get_extra_info("ssl_object"))
-        assert shown is not None, "no connection without a certificate gets here"
-        return caller_of(self._files.allowlist, shown)
+        return None if shown is None else caller_of(self._files.allowlist, shown)
 
     def body_refusal(self, request: web.Request, body: Model) -> Refusal | None:
         """Why whoever asks may not say this: in another's name, say."""
-        caller = self._caller(request)
-        if isinstance(caller, Refusal):
-            return caller
+        caller = request[CALLER]
         node_id = spoken_for(body)
         known = None if node_id is None else self._peers.of(node_id)
         refusal = body_refusal(caller, body, None if known is None else known.agent_url)
         if refusal is not None:
-            self.refuse(refusal)
+            self.refuse(refusal, remote=request.remote)
         return refusal
 
     @property
     def told(self) -> RefusedCallers:
         return RefusedCallers(counts=dict(self.refused), last_at=self._last_at)
 
-    def refuse(self, refusal: Refusal) -> None:
-        """Count a refusal, and log it."""
+    def refuse(self, refusal: Refusal, *, remote: str | None = None) -> None:
+        """Count a refusal, and log it. `remote`: the address that asks, where that is known."""
         self.refused[refusal.rule] += 1
         self._last_at = datetime.now(UTC)
         last_s, now_s = self._logged_at_s.get(refusal.rule), monotonic()
@@ -105,5 +109,6 @@ class Callers:
                 rule=refusal.rule,
                 message=refusal.message,
                 values=refusal.values,
+                remote=remote,
                 times=self.refused[refusal.rule],
             )

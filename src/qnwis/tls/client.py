@@ -13,6 +13,10 @@ from .contexts import client_context
 from .files import Stamp, TlsError, TlsFiles
 
 
+_LIMITS = httpx.Limits(keepalive_expiry=60.0)
+"""An order in the middle of a failover need not shake hands first; agents keep connections for longer."""
+
+
 class NotTheListedNode(httpx.ConnectError):
     """Whoever answers there is not the node that the allowlist names, or nobody is named for the address."""
 
@@ -81,7 +85,8 @@ class PinnedTransport(httpx.AsyncBaseTransport):
             context = client_context(self._files, check, report)
         except TlsError as error:
             raise httpx.ConnectError(str(error)) from error
-        pinned = _Pinned(entry, settings, identity, httpx.AsyncHTTPTransport(verify=context, trust_env=False))
+        transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=_LIMITS)
+        pinned = _Pinned(entry, settings, identity, transport)
         return pinned
 
     async def _forget(self, origin: str | None) -> None:

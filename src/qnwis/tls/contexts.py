@@ -14,6 +14,8 @@ from .files import TlsError, TlsFiles
 Check = Callable[[Presented], Refusal | None]
 Report = Callable[[Refusal], None]
 
+_NOT_YET = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLSyscallError, ssl.SSLEOFError)
+"""The handshake goes on, or the other end hung up in it, as one does that waited too long."""
 _SHORT = {
     "commonName": "CN",
     "organizationName": "O",
@@ -106,7 +108,7 @@ def _checked(check: Check, report: Report) -> type[ssl.SSLObject]:
         def do_handshake(self) -> None:
             try:
                 super().do_handshake()
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLSyscallError):
+            except _NOT_YET:
                 raise
             except ssl.SSLError as error:
                 report(_not_made(error))
