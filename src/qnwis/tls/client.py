@@ -12,7 +12,6 @@ from qnwis.continuity.refusal import Refusal
 from .contexts import client_context
 from .files import Stamp, TlsError, TlsFiles
 
-
 _LIMITS = httpx.Limits(keepalive_expiry=60.0)
 """An order in the middle of a failover need not shake hands first; agents keep connections for longer."""
 
