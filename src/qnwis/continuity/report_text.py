@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .refusal import Refusal
 from .report import Report
 from .report_timeline import Bar
 from .report_writes import Writes
@@ -31,17 +32,29 @@ class Section:
     """Where a picture of the timeline belongs."""
 
 
-def sections(report: Report) -> tuple[Section, ...]:
-    """Everything to read but title and verdict, in the order in which it is read."""
-    return tuple(section for section in _sections(report) if section.rows)
+@dataclass(frozen=True)
+class Document:
+    """What is shown of a run or a simulation, in whatever form."""
+
+    title: str
+    id: str
+    """What it is of, and when."""
+    good: bool
+    verdict: str
+    sections: tuple[Section, ...]
+    bars: tuple[Bar, ...] = ()
+    """Of the timeline's picture."""
 
 
-def title(report: Report) -> str:
-    return f"{report.operation} of {report.cluster_id}"
-
-
-def verdict(report: Report) -> str:
-    return f"{'verified' if report.success else 'not verified'}; {report.outcome}"
+def document_of(report: Report) -> Document:
+    return Document(
+        title=f"{report.operation} of {report.cluster_id}",
+        id=f"{report.audit_id}, {report.ended_at:%F %T} UTC",
+        good=report.success,
+        verdict=f"{'verified' if report.success else 'not verified'}; {report.outcome}",
+        sections=tuple(section for section in _sections(report) if section.rows),
+        bars=report.timeline,
+    )
 
 
 def plain(text: str) -> str:
@@ -52,9 +65,10 @@ def plain(text: str) -> str:
     return " ".join(_TURNS_TEXT.sub("�", shown).split())
 
 
-def markdown(report: Report) -> str:
-    lines = [f"# {_escaped(title(report))}", "", f"Outcome: {_escaped(verdict(report))}"]
-    for section in sections(report):
+def markdown(document: Document) -> str:
+    lines = [f"# {_escaped(document.title)}", "", _escaped(document.id), ""]
+    lines += [f"Outcome: {_escaped(document.verdict)}"]
+    for section in document.sections:
         lines += ["", f"## {section.title}", ""]
         if section.header:
             lines += [_row(section.header), _row(tuple("---" for _ in section.header), escape=False)]
@@ -69,6 +83,12 @@ def ms(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.0f} ms" if value < 10_000 else f"{value / 1000:.1f} s"
+
+
+def refused(refusal: Refusal) -> Iterator[tuple[str, ...]]:
+    yield "refused by", f"{refusal.rule}: {refusal.message}"
+    yield from ((name, str(value)) for name, value in refusal.values.items())
+    yield "what would change it", refusal.remedy
 
 
 def _sections(report: Report) -> Iterator[Section]:
@@ -122,11 +142,8 @@ def _why(report: Report) -> Iterator[tuple[str, ...]]:
     yield "started by", f"{report.initiated_by} ({report.role})"
     if report.detected is not None:
         yield "detection", report.detected
-    if (refusal := report.refusal) is not None:
-        yield "refused by", f"{refusal.rule}: {refusal.message}"
-        for name, value in refusal.values.items():
-            yield name, str(value)
-        yield "what would change it", refusal.remedy
+    if report.refusal is not None:
+        yield from refused(report.refusal)
 
 
 def _plan(report: Report) -> Iterator[tuple[str, ...]]:
@@ -143,7 +160,8 @@ def _approval(report: Report) -> Iterator[tuple[str, ...]]:
     else:
         yield "required", f"yes; given by {report.approved_by}" if report.approved_by else "yes; not given"
     for vote in report.votes:
-        said = f"{'for' if vote.approve else 'against'} at {vote.at:%F %T} UTC as {', '.join(vote.roles)}"
+        voted = "voted for it" if vote.approve else "voted against it"
+        said = f"{voted} at {vote.at:%F %T} UTC as {', '.join(vote.roles)}"
         yield vote.person, said + (f": {vote.reason}" if vote.reason else "")
 
 

@@ -13,13 +13,17 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult, draft_of_region
 from qnwis.continuity.regions import Moved
 from qnwis.continuity.report import NotExecuted, Report, report_of
-from qnwis.continuity.report_text import markdown, plain
+from qnwis.continuity.report_text import document_of, markdown, plain
 from qnwis.continuity.run import RunOutcome
 
 from .reports import KEY, PLAN, chain, failover, outcomes, record_of, reported, texts_of
 from .scenes import NOON
 
 HOSTILE = 'x\n# Verified\n<script>alert(1)</script> | [a](http://b) `c` \u202egnol\x1b[2J & "quoted" _i_'
+
+
+def shown(report: Report) -> str:
+    return markdown(document_of(report))
 
 
 def test_it_says_what_the_run_left_behind() -> None:
@@ -73,7 +77,7 @@ def test_a_release_says_that_nothing_is_lost_and_since_when_no_write_was_let_in(
     run = run.model_copy(update={"request": run.request.model_copy(update={"detection": None})})
     writes = reported(run).writes
     assert writes is not None and writes.released and writes.gap_ms == 400.0
-    assert "loss: none: the target had replayed" in markdown(reported(run))
+    assert "loss: none: the target had replayed" in shown(reported(run))
 
 
 def test_nothing_that_did_not_move_has_recovered() -> None:
@@ -83,7 +87,7 @@ def test_nothing_that_did_not_move_has_recovered() -> None:
     )
     report = reported(run)
     assert report.recovery_ms is None and report.verified is None and not report.success
-    text = markdown(report)
+    text = shown(report)
     assert "- refused by: cooldown: too soon" in text and "- what would change it: wait" in text
     assert "- left_s: 7" in text and "- passed: not verified" in text
 
@@ -97,7 +101,7 @@ def test_an_artefact_of_another_version_leaves_a_note_and_no_error() -> None:
         "artefact plan is not read by this version",
     ]
     assert report.verified and report.reason == run.request.reason and report.trail
-    assert "## Trail (L21)" in markdown(report)
+    assert "## Trail (L21)" in shown(report)
 
 
 def test_an_evacuation_names_its_clusters() -> None:
@@ -116,11 +120,11 @@ def test_an_evacuation_names_its_clusters() -> None:
     report = report_of(chain(None, draft_of_region(request, result), texts, KEY.sign), texts)
     assert report.notes == () and report.writes is None and report.clusters[0].run_id == "run-a"
     assert report.not_executed == (NotExecuted(name="b", became="not begun", why=""),)
-    assert "| a | completed | run-a | done |" in markdown(report)
+    assert "| a | completed | run-a | done |" in shown(report)
 
 
 def test_no_text_of_a_run_is_markup_in_markdown() -> None:
-    honest, hostile = (markdown(reported(failover(reason=r, person=r))) for r in ("r", HOSTILE))
+    honest, hostile = (shown(reported(failover(reason=r, person=r))) for r in ("r", HOSTILE))
     assert len(hostile.splitlines()) == len(honest.splitlines())
     assert "<script" not in hostile.replace("\\<", "") and "\x1b" not in hostile and "\u202e" not in hostile
     assert "\\<script\\>" in hostile and "\\| \\[a\\]" in hostile and "\\_i\\_" in hostile
@@ -135,4 +139,4 @@ def test_plain_is_one_line_that_steers_nothing_and_says_it_again(text: str) -> N
 
 @pytest.mark.parametrize("section", ["Summary", "Why", "Plan", "Approval", "Timeline", "DNS", "Audit proof"])
 def test_markdown_has_every_section(section: str) -> None:
-    assert f"\n## {section}\n" in markdown(reported(failover()))
+    assert f"\n## {section}\n" in shown(reported(failover()))
