@@ -22,11 +22,10 @@ from qnwis.report_page.page import html
 from .audit import _store as store_of
 from .files import write_text
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
+from .past_runs import NEWEST_RECORDS, reports_of
 from .settings import OptionalStateDir
 
 LATEST = "latest"
-NEWEST_RECORDS = 500
-"""A trend is of the runs among these."""
 
 
 class Reports(TyperGroup):
@@ -98,7 +97,7 @@ def trend(
     with clear_errors(as_json=as_json):
         if objective_s is None and config_dir is not None:
             objective_s = Registry(config_dir).load(cluster).policy.max_failover_time_s
-        reports = asyncio.run(_reports(store, cluster))
+        reports = asyncio.run(reports_of(store, cluster))
     found = trends(cluster, reports, None if objective_s is None else objective_s * 1000)
     if as_json:
         print_json({"trends": [one.model_dump(mode="json") for one in found]})
@@ -142,11 +141,6 @@ async def _record(store: SqliteAuditStore, run: str) -> AuditRecord | None:
         return next(iter(await store.latest(1)), None)
     found = await store.get(run)
     return found or next(iter(reversed(await store.by_run(run))), None)
-
-
-async def _reports(store: SqliteAuditStore, cluster_id: str) -> list[Report]:
-    records = [r for r in await store.latest(NEWEST_RECORDS) if r.cluster_id == cluster_id]
-    return [report_of(record, await store.artefacts(record.audit_id)) for record in records]
 
 
 def _show_trend(one: Trend) -> None:

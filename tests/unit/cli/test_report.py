@@ -76,6 +76,17 @@ def test_the_trend_is_against_the_objective_and_forecasts_the_next_run(state: Pa
     assert unknown.exit_code == 1 and "no verified run of other" in unknown.stderr
 
 
+def test_a_plan_says_how_long_earlier_failovers_took_and_no_damaged_trail_holds_it_up(
+    state: Path, tmp_path: Path
+) -> None:
+    plan = ("plan", *FILES, "--state-dir")
+    assert "recovered in 118.8 s (P50), 178.8 s (P90), of 3 runs" in call(*plan, str(state)).output
+    (tmp_path / "audit.sqlite").write_text("no database")
+    damaged = call(*plan, str(tmp_path))
+    assert damaged.exit_code == 0 and "earlier failovers: not known" in damaged.output, damaged.output
+    assert "earlier failovers" not in call(*plan, str(tmp_path / "none")).output
+
+
 def test_a_simulation_has_a_report(tmp_path: Path) -> None:
     page, text = tmp_path / "s.html", tmp_path / "s.md"
     for path in (page, text):
