@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qnwis.continuity.report import Report, report_of
 from qnwis.continuity.report_text import ms
+from qnwis.continuity.run import RunKind
 from qnwis.continuity.trend import trends
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.errors import Refused, Unreachable
@@ -15,7 +16,7 @@ from .audit import _store as store_of
 
 NEWEST_RECORDS = 500
 """Earlier runs are those among these."""
-FAILOVER = "failover_execute"
+FAILOVER = ("failover_execute", RunKind.PRIMARY_FAILURE)
 
 
 async def reports_of(store: SqliteAuditStore, cluster_id: str) -> list[Report]:
@@ -33,7 +34,7 @@ def failovers_took(state_dir: Path | None, cluster_id: str) -> str | None:
     except (Refused, Unreachable) as error:
         return f"earlier failovers: not known ({error})"
     for one in trends(cluster_id, reports, None):
-        if one.operation == FAILOVER and (told := one.forecast) is not None:
+        if (one.operation, one.runbook) == FAILOVER and (told := one.forecast) is not None:
             took = f"{ms(told.p50_ms)} (P50), {ms(told.p90_ms)} (P90)"
             return f"earlier failovers: recovered in {took}, of {told.runs} runs"
     return "earlier failovers: too few to say how long one takes"

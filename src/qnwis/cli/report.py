@@ -145,7 +145,8 @@ async def _record(store: SqliteAuditStore, run: str) -> AuditRecord | None:
 
 def _show_trend(one: Trend) -> None:
     objective = "" if one.objective_ms is None else f", objective {ms(one.objective_ms)}"
-    out.print(f"{one.operation} of {one.cluster_id}{objective}", style="bold", markup=False)
+    by = "" if one.runbook is None else f" by {one.runbook.value}"
+    out.print(f"{one.operation} of {one.cluster_id}{by}{objective}", style="bold", markup=False)
     table = Table("audit id", "when", "recovered in", "objective", box=None, pad_edge=False)
     for run in one.runs:
         within = "" if run.within is None else "met" if run.within else "MISSED"

@@ -26,7 +26,7 @@ from .region_run import OPERATIONS, RegionResult
 from .regions import Moved
 from .report_timeline import Bar, bars
 from .report_writes import Writes, writes_of
-from .run import FailoverRequest, RunResult, StepStatus
+from .run import FailoverRequest, RunKind, RunResult, StepStatus
 from .verifier import VerificationReport
 
 M = TypeVar("M", bound=Model)
@@ -82,6 +82,8 @@ class Report(Model):
     audit_id: str
     run_id: str
     operation: str
+    runbook: RunKind | None = None
+    """By which the service was moved; None for what is no run of a single cluster."""
     cluster_id: str
     """Of an evacuation: the region."""
     success: bool
@@ -149,6 +151,7 @@ def report_of(record: AuditRecord, artefacts: Mapping[str, str]) -> Report:
         audit_id=record.audit_id,
         run_id=record.run_id,
         operation=record.operation,
+        runbook=run.kind if run is not None else None,
         cluster_id=record.cluster_id,
         success=record.result.success,
         outcome=_outcome(record, run, evacuation),

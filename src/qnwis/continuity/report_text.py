@@ -134,6 +134,8 @@ def _summary(report: Report) -> Iterator[tuple[str, ...]]:
         yield "service", f"from {report.old_primary or 'no node'} to {moved}"
     if report.recovery_ms is not None:
         yield "recovered in", ms(report.recovery_ms)
+    if report.runbook is not None:
+        yield "runbook", report.runbook.value
     yield "run", report.run_id
 
 
@@ -188,6 +190,9 @@ def _fencing(report: Report) -> Iterator[tuple[str, ...]]:
 
 def _writes(writes: Writes | None) -> Iterator[tuple[str, ...]]:
     if writes is None:
+        return
+    if not writes.moved:
+        yield "service", "did not move: the run promoted no node, and lost nothing"
         return
     if writes.gap_ms is None:
         yield "gap", "not known from the record"

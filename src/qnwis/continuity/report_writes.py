@@ -19,6 +19,8 @@ from .run import FailoverRequest, RunResult
 
 
 class Writes(Model):
+    moved: bool
+    """Another node was promoted; otherwise nothing that follows was caused by the run."""
     gap_from: datetime | None
     """The first missed beat; of a switchover when the primary let no new writes in. None: not known."""
     gap_until: datetime | None
@@ -43,6 +45,7 @@ def writes_of(
     gap_from = first_miss or _time(facts.get("quiesced_at"))
     gap_until = _time(facts.get("promoted_at"))
     return Writes(
+        moved=run.moved,
         gap_from=gap_from,
         gap_until=gap_until,
         gap_ms=_ms(gap_from, gap_until),

@@ -14,6 +14,7 @@ from statistics import median
 
 from .model import Model
 from .report import Report
+from .run import RunKind
 
 NEWEST = 10
 """So many runs make a forecast."""
@@ -50,6 +51,7 @@ class Forecast(Model):
 class Trend(Model):
     cluster_id: str
     operation: str
+    runbook: RunKind | None
     objective_ms: float | None
     """`max_failover_time_s` of the policy, or what was asked for."""
     runs: tuple[PastRecovery, ...]
@@ -63,17 +65,15 @@ class Trend(Model):
 
 
 def trends(cluster_id: str, reports: Iterable[Report], objective_ms: float | None) -> tuple[Trend, ...]:
-    """One for each operation, since a drill and a failover are not the same. Dry runs and runs that did not
-    end verified are left out: how long they took says nothing of recovering."""
+    """One for each operation and runbook: a drill is no failover, and neither is a switchover. Dry
+    runs and runs that did not end verified are left out: how long they took says nothing of recovering."""
     counted = sorted(
         (r for r in reports if r.cluster_id == cluster_id and r.success and r.recovery_ms is not None),
         key=lambda report: report.proof.sequence,
     )
-    operations = dict.fromkeys(report.operation for report in counted)
+    kinds = dict.fromkeys(_kind(report) for report in counted if not report.operation.endswith("_dry_run"))
     return tuple(
-        _trend(cluster_id, name, [r for r in counted if r.operation == name], objective_ms)
-        for name in operations
-        if not name.endswith("_dry_run")
+        _trend(cluster_id, kind, [r for r in counted if _kind(r) == kind], objective_ms) for kind in kinds
     )
 
 
@@ -100,11 +100,21 @@ def slope(values: Sequence[float]) -> float | None:
     return median(slopes) if slopes else None
 
 
-def _trend(cluster_id: str, operation: str, reports: Sequence[Report], objective_ms: float | None) -> Trend:
+def _kind(report: Report) -> tuple[str, RunKind | None]:
+    return report.operation, report.runbook
+
+
+def _trend(
+    cluster_id: str,
+    kind: tuple[str, RunKind | None],
+    reports: Sequence[Report],
+    objective_ms: float | None,
+) -> Trend:
     took = [report.recovery_ms or 0.0 for report in reports]
     return Trend(
         cluster_id=cluster_id,
-        operation=operation,
+        operation=kind[0],
+        runbook=kind[1],
         objective_ms=objective_ms,
         runs=tuple(
             PastRecovery(

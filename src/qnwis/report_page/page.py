@@ -51,7 +51,7 @@ def html(document: Document) -> str:
 def draw(timeline: Sequence[Bar]) -> tuple[Drawn, ...]:
     """One scale for all rows; each stays within the picture."""
     span_ms = _span_ms(timeline)
-    return tuple(_drawn(bar, WIDTH / span_ms) for bar in timeline) if span_ms > 0 else ()
+    return tuple(_drawn(bar, span_ms) for bar in timeline) if span_ms > 0 else ()
 
 
 def _span_ms(timeline: Sequence[Bar]) -> float:
@@ -60,9 +60,9 @@ def _span_ms(timeline: Sequence[Bar]) -> float:
     )
 
 
-def _drawn(bar: Bar, scale: float) -> Drawn:
+def _drawn(bar: Bar, span_ms: float) -> Drawn:
     def wide(length_ms: float | None) -> float:
-        return max(length_ms * scale, THINNEST) if length_ms else 0.0
+        return max(length_ms / span_ms * WIDTH, THINNEST) if length_ms else 0.0
 
     actual, expected = wide(bar.actual_ms), wide(bar.expected_ms)
     return Drawn(
@@ -71,7 +71,7 @@ def _drawn(bar: Bar, scale: float) -> Drawn:
         became=bar.became,
         bad=bar.became in BAD,
         over=bar.expected_ms is not None and (bar.actual_ms or 0.0) > bar.expected_ms > 0,
-        x=round(min(bar.from_ms * scale, WIDTH - max(actual, expected)), 2),
+        x=round(min(bar.from_ms / span_ms * WIDTH, WIDTH - max(actual, expected)), 2),
         actual=round(actual, 2),
         expected=round(expected, 2),
         times=f"{ms(bar.actual_ms) or '–'} of {ms(bar.expected_ms) or '–'}",

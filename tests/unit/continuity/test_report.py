@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qnwis.continuity.audit import chain
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult, draft_of_region
 from qnwis.continuity.regions import Moved
 from qnwis.continuity.report import NotExecuted, Report, report_of
 from qnwis.continuity.report_text import document_of, markdown, plain
-from qnwis.continuity.run import RunOutcome
+from qnwis.continuity.run import RunArtefacts, RunKind, RunOutcome
 
-from .reports import KEY, PLAN, chain, failover, outcomes, record_of, reported, texts_of
+from .reports import KEY, PLAN, failover, outcomes, record_of, reported, texts_of
 from .scenes import NOON
 
+HISTORIES, SCHEDULED = Path(__file__).parents[2] / "histories", "activityTaskScheduledEventAttributes"
 HOSTILE = 'x\n# Verified\n<script>alert(1)</script> | [a](http://b) `c` \u202egnol\x1b[2J & "quoted" _i_'
 
 
@@ -89,6 +94,7 @@ def test_nothing_that_did_not_move_has_recovered() -> None:
     assert report.recovery_ms is None and report.verified is None and not report.success
     text = shown(report)
     assert "- refused by: cooldown: too soon" in text and "- what would change it: wait" in text
+    assert "did not move" in text and "- loss" not in text
     assert "- left_s: 7" in text and "- passed: not verified" in text
 
 
@@ -102,6 +108,27 @@ def test_an_artefact_of_another_version_leaves_a_note_and_no_error() -> None:
     ]
     assert report.verified and report.reason == run.request.reason and report.trail
     assert "## Trail (L21)" in shown(report)
+
+
+@pytest.mark.parametrize("history", sorted(HISTORIES.glob("p*.json")), ids=lambda path: path.stem)
+def test_what_recorded_runs_left_is_read_without_a_note(history: Path) -> None:
+    (run,) = recorded(history)
+    report = reported(run)
+    assert report.notes == run.result.notes and report.timeline
+    assert report.writes is not None and report.writes.moved == run.result.moved
+    assert (report.recovery_ms is not None) == run.result.moved == bool(report.dns)
+    assert (report.writes.gap_until is not None) == run.result.moved
+    assert report.writes.released == (run.result.moved and report.runbook is RunKind.PLANNED_MAINTENANCE)
+    assert {one.name for one in report.not_executed} == set() or not run.result.moved
+    assert "## Timeline" in shown(report)
+
+
+def recorded(history: Path) -> list[RunArtefacts]:
+    """What the run's record was made from, when the history was taken."""
+    events = json.loads(history.read_text())["events"]
+    scheduled = [e["activityTaskScheduledEventAttributes"] for e in events if SCHEDULED in e]
+    payloads = [s["input"]["payloads"][0] for s in scheduled if s["activityType"]["name"] == "record"]
+    return [RunArtefacts.model_validate_json(b64decode(payload["data"])) for payload in payloads]
 
 
 def test_an_evacuation_names_its_clusters() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qnwis.continuity.report import Report
+from qnwis.continuity.run import RunKind
 from qnwis.continuity.trend import FEWEST, NEWEST, forecast, quantile, slope, trends
 
 from .reports import failover, reported
@@ -54,7 +55,7 @@ def test_one_odd_run_turns_no_trend(runs: int, change: float, odd: int) -> None:
     assert slope(times) == pytest.approx(change, abs=1e-6)
 
 
-def test_a_trend_is_of_one_clusters_verified_runs_of_one_operation_against_the_objective() -> None:
+def test_a_trend_is_of_one_clusters_verified_runs_of_one_kind_against_the_objective() -> None:
     runs = [
         past(3, 3000.0),
         past(1, 1000.0),
@@ -64,8 +65,9 @@ def test_a_trend_is_of_one_clusters_verified_runs_of_one_operation_against_the_o
         past(6, 9000.0, operation="failover_dry_run"),
         past(7, None),
         past(8, 500.0, operation="drill_execute"),
+        past(9, 100.0, runbook=RunKind.PLANNED_MAINTENANCE),
     ]
-    failovers, drills = trends("prod-cluster", runs, objective_ms=2000.0)
+    failovers, drills, switchovers = trends("prod-cluster", runs, objective_ms=2000.0)
     assert [(run.audit_id, run.within) for run in failovers.runs] == [
         ("audit-1", True),
         ("audit-2", True),
@@ -74,6 +76,7 @@ def test_a_trend_is_of_one_clusters_verified_runs_of_one_operation_against_the_o
     assert failovers.change_ms_per_run == 1000.0
     assert failovers.forecast is not None and failovers.forecast.p90_ms == 3000.0
     assert (drills.operation, drills.forecast, drills.change_ms_per_run) == ("drill_execute", None, None)
+    assert [run.audit_id for run in switchovers.runs] == ["audit-9"]
     assert trends("prod-cluster", runs, None)[0].runs[0].within is None
 
 
