@@ -355,6 +355,7 @@ def _show_kept(directory: Path | None) -> None:
         f'  eval "$(qnwis-continuity lab env{option})"\n'
         f"  qnwis-continuity status --cluster {lab.folder.config / 'cluster.yaml'}\n"
         "  qnwis-continuity audit verify\n"
+        "  qnwis-continuity report latest --output report.html\n"
         f"  you are bob; others approve what he starts: --key {lab.folder.key('ann')}\n"
         f"  qnwis-continuity lab stop{option}",
         markup=False,

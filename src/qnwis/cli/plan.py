@@ -39,6 +39,8 @@ from qnwis.continuity.planner import Planning, make_plan
 from .files import write_output
 from .giving_up import AttestOff, Lost, Override, given_up
 from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse
+from .past_runs import failovers_took
+from .settings import OptionalStateDir
 from .signing import By, KeyFile, me
 
 
@@ -53,6 +55,7 @@ def plan(
     key: KeyFile = None,
     live: Annotated[bool, typer.Option("--live", help="Ask the nodes' agents instead of the file.")] = False,
     reason: Annotated[str, typer.Option(help="Why; becomes part of the plan.")] = "manual",
+    state_dir: OptionalStateDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a failover plan. Changes nothing."""
@@ -87,6 +90,8 @@ def plan(
             print_json(file)
         else:
             _show(file, planning)
+            if (took := failovers_took(state_dir, made.cluster_id)) is not None:
+                out.print(took, markup=False)
             if output is not None:
                 out.print(f"written to {output}", markup=False)
 

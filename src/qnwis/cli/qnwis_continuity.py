@@ -43,6 +43,7 @@ COMMANDS = {
     "people": "people:app",
     "pki": "pki:app",
     "readiness": "readiness:app",
+    "report": "report:app",
     "region": "region:app",
     "review": "review:app",
     "run": "steering:app",

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from qnwis.config.load import load_cluster, load_policy
-from qnwis.continuity.simulate import Scenario
+from qnwis.continuity.simulate import Scenario, SimulationResult
 from qnwis.continuity.simulate import simulate as play
 
-from .files import write_output
-from .output import AsJson, Exit, clear_errors, out, print_json, refuse_patroni
+from .files import write_output, write_text
+from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse_patroni
 
 
 def simulate(
@@ -21,6 +21,7 @@ def simulate(
     scenario: Annotated[Scenario, typer.Option(help="What happens.")] = Scenario.PRIMARY_FAILURE,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 42,
     output: Annotated[Path | None, typer.Option(help="Write the result here as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report here, .html or .md.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a failure and what this policy makes of it. Touches nothing."""
@@ -30,6 +31,8 @@ def simulate(
         result = play(topology, load_policy(policy), scenario, seed)
         if output is not None:
             write_output(output, result)
+        if report is not None:
+            _write_report(report, result)
     if as_json:
         print_json(result)
     else:
@@ -43,3 +46,15 @@ def simulate(
     raise typer.Exit(
         Exit.OK if result.success else Exit.REFUSED if result.refusal is not None else Exit.NOT_DONE
     )
+
+
+def _write_report(path: Path, result: SimulationResult) -> None:
+    # A simulation is run in loops: what shows a page is loaded where one is asked for.
+    from qnwis.continuity.report_simulation import document_of_simulation
+
+    from .report import Format, format_of, rendered
+
+    form = format_of(path)
+    if form is Format.JSON:
+        fail(Exit.USAGE, f"--report {path}: expected a file that ends in .html or .md; --output writes JSON")
+    write_text(path, rendered(document_of_simulation(result), form))

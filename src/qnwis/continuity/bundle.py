@@ -14,7 +14,6 @@ from hashlib import sha256
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from .audit import AuditRecord
 from .merkle import Tree, leaf_hash
 from .model import canonical_json
 from .tree_heads import SignedTreeHead
@@ -97,43 +96,6 @@ def seal(
     ).encode()
     whole = MAGIC + len(header).to_bytes(LENGTH_BYTES, "big") + header + b"".join(sealed.values())
     return whole + sign(PURPOSE + sha256(whole).digest())
-
-
-def report_of(record: AuditRecord) -> str:
-    """The record for people, as Markdown; persons as they are written, which may be commitments."""
-    result, approval, layers = record.result, record.approval, record.layers
-    lines = [
-        f"# {record.operation} of {record.cluster_id}",
-        "",
-        f"- record: {record.audit_id}, number {record.sequence} of its log",
-        f"- when: {record.timestamp:%F %T} UTC, after {result.duration_ms} ms",
-        f"- by: {record.initiated_by} ({record.role})",
-        f"- reason: {record.reason}",
-        f"- from {record.source_node or 'no node'} to {record.target_node or 'no node'}",
-        f"- plan: {record.plan_digest or 'none'}",
-        f"- approval: {_approval(approval.required, approval.approved_by)}",
-        f"- success: {'verified' if result.success else 'no'}; {result.actions_executed} actions executed",
-    ]
-    if record.refusal is not None:
-        lines.append(f"- refused by {record.refusal.rule}: {record.refusal.message}")
-    if layers is not None:
-        lines += ["", "## Cited evidence (L19)", ""]
-        lines += [f"- {one.artefact}: {one.says}" for one in layers.l19_cited_evidence] or ["- none"]
-        lines += ["", "## Verification (L20)", ""]
-        found = layers.l20_verification
-        checks = found.checks.items() if found is not None else ()
-        lines += [f"- {name}: {'ok' if ok else 'FAILED'}" for name, ok in checks] or ["- none"]
-        lines += ["", "## Trail (L21)", ""]
-        lines += [f"- {one.name}: {one.became}" for one in layers.l21_trail] or ["- none"]
-        rated = layers.l22_confidence
-        lines += ["", "## Confidence (L22)", "", f"{rated.score} ({rated.band})" if rated else "none"]
-    return "\n".join(lines) + "\n"
-
-
-def _approval(required: bool, by: str | None) -> str:
-    if not required:
-        return "not required"
-    return f"by {by}" if by is not None else "required, and not given"
 
 
 def _bound_to(name: str, audit_id: str) -> bytes:

@@ -10,8 +10,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from qnwis.continuity.audit import AuditRecord
-from qnwis.continuity.bundle import ARTEFACTS, HISTORY, RECORD, REPORT, BundleKey, report_of, seal
+from qnwis.continuity.bundle import ARTEFACTS, HISTORY, RECORD, REPORT, BundleKey, seal
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.report import report_of
+from qnwis.continuity.report_text import document_of, markdown
 
 from .audit_keys import write_once
 from .audit_store import SqliteAuditStore
@@ -55,7 +57,9 @@ class Bundles:
         proved, artefacts = found
         files: dict[str, str] = {
             RECORD: proved.record,
-            REPORT: report_of(AuditRecord.model_validate_json(proved.record)),
+            REPORT: markdown(
+                document_of(report_of(AuditRecord.model_validate_json(proved.record), artefacts))
+            ),
             **_named(artefacts),
         }
         if history is not None:
