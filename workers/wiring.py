@@ -43,6 +43,8 @@ from activities.weights import WeightShifts
 from qnwis.config.access import AccessFiles
 from qnwis.config.notifications import FILE as CHANNELS
 from qnwis.config.registry import Registry
+from qnwis.metrics.approvals import ApprovalMetrics
+from qnwis.metrics.readiness import ReadinessMetrics
 from qnwis.metrics.runs import RunMetrics
 from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.agent_tls import AgentTls, AskedAgents
@@ -168,7 +170,10 @@ def _agents(settings: WorkerSettings) -> Transport:
     return transport_of(os.environ, settings.config_dir)
 
 
-def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]:
+def runbook_activities(
+    client: Client, p: Providers, metrics: CollectorRegistry | None = None
+) -> list[Callable[..., Any]]:
+    graded = ReadinessMetrics(metrics) if metrics is not None else None
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
     past_runs, past_evacuations = PastRuns(client), PastEvacuations(client)
     people = People(AccessFiles(p.registry.directory), TemporalNonces(client), p.audit)
@@ -239,7 +244,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         shifts.shift_weights,
         shifts.check_return,
         Notifications(p.notifier).notify,
-        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks, p.tls).evaluate,
+        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks, p.tls, graded).evaluate,
     ]
 
 
@@ -254,11 +259,12 @@ def workers_for(
     """One worker for the runbooks' queue and one for each vantage. `runner`: another one than the sandbox."""
     if metrics is not None:
         RunMetrics(p.audit, p.registry, metrics)
+        ApprovalMetrics(client, p.registry, metrics)
     runbooks = Worker(
         client,
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
-        activities=runbook_activities(client, p),
+        activities=runbook_activities(client, p, metrics),
         activity_executor=ThreadPoolExecutor(4, thread_name_prefix="activity"),
         workflow_runner=runner or sandbox(),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),

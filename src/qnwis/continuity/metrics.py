@@ -15,6 +15,7 @@ from .audit import AuditRecord
 from .heartbeat import NodeDetector, NodeStatus
 from .model import Model
 from .policy import Policy
+from .readiness_facts import Grade, Readiness
 from .run import FailoverRequest, RunResult
 from .topology import Cluster
 
@@ -142,11 +143,30 @@ RTO_OBJECTIVE_MS = Metric(
     "What the policy allows a failover to take (max_failover_time_s)",
     ("cluster",),
 )
+APPROVALS_WAITING = Metric(
+    "qnwis_continuity_approvals_waiting",
+    Kind.GAUGE,
+    "1: the run on this cluster waits for people's votes, 0: none does",
+    ("cluster",),
+)
+READINESS = Metric(
+    "qnwis_continuity_readiness",
+    Kind.GAUGE,
+    "1: the grade of the newest evaluation, 0: every other grade; there is none before the first evaluation",
+    ("cluster", "grade"),
+)
+READINESS_EVALUATED = Metric(
+    "qnwis_continuity_readiness_evaluated_timestamp_seconds",
+    Kind.GAUGE,
+    "When readiness was last evaluated by this worker",
+    ("cluster",),
+)
 METRICS = (
     *(HEARTBEAT_LATENCY, HEALTH_CHECK_ERRORS, NODE_STATUS, CONSECUTIVE_FAILURES, CLUSTER_QUORUM),
     *(NODES_HEALTHY, QUORUM_REACHED),
     *(EXECUTIONS, SUCCESSES, FAILURES, EXECUTION_MS, VALIDATION_MS),
     *(RUNS, STEP_MS, RECOVERY_MS, LAST_RECOVERY_MS, RTO_OBJECTIVE_MS),
+    *(APPROVALS_WAITING, READINESS, READINESS_EVALUATED),
 )
 
 FAILOVER = "failover_execute"
@@ -212,3 +232,10 @@ def _recovery_ms(request: FailoverRequest, result: RunResult) -> float | None:
 def objective_sample(cluster_id: str, policy: Policy) -> Sample:
     """What a failover of this cluster may take."""
     return Sample(RTO_OBJECTIVE_MS, (cluster_id,), policy.max_failover_time_s * 1000)
+
+
+def readiness_samples(readiness: Readiness) -> Iterator[Sample]:
+    """Of one evaluation."""
+    for grade in Grade:
+        yield Sample(READINESS, (readiness.cluster_id, grade.value), float(grade is readiness.grade))
+    yield Sample(READINESS_EVALUATED, (readiness.cluster_id,), readiness.evaluated_at.timestamp())

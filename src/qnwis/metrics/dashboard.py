@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from qnwis.continuity.metrics import (
+    APPROVALS_WAITING,
     CLUSTER_QUORUM,
     CONSECUTIVE_FAILURES,
     EXECUTION_MS,
@@ -23,6 +24,8 @@ from qnwis.continuity.metrics import (
     NODE_STATUS,
     NODES_HEALTHY,
     QUORUM_REACHED,
+    READINESS,
+    READINESS_EVALUATED,
     RTO_OBJECTIVE_MS,
     RUNS,
     STEP_MS,
@@ -78,6 +81,13 @@ def _run_quantiles(metric: Metric, by: str, legend: str) -> tuple[Query, ...]:
 def _probe_quantiles() -> tuple[Query, ...]:
     counts = f"sum by (cluster, node, le) (rate({_of(HEARTBEAT_LATENCY, '_bucket')}[5m]))"
     return tuple(Query(f"histogram_quantile({q}, {counts})", f"P{q * 100:g} {{{{node}}}}") for q in QUANTILES)
+
+
+def _readiness() -> str:
+    """The newest evaluation, whichever worker made it."""
+    evaluated = _of(READINESS_EVALUATED)
+    newest = f"{evaluated} == on (cluster) group_left () max by (cluster) ({evaluated})"
+    return f"max by (cluster, grade) ({_of(READINESS)} and on (cluster, instance) ({newest})) == 1"
 
 
 def _over_range(metric: Metric, by: str) -> str:
@@ -148,6 +158,20 @@ PANELS = (
             Query(_once(RTO_OBJECTIVE_MS), "{{cluster}} objective"),
         ),
         unit="ms",
+    ),
+    Panel(
+        "Readiness",
+        "The grade of the newest evaluation: whether a failover would work.",
+        (Query(_readiness(), "{{cluster}} {{grade}}"),),
+        kind="stat",
+        width=6,
+    ),
+    Panel(
+        "Approvals waiting",
+        "Runs that wait for people's votes now.",
+        (Query(_once(APPROVALS_WAITING), "{{cluster}}"),),
+        kind="stat",
+        width=6,
     ),
     Panel(
         "Step durations",

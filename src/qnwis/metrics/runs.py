@@ -17,7 +17,6 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from pydantic import ValidationError
 
-from qnwis.config.problem import ConfigError
 from qnwis.config.registry import Registry
 from qnwis.continuity.audit import AuditRecord
 from qnwis.continuity.metrics import (
@@ -40,10 +39,10 @@ from qnwis.continuity.metrics import (
     objective_sample,
 )
 from qnwis.continuity.run import FailoverRequest, RunOutcome, RunResult
-from qnwis.continuity.topology import Cluster
 from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.errors import Refused, Unreachable
 
+from .clusters import policies
 from .instruments import counter, gauges, histogram
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ class RunMetrics(Collector):
                 asyncio.run(self._read_on())
             except (Refused, Unreachable) as error:
                 log.warning("metrics about runs are those of record %s: %s", self._read_up_to, error)
-            objectives = [*self._objectives()]
+            objectives = [objective_sample(*one) for one in policies(self._clusters).items()]
             for sample in objectives:
                 self._begin_at_zero(sample.labels[0])
             latest = [Sample(LAST_RECOVERY_MS, (c,), ms) for c, ms in self._last_recovery_ms.items()]
@@ -85,21 +84,6 @@ class RunMetrics(Collector):
             families = [family for one in instruments for family in one.collect()]
             families += gauges((RTO_OBJECTIVE_MS, LAST_RECOVERY_MS), [*objectives, *latest])
         yield from families
-
-    def _objectives(self) -> Iterator[Sample]:
-        try:
-            cluster_ids = self._clusters.cluster_ids()
-        except ConfigError as error:
-            log.warning("metrics name no objectives: %s", error)
-            return
-        for cluster_id in cluster_ids:
-            try:
-                registered = self._clusters.load(cluster_id)
-            except ConfigError as error:
-                log.warning("metrics name no objective of %s: %s", cluster_id, error)
-                continue
-            for whose in _failing_over(registered.cluster):
-                yield objective_sample(whose, registered.policy)
 
     def _begin_at_zero(self, cluster_id: str) -> None:
         """A counter that appears with 1 has not increased for Prometheus; it must have been seen at 0."""
@@ -158,10 +142,3 @@ class RunMetrics(Collector):
         if run.recovery_ms is not None:
             self._recovery_ms.labels(run.cluster_id).observe(run.recovery_ms)
             self._last_recovery_ms[run.cluster_id] = run.recovery_ms
-
-
-def _failing_over(cluster: Cluster) -> list[str]:
-    """The ids under which this cluster's failovers are recorded: its own, or those of its lease groups."""
-    if not cluster.is_active_active:
-        return [cluster.cluster_id]
-    return [cluster.lease_group(region).cluster_id for region in cluster.regions]

@@ -26,7 +26,7 @@ def served(registry: CollectorRegistry, address: str) -> Iterator[None]:
     """Serve what this registry has, until the context ends. Raises MetricsAddress."""
     host, port = host_and_port(address)
     # Each counter would have a second series with the time at which this process made it.
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as error:

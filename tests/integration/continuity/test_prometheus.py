@@ -6,12 +6,12 @@ import asyncio
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,17 @@ from prometheus_client import CollectorRegistry
 
 from qnwis.config.registry import Registry
 from qnwis.continuity.heartbeat import NodeDetector, NodeStatus
+from qnwis.continuity.readiness_facts import Grade, Readiness
 from qnwis.continuity.run import RunOutcome
 from qnwis.metrics.dashboard import PANELS
+from qnwis.metrics.readiness import ReadinessMetrics
 from qnwis.metrics.runs import RunMetrics
 from qnwis.metrics.serving import served
 from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.nodes import Probe
 from tests.integration.continuity.world import three_nodes, write_registry
-from tests.unit.metrics.records import ended, record, store_in
+from tests.unit.metrics.addresses import free_address
+from tests.unit.metrics.records import GRADED, Waits, ended, record, store_in
 
 PROJECT = Path(__file__).parents[3]
 EXAMPLE = PROJECT / "prometheus" / "prometheus.example.yml"
@@ -37,11 +40,6 @@ TOPOLOGY = three_nodes("c")
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)"
 )
-
-
-def free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return f"127.0.0.1:{taken.getsockname()[1]}"
 
 
 class Prometheus:
@@ -96,10 +94,14 @@ def prometheus(folder: Path, targets: list[str]) -> Iterator[Prometheus]:
 
 
 @contextmanager
-def worker(home: Path, seen: Mapping[str, NodeDetector], address: str) -> Iterator[WatchMetrics]:
+def worker(
+    home: Path, seen: Mapping[str, NodeDetector], address: str, graded: Readiness
+) -> Iterator[WatchMetrics]:
     """What a worker serves that watches and has the audit store."""
     registry = CollectorRegistry()
     RunMetrics(store_in(home), Registry(home), registry)
+    ReadinessMetrics(registry).evaluated(graded)
+    registry.register(Waits())
     watches = WatchMetrics(registry)
     with served(registry, address), watches.watching(TOPOLOGY, "here", lambda: seen):
         yield watches
@@ -119,10 +121,13 @@ async def test_every_query_of_the_dashboard_returns_data_and_two_workers_are_one
 ) -> None:
     home = write_registry(tmp_path, TOPOLOGY)
     healthy = {node.node_id: NodeDetector(status=NodeStatus.HEALTHY) for node in TOPOLOGY.nodes}
+    newer = GRADED.model_copy(
+        update={"grade": Grade.NOT_READY, "evaluated_at": GRADED.evaluated_at + timedelta(hours=1)}
+    )
     one, other = free_address(), free_address()
     with (
-        worker(home, healthy, one) as watches,
-        worker(home, healthy, other),
+        worker(home, healthy, one, GRADED) as watches,
+        worker(home, healthy, other, newer),
         prometheus(tmp_path, [one, other]) as server,
     ):
         executions = 'qnwis_failover_executions_total{status="completed"}'
@@ -149,4 +154,6 @@ async def test_every_query_of_the_dashboard_returns_data_and_two_workers_are_one
             lambda: server.value('ALERTS{alertname="ContinuityFailoverNotVerified"}') == 1,
             "a failover that was rolled back raised no alert",
         )
+        (grade,) = [query.expr for panel in PANELS if panel.title == "Readiness" for query in panel.queries]
+        assert [found["metric"]["grade"] for found in server.ask(asked(grade))] == ["not_ready"]
         assert server.value("cluster:qnwis_continuity_quorum_reached:majority") == 1

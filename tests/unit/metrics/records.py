@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
 
 from qnwis.continuity.audit import draft_of
 from qnwis.continuity.confidence import Band, Confidence
 from qnwis.continuity.evidence import ClusterEvidence
+from qnwis.continuity.metrics import APPROVALS_WAITING, Sample
 from qnwis.continuity.model import canonical_json
+from qnwis.continuity.readiness_facts import Grade, Readiness
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import (
     Detection,
@@ -22,6 +28,7 @@ from qnwis.continuity.run import (
     StepStatus,
 )
 from qnwis.continuity.verifier import VerificationReport
+from qnwis.metrics.instruments import gauges
 from qnwis.providers.audit_store import SqliteAuditStore
 from tests.unit.continuity.scenes import NOON
 
@@ -36,6 +43,23 @@ PASSED = VerificationReport(
     checks=(),
     confidence=Confidence(score=100, band=Band.VERY_HIGH),
 )
+
+
+GRADED = Readiness(
+    cluster_id="c",
+    grade=Grade.WARNING,
+    checks=(),
+    evaluated_at=NOON,
+    topology_digest="t",
+    policy_digest="p",
+)
+
+
+class Waits(Collector):
+    """The run on cluster `c` waits for votes, where no Temporal can be asked."""
+
+    def collect(self) -> Iterator[Family]:
+        yield from gauges((APPROVALS_WAITING,), [Sample(APPROVALS_WAITING, ("c",), 1)])
 
 
 def store_in(folder: Path) -> SqliteAuditStore:

@@ -12,11 +12,12 @@ from qnwis.config.registry import Registry
 from qnwis.continuity.heartbeat import NodeDetector, NodeStatus
 from qnwis.continuity.metrics import METRICS
 from qnwis.metrics.dashboard import PANELS, dashboard, text
+from qnwis.metrics.readiness import ReadinessMetrics
 from qnwis.metrics.runs import RunMetrics
 from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.nodes import Probe
 from tests.integration.continuity.world import three_nodes, write_registry
-from tests.unit.metrics.records import ended, record, store_in
+from tests.unit.metrics.records import GRADED, Waits, ended, record, store_in
 
 PROJECT = Path(__file__).parents[3]
 SPECIFIED = {
@@ -41,6 +42,8 @@ async def served_series(home: Path) -> dict[str, set[str]]:
     registry, topology = CollectorRegistry(), three_nodes("c")
     await record(store_in(home), ended("run-1"))
     RunMetrics(store_in(home), Registry(write_registry(home, topology)), registry)
+    ReadinessMetrics(registry).evaluated(GRADED)
+    registry.register(Waits())
     watches = WatchMetrics(registry)
     watches.asked("c", "v", "node-1", "/health/live", Probe(True, 3))
     watches.asked("c", "v", "node-1", "/health/live", Probe(False, 200, "no answer", "timeout"))

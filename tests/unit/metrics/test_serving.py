@@ -11,15 +11,11 @@ from typer.testing import CliRunner
 
 from qnwis.cli.qnwis_continuity import app
 from qnwis.metrics.serving import MetricsAddress, host_and_port, served
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+from tests.unit.metrics.addresses import free_address
 
 
 def test_a_registry_is_served_until_the_context_ends() -> None:
-    registry, address = CollectorRegistry(), f"127.0.0.1:{free_port()}"
+    registry, address = CollectorRegistry(), free_address()
     Counter("seen", "…", registry=registry).inc(3)
     for _ in range(2):  # the address is free again
         with served(registry, address), urllib.request.urlopen(f"http://{address}/metrics") as answer:
