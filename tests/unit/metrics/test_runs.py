@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from qnwis.config.registry import Registry
 from qnwis.continuity.run import RunOutcome
@@ -102,11 +103,11 @@ async def test_a_configuration_that_cannot_be_read_hides_no_run(home: Path) -> N
     assert await Worker(home).value("qnwis_failover_success_total") == 1
 
 
-async def test_what_is_served_is_of_prometheus_form(home: Path) -> None:
-    from prometheus_client.parser import text_string_to_metric_families
-
+async def test_what_is_served_is_of_prometheus_form_and_names_no_person(home: Path) -> None:
     await record(store_in(home), ended("run-1"))
     registry = CollectorRegistry()
     RunMetrics(store_in(home), Registry(home), registry)
     text = (await asyncio.to_thread(generate_latest, registry)).decode()
-    assert "qnwis_failover_execution_ms" in {one.name for one in text_string_to_metric_families(text)}
+    families = [*text_string_to_metric_families(text)]
+    assert "qnwis_failover_execution_ms" in {family.name for family in families}
+    assert "ann" not in {v for family in families for one in family.samples for v in one.labels.values()}
