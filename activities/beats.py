@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from time import monotonic
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from qnwis.continuity.heartbeat import NodeDetector, next_beat_s, observe, obser
 from qnwis.continuity.model import Model
 from qnwis.continuity.topology import Cluster, Node, NodeStatus
 from qnwis.providers.errors import Unreachable
-from qnwis.providers.nodes import Nodes
+from qnwis.providers.nodes import Nodes, Probe
 
 from .stalls import Stalls
 
@@ -66,6 +66,10 @@ class Seen(NamedTuple):
     why: str | None = None
 
 
+Told = Callable[[Node, str, Probe], None]
+"""Hears of every health question that was asked: of which node, by which path, and how it ended."""
+
+
 class Beats:
     """One watch: a task per node, a detector per node, one event that ends it."""
 
@@ -76,6 +80,7 @@ class Beats:
         cluster: Cluster,
         nodes: Nodes,
         stalls: Stalls,
+        told: Told | None = None,
     ) -> None:
         self._vantage = vantage
         self._known = None if known is None else {n: vote.detector.status for n, vote in known.items()}
@@ -83,6 +88,7 @@ class Beats:
         self._config = cluster.heartbeat
         self._nodes = nodes
         self._stalls = stalls
+        self._told = told
         self.reported = asyncio.Event()
         """There is something to report."""
         unseen, now = NodeVote(detector=NodeDetector()), monotonic()
@@ -93,6 +99,10 @@ class Beats:
         self._missing_since = {
             n: now - v.missing_for_s for n, v in before.items() if v.missing_for_s is not None
         }
+
+    def detectors(self) -> dict[str, NodeDetector]:
+        """As they are now, by node."""
+        return dict(self._detectors)
 
     def votes(self) -> dict[str, NodeVote]:
         return {
@@ -180,6 +190,8 @@ class Beats:
 
     async def _ask(self, node: Node, path: str) -> Answer:
         probe = await self._nodes.probe(node, path, timeout_s=self._config.timeout_sec)
+        if self._told is not None:
+            self._told(node, path, probe)
         answer = Answer(
             ok=probe.ok,
             latency_ms=round(probe.latency_ms, 1),

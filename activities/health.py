@@ -18,9 +18,10 @@ from qnwis.config.problem import ConfigError
 from qnwis.config.registry import Registry
 from qnwis.continuity.model import Identifier, Model
 from qnwis.continuity.topology import Cluster
+from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.nodes import Nodes
 
-from .beats import Beats, NodeVote
+from .beats import Beats, NodeVote, Told
 from .stalls import Stalls
 
 HEARTBEAT_S = 1.0
@@ -42,9 +43,11 @@ class WatchReport(Model):
 
 
 class Health:
-    def __init__(self, registry: Registry, nodes: Nodes) -> None:
+    def __init__(self, registry: Registry, nodes: Nodes, metrics: WatchMetrics | None = None) -> None:
+        """`metrics`: of what the watches see; None where nobody scrapes them."""
         self._registry = registry
         self._nodes = nodes
+        self._metrics = metrics
 
     @activity.defn
     async def watch(self, request: WatchRequest) -> WatchReport:
@@ -65,7 +68,22 @@ class Health:
     async def _watch(self, request: WatchRequest) -> WatchReport:
         cluster = self._registry.load(request.cluster_id).cluster
         stalls = Stalls(cluster.heartbeat.stall_limit_s)
-        beats = Beats(request.vantage, request.votes, cluster, self._nodes, stalls)
+        beats = Beats(
+            request.vantage, request.votes, cluster, self._nodes, stalls, self._told(cluster, request.vantage)
+        )
+        if self._metrics is None:
+            return await self._until_due(request, cluster, stalls, beats)
+        with self._metrics.watching(cluster, request.vantage, beats.detectors):
+            return await self._until_due(request, cluster, stalls, beats)
+
+    def _told(self, cluster: Cluster, vantage: str) -> Told | None:
+        if (metrics := self._metrics) is None:
+            return None
+        return lambda node, path, probe: metrics.asked(cluster.cluster_id, vantage, node.node_id, path, probe)
+
+    async def _until_due(
+        self, request: WatchRequest, cluster: Cluster, stalls: Stalls, beats: Beats
+    ) -> WatchReport:
         topology = asyncio.create_task(self._topology_changed(cluster))
         reported = asyncio.create_task(beats.reported.wait())
         others = [asyncio.create_task(work) for work in (stalls.run(), beats.run(), _tell(beats))]

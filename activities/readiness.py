@@ -21,6 +21,7 @@ from qnwis.continuity.readiness import evaluate
 from qnwis.continuity.readiness_facts import DnsRecord, DnsTrial, Facts, Past, Readiness
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.weights import StepCheck, Weights
+from qnwis.metrics.readiness import ReadinessMetrics
 from qnwis.providers.agent_tls import AgentTls
 from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.dns import Dns
@@ -46,7 +47,9 @@ class ReadinessChecks:
         weights: RegionWeights,
         checks: RegionChecks,
         tls: AgentTls,
+        metrics: ReadinessMetrics | None = None,
     ) -> None:
+        """`metrics`: hears of each evaluation; None where nobody scrapes it."""
         self._registry = registry
         self._nodes = nodes
         self._dns = dns
@@ -54,6 +57,7 @@ class ReadinessChecks:
         self._weights = weights
         self._checks = checks
         self._tls = tls
+        self._metrics = metrics
 
     @activity.defn(name="evaluate_readiness")
     async def evaluate(self, name: ClusterName) -> Readiness:
@@ -72,7 +76,7 @@ class ReadinessChecks:
             self._tls.certificates(registered.cluster),
             self._tls.refused(registered.cluster),
         )
-        return evaluate(
+        readiness = evaluate(
             Facts(
                 cluster=registered.cluster,
                 policy=registered.policy,
@@ -88,6 +92,9 @@ class ReadinessChecks:
                 now=datetime.now(UTC),
             )
         )
+        if self._metrics is not None:
+            self._metrics.evaluated(readiness)
+        return readiness
 
     async def _try_dns(self, cluster: Cluster) -> DnsTrial | None:
         if cluster.dns is None:

@@ -8,7 +8,10 @@ import logging
 import os
 import signal
 
+from prometheus_client import CollectorRegistry
+
 from qnwis.labels import use_labels
+from qnwis.metrics.serving import runtime_with_metrics, served
 from qnwis.providers.key_store import key_store_of
 from qnwis.temporal import connect
 
@@ -19,16 +22,21 @@ log = logging.getLogger(__name__)
 
 
 async def run_worker(settings: WorkerSettings) -> None:
-    """Run until SIGTERM or SIGINT. Raises NoServer when no Temporal server answers."""
+    """Run until SIGTERM or SIGINT. Raises NoServer when no Temporal server answers, and
+    MetricsAddress when metrics cannot be served where the settings say."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(sig, stop.set)
-    client = await connect(settings.address)
     keys = key_store_of(os.environ)
     use_labels(keys.label_key() if keys is not None else None)
     async with contextlib.AsyncExitStack() as running:
-        for worker in workers_of(client, settings):
+        sdk = runtime_with_metrics(settings.sdk_metrics) if settings.sdk_metrics is not None else None
+        metrics = CollectorRegistry() if settings.metrics is not None else None
+        if metrics is not None and settings.metrics is not None:
+            running.enter_context(served(metrics, settings.metrics))
+        client = await connect(settings.address, runtime=sdk)
+        for worker in workers_of(client, settings, metrics):
             await running.enter_async_context(worker)
             log.info("worker polls %s", worker.task_queue)
         await stop.wait()

@@ -24,6 +24,10 @@ class WorkerSettings(Model):
     """Where runbooks and guardians are dispatched; starters must name the same."""
     address: str | None = None
     """Temporal server; by default what Temporal's own environment variables and profiles say."""
+    metrics: str | None = None
+    """HOST:PORT of `/metrics`; None for none."""
+    sdk_metrics: str | None = None
+    """HOST:PORT of the Temporal SDK's own; None for none."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

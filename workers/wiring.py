@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from prometheus_client import CollectorRegistry
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -42,6 +43,10 @@ from activities.weights import WeightShifts
 from qnwis.config.access import AccessFiles
 from qnwis.config.notifications import FILE as CHANNELS
 from qnwis.config.registry import Registry
+from qnwis.metrics.approvals import ApprovalMetrics
+from qnwis.metrics.readiness import ReadinessMetrics
+from qnwis.metrics.runs import RunMetrics
+from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.agent_tls import AgentTls, AskedAgents
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
@@ -121,11 +126,14 @@ class Providers:
     """Who keeps the audit log's tree heads."""
 
 
-def workers_of(client: Client, settings: WorkerSettings) -> Sequence[Worker]:
-    """The workers of a process with these settings."""
+def workers_of(
+    client: Client, settings: WorkerSettings, metrics: CollectorRegistry | None = None
+) -> Sequence[Worker]:
+    """The workers of a process with these settings. `metrics`: where what they measure is registered."""
     if settings.vantages_only:
-        return vantage_workers(client, settings, Registry(settings.config_dir), AllNodes(_agents(settings)))
-    return workers_for(client, settings, providers_for(settings))
+        registry, nodes = Registry(settings.config_dir), AllNodes(_agents(settings))
+        return vantage_workers(client, settings, registry, nodes, metrics)
+    return workers_for(client, settings, providers_for(settings), metrics=metrics)
 
 
 def providers_for(settings: WorkerSettings) -> Providers:
@@ -162,7 +170,10 @@ def _agents(settings: WorkerSettings) -> Transport:
     return transport_of(os.environ, settings.config_dir)
 
 
-def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]:
+def runbook_activities(
+    client: Client, p: Providers, metrics: CollectorRegistry | None = None
+) -> list[Callable[..., Any]]:
+    graded = ReadinessMetrics(metrics) if metrics is not None else None
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
     past_runs, past_evacuations = PastRuns(client), PastEvacuations(client)
     people = People(AccessFiles(p.registry.directory), TemporalNonces(client), p.audit)
@@ -233,19 +244,27 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         shifts.shift_weights,
         shifts.check_return,
         Notifications(p.notifier).notify,
-        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks, p.tls).evaluate,
+        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks, p.tls, graded).evaluate,
     ]
 
 
 def workers_for(
-    client: Client, settings: WorkerSettings, p: Providers, *, runner: WorkflowRunner | None = None
+    client: Client,
+    settings: WorkerSettings,
+    p: Providers,
+    *,
+    runner: WorkflowRunner | None = None,
+    metrics: CollectorRegistry | None = None,
 ) -> Sequence[Worker]:
     """One worker for the runbooks' queue and one for each vantage. `runner`: another one than the sandbox."""
+    if metrics is not None:
+        RunMetrics(p.audit, p.registry, metrics)
+        ApprovalMetrics(client, p.registry, metrics)
     runbooks = Worker(
         client,
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
-        activities=runbook_activities(client, p),
+        activities=runbook_activities(client, p, metrics),
         activity_executor=ThreadPoolExecutor(4, thread_name_prefix="activity"),
         workflow_runner=runner or sandbox(),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),
@@ -256,14 +275,18 @@ def workers_for(
         max_heartbeat_throttle_interval=timedelta(seconds=1),
         default_heartbeat_throttle_interval=timedelta(seconds=1),
     )
-    return [runbooks, *vantage_workers(client, settings, p.registry, p.nodes)]
+    return [runbooks, *vantage_workers(client, settings, p.registry, p.nodes, metrics)]
 
 
 def vantage_workers(
-    client: Client, settings: WorkerSettings, registry: Registry, nodes: Nodes
+    client: Client,
+    settings: WorkerSettings,
+    registry: Registry,
+    nodes: Nodes,
+    metrics: CollectorRegistry | None = None,
 ) -> Sequence[Worker]:
     """One for each vantage that this process stands at."""
-    watch = Health(registry, nodes).watch
+    watch = Health(registry, nodes, WatchMetrics(metrics) if metrics is not None else None).watch
     return [
         Worker(
             client,

@@ -8,6 +8,7 @@ import secrets
 
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
+from temporalio.runtime import Runtime
 from temporalio.service import RPCError
 
 from qnwis.payloads import data_converter
@@ -19,12 +20,12 @@ class NoServer(Exception):
     """No Temporal server answers; the text says where it was looked for and what to do."""
 
 
-async def connect(address: str | None = None) -> Client:
+async def connect(address: str | None = None, *, runtime: Runtime | None = None) -> Client:
     """A client for `address`, else for what TEMPORAL_ADDRESS and Temporal's profiles say. Raises NoServer,
     and KeyStoreError where QNWIS_KEY_STORE is set to something that names no key store.
 
     Where it names one, everything that the client sends is encrypted, and the client's identity says nothing
-    of this machine.
+    of this machine. `runtime`: another one than the SDK's own.
     """
     config = ClientConfig.load_client_connect_config()
     if address is not None:
@@ -35,7 +36,9 @@ async def connect(address: str | None = None) -> Client:
     identity = f"qnwis-{secrets.token_hex(6)}" if converter.payload_codec is not None else None
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            return await Client.connect(**config, data_converter=converter, identity=identity)
+            return await Client.connect(
+                **config, data_converter=converter, identity=identity, runtime=runtime
+            )
     except (RuntimeError, RPCError, TimeoutError) as error:
         raise NoServer(
             f"no Temporal server answers at {target}; start one (`qnwis-continuity lab start` has its own)"

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from qnwis.metrics.serving import MetricsAddress
 from workers.run import run_worker
 from workers.settings import WorkerSettings
 
@@ -26,6 +27,12 @@ def worker(
         bool, typer.Option("--vantages-only", help="Serve only the named vantages: no runbooks, no state.")
     ] = False,
     address: Address = None,
+    metrics: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Serve /metrics for Prometheus there.")
+    ] = None,
+    sdk_metrics: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The same of the Temporal SDK's own metrics.")
+    ] = None,
 ) -> None:
     """Run a worker: runbooks, and the watches of the named vantages."""
     if vantages_only and not vantage:
@@ -40,9 +47,14 @@ def worker(
         vantages=tuple(vantage or ("default",)),
         vantages_only=vantages_only,
         address=address,
+        metrics=metrics,
+        sdk_metrics=sdk_metrics,
     )
     with clear_errors():
-        asyncio.run(run_worker(settings))
+        try:
+            asyncio.run(run_worker(settings))
+        except MetricsAddress as error:
+            raise typer.BadParameter(str(error)) from error
 
 
 def agent(

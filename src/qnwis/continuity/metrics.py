@@ -1,0 +1,241 @@
+"""What is measured, under which name and labels, and which heartbeat or record becomes which figure.
+
+Names and labels are the specification's; those beyond it begin with `qnwis_continuity_`. What a vantage sees
+names the vantage and the cluster as well, because a process may serve several. Pure: the instruments and
+their serving are in `qnwis.metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+from .audit import AuditRecord
+from .heartbeat import NodeDetector, NodeStatus
+from .model import Model
+from .policy import Policy
+from .readiness_facts import Grade, Readiness
+from .run import FailoverRequest, RunResult
+from .topology import Cluster
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Metric(NamedTuple):
+    """One family of time series."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...]
+    buckets: tuple[float, ...] = ()
+    """Of a histogram: upper bounds, without the infinite one."""
+
+
+class Sample(NamedTuple):
+    """A value that a gauge has now. `labels` are in the order of the metric's."""
+
+    metric: Metric
+    labels: tuple[str, ...]
+    value: float
+
+
+PROBE_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
+"""The specification's budgets for a health question (100, 200, 500 ms) are bounds."""
+RUN_MS = (50.0, 100.0, 200.0, 500.0, 1e3, 2e3, 3e3, 5e3, 1e4, 2e4, 3e4, 6e4, 12e4, 3e5, 9e5)
+
+_WATCH = ("cluster", "vantage", "node")
+HEARTBEAT_LATENCY = Metric(
+    "continuity_heartbeat_latency_ms",
+    Kind.HISTOGRAM,
+    "Until a node's agent answered a liveness question; questions without an answer are not in it",
+    _WATCH,
+    PROBE_MS,
+)
+HEALTH_CHECK_ERRORS = Metric(
+    "continuity_health_check_errors",
+    Kind.COUNTER,
+    "Health questions that failed, by the type of the failure",
+    (*_WATCH, "type"),
+)
+NODE_STATUS = Metric(
+    "continuity_node_status",
+    Kind.GAUGE,
+    "1: this vantage calls the node healthy, 0: failed; absent while it is not determined",
+    _WATCH,
+)
+CONSECUTIVE_FAILURES = Metric(
+    "continuity_consecutive_failures", Kind.GAUGE, "Heartbeats missed in a row", _WATCH
+)
+CLUSTER_QUORUM = Metric(
+    "continuity_cluster_quorum", Kind.GAUGE, "Share of the nodes that are healthy", ("cluster", "vantage")
+)
+NODES_HEALTHY = Metric(
+    "qnwis_continuity_nodes_healthy", Kind.GAUGE, "Nodes that are healthy", ("cluster", "vantage")
+)
+QUORUM_REACHED = Metric(
+    "qnwis_continuity_quorum_reached",
+    Kind.GAUGE,
+    "1: the healthy nodes are enough for the quorum, 0: they are not",
+    ("cluster", "vantage"),
+)
+EXECUTIONS = Metric(
+    "qnwis_failover_executions_total",
+    Kind.COUNTER,
+    "Failovers that ended, by their outcome; each is a success or a failure",
+    ("cluster", "status"),
+)
+SUCCESSES = Metric("qnwis_failover_success_total", Kind.COUNTER, "Failovers that were verified", ("cluster",))
+FAILURES = Metric(
+    "qnwis_failover_failures_total",
+    Kind.COUNTER,
+    "Failovers that did not end verified, by the rule that refused, else by the outcome",
+    ("cluster", "reason"),
+)
+EXECUTION_MS = Metric(
+    "qnwis_failover_execution_ms",
+    Kind.HISTOGRAM,
+    "Time that carrying out the plan took in a failover",
+    ("cluster", "status"),
+    RUN_MS,
+)
+VALIDATION_MS = Metric(
+    "qnwis_failover_validation_ms",
+    Kind.HISTOGRAM,
+    "Time that reading the world again took in a failover",
+    ("cluster",),
+    RUN_MS,
+)
+RUNS = Metric(
+    "qnwis_continuity_runs_total",
+    Kind.COUNTER,
+    "Runs on one cluster that ended: failovers, maintenance and drills",
+    ("cluster", "operation", "status"),
+)
+STEP_MS = Metric(
+    "qnwis_continuity_step_ms",
+    Kind.HISTOGRAM,
+    "Time that a step of a runbook took",
+    ("cluster", "operation", "step"),
+    RUN_MS,
+)
+RECOVERY_MS = Metric(
+    "qnwis_continuity_recovery_ms",
+    Kind.HISTOGRAM,
+    "From the first missed heartbeat, else from the start of the run, to the end of a verified failover",
+    ("cluster",),
+    RUN_MS,
+)
+LAST_RECOVERY_MS = Metric(
+    "qnwis_continuity_last_recovery_ms",
+    Kind.GAUGE,
+    "The same, of the newest verified failover",
+    ("cluster",),
+)
+RTO_OBJECTIVE_MS = Metric(
+    "qnwis_continuity_rto_objective_ms",
+    Kind.GAUGE,
+    "What the policy allows a failover to take (max_failover_time_s)",
+    ("cluster",),
+)
+APPROVALS_WAITING = Metric(
+    "qnwis_continuity_approvals_waiting",
+    Kind.GAUGE,
+    "1: the run on this cluster waits for people's votes, 0: none does",
+    ("cluster",),
+)
+READINESS = Metric(
+    "qnwis_continuity_readiness",
+    Kind.GAUGE,
+    "1: the grade of the newest evaluation, 0: every other grade; there is none before the first evaluation",
+    ("cluster", "grade"),
+)
+READINESS_EVALUATED = Metric(
+    "qnwis_continuity_readiness_evaluated_timestamp_seconds",
+    Kind.GAUGE,
+    "When readiness was last evaluated by this worker",
+    ("cluster",),
+)
+METRICS = (
+    *(HEARTBEAT_LATENCY, HEALTH_CHECK_ERRORS, NODE_STATUS, CONSECUTIVE_FAILURES, CLUSTER_QUORUM),
+    *(NODES_HEALTHY, QUORUM_REACHED),
+    *(EXECUTIONS, SUCCESSES, FAILURES, EXECUTION_MS, VALIDATION_MS),
+    *(RUNS, STEP_MS, RECOVERY_MS, LAST_RECOVERY_MS, RTO_OBJECTIVE_MS),
+    *(APPROVALS_WAITING, READINESS, READINESS_EVALUATED),
+)
+
+FAILOVER = "failover_execute"
+COUNTED = (FAILOVER, "maintenance_execute", "drill_execute")
+"""Operations of the audit trail that are runs; a dry run changes nothing and is none."""
+EXECUTION, VERIFICATION = "execution", "verification"
+"""Steps of the runbooks that have metrics of their own."""
+
+
+def watch_samples(cluster: Cluster, vantage: str, detectors: Mapping[str, NodeDetector]) -> Iterator[Sample]:
+    """What one vantage sees of a cluster now. Unknown is not down: such a node has no status."""
+    for node_id, detector in detectors.items():
+        labels = (cluster.cluster_id, vantage, node_id)
+        if detector.status is not NodeStatus.UNKNOWN:
+            yield Sample(NODE_STATUS, labels, float(detector.status is NodeStatus.HEALTHY))
+        yield Sample(CONSECUTIVE_FAILURES, labels, detector.consecutive_misses)
+    healthy = sum(detector.status is NodeStatus.HEALTHY for detector in detectors.values())
+    whose = (cluster.cluster_id, vantage)
+    yield Sample(CLUSTER_QUORUM, whose, healthy / len(cluster.nodes))
+    yield Sample(NODES_HEALTHY, whose, healthy)
+    yield Sample(QUORUM_REACHED, whose, float(healthy >= cluster.quorum))
+
+
+class RunFigures(Model):
+    """What metrics keep of one run that ended."""
+
+    cluster_id: str
+    operation: str
+    status: str
+    failure: str | None
+    """Why it was not verified: the rule that refused, else the outcome; None for a verified run."""
+    steps_ms: dict[str, float]
+    """By step, what it took; steps that were not come to are not in it."""
+    recovery_ms: float | None
+    """Of a verified failover."""
+
+    @property
+    def is_failover(self) -> bool:
+        return self.operation == FAILOVER
+
+
+def figures_of(record: AuditRecord, request: FailoverRequest, result: RunResult) -> RunFigures:
+    """Of a run, by its record and two of the record's artefacts."""
+    refused = result.refusal.rule if result.refusal is not None else result.outcome.value
+    return RunFigures(
+        cluster_id=record.cluster_id,
+        operation=record.operation,
+        status=result.outcome.value,
+        failure=None if result.verified else refused,
+        steps_ms={step.name: step.elapsed_ms for step in result.steps if step.elapsed_ms is not None},
+        recovery_ms=_recovery_ms(request, result) if record.operation == FAILOVER else None,
+    )
+
+
+def _recovery_ms(request: FailoverRequest, result: RunResult) -> float | None:
+    if not result.verified:
+        return None
+    found = request.detection
+    began = result.started_at if found is None else found.first_miss_at or found.detected_at
+    return max(0.0, (result.ended_at - began).total_seconds() * 1000)
+
+
+def objective_sample(cluster_id: str, policy: Policy) -> Sample:
+    """What a failover of this cluster may take."""
+    return Sample(RTO_OBJECTIVE_MS, (cluster_id,), policy.max_failover_time_s * 1000)
+
+
+def readiness_samples(readiness: Readiness) -> Iterator[Sample]:
+    """Of one evaluation."""
+    for grade in Grade:
+        yield Sample(READINESS, (readiness.cluster_id, grade.value), float(grade is readiness.grade))
+    yield Sample(READINESS_EVALUATED, (readiness.cluster_id,), readiness.evaluated_at.timestamp())

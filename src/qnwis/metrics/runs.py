@@ -1,0 +1,144 @@
+"""Figures about runs, from the audit trail: read when scraped, so they are what the records say.
+
+A count that a process kept for itself would be lost with it, and doubled by whoever does its work again. A
+run has one record. Every worker with this store serves the same figures: take the `max` over instances, not
+the sum.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from threading import Lock
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+from pydantic import ValidationError
+
+from qnwis.config.registry import Registry
+from qnwis.continuity.audit import AuditRecord
+from qnwis.continuity.metrics import (
+    COUNTED,
+    EXECUTION,
+    EXECUTION_MS,
+    EXECUTIONS,
+    FAILURES,
+    LAST_RECOVERY_MS,
+    RECOVERY_MS,
+    RTO_OBJECTIVE_MS,
+    RUNS,
+    STEP_MS,
+    SUCCESSES,
+    VALIDATION_MS,
+    VERIFICATION,
+    RunFigures,
+    Sample,
+    figures_of,
+    objective_sample,
+)
+from qnwis.continuity.run import FailoverRequest, RunOutcome, RunResult
+from qnwis.providers.audit_store import AuditStore
+from qnwis.providers.errors import Refused, Unreachable
+
+from .clusters import policies
+from .instruments import counter, gauges, histogram
+
+log = logging.getLogger(__name__)
+
+PAGE = 64
+"""Records that are asked for at first; four times as many while the oldest is not old enough."""
+
+
+class RunMetrics(Collector):
+    """Of every run that has a record. A store that cannot be read now answers with what was read before."""
+
+    def __init__(self, store: AuditStore, clusters: Registry, registry: CollectorRegistry) -> None:
+        self._store = store
+        self._clusters = clusters
+        self._lock = Lock()
+        """Scrapes come in threads of their own."""
+        self._read_up_to = 0
+        self._last_recovery_ms: dict[str, float] = {}
+        self._executions, self._successes = counter(EXECUTIONS), counter(SUCCESSES)
+        self._failures, self._runs = counter(FAILURES), counter(RUNS)
+        self._execution_ms, self._validation_ms = histogram(EXECUTION_MS), histogram(VALIDATION_MS)
+        self._step_ms, self._recovery_ms = histogram(STEP_MS), histogram(RECOVERY_MS)
+        registry.register(self)
+
+    def collect(self) -> Iterator[Family]:
+        with self._lock:
+            try:
+                asyncio.run(self._read_on())
+            except (Refused, Unreachable) as error:
+                log.warning("metrics about runs are those of record %s: %s", self._read_up_to, error)
+            objectives = [objective_sample(*one) for one in policies(self._clusters).items()]
+            for sample in objectives:
+                self._begin_at_zero(sample.labels[0])
+            latest = [Sample(LAST_RECOVERY_MS, (c,), ms) for c, ms in self._last_recovery_ms.items()]
+            instruments = (
+                *(self._executions, self._successes, self._failures, self._runs),
+                *(self._execution_ms, self._validation_ms, self._step_ms, self._recovery_ms),
+            )
+            families = [family for one in instruments for family in one.collect()]
+            families += gauges((RTO_OBJECTIVE_MS, LAST_RECOVERY_MS), [*objectives, *latest])
+        yield from families
+
+    def _begin_at_zero(self, cluster_id: str) -> None:
+        """A counter that appears with 1 has not increased for Prometheus; it must have been seen at 0."""
+        for outcome in RunOutcome:
+            self._executions.labels(cluster_id, outcome.value)
+            if outcome is not RunOutcome.COMPLETED:
+                self._failures.labels(cluster_id, outcome.value)
+        self._successes.labels(cluster_id)
+        for outcome in (RunOutcome.COMPLETED, RunOutcome.INCOMPLETE, RunOutcome.ROLLED_BACK):
+            self._execution_ms.labels(cluster_id, outcome.value)
+        self._validation_ms.labels(cluster_id)
+        self._recovery_ms.labels(cluster_id)
+
+    async def _read_on(self) -> None:
+        for record in await self._unread():
+            await self._take(record)
+            self._read_up_to = record.sequence
+
+    async def _unread(self) -> list[AuditRecord]:
+        """Oldest first."""
+        limit = PAGE
+        while True:
+            records = await self._store.latest(limit)
+            if len(records) < limit or records[-1].sequence <= self._read_up_to + 1:
+                return [record for record in reversed(records) if record.sequence > self._read_up_to]
+            limit *= 4
+
+    async def _take(self, record: AuditRecord) -> None:
+        if record.operation not in COUNTED:
+            return
+        texts = await self._store.artefacts(record.audit_id)
+        try:
+            request = FailoverRequest.model_validate_json(texts["request"])
+            result = RunResult.model_validate_json(texts["result"])
+        except (KeyError, ValidationError) as error:
+            # `audit verify` is there to say what is wrong with it; one such record must not hide the others.
+            log.warning("metrics leave record %s out, which is no run's any more: %s", record.audit_id, error)
+            return
+        self._count(figures_of(record, request, result))
+
+    def _count(self, run: RunFigures) -> None:
+        self._runs.labels(run.cluster_id, run.operation, run.status).inc()
+        for step, took_ms in run.steps_ms.items():
+            self._step_ms.labels(run.cluster_id, run.operation, step).observe(took_ms)
+        if not run.is_failover:
+            return
+        self._executions.labels(run.cluster_id, run.status).inc()
+        if run.failure is None:
+            self._successes.labels(run.cluster_id).inc()
+        else:
+            self._failures.labels(run.cluster_id, run.failure).inc()
+        if (took := run.steps_ms.get(EXECUTION)) is not None:
+            self._execution_ms.labels(run.cluster_id, run.status).observe(took)
+        if (took := run.steps_ms.get(VERIFICATION)) is not None:
+            self._validation_ms.labels(run.cluster_id).observe(took)
+        if run.recovery_ms is not None:
+            self._recovery_ms.labels(run.cluster_id).observe(run.recovery_ms)
+            self._last_recovery_ms[run.cluster_id] = run.recovery_ms

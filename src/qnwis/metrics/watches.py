@@ -1,0 +1,69 @@
+"""What the vantages of this process see: each health question counted, each watch read when scraped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric as Family
+from prometheus_client.registry import Collector
+
+from qnwis.continuity.heartbeat import NodeDetector
+from qnwis.continuity.metrics import (
+    CLUSTER_QUORUM,
+    CONSECUTIVE_FAILURES,
+    HEALTH_CHECK_ERRORS,
+    HEARTBEAT_LATENCY,
+    NODE_STATUS,
+    NODES_HEALTHY,
+    QUORUM_REACHED,
+    watch_samples,
+)
+from qnwis.continuity.topology import Cluster
+from qnwis.providers.nodes import Probe
+
+from .instruments import counter, gauges, histogram, under_exact_name
+
+GAUGES = (NODE_STATUS, CONSECUTIVE_FAILURES, CLUSTER_QUORUM, NODES_HEALTHY, QUORUM_REACHED)
+LIVE = "/health/live"
+"""The question that is a heartbeat."""
+Seen = Callable[[], Mapping[str, NodeDetector]]
+"""A watch's detectors as they are now, by node."""
+
+
+class WatchMetrics(Collector):
+    """Of every watch of this process. A watch that ended has no gauges any more: nobody looks."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._latency = histogram(HEARTBEAT_LATENCY, registry)
+        self._errors = counter(HEALTH_CHECK_ERRORS)
+        self._watches: dict[tuple[str, str], tuple[Cluster, Seen]] = {}
+        registry.register(self)
+
+    @contextmanager
+    def watching(self, cluster: Cluster, vantage: str, seen: Seen) -> Iterator[None]:
+        """For as long as a watch goes on."""
+        key, watch = (cluster.cluster_id, vantage), (cluster, seen)
+        self._watches[key] = watch
+        try:
+            yield
+        finally:
+            # The next watch of the same cluster may have begun already.
+            if self._watches.get(key) is watch:
+                del self._watches[key]
+
+    def asked(self, cluster_id: str, vantage: str, node_id: str, path: str, probe: Probe) -> None:
+        """One health question has ended."""
+        if not probe.ok:
+            self._errors.labels(cluster_id, vantage, node_id, probe.error_type or "other").inc()
+        elif path == LIVE:
+            self._latency.labels(cluster_id, vantage, node_id).observe(probe.latency_ms)
+
+    def collect(self) -> Iterator[Family]:
+        watches = [(vantage, *watch) for (_, vantage), watch in [*self._watches.items()]]
+        samples = (
+            sample for vantage, cluster, seen in watches for sample in watch_samples(cluster, vantage, seen())
+        )
+        yield from gauges(GAUGES, samples)
+        yield from under_exact_name(HEALTH_CHECK_ERRORS, self._errors)

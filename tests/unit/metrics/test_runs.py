@@ -1,0 +1,113 @@
+"""Figures about runs: what the audit trail says, whoever serves it and however often it restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from qnwis.config.registry import Registry
+from qnwis.continuity.run import RunOutcome
+from qnwis.metrics.runs import PAGE, RunMetrics
+from tests.integration.continuity.world import three_nodes, write_registry
+from tests.unit.metrics.records import ended, record, store_in
+
+
+class Worker:
+    """The part of a worker that serves figures about runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._registry = CollectorRegistry()
+        RunMetrics(store_in(folder), Registry(folder), self._registry)
+
+    async def value(self, name: str, **labels: str) -> float | None:
+        # As by Prometheus: in a thread that has no loop.
+        return await asyncio.to_thread(self._registry.get_sample_value, name, {"cluster": "c", **labels})
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return write_registry(tmp_path, three_nodes("c"), max_failover_time_s=30)
+
+
+async def test_counters_equal_the_audit_after_a_restart_a_replay_and_for_each_of_two_workers(
+    home: Path,
+) -> None:
+    store, before = store_in(home), Worker(home)
+    await record(store, ended("run-1"))
+    assert await before.value("qnwis_failover_executions_total", status="completed") == 1
+    await record(store, ended("run-1"))  # a worker died after it had written, and its successor writes again
+    await record(store, ended("run-2", RunOutcome.REFUSED, refused_by="no_quorum"))
+    await record(store, ended("run-3", RunOutcome.ROLLED_BACK))
+    for worker in (before, Worker(home), Worker(home)):
+        for _ in range(2):  # a scrape counts nothing
+            assert await worker.value("qnwis_failover_executions_total", status="completed") == 1
+        assert await worker.value("qnwis_failover_executions_total", status="refused") == 1
+        assert await worker.value("qnwis_failover_success_total") == 1
+        assert await worker.value("qnwis_failover_failures_total", reason="no_quorum") == 1
+        assert await worker.value("qnwis_failover_failures_total", reason="rolled_back") == 1
+
+
+async def test_maintenance_is_no_failover_and_a_dry_run_is_no_run(home: Path) -> None:
+    store, worker = store_in(home), Worker(home)
+    await record(store, ended("run-1", maintenance=True))
+    await record(store, ended("run-2", dry_run=True))
+    runs = "qnwis_continuity_runs_total"
+    assert await worker.value(runs, operation="maintenance_execute", status="completed") == 1
+    assert await worker.value(runs, operation="failover_execute", status="completed") is None
+    assert await worker.value("qnwis_failover_executions_total", status="completed") == 0
+
+
+async def test_a_counter_is_seen_at_zero_before_the_first_run(home: Path) -> None:
+    worker = Worker(home)
+    for outcome in RunOutcome:
+        assert await worker.value("qnwis_failover_executions_total", status=outcome.value) == 0
+    assert await worker.value("qnwis_failover_success_total") == 0
+
+
+async def test_times_are_of_the_steps_and_recovery_counts_from_the_first_missed_heartbeat(home: Path) -> None:
+    store, worker = store_in(home), Worker(home)
+    await record(store, ended("run-1", took_ms=4000, missed_ms_before=1000))
+    await record(store, ended("run-2", RunOutcome.REFUSED, refused_by="no_quorum", took_ms=99000))
+    assert await worker.value("qnwis_failover_execution_ms_sum", status="completed") == 300
+    assert await worker.value("qnwis_failover_validation_ms_sum") == 40
+    assert await worker.value("qnwis_failover_validation_ms_count") == 1
+    assert await worker.value("qnwis_continuity_recovery_ms_sum") == 5000
+    assert await worker.value("qnwis_continuity_last_recovery_ms") == 5000
+    assert await worker.value("qnwis_continuity_rto_objective_ms") == 30000
+    step = {"operation": "failover_execute", "step": "detection"}
+    assert await worker.value("qnwis_continuity_step_ms_sum", **step) == 90
+
+
+async def test_more_records_than_are_asked_for_at_first_are_all_counted(home: Path) -> None:
+    store, worker = store_in(home), Worker(home)
+    for number in range(PAGE + 6):
+        await record(store, ended(f"run-{number}"))
+    assert await worker.value("qnwis_failover_success_total") == PAGE + 6
+
+
+async def test_a_store_that_cannot_be_read_leaves_what_was_read(home: Path) -> None:
+    store, worker = store_in(home), Worker(home)
+    await record(store, ended("run-1"))
+    assert await worker.value("qnwis_failover_success_total") == 1
+    (home / "audit.sqlite").write_bytes(b"no database any more, and long enough to be looked at")
+    assert await worker.value("qnwis_failover_success_total") == 1
+
+
+async def test_a_configuration_that_cannot_be_read_hides_no_run(home: Path) -> None:
+    await record(store_in(home), ended("run-1"))
+    (home / "clusters" / "c" / "policy.yaml").write_text("policy_id: [")
+    assert await Worker(home).value("qnwis_failover_success_total") == 1
+
+
+async def test_what_is_served_is_of_prometheus_form_and_names_no_person(home: Path) -> None:
+    await record(store_in(home), ended("run-1"))
+    registry = CollectorRegistry()
+    RunMetrics(store_in(home), Registry(home), registry)
+    text = (await asyncio.to_thread(generate_latest, registry)).decode()
+    families = [*text_string_to_metric_families(text)]
+    assert "qnwis_failover_execution_ms" in {family.name for family in families}
+    assert "ann" not in {v for family in families for one in family.samples for v in one.labels.values()}

@@ -1,0 +1,86 @@
+"""What a vantage sees, as metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+from temporalio.testing import ActivityEnvironment
+
+from activities.health import Health, WatchRequest
+from qnwis.config.registry import Registry
+from qnwis.continuity.heartbeat import NodeDetector, NodeStatus
+from qnwis.continuity.metrics import (
+    CLUSTER_QUORUM,
+    CONSECUTIVE_FAILURES,
+    NODE_STATUS,
+    NODES_HEALTHY,
+    QUORUM_REACHED,
+    watch_samples,
+)
+from qnwis.continuity.topology import Node
+from qnwis.metrics.watches import WatchMetrics
+from qnwis.providers.nodes import Probe
+from tests.integration.continuity.world import three_nodes, write_registry
+from tests.unit.test_watch import Played
+
+THREE = three_nodes("c")
+DETECTORS = st.builds(
+    NodeDetector, status=st.sampled_from(NodeStatus), consecutive_misses=st.integers(min_value=0)
+)
+
+
+@given(st.tuples(DETECTORS, DETECTORS, DETECTORS))
+def test_unknown_has_no_status_and_counts_for_no_quorum(detectors: tuple[NodeDetector, ...]) -> None:
+    seen = dict(zip(["node-1", "node-2", "node-3"], detectors, strict=True))
+    values = {(metric, labels): value for metric, labels, value in watch_samples(THREE, "v", seen)}
+    for node_id, detector in seen.items():
+        status = values.get((NODE_STATUS, ("c", "v", node_id)))
+        up = {NodeStatus.UNKNOWN: None, NodeStatus.HEALTHY: 1}
+        assert status == up.get(detector.status, 0)
+        assert values[CONSECUTIVE_FAILURES, ("c", "v", node_id)] == detector.consecutive_misses
+    healthy = [d.status for d in detectors].count(NodeStatus.HEALTHY)
+    assert values[NODES_HEALTHY, ("c", "v")] == healthy
+    assert values[CLUSTER_QUORUM, ("c", "v")] == healthy / 3
+    assert values[QUORUM_REACHED, ("c", "v")] == (healthy >= 2)
+
+
+class Slow(Played):
+    """node-1 does not answer in time."""
+
+    async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
+        probe = await super().probe(node, path, timeout_s=timeout_s)
+        return probe if probe.ok else Probe(False, 200, "no answer", "timeout")
+
+
+async def test_a_watch_is_seen_while_it_goes_on_and_not_after_it(tmp_path: Path) -> None:
+    nodes, registry = Slow(), CollectorRegistry()
+    topology = three_nodes("c", heartbeat={"interval_sec": 0.02, "timeout_sec": 0.2, "failure_threshold": 3})
+    home = Registry(write_registry(tmp_path, topology))
+    health = Health(home, nodes, WatchMetrics(registry))  # type: ignore[arg-type]
+
+    def value(name: str, node: str = "node-1", **labels: str) -> float | None:
+        whose = {"node": node} if node else {}
+        return registry.get_sample_value(name, {"cluster": "c", "vantage": "here", **whose, **labels})
+
+    async def watch(request: WatchRequest) -> None:
+        await ActivityEnvironment().run(health.watch, request)
+
+    first = await ActivityEnvironment().run(health.watch, WatchRequest(cluster_id="c", vantage="here"))
+    answered = value("continuity_heartbeat_latency_ms_count")
+    assert answered is not None and answered >= 1
+    assert value("continuity_health_check_errors", type="timeout") is None
+    going_on = asyncio.create_task(watch(WatchRequest(cluster_id="c", vantage="here", votes=first.votes)))
+    async with asyncio.timeout(20):
+        while value("continuity_node_status") != 1 or value("continuity_node_status", "node-3") != 1:
+            await asyncio.sleep(0.01)
+    assert value("continuity_cluster_quorum", "") == 1.0
+    assert value("qnwis_continuity_nodes_healthy", "") == 3
+    nodes.silent = True
+    async with asyncio.timeout(20):
+        await going_on  # it reports that node-1 is failed
+    assert (value("continuity_health_check_errors", type="timeout") or 0) >= 3
+    assert value("continuity_node_status") is None, "nobody looks any more"
