@@ -14,6 +14,7 @@ from temporalio.client import Client
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities.access_review import AccessReviews
 from activities.audit import Audit
 from activities.dns import DnsRecords
 from activities.evidence import Evidence
@@ -58,8 +59,11 @@ from qnwis.providers.patroni import HttpPatroni, Patroni
 from qnwis.providers.region_checks import DatabaseChecks, RegionChecks
 from qnwis.providers.region_weights import DnsWeights, RegionWeights
 from qnwis.providers.sent import SentStore
+from qnwis.providers.service_tokens import FILE as TOKENS
+from qnwis.providers.service_tokens import TokenFile
 from qnwis.providers.witness import Witness, witnesses_of
 from qnwis.transport import Transport
+from workflows.access_review import AccessReviewRun
 from workflows.guardian import Guardian
 from workflows.names import vantage_queue
 from workflows.planned_maintenance import PlannedMaintenance
@@ -85,6 +89,7 @@ WORKFLOWS = (
     RegionGuardian,
     Reprotect,
     UsedToken,
+    AccessReviewRun,
 )
 
 BUNDLES = "bundles"
@@ -163,6 +168,9 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
     audit = Audit(p.audit, bundles=p.bundles, witnesses=p.witnesses)
     regions = Regions(p.registry, p.nodes, p.weights, client)
     shifts = WeightShifts(p.registry, p.weights, p.checks)
+    access_reviews = AccessReviews(
+        AccessFiles(p.registry.directory), TokenFile(p.registry.directory / TOKENS), p.audit
+    )
     forcing, switchover = Forcing(p.nodes, fencing), Switchover(p.nodes, fencing)
     moves, by_region = PatroniMoves(p.nodes, p.patroni), PatroniRegions(p.nodes, p.patroni)
     without_patroni = PatroniFencing(p.hook)
@@ -216,6 +224,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         steady_state.watch_steady_state,
         Verification(p.nodes, p.dns).verify,
         Reviews(p.registry, p.nodes).look,
+        access_reviews.review_access,
         audit.record,
         audit.record_region,
         audit.record_review,

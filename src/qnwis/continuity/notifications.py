@@ -28,6 +28,7 @@ class RunEvent(StrEnum):
     DONE = "done"  # it ended verified; a dry run: previewed
     REVIEW_DUE = "review_due"  # the review of an emergency override is open
     REGION_LOST = "region_lost"  # a region counts as lost, or is well again
+    ACCESS_REVIEW = "access_review"  # who can do what, who did, and which rights nobody needed
 
 
 class Notification(Model):

@@ -12,6 +12,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -115,6 +116,10 @@ class AuditStore(Protocol):
         """The newest records, newest first."""
         ...
 
+    async def between(self, since: datetime, until: datetime) -> tuple[AuditRecord, ...]:
+        """The records of what ended in this time, `until` not included; oldest first."""
+        ...
+
     async def artefacts(self, audit_id: str) -> dict[str, str]:
         """The texts that the record's manifest names; empty for an unknown id."""
         ...
@@ -155,6 +160,11 @@ class SqliteAuditStore:
 
     async def latest(self, limit: int = 20) -> tuple[AuditRecord, ...]:
         return await self._select("ORDER BY sequence DESC LIMIT ?", limit)
+
+    async def between(self, since: datetime, until: datetime) -> tuple[AuditRecord, ...]:
+        # What is recorded afterwards stands later in the log than it happened: every record is looked at.
+        found = await self._select("WHERE sequence >= ? ORDER BY sequence", 1)
+        return tuple(record for record in found if since <= record.timestamp < until)
 
     async def artefacts(self, audit_id: str) -> dict[str, str]:
         def read() -> dict[str, str]:
