@@ -41,24 +41,22 @@ from activities.switchover import Switchover
 from activities.verification import Verification
 from activities.weights import WeightShifts
 from qnwis.config.access import AccessFiles
-from qnwis.config.notifications import FILE as CHANNELS
 from qnwis.config.registry import Registry
 from qnwis.providers.all_nodes import AllNodes
-from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
 from qnwis.providers.bundles import Bundles
 from qnwis.providers.calls import Caller
+from qnwis.providers.channels import channel_notifier
 from qnwis.providers.dns import Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.fencing import Hook, PowerHook
 from qnwis.providers.key_store import FileKeyStore, key_store_of
 from qnwis.providers.nodes import Nodes
 from qnwis.providers.nonces import TemporalNonces
-from qnwis.providers.notifier import ChannelNotifier, Notifier
+from qnwis.providers.notifier import Notifier
 from qnwis.providers.patroni import HttpPatroni, Patroni
 from qnwis.providers.region_checks import DatabaseChecks, RegionChecks
 from qnwis.providers.region_weights import DnsWeights, RegionWeights
-from qnwis.providers.sent import SentStore
 from qnwis.providers.service_tokens import FILE as TOKENS
 from qnwis.providers.service_tokens import TokenFile
 from qnwis.providers.witness import Witness, witnesses_of
@@ -136,8 +134,6 @@ def providers_for(settings: WorkerSettings) -> Providers:
     assert settings.state_dir is not None, "the settings demand it"
     transport = Transport()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    if (settings.config_dir / CHANNELS).exists():
-        load_beside()
     patroni = HttpPatroni(transport)
     audit = SqliteAuditStore(
         settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
@@ -152,11 +148,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
         audit=audit,
         bundles=Bundles(audit, keys, settings.state_dir / BUNDLES),
         witnesses=witnesses_of(os.environ, transport),
-        notifier=ChannelNotifier(
-            settings.config_dir,
-            SentStore(settings.state_dir / "notifications.sqlite", longest=timedelta(seconds=TIMEOUT_S + 1)),
-            apprise_send,
-        ),
+        notifier=channel_notifier(settings.config_dir, settings.state_dir),
     )
 
 

@@ -10,8 +10,10 @@ from qnwis.config.access import AccessFiles
 from qnwis.config.api import FILE, load_api
 from qnwis.config.registry import Registry
 from qnwis.continuity.model import Identifier, Model
+from qnwis.providers.alarms import Alarms
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.channels import channel_notifier
 from qnwis.providers.jwt_bearer import Bearer
 from qnwis.providers.keys import read_key
 from qnwis.providers.request_store import RequestStore
@@ -65,6 +67,7 @@ async def run_api(settings: ApiSettings) -> None:
                 settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
             ),
             voucher=Voucher(settings.issuer, key),
+            alarms=Alarms(channel_notifier(settings.config_dir, settings.state_dir), api.alarms),
         )
         config = uvicorn.Config(
             create_app(parts),
@@ -79,3 +82,4 @@ async def run_api(settings: ApiSettings) -> None:
             timeout_graceful_shutdown=GRACE_S,
         )
         await uvicorn.Server(config).serve()
+        await parts.alarms.settled()

@@ -29,6 +29,7 @@ class RunEvent(StrEnum):
     REVIEW_DUE = "review_due"  # the review of an emergency override is open
     REGION_LOST = "region_lost"  # a region counts as lost, or is well again
     ACCESS_REVIEW = "access_review"  # who can do what, who did, and which rights nobody needed
+    SUSPICIOUS = "suspicious"  # credentials refused, requests replayed, too many requests
 
 
 class Notification(Model):
