@@ -43,7 +43,8 @@ from activities.weights import WeightShifts
 from qnwis.config.access import AccessFiles
 from qnwis.config.registry import Registry
 from qnwis.providers.all_nodes import AllNodes
-from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
+from qnwis.providers.audit_place import audit_store_of
+from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.bundles import Bundles
 from qnwis.providers.calls import Caller
 from qnwis.providers.channels import channel_notifier
@@ -135,9 +136,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
     transport = Transport()
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     patroni = HttpPatroni(transport)
-    audit = SqliteAuditStore(
-        settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
-    )
+    audit = audit_store_of(settings.state_dir, os.environ)
     keys = key_store_of(os.environ) or FileKeyStore(settings.state_dir / "audit-keys.json")
     return Providers(
         registry=Registry(settings.config_dir),

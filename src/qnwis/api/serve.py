@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import uvicorn
@@ -12,7 +13,7 @@ from qnwis.config.registry import Registry
 from qnwis.continuity.model import Identifier, Model
 from qnwis.providers.alarms import Alarms
 from qnwis.providers.all_nodes import AllNodes
-from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.audit_place import audit_store_of
 from qnwis.providers.channels import channel_notifier
 from qnwis.providers.jwt_bearer import Bearer
 from qnwis.providers.keys import read_key
@@ -63,9 +64,7 @@ async def run_api(settings: ApiSettings) -> None:
             store=RequestStore(settings.state_dir / "api.sqlite"),
             nodes=nodes,
             client=client,
-            audit=SqliteAuditStore(
-                settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
-            ),
+            audit=audit_store_of(settings.state_dir, os.environ),
             voucher=Voucher(settings.issuer, key),
             alarms=Alarms(channel_notifier(settings.config_dir, settings.state_dir), api.alarms),
         )

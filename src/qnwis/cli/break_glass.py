@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import join
@@ -37,7 +38,7 @@ from qnwis.continuity.run import FailoverRequest, Maintenance
 from qnwis.continuity.tokens import Expected
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.verifier import VerificationReport, verify
-from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.audit_place import audit_store_of
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.evidence import collect_evidence
@@ -201,7 +202,7 @@ def record(
             read_again_and_missed=tuple(f"{check.name}: {check.detail}" for check in report.failures),
             token=token,
         )
-        store = SqliteAuditStore(state_dir / "audit.sqlite", state_dir / "audit-signing-key.pem")
+        store = audit_store_of(state_dir, os.environ)
         written = asyncio.run(
             store.append(
                 draft_of(paper, kept, recorded, report),

@@ -14,7 +14,7 @@ from qnwis.continuity.bundle import ARTEFACTS, HISTORY, RECORD, REPORT, BundleKe
 from qnwis.continuity.refusal import Refusal
 
 from .audit_keys import write_once
-from .audit_store import SqliteAuditStore
+from .audit_store import LoggedAuditStore
 from .errors import Refused
 from .key_store import KEY_BYTES, KeyStore
 
@@ -24,7 +24,7 @@ SUFFIX = ".qnwis-bundle"
 class Bundles:
     """Makes the bundle of a record, from the store it stands in."""
 
-    def __init__(self, store: SqliteAuditStore, keys: KeyStore, folder: Path) -> None:
+    def __init__(self, store: LoggedAuditStore, keys: KeyStore, folder: Path) -> None:
         self._store = store
         self._keys = keys
         self._folder = folder

@@ -39,6 +39,10 @@ class KeyStoreError(Exception):
     never holds a part of a key."""
 
 
+class LostKey(KeyStoreError):
+    """The store answers, and has not the key of that id, or that key did not wrap this."""
+
+
 @dataclass(frozen=True)
 class Wrapped:
     """A key that only the store can read."""
@@ -235,9 +239,9 @@ def _wrap(with_key: StoredKey, key: bytes) -> Wrapped:
 def _unwrap(keys: Mapping[str, StoredKey], wrapped: Wrapped, where: str) -> bytes:
     key = keys.get(wrapped.key_id)
     if key is None:
-        raise KeyStoreError(f"{where} has no key {wrapped.key_id}; restore the key it was wrapped with")
+        raise LostKey(f"{where} has no key {wrapped.key_id}; restore the key it was wrapped with")
     nonce, sealed = wrapped.blob[:NONCE_BYTES], wrapped.blob[NONCE_BYTES:]
     try:
         return AESGCM(key.bytes()).decrypt(nonce, sealed, WRAP_PURPOSE + wrapped.key_id.encode())
     except (InvalidTag, ValueError):
-        raise KeyStoreError(f"{where}: key {wrapped.key_id} did not wrap this, or it was altered") from None
+        raise LostKey(f"{where}: key {wrapped.key_id} did not wrap this, or it was altered") from None
