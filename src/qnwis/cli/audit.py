@@ -15,11 +15,12 @@ from qnwis.bundle_check import Report, check, read_public_key, read_witness, tol
 from qnwis.continuity.audit import AuditRecord, ChainFault
 from qnwis.continuity.erasure import draft_of_erasure
 from qnwis.continuity.tree_heads import HeadFault, SignedTreeHead
-from qnwis.providers.audit_place import SQLITE, audit_store_of
+from qnwis.providers.audit_place import PLACE_VARIABLE, SQLITE, audit_store_of
 from qnwis.providers.audit_store import LoggedAuditStore
 from qnwis.providers.bundles import SUFFIX, Bundles
 from qnwis.providers.key_store import FileKeyStore, KeyStoreError, key_store_of
 from qnwis.providers.witness import witnesses_of
+from qnwis.sql import audit_schema
 from qnwis.transport import Transport
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
@@ -128,6 +129,14 @@ def head(state_dir: StateDir, as_json: AsJson = False) -> None:
         out.print(f"{signed.head.size} records, root {signed.head.root}, {signed.head.at}", markup=False)
 
 
+@app.command()
+def schema(
+    writer: Annotated[str, typer.Option(help="The role that workers use; may read and append.")],
+) -> None:
+    """Print what makes a PostgreSQL database an audit log, for its owner to run with psql."""
+    print(audit_schema(writer), end="")
+
+
 @app.command("erase-person")
 def erase_person(
     name: Annotated[str, typer.Argument(help="As people.yaml or the records have it.")],
@@ -233,7 +242,7 @@ def _store(state_dir: Path | None) -> LoggedAuditStore:
     if state_dir is None:
         fail(Exit.USAGE, "expected --state-dir of a worker (or QNWIS_STATE_DIR)")
     path = state_dir / SQLITE
-    if not path.exists():
+    if not os.environ.get(PLACE_VARIABLE) and not path.exists():
         fail(
             Exit.USAGE, f"no audit store at {path}; expected the --state-dir of a worker (or QNWIS_STATE_DIR)"
         )
