@@ -28,10 +28,15 @@ from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 from qnwis.continuity.model import Model
 
 STORE_VARIABLE = "QNWIS_KEY_STORE"
-"""`file:<path>`, or `env:<name of a variable>`."""
+"""`file:<path>`, `env:<variable>`, `vault:<mount>/<key>`, `kms:<key>?labels=<hmac key>`, or
+`azure:https://<vault>/keys/<name>/<version>`."""
+EXPECTED = (
+    "expected file:<path>, env:<variable>, vault:<mount>/<key>, kms:<key>?labels=<key> or azure:<key's URL>"
+)
 ROTATE_AFTER = timedelta(days=90)
 KEY_BYTES, NONCE_BYTES = 32, 12
 WRAP_PURPOSE = b"qnwis wrapped key v1\n"
+LABEL_PURPOSE = b"qnwis labels v1"
 
 
 class KeyStoreError(Exception):
@@ -208,7 +213,7 @@ class EnvironmentKeyStore:
 _KEYS = TypeAdapter(tuple[StoredKey, ...])
 
 
-def key_store_of(environment: Mapping[str, str]) -> FileKeyStore | EnvironmentKeyStore | None:
+def key_store_of(environment: Mapping[str, str]) -> KeyStore | None:
     """What QNWIS_KEY_STORE names; None where it is not set. Raises KeyStoreError for anything else."""
     named = environment.get(STORE_VARIABLE, "")
     kind, _, where = named.partition(":")
@@ -218,11 +223,24 @@ def key_store_of(environment: Mapping[str, str]) -> FileKeyStore | EnvironmentKe
         return FileKeyStore(Path(where))
     if kind == "env" and where:
         return EnvironmentKeyStore(where, environment)
-    raise KeyStoreError(f"{STORE_VARIABLE}: expected file:<path> or env:<variable>")
+    # Each is loaded by who keeps keys there.
+    if kind == "vault" and where:
+        from .key_vault import VaultKeyStore
+
+        return VaultKeyStore(where, environment)
+    if kind == "kms" and where:
+        from .key_kms import KmsKeyStore
+
+        return KmsKeyStore(where)
+    if kind == "azure" and where:
+        from .key_azure import AzureKeyStore
+
+        return AzureKeyStore(where, environment)
+    raise KeyStoreError(f"{STORE_VARIABLE}: {EXPECTED}")
 
 
 def _label_key(oldest: StoredKey) -> bytes:
-    return hmac.digest(oldest.bytes(), b"qnwis labels v1", "sha256")
+    return hmac.digest(oldest.bytes(), LABEL_PURPOSE, "sha256")
 
 
 def _new_key(now: datetime) -> StoredKey:
