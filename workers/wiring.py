@@ -218,6 +218,7 @@ def runbook_activities(client: Client, p: Providers) -> list[Callable[..., Any]]
         access_reviews.review_access,
         audit.record,
         audit.record_region,
+        audit.record_guardian,
         audit.record_review,
         regions.assess_region,
         regions.unmoved,

@@ -71,7 +71,13 @@ class SqliteLog:
         return str(self._path)
 
     def exists(self) -> bool:
-        return self._path.exists()
+        if not self._path.exists():
+            return False
+        try:
+            with self._opened() as db:
+                return _has_records(db)
+        except sqlite3.DatabaseError:
+            return True  # and damaged, which reading it says
 
     @contextmanager
     def writing(self) -> Iterator[SqlLog]:
@@ -90,14 +96,26 @@ class SqliteLog:
 
     @contextmanager
     def reading(self) -> Iterator[SqlLog]:
-        if not self._path.exists():
-            with closing(sqlite3.connect(":memory:")) as db:
-                db.executescript(SCHEMA)
-                yield SqlLog(db, mark="?")
-            return
+        if self._path.exists():
+            with self._opened() as db:
+                if _has_records(db):
+                    yield SqlLog(db, mark="?")
+                    return
+        # Nothing was written yet, or the first writer has only begun to.
+        with closing(sqlite3.connect(":memory:")) as db:
+            db.executescript(SCHEMA)
+            yield SqlLog(db, mark="?")
+
+    @contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """One consistent view."""
         uri = f"{self._path.absolute().as_uri()}?mode=ro"
         with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
             # A damaged byte must come out as it is, to be found by the hash and not by the decoder.
             db.text_factory = lambda raw: raw.decode(errors="surrogateescape")
             db.execute("BEGIN")
-            yield SqlLog(db, mark="?")
+            yield db
+
+
+def _has_records(db: sqlite3.Connection) -> bool:
+    return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'records'").fetchone() is not None
