@@ -56,7 +56,7 @@ def bandit() -> list[Finding]:
 def secrets() -> list[Finding]:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     files = [name for name in tracked.splitlines() if not name.startswith(NO_SECRETS)]
-    told = _json(BIN / "detect-secrets", "scan", *files)
+    told = _json(BIN / "detect-secrets", "scan", "--no-verify", *files)  # no candidate leaves the machine
     return [
         Finding(check=one["type"], file=file, says=f"line {one['line_number']} looks like a secret")
         for file, ones in told["results"].items()
