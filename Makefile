@@ -7,6 +7,7 @@
 #   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one (LASTS=600: for so long)
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones
 #   make check   ruff, mypy --strict, import-linter
+#   make security  bandit, pip-audit and a scan for secrets; what they find is fixed, or justified in pyproject.toml
 #   make matrix  SIGKILL of worker and Temporal server at every point of a failover (MATRIX=promote,flip for some),
 #                the evacuation of a region, disturbed at every point, and planned maintenance at every point
 #   make histories  record again what the replay test replays
@@ -25,7 +26,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check matrix chaos chaos-simulated histories dashboards bench bench-gaps bench-switchover soak clean install-system lock wheel
+.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards bench bench-gaps bench-switchover soak clean install-system lock wheel
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -44,6 +45,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+security: $(STAMP)
+	@$(BIN)/python -m tests.security
 
 matrix: $(STAMP)
 	@MATRIX='$(MATRIX)' $(BIN)/python -m pytest tests/integration -m matrix -s $(ARGS)

@@ -9,6 +9,7 @@ from functools import partial
 from temporalio import activity
 
 from qnwis.continuity.audit import draft_of
+from qnwis.continuity.guardian_record import DECISION, GuardianDecisions, draft_of_guardian
 from qnwis.continuity.model import Model, canonical_json
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult, draft_of_region
 from qnwis.continuity.review import Review, draft_of_review
@@ -74,6 +75,13 @@ class Audit:
             {name: canonical_json(part) for name, part in parts.items() if part is not None},
         )
         return await self._proved(record.audit_id)
+
+    @activity.defn
+    async def record_guardian(self, made: GuardianDecisions) -> None:
+        """Append what a guardian decided; repeated, it finds the first records. They have no bundles of their
+        own (`audit bundle` makes one): the guardian's history goes on for as long as its cluster."""
+        for decision in made.decisions:
+            await self._store.append(draft_of_guardian(decision), {DECISION: canonical_json(decision)})
 
     async def _proved(self, audit_id: str) -> AuditId:
         """Have witnesses keep the log's head, and seal the bundle. The record stands already: what fails here

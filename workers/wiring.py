@@ -15,6 +15,7 @@ from temporalio.client import Client
 from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from activities.access_review import AccessReviews
 from activities.audit import Audit
 from activities.dns import DnsRecords
 from activities.evidence import Evidence
@@ -41,7 +42,6 @@ from activities.switchover import Switchover
 from activities.verification import Verification
 from activities.weights import WeightShifts
 from qnwis.config.access import AccessFiles
-from qnwis.config.notifications import FILE as CHANNELS
 from qnwis.config.registry import Registry
 from qnwis.metrics.approvals import ApprovalMetrics
 from qnwis.metrics.readiness import ReadinessMetrics
@@ -49,23 +49,26 @@ from qnwis.metrics.runs import RunMetrics
 from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.agent_tls import AgentTls, AskedAgents
 from qnwis.providers.all_nodes import AllNodes
-from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
-from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
+from qnwis.providers.audit_place import audit_store_of
+from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.bundles import Bundles
 from qnwis.providers.calls import Caller
+from qnwis.providers.channels import channel_notifier
 from qnwis.providers.dns import Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.fencing import Hook, PowerHook
 from qnwis.providers.key_store import FileKeyStore, key_store_of
 from qnwis.providers.nodes import Nodes
 from qnwis.providers.nonces import TemporalNonces
-from qnwis.providers.notifier import ChannelNotifier, Notifier
+from qnwis.providers.notifier import Notifier
 from qnwis.providers.patroni import HttpPatroni, Patroni
 from qnwis.providers.region_checks import DatabaseChecks, RegionChecks
 from qnwis.providers.region_weights import DnsWeights, RegionWeights
-from qnwis.providers.sent import SentStore
+from qnwis.providers.service_tokens import FILE as TOKENS
+from qnwis.providers.service_tokens import TokenFile
 from qnwis.providers.witness import Witness, witnesses_of
 from qnwis.transport import Transport, transport_of
+from workflows.access_review import AccessReviewRun
 from workflows.guardian import Guardian
 from workflows.names import vantage_queue
 from workflows.planned_maintenance import PlannedMaintenance
@@ -91,6 +94,7 @@ WORKFLOWS = (
     RegionGuardian,
     Reprotect,
     UsedToken,
+    AccessReviewRun,
 )
 
 BUNDLES = "bundles"
@@ -141,12 +145,8 @@ def providers_for(settings: WorkerSettings) -> Providers:
     assert settings.state_dir is not None, "the settings demand it"
     transport = _agents(settings)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    if (settings.config_dir / CHANNELS).exists():
-        load_beside()
     patroni = HttpPatroni(transport)
-    audit = SqliteAuditStore(
-        settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
-    )
+    audit = audit_store_of(settings.state_dir, os.environ)
     keys = key_store_of(os.environ) or FileKeyStore(settings.state_dir / "audit-keys.json")
     return Providers(
         registry=Registry(settings.config_dir),
@@ -158,11 +158,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
         audit=audit,
         bundles=Bundles(audit, keys, settings.state_dir / BUNDLES),
         witnesses=witnesses_of(os.environ, transport),
-        notifier=ChannelNotifier(
-            settings.config_dir,
-            SentStore(settings.state_dir / "notifications.sqlite", longest=timedelta(seconds=TIMEOUT_S + 1)),
-            apprise_send,
-        ),
+        notifier=channel_notifier(settings.config_dir, settings.state_dir),
     )
 
 
@@ -181,6 +177,9 @@ def runbook_activities(
     audit = Audit(p.audit, bundles=p.bundles, witnesses=p.witnesses)
     regions = Regions(p.registry, p.nodes, p.weights, client)
     shifts = WeightShifts(p.registry, p.weights, p.checks)
+    access_reviews = AccessReviews(
+        AccessFiles(p.registry.directory), TokenFile(p.registry.directory / TOKENS), p.audit
+    )
     forcing, switchover = Forcing(p.nodes, fencing), Switchover(p.nodes, fencing)
     moves, by_region = PatroniMoves(p.nodes, p.patroni), PatroniRegions(p.nodes, p.patroni)
     without_patroni = PatroniFencing(p.hook)
@@ -234,8 +233,10 @@ def runbook_activities(
         steady_state.watch_steady_state,
         Verification(p.nodes, p.dns).verify,
         Reviews(p.registry, p.nodes).look,
+        access_reviews.review_access,
         audit.record,
         audit.record_region,
+        audit.record_guardian,
         audit.record_review,
         regions.assess_region,
         regions.unmoved,

@@ -20,6 +20,7 @@ from .guardian_listening import GuardianListening
 from .guardian_state import AlertAnswer, GuardianState, GuardianView
 from .guardian_words import details
 from .names import CLUSTER, KIND, guardian_id
+from .recording import RECORDED, Recorder
 from .reprotecting import Reprotecting
 from .watching import Watches
 
@@ -31,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.config.registry import Registered
     from qnwis.continuity.detection import Finding, Verdict, judge, needs_evidence
     from qnwis.continuity.evidence import ClusterEvidence, current_primary
+    from qnwis.continuity.guardian_record import refused_failover
     from qnwis.continuity.guardian_rules import (
         RETRY_FIRST,
         RETRY_LONGEST,
@@ -43,6 +45,7 @@ with workflow.unsafe.imports_passed_through():
         remembered,
     )
     from qnwis.continuity.patroni import automatic_refusal
+    from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.region_groups import decide_regions, primaries_now
     from qnwis.continuity.region_wait import answering, failed_after, region_hold
     from qnwis.continuity.run import FailoverRequest
@@ -82,6 +85,8 @@ class Guardian(GuardianListening):
         self.regions = dict(state.regions)
         self.runs = GuardedRuns(self.cluster_id, state.own_run)
         self.reprotecting = Reprotecting()
+        self.recorder = Recorder(state.unrecorded)
+        self.refused_for = state.refused_for
         self.woken = False
         self.decisions = 0
         """Made so far; who asks for one waits for the next."""
@@ -100,6 +105,7 @@ class Guardian(GuardianListening):
                 non_retryable=True,
             )
         workflow.upsert_search_attributes([CLUSTER.value_set(self.cluster_id), KIND.value_set("guardian")])
+        self.recorder.take_up()
         await self._look_around()
         await self.runs.watch(self._learn_of_runs)
         while not self._should_continue_as_new():
@@ -251,6 +257,8 @@ class Guardian(GuardianListening):
 
     async def _act(self, decision: Decision) -> None:
         self.holding, self.retry_at = None, None
+        if isinstance(decision, Hold):
+            self._record_refused(decision.refusal)
         match decision:
             case Start():
                 await self._see_through(self._request())
@@ -267,6 +275,26 @@ class Guardian(GuardianListening):
             case Hold(refusal=refusal, until=until):
                 self.holding = str(refusal)
                 self.retry_at = until
+
+    def _record_refused(self, refusal: Refusal) -> None:
+        """Once for as long as the same rule refuses in the same situation."""
+        since = self.failed.at if self.failed is not None else self.changed_at
+        refused_for = f"{refusal.rule} since {since.isoformat()}"
+        if refused_for == self.refused_for or not workflow.patched(RECORDED):
+            return
+        self.refused_for = refused_for
+        verdict = self._verdict_on_the_primary
+        self.recorder.record(
+            refused_failover(
+                self.cluster_id,
+                guardian_id(self.cluster_id),
+                self.primary_node_id,
+                "the primary is not known" if verdict is None else f"{verdict.finding.value}: {verdict.why}",
+                refusal,
+                decision_id=f"guardian-{workflow.info().first_execution_run_id} {refused_for}",
+                at=workflow.now(),
+            )
+        )
 
     async def _see_through(self, request: FailoverRequest) -> None:
         """Have a run under the cluster's lock. Its end is taken in when it comes."""
@@ -320,7 +348,7 @@ class Guardian(GuardianListening):
             run_id=self.runs.own,
             primary_node_id=self.primary_node_id,
             finding=None if verdict is None else verdict.finding.value,
-            why="the primary is not known" if verdict is None else verdict.why,
+            why="the primary is not known" if verdict is None else f"{verdict.finding.value}: {verdict.why}",
             holding=self.holding,
         )
 
@@ -372,5 +400,7 @@ class Guardian(GuardianListening):
             failed=self.failed,
             regions=self.regions,
             own_run=self.runs.own,
+            refused_for=self.refused_for,
+            unrecorded=self.recorder.to_carry(),
             events_before_new=self.events_before_new,
         )

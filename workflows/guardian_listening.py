@@ -20,10 +20,12 @@ from .guardian_state import (
     PauseRequest,
     ResumeRequest,
 )
+from .recording import RECORDED, Recorder
 
 with workflow.unsafe.imports_passed_through():
     from qnwis.config.registry import Registered
-    from qnwis.continuity.access import Deed
+    from qnwis.continuity.access import Deed, Person
+    from qnwis.continuity.guardian_record import said_by_a_person
     from qnwis.continuity.guardian_rules import Acknowledgement, PastRun, Pause, acknowledge
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.region_wait import Heard, RegionWord, heard_after
@@ -37,6 +39,7 @@ class GuardianListening(ABC):
     registered: Registered | None = None
     history: tuple[PastRun, ...]
     pause: Pause | None
+    recorder: Recorder
     regions: dict[str, Heard]
     """What the regions' guardians said last, by region."""
     last_refused: str | None = None
@@ -120,18 +123,13 @@ class GuardianListening(ABC):
         description="A person has looked at a run: it holds no failover back: {run_id, by, reason, token}"
     )
     async def acknowledge(self, request: AcknowledgeRequest) -> PastRun:
-        await self._prove(Deed.ACKNOWLEDGE, request)
+        person = await self._prove(Deed.ACKNOWLEDGE, request)
         history = self._acknowledged(request)
         if isinstance(history, Refusal):
+            await self._record(Deed.ACKNOWLEDGE, request, person, history)
             raise refused(history)
         self._recall(history)
         return next(run for run in history if run.run_id == request.run_id)
-
-    @acknowledge.validator
-    def _may_acknowledge(self, request: AcknowledgeRequest) -> None:
-        refusal = self._acknowledged(request)
-        if isinstance(refusal, Refusal):
-            raise refused(refusal)
 
     @workflow.signal(
         description="The same as the update acknowledge, for the UI: {run_id, by, reason, token}",
@@ -141,6 +139,7 @@ class GuardianListening(ABC):
             return
         history = self._acknowledged(request)
         if isinstance(history, Refusal):
+            await self._record(Deed.ACKNOWLEDGE, request, None, history)
             workflow.logger.warning("acknowledgement refused: %s", history)
             return
         self._recall(history)
@@ -155,11 +154,13 @@ class GuardianListening(ABC):
 
     # Proofs
 
-    async def _prove(self, deed: Deed, request: PersonRequest) -> None:
-        """Raises ApplicationError where the policy asks for a proof and there is none."""
+    async def _prove(self, deed: Deed, request: PersonRequest) -> Person | None:
+        """Who it is; None where the policy takes people at their word. On record either way before it counts.
+        Raises ApplicationError where the policy asks for a proof and there is none."""
         await workflow.wait_condition(lambda: self.registered is not None)
         if self.registered is None or not self.registered.policy.approvals:
-            return
+            await self._record(deed, request, None, None)
+            return None
         found = await prove(
             request.token,
             Expected(deed=deed, cluster_id=self.cluster_id, digest=request.digest),
@@ -167,6 +168,27 @@ class GuardianListening(ABC):
         )
         if isinstance(found, Refusal):
             raise refused(found)
+        return found
+
+    async def _record(
+        self, deed: Deed, request: PersonRequest, person: Person | None, refusal: Refusal | None
+    ) -> None:
+        """What nobody was asked to prove, and what was refused after the proof."""
+        if not workflow.patched(RECORDED):
+            return
+        await self.recorder.recorded(
+            said_by_a_person(
+                self.cluster_id,
+                deed,
+                request.by,
+                request.reason,
+                refusal,
+                roles=() if person is None else person.roles,
+                decision_id=f"guardian-{workflow.uuid4()}",
+                at=workflow.now(),
+            ),
+            unless=lambda: self.ending,  # whoever goes on saying things must not keep it from going on as new
+        )
 
     async def _allowed(self, deed: Deed, request: PersonRequest) -> bool:
         """The same for a signal, which has no answer: people see the refusal in the view."""

@@ -13,6 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import Field
 
     from qnwis.continuity.detection import Verdict
+    from qnwis.continuity.guardian_record import GuardianDecision
     from qnwis.continuity.guardian_rules import PastRun, Pause
     from qnwis.continuity.model import Identifier, Model
     from qnwis.continuity.region_wait import FailedSince, Heard
@@ -75,6 +76,10 @@ class GuardianState(Model):
     """What the regions' guardians said last, by region."""
     own_run: str | None = None
     """Temporal's run id of the run that this guardian started and that went on then."""
+    refused_for: str | None = None
+    """The rule, and since when, of the refused failover that was recorded last."""
+    unrecorded: tuple[GuardianDecision, ...] = ()
+    """What was not on record yet."""
     events_before_new: int | None = None
     """Continue as new after this many events instead of at the server's suggestion (for tests)."""
 

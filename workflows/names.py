@@ -56,6 +56,10 @@ def readiness_id(cluster_id: str) -> str:
     return f"readiness-{cluster_id}"
 
 
+ACCESS_REVIEW_ID = "access-review"
+"""Of a review of access that a person asks for, and of the schedule."""
+
+
 def vantage_queue(vantage: str) -> str:
     """The task queue that the workers standing at this vantage poll."""
     return f"qnwis-vantage-{vantage}"

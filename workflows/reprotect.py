@@ -17,13 +17,17 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from . import options
 from .details import show_details
 from .names import CLUSTER, KIND, failover_id, reprotect_id
+from .recording import RECORDED
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
+    from activities.audit import Audit
     from activities.evidence import ClusterName, Evidence
     from activities.protection import Protecting, WatchProtection
     from activities.rejoining import BringBack, Rejoining
+    from qnwis.continuity.executor import Outcome
+    from qnwis.continuity.guardian_record import GuardianDecisions, brought_back
     from qnwis.continuity.model import Identifier, Model
     from qnwis.continuity.policy import Policy, Reprotection
     from qnwis.continuity.reprotect import Attempt, Missing, Protection, next_to_bring_back
@@ -124,19 +128,41 @@ class Reprotect:
             by=f"{workflow.info().first_execution_run_id}-{number}",
             above_promises=False,
         )
+        became: Outcome | str
         try:
             outcome = await workflow.execute_activity_method(
                 Rejoining.bring_back, asked, **options.rejoin(f"{node_id} comes back as a standby")
             )
-            said = outcome.detail
+            said, became = outcome.detail, outcome
         except ActivityError as error:
-            said = str(error.cause or error)
+            said = became = str(error.cause or error)
+        if workflow.patched(RECORDED):
+            await self._record(missing, became, asked.by)
         before = state.attempts.get(node_id)
         attempt = Attempt(count=1 + (before.count if before else 0), ended_at=workflow.now(), said=said)
         self.state = state.model_copy(
             update={"attempts": {**state.attempts, node_id: attempt}, "number": number, "found": None}
         )
         self._show()
+
+    async def _record(self, missing: Missing, became: Outcome | str, ordered_as: str) -> None:
+        """On record before it is shown."""
+        cluster_id, found = self.state.cluster_id, self.state.found
+        decision = brought_back(
+            cluster_id,
+            reprotect_id(cluster_id),
+            None if found is None else found.primary,
+            missing.node_id,
+            missing.why,
+            became,
+            decision_id=f"reprotect-{ordered_as}",
+            at=workflow.now(),
+        )
+        await workflow.execute_activity_method(
+            Audit.record_guardian,
+            GuardianDecisions(decisions=(decision,)),
+            **options.record(f"record: {missing.node_id}"),
+        )
 
     @workflow.query(description="Which standbys are wanted, which are there, and what was tried")
     def view(self) -> ReprotectState:

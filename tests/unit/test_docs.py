@@ -20,7 +20,7 @@ from workflows.names import RUNBOOKS_QUEUE, failover_id
 from workflows.planned_maintenance import PlannedMaintenance
 
 PROJECT = Path(__file__).parents[2]
-PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+PAGES = [PROJECT / "README.md", PROJECT / "SECURITY.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 TESTS = "\n".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
 
 

@@ -53,6 +53,12 @@ async def test_a_message_arrives_with_its_title_text_and_kind(tmp_path: Path, re
     assert message["type"] == "failure"
 
 
+@pytest.mark.parametrize("event", [*RunEvent])
+async def test_every_event_that_there_is_arrives(tmp_path: Path, receiver: Receiver, event: RunEvent) -> None:
+    channels(tmp_path, {"name": "chat", "url": receiver.url("takes")})
+    assert said(await notifier(tmp_path).send(notification(event))) == {"chat": ""}
+
+
 async def test_a_channel_that_refuses_or_hangs_holds_up_no_other(tmp_path: Path, receiver: Receiver) -> None:
     channels(
         tmp_path,

@@ -67,6 +67,8 @@ def _answer(request: Request, refusal: Refusal) -> JSONResponse:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
+    who = request.state.identity.name
+    request.app.state.parts.alarms.saw(error.refusal.rule, who)
     return _answer(request, error.refusal)
 
 

@@ -74,10 +74,11 @@ class Door:
             state["identity"] = found
             await self._app(scope, _Bounded(receive), sending)
             return
+        self._parts.alarms.saw(refusal.rule, _address(scope))
         await problem(refusal, request_id=request_id, path=scope["path"])(scope, receive, sending)
 
     async def _identity(self, scope: Scope) -> Identity | Refusal:
-        address = f"address {(scope.get('client') or ('unknown', 0))[0]}"
+        address = _address(scope)
         kind, _, presented = Headers(scope=scope).get("authorization", "").partition(" ")
         if kind.lower() != "bearer" or not presented:
             return self._failed.refusal(self._parts, address) or Refusal(
@@ -102,6 +103,10 @@ class Door:
         return self._failed.refusal(self._parts, address) or Refusal(
             rule="credentials_refused", message=f"Not let in: {found}", values={}, remedy=NOT_SHOWN
         )
+
+
+def _address(scope: Scope) -> str:
+    return f"address {(scope.get('client') or ('unknown', 0))[0]}"
 
 
 class _Bounded:

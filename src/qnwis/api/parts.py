@@ -21,6 +21,7 @@ from qnwis.continuity.identity import Identity
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import FailoverRequest
 from qnwis.continuity.tokens import Claim, PersonRequest, Token
+from qnwis.providers.alarms import Alarms
 from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.errors import Refused
 from qnwis.providers.jwt_bearer import Bearer
@@ -96,6 +97,7 @@ class Parts:
     client: Client
     audit: AuditStore
     voucher: Voucher
+    alarms: Alarms = field(default_factory=Alarms)
     task_queue: str = RUNBOOKS_QUEUE
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 

@@ -11,8 +11,10 @@ from qnwis.config.access import AccessFiles
 from qnwis.config.api import FILE, load_api
 from qnwis.config.registry import Registry
 from qnwis.continuity.model import Identifier, Model
+from qnwis.providers.alarms import Alarms
 from qnwis.providers.all_nodes import AllNodes
-from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.audit_place import audit_store_of
+from qnwis.providers.channels import channel_notifier
 from qnwis.providers.jwt_bearer import Bearer
 from qnwis.providers.keys import read_key
 from qnwis.providers.request_store import RequestStore
@@ -62,10 +64,9 @@ async def run_api(settings: ApiSettings) -> None:
             store=RequestStore(settings.state_dir / "api.sqlite"),
             nodes=nodes,
             client=client,
-            audit=SqliteAuditStore(
-                settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
-            ),
+            audit=audit_store_of(settings.state_dir, os.environ),
             voucher=Voucher(settings.issuer, key),
+            alarms=Alarms(channel_notifier(settings.config_dir, settings.state_dir), api.alarms),
         )
         config = uvicorn.Config(
             create_app(parts),
@@ -80,3 +81,4 @@ async def run_api(settings: ApiSettings) -> None:
             timeout_graceful_shutdown=GRACE_S,
         )
         await uvicorn.Server(config).serve()
+        await parts.alarms.settled()

@@ -15,10 +15,12 @@ from qnwis.bundle_check import Report, check, read_public_key, read_witness, tol
 from qnwis.continuity.audit import AuditRecord, ChainFault
 from qnwis.continuity.erasure import draft_of_erasure
 from qnwis.continuity.tree_heads import HeadFault, SignedTreeHead
-from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.audit_place import PLACE_VARIABLE, SQLITE, audit_store_of
+from qnwis.providers.audit_store import LoggedAuditStore
 from qnwis.providers.bundles import SUFFIX, Bundles
 from qnwis.providers.key_store import FileKeyStore, KeyStoreError, key_store_of
 from qnwis.providers.witness import witnesses_of
+from qnwis.sql import audit_schema
 from qnwis.transport import Transport
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
@@ -31,6 +33,10 @@ PublicKey = Annotated[
     Path | None, typer.Option(help="PEM: the log's key that the bundle has to be signed with.")
 ]
 WitnessFile = Annotated[Path | None, typer.Option(help="Signed tree heads kept elsewhere, a line each.")]
+UNOPENED = (
+    "{} records are sealed: proved by what was signed of them, and their content not compared;"
+    " QNWIS_KEY_STORE names the key store that opens them"
+)
 KeysFile = Annotated[Path | None, typer.Option(help="The key store's file: the content is checked too.")]
 
 
@@ -71,11 +77,14 @@ def verify(
     store = _store(state_dir)
     with clear_errors(as_json=as_json):
         heads = _heads(witness) if witness is not None else []
-        chain, against = asyncio.run(_faults(store, heads))
+        chain, against, unopened = asyncio.run(_faults(store, heads))
+    notes = [UNOPENED.format(unopened)] if unopened else []
     if as_json:
         found = [fault.model_dump(mode="json") for fault in (*chain, *against)]
-        print_json({"faults": found})
+        print_json({"faults": found, "notes": notes})
     else:
+        for note in notes:
+            out.print(note, markup=False)
         for fault in chain:
             out.print(f"record {fault.sequence}: {fault.code.value}: {fault.message}", markup=False)
         for one in against:
@@ -120,6 +129,14 @@ def head(state_dir: StateDir, as_json: AsJson = False) -> None:
         out.print(f"{signed.head.size} records, root {signed.head.root}, {signed.head.at}", markup=False)
 
 
+@app.command()
+def schema(
+    writer: Annotated[str, typer.Option(help="The role that workers use; may read and append.")],
+) -> None:
+    """Print what makes a PostgreSQL database an audit log, for its owner to run with psql."""
+    print(audit_schema(writer), end="")
+
+
 @app.command("erase-person")
 def erase_person(
     name: Annotated[str, typer.Argument(help="As people.yaml or the records have it.")],
@@ -145,7 +162,7 @@ def erase_person(
     out.print(f"erased; the records have {alias}", markup=False)
 
 
-async def _erase(store: SqliteAuditStore, name: str, reason: str, by: str) -> str | None:
+async def _erase(store: LoggedAuditStore, name: str, reason: str, by: str) -> str | None:
     """The record of it comes first: who and why, and of whom only the commitment."""
     alias = await store.alias_of(name)
     if alias is None:
@@ -156,12 +173,12 @@ async def _erase(store: SqliteAuditStore, name: str, reason: str, by: str) -> st
 
 
 async def _faults(
-    store: SqliteAuditStore, heads: list[SignedTreeHead]
-) -> tuple[tuple[ChainFault, ...], tuple[HeadFault, ...]]:
-    return await store.verify(), await store.compare(heads) if heads else ()
+    store: LoggedAuditStore, heads: list[SignedTreeHead]
+) -> tuple[tuple[ChainFault, ...], tuple[HeadFault, ...], int]:
+    return await store.verify(), await store.compare(heads) if heads else (), await store.unopened()
 
 
-async def _keep(store: SqliteAuditStore) -> SignedTreeHead | None:
+async def _keep(store: LoggedAuditStore) -> SignedTreeHead | None:
     signed = await store.head()
     if signed is not None:
         for witness in witnesses_of(os.environ, Transport()):
@@ -221,12 +238,13 @@ def _list(records: tuple[AuditRecord, ...], *, as_json: bool) -> None:
     out.print(table)
 
 
-def _store(state_dir: Path | None) -> SqliteAuditStore:
+def _store(state_dir: Path | None) -> LoggedAuditStore:
     if state_dir is None:
         fail(Exit.USAGE, "expected --state-dir of a worker (or QNWIS_STATE_DIR)")
-    path = state_dir / "audit.sqlite"
-    if not path.exists():
+    path = state_dir / SQLITE
+    if not os.environ.get(PLACE_VARIABLE) and not path.exists():
         fail(
             Exit.USAGE, f"no audit store at {path}; expected the --state-dir of a worker (or QNWIS_STATE_DIR)"
         )
-    return SqliteAuditStore(path, state_dir / "audit-signing-key.pem")
+    with clear_errors():
+        return audit_store_of(state_dir, os.environ)

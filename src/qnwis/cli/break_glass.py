@@ -39,7 +39,7 @@ from qnwis.continuity.run import FailoverRequest, Maintenance
 from qnwis.continuity.tokens import Expected
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.verifier import VerificationReport, verify
-from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.audit_place import audit_store_of
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.evidence import collect_evidence
@@ -212,7 +212,7 @@ def record(
             read_again_and_missed=tuple(f"{check.name}: {check.detail}" for check in report.failures),
             token=token,
         )
-        store = SqliteAuditStore(state_dir / "audit.sqlite", state_dir / "audit-signing-key.pem")
+        store = audit_store_of(state_dir, os.environ)
         written = asyncio.run(
             store.append(
                 draft_of(paper, kept, recorded, report),

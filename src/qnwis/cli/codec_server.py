@@ -10,7 +10,7 @@ from aiohttp import web
 
 from qnwis.codec_server import codec_app
 from qnwis.payloads import EncryptingCodec
-from qnwis.providers.key_store import STORE_VARIABLE, KeyStoreError, key_store_of
+from qnwis.providers.key_store import EXPECTED, STORE_VARIABLE, KeyStoreError, key_store_of
 
 from .output import Exit, fail
 
@@ -35,6 +35,6 @@ def codec_server(
     except KeyStoreError as error:
         fail(Exit.USAGE, str(error))
     if keys is None:
-        fail(Exit.USAGE, f"{STORE_VARIABLE} is not set: expected file:<path> or env:<variable>")
+        fail(Exit.USAGE, f"{STORE_VARIABLE} is not set: {EXPECTED}")
     app = codec_app(EncryptingCodec(keys), token_hash=digest, origin=origin)
     web.run_app(app, host=host, port=port)

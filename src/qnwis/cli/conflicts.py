@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +29,7 @@ from qnwis.continuity.conflicts import Conflict, report
 from qnwis.continuity.model import sha256_digest
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.tokens import Expected, Token
-from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.audit_place import audit_store_of
 from qnwis.providers.conflicts import RegionDatabase
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.tombstones import prune
@@ -178,7 +179,7 @@ class _Act:
         self._who = me(key, by)
         if not state_dir.is_dir():
             fail(Exit.USAGE, f"{state_dir}: expected the folder where workers keep the audit store")
-        self._store = SqliteAuditStore(state_dir / "audit.sqlite", state_dir / "audit-signing-key.pem")
+        self._store = audit_store_of(state_dir, os.environ)
         asyncio.run(self._store.latest(1))
         self._began_at = datetime.now(UTC)
         self._person: Person | None = None

@@ -32,6 +32,7 @@ COMMANDS = {
     "agent": "processes:agent",
     "api": "api:app",
     "tokens": "tokens:app",
+    "access": "access:app",
     "audit": "audit:app",
     "codec-server": "codec_server:codec_server",
     "break-glass": "break_glass:app",

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from qnwis.continuity.alerts import AlertRule
 from qnwis.continuity.model import Model
 from qnwis.continuity.requests import Limits
+from qnwis.continuity.suspicions import AlarmLimits
 
 from .load import validated
 from .yaml_source import read_yaml
@@ -55,6 +56,8 @@ class ApiFile(Model):
 
     jwt: tuple[JwtIssuer, ...] = ()
     limits: Limits = Limits()
+    alarms: AlarmLimits = AlarmLimits()
+    """When people are told of refused credentials, replays and floods (`notifications.yaml`)."""
     alerts: tuple[AlertRule, ...] = ()
     """The first that matches counts."""
 

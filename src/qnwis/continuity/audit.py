@@ -118,6 +118,14 @@ class AuditRecord(AuditDraft):
     """Base64 of the signature over `record_hash`."""
 
 
+class Link(Model):
+    """What is readable of a record that is sealed: its place in the chain."""
+
+    sequence: int
+    previous_hash: Sha256
+    record_hash: Sha256
+
+
 class FaultCode(StrEnum):
     ALTERED_RECORD = "altered_record"  # its content is not what its hash says
     MISSING_SEQUENCE = "missing_sequence"  # records before it are gone, or it stands in the wrong place
@@ -127,6 +135,8 @@ class FaultCode(StrEnum):
     ALTERED_HEAD = "altered_head"  # a signed tree head is missing, altered, or of other records
     ALTERED_NAME = "altered_name"  # what is kept for a person's commitment is not what it commits to
     UNREADABLE = "unreadable"  # it cannot be read as a record at all
+    ALTERED_SEAL = "altered_seal"  # what is encrypted, or stands beside it, is not as it was signed
+    LOST_KEY = "lost_key"  # the key store has not the key that its content needs
 
 
 class ChainFault(Model):
@@ -189,7 +199,7 @@ def _approval(result: RunResult) -> Approval:
 
 
 def chain(
-    previous: AuditRecord | None,
+    previous: AuditRecord | Link | None,
     draft: AuditDraft,
     artefacts: Mapping[str, str],
     sign: Sign,
@@ -233,8 +243,11 @@ def sha256_text(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-def verify_chain(records: Iterable[AuditRecord], check: Check) -> list[ChainFault]:
-    """Every fault of a whole chain, given from its first record to its last. Empty: nothing was changed."""
+def verify_chain(records: Iterable[AuditRecord | Link], check: Check) -> list[ChainFault]:
+    """Every fault of a whole chain, given from its first record to its last. Empty: nothing was changed.
+
+    Of a record that is sealed and not opened, its link alone is looked at.
+    """
     faults: list[ChainFault] = []
     expected_sequence, expected_link = 1, NO_RECORD
     for record in records:
@@ -254,23 +267,31 @@ def verify_chain(records: Iterable[AuditRecord], check: Check) -> list[ChainFaul
                     message=f"previous_hash is {record.previous_hash}; the record before has {expected_link}",
                 )
             )
-        faults.extend(_faults_within(record, check))
+        if isinstance(record, AuditRecord):
+            faults.extend(_faults_within(record, check))
         expected_sequence, expected_link = record.sequence + 1, record.record_hash
     return faults
 
 
 def verify_artefacts(record: AuditRecord, artefacts: Mapping[str, str]) -> list[ChainFault]:
     """Every artefact of a run that is not as its record's manifest says."""
+    return manifest_faults(record.sequence, record.manifest, artefacts)
+
+
+def manifest_faults(
+    sequence: int, manifest: Mapping[str, str], artefacts: Mapping[str, str]
+) -> list[ChainFault]:
+    """Every text that is not the one whose hash the manifest has under its name."""
     found = {name: sha256_text(text) for name, text in artefacts.items()}
     return [
         ChainFault(
-            sequence=record.sequence,
+            sequence=sequence,
             code=FaultCode.ALTERED_ARTEFACT,
             message=f"artefact {name!r} is {found.get(name, 'missing')}; "
-            f"the manifest has {record.manifest.get(name, 'none of this name')}",
+            f"the manifest has {manifest.get(name, 'none of this name')}",
         )
-        for name in sorted(found.keys() | record.manifest.keys())
-        if found.get(name) != record.manifest.get(name)
+        for name in sorted(found.keys() | manifest.keys())
+        if found.get(name) != manifest.get(name)
     ]
 
 

@@ -28,6 +28,8 @@ class RunEvent(StrEnum):
     DONE = "done"  # it ended verified; a dry run: previewed
     REVIEW_DUE = "review_due"  # the review of an emergency override is open
     REGION_LOST = "region_lost"  # a region counts as lost, or is well again
+    ACCESS_REVIEW = "access_review"  # who can do what, who did, and which rights nobody needed
+    SUSPICIOUS = "suspicious"  # credentials refused, requests replayed, too many requests
 
 
 class Notification(Model):

@@ -21,9 +21,14 @@ TIMEOUT_S = 4.0
 TYPES = {  # apprise's words
     RunEvent.STARTED: "info",
     RunEvent.APPROVAL_PENDING: "warning",
+    RunEvent.HELD: "warning",
     RunEvent.OVERRUN: "warning",
     RunEvent.FAILED: "failure",
     RunEvent.DONE: "success",
+    RunEvent.REVIEW_DUE: "warning",
+    RunEvent.REGION_LOST: "failure",
+    RunEvent.ACCESS_REVIEW: "info",
+    RunEvent.SUSPICIOUS: "warning",
 }
 
 

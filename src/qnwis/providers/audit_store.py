@@ -1,17 +1,17 @@
-"""The audit trail on disk: a SQLite file that only grows.
+"""The audit trail: records in a chain, signed, under signed tree heads, in a log that only grows.
 
-Several processes may append at once; each append is one immediate transaction, on disk before it returns.
-Nothing here updates or deletes, and triggers refuse it to others; who removes the triggers is found out by
-`verify`, which needs the public key only.
+Where the log is kept (SQLite, PostgreSQL, S3) is its own matter (`audit_log.py`). With a key store each is
+sealed (`sealed_records.py`). Who changes what is written is found out by `verify`, which needs the public
+key only, and reads what is sealed too where it has the key store.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -19,22 +19,37 @@ from qnwis.continuity.audit import (
     AuditDraft,
     AuditRecord,
     ChainFault,
+    Check,
     FaultCode,
+    Link,
     base_id,
     chain,
-    verify_artefacts,
     verify_chain,
 )
 from qnwis.continuity.bundle import Provable
+from qnwis.continuity.merkle import leaf_hash
 from qnwis.continuity.model import canonical_json
 from qnwis.continuity.pseudonyms import aliases_in, people_in, pseudonymised, resolved, tokens_in
-from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.sealed_records import (
+    NotOpened,
+    SealedRecord,
+    SealingKey,
+    is_sealed,
+    open_artefacts,
+    open_record,
+    read_sealed,
+    seal_record,
+)
 from qnwis.continuity.tree_heads import HeadFault, SignedTreeHead, compare_with_witness
 
-from .audit_faults import fault_of, stored_artefacts, stored_records
-from .audit_heads import grow, head_faults, newest_head, tree_of
+from .audit_faults import artefact_faults, fault_of, seal_faults, stored_artefacts, stored_records
+from .audit_heads import head_faults, next_head, tree_of
 from .audit_keys import SigningKey
-from .errors import Refused, Unreachable
+from .audit_log import AuditLog, Conflict, Row, View
+from .audit_seals import Seals, unreadable
+from .audit_sqlite import SqliteLog
+from .errors import Unreachable
+from .key_store import KeyStore, KeyStoreError, LostKey
 from .persons import Persons
 
 T = TypeVar("T")
@@ -42,51 +57,8 @@ T = TypeVar("T")
 PERSONS = "audit-persons.sqlite"
 NEVER_HIDDEN = ("run_id", "operation", "cluster_id", "role", "source_node", "target_node", "timestamp")
 """Of a draft: what is no person, whatever a person is called."""
-BUSY_TIMEOUT_S = 30.0
-"""How long an append waits for other writers."""
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS records (
-    sequence   INTEGER PRIMARY KEY,
-    audit_id   TEXT NOT NULL UNIQUE,
-    run_id     TEXT NOT NULL,
-    operation  TEXT NOT NULL,
-    record     TEXT NOT NULL,  -- canonical JSON
-    UNIQUE (run_id, operation)
-);
-CREATE TABLE IF NOT EXISTS artefacts (
-    sequence   INTEGER NOT NULL,
-    name       TEXT NOT NULL,
-    content    TEXT NOT NULL,
-    PRIMARY KEY (sequence, name)
-);
-CREATE TRIGGER IF NOT EXISTS records_only_grow BEFORE INSERT ON records
-    WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM records)
-    BEGIN SELECT raise(ABORT, 'audit records are only appended'); END;
-CREATE TRIGGER IF NOT EXISTS records_never_change BEFORE UPDATE ON records
-    BEGIN SELECT raise(ABORT, 'audit records are never changed'); END;
-CREATE TRIGGER IF NOT EXISTS records_never_go BEFORE DELETE ON records
-    BEGIN SELECT raise(ABORT, 'audit records are never deleted'); END;
-CREATE TRIGGER IF NOT EXISTS artefacts_only_grow BEFORE INSERT ON artefacts
-    WHEN EXISTS (SELECT 1 FROM artefacts WHERE sequence = NEW.sequence AND name = NEW.name)
-    BEGIN SELECT raise(ABORT, 'audit artefacts are only appended'); END;
-CREATE TRIGGER IF NOT EXISTS artefacts_never_change BEFORE UPDATE ON artefacts
-    BEGIN SELECT raise(ABORT, 'audit artefacts are never changed'); END;
-CREATE TRIGGER IF NOT EXISTS artefacts_never_go BEFORE DELETE ON artefacts
-    BEGIN SELECT raise(ABORT, 'audit artefacts are never deleted'); END;
-CREATE TABLE IF NOT EXISTS heads (
-    size       INTEGER PRIMARY KEY,
-    peaks      BLOB NOT NULL,  -- hashes of the tree's complete subtrees, the largest first
-    head       TEXT NOT NULL   -- canonical JSON of the signed tree head
-);
-CREATE TRIGGER IF NOT EXISTS heads_only_grow BEFORE INSERT ON heads
-    WHEN EXISTS (SELECT 1 FROM heads WHERE size >= NEW.size)
-    BEGIN SELECT raise(ABORT, 'audit heads are only appended'); END;
-CREATE TRIGGER IF NOT EXISTS heads_never_change BEFORE UPDATE ON heads
-    BEGIN SELECT raise(ABORT, 'audit heads are never changed'); END;
-CREATE TRIGGER IF NOT EXISTS heads_never_go BEFORE DELETE ON heads
-    BEGIN SELECT raise(ABORT, 'audit heads are never deleted'); END;
-"""
+ATTEMPTS = 50
+"""Of an append, where other writers are first each time."""
 
 
 class AuditStore(Protocol):
@@ -115,6 +87,10 @@ class AuditStore(Protocol):
         """The newest records, newest first."""
         ...
 
+    async def between(self, since: datetime, until: datetime) -> tuple[AuditRecord, ...]:
+        """The records of what ended in this time, `until` not included; oldest first."""
+        ...
+
     async def artefacts(self, audit_id: str) -> dict[str, str]:
         """The texts that the record's manifest names; empty for an unknown id."""
         ...
@@ -128,66 +104,109 @@ class AuditStore(Protocol):
         ...
 
 
-class SqliteAuditStore:
-    """An AuditStore in one file.
+class LoggedAuditStore:
+    """An AuditStore over any log.
 
     What is written holds commitments where persons would stand (`qnwis.continuity.pseudonyms`); their names
-    are in `audit-persons.sqlite` beside it. What is read has the names, of those that were not erased.
+    are in `persons`. What is read has the names, of those that were not erased.
 
-    `key_path` is the Ed25519 private key (PEM, mode 0600), made by the first append; the public key lies
-    beside it as `<key_path>.pub`. Reading and verifying need the public key alone.
+    The private key is made by the first append. Reading and verifying need the public key alone, and of what
+    is sealed the key store (`keys`).
     """
 
-    def __init__(self, path: Path, key_path: Path) -> None:
-        self._path = path
-        self.key = SigningKey(key_path)
-        self._persons = Persons(path.with_name(PERSONS))
+    def __init__(
+        self, log: AuditLog, key: SigningKey, persons: Persons, *, keys: KeyStore | None = None
+    ) -> None:
+        self._log = log
+        self.key = key
+        self._persons = persons
+        self.seals = Seals(keys)
 
     async def append(self, draft: AuditDraft, artefacts: Mapping[str, str]) -> AuditRecord:
-        return await self._in_thread(lambda: self._named([self._append(draft, artefacts)])[0])
+        for _ in range(ATTEMPTS):
+            key = await self.seals.new_key()
+            try:
+                written = await self._in_thread(partial(self._append, draft, artefacts, key))
+            except Conflict:
+                continue
+            record = written if isinstance(written, AuditRecord) else await self.seals.opened(written)
+            return (await self._named([record]))[0]
+        raise Unreachable(f"audit store {self._log}: other writers were first {ATTEMPTS} times")
 
     async def get(self, audit_id: str) -> AuditRecord | None:
-        found = await self._select("WHERE audit_id = ?", audit_id)
-        return found[0] if found else None
+        row = await self._read(lambda view: view.by_id(audit_id))
+        return None if row is None else (await self._opened([row]))[0]
 
     async def by_run(self, run_id: str) -> tuple[AuditRecord, ...]:
-        return await self._select("WHERE run_id = ? ORDER BY sequence", run_id)
+        return await self._opened(await self._read(lambda view: view.by_run(run_id)))
 
     async def latest(self, limit: int = 20) -> tuple[AuditRecord, ...]:
-        return await self._select("ORDER BY sequence DESC LIMIT ?", limit)
+        return await self._opened(await self._read(lambda view: view.latest(limit)))
+
+    async def between(self, since: datetime, until: datetime) -> tuple[AuditRecord, ...]:
+        # What is recorded afterwards stands later in the log than it happened: every record is looked at.
+        rows = await self._read(lambda view: list(view.rows()))
+        records = [await self.seals.opened(row) for row in rows]
+        return await self._named([record for record in records if since <= record.timestamp < until])
 
     async def artefacts(self, audit_id: str) -> dict[str, str]:
-        def read() -> dict[str, str]:
-            with self._reading() as db:
-                rows = db.execute(
-                    "SELECT name, content FROM artefacts JOIN records USING (sequence) WHERE audit_id = ?",
-                    (audit_id,),
-                )
-                texts = dict(rows)
+        found = await self._as_written(audit_id)
+        if found is None:
+            return {}
+        texts = await self.seals.artefacts(*found)
+
+        def name() -> dict[str, str]:
             known = self._persons.values(set().union(*map(aliases_in, texts.values())))
             return {name: resolved(text, known) for name, text in texts.items()}
 
-        return await self._in_thread(read)
+        return await self._in_thread(name)
 
     async def verify(self) -> tuple[ChainFault, ...]:
-        return await self._in_thread(self._verify)
+        """What is sealed is proved by what was signed of it; with the key store its content is too."""
+        if not await self._in_thread(self._log.exists):
+            # The key is made together with the first record.
+            gone = fault_of(
+                0, FaultCode.MISSING_SEQUENCE, f"{self._log} is gone, but a key has signed for it"
+            )
+            return (gone,) if self.key.exists else ()
+        check = self.key.checker()
+        faults: list[ChainFault] = []
+        try:
+            records, texts = await asyncio.to_thread(self._stored, check, faults)
+        except self._log.damages as error:
+            return (fault_of(0, FaultCode.UNREADABLE, f"{self._log} is damaged: {error}"),)
+        links = [
+            await self._looked_into(record, texts.get(record.sequence, {}), faults)
+            if isinstance(record, SealedRecord)
+            else record
+            for record in records
+        ]
+        faults += verify_chain(links, check)
+        for record in records:
+            faults += artefact_faults(record, texts.pop(record.sequence, {}))
+        for sequence, orphans in texts.items():
+            message = f"artefacts {sorted(orphans)} belong to no record"
+            faults.append(fault_of(sequence, FaultCode.ALTERED_ARTEFACT, message))
+        for alias in await self._in_thread(lambda: list(self._persons.altered())):
+            faults.append(
+                fault_of(0, FaultCode.ALTERED_NAME, f"{alias} is no commitment to what is kept for it")
+            )
+        return tuple(sorted(faults, key=lambda fault: fault.sequence))
+
+    async def unopened(self) -> int:
+        """How many records are sealed, and proved without their content for want of a key store."""
+        if self.seals.opens:
+            return 0
+        return await self._read(lambda view: sum(is_sealed(row.text) for row in view.rows()))
 
     async def head(self) -> SignedTreeHead | None:
-        def read() -> SignedTreeHead | None:
-            with self._reading() as db:
-                row = newest_head(db)
-            return None if row is None else SignedTreeHead.model_validate_json(row[2])
-
-        return await self._in_thread(read)
+        row = await self._read(lambda view: view.newest_head())
+        return None if row is None else SignedTreeHead.model_validate_json(row.text)
 
     async def compare(self, kept: Iterable[SignedTreeHead]) -> tuple[HeadFault, ...]:
         """Every head that a witness kept and that speaks against this store."""
-
-        def read() -> tuple[HeadFault, ...]:
-            with self._reading() as db:
-                return tuple(compare_with_witness(kept, tree_of(db), self.key.checker()))
-
-        return await self._in_thread(read)
+        tree = await self._read(tree_of)
+        return tuple(compare_with_witness(kept, tree, self.key.checker()))
 
     async def alias_of(self, name: str) -> str | None:
         """What stands for a person; None where the name is not known."""
@@ -199,25 +218,23 @@ class SqliteAuditStore:
         return await self._in_thread(lambda: self._persons.erase(name))
 
     async def stored(self, audit_id: str) -> tuple[Provable, dict[str, str]] | None:
-        """A record and its artefacts as they are written; None for an unknown id."""
-
-        def read() -> tuple[Provable, dict[str, str]] | None:
-            with self._reading() as db:
-                found = db.execute("SELECT sequence, record FROM records WHERE audit_id = ?", (audit_id,))
-                row, newest = found.fetchone(), newest_head(db)
-                if row is None or newest is None:
-                    return None
-                before = newest_head(db, below=row[0])
-                texts = db.execute("SELECT name, content FROM artefacts WHERE sequence = ?", (row[0],))
-                return Provable(
-                    record=row[1],
-                    index=row[0] - 1,
-                    tree=tree_of(db),
-                    head=SignedTreeHead.model_validate_json(newest[2]),
-                    earlier=None if before is None else SignedTreeHead.model_validate_json(before[2]),
-                ), dict(texts)
-
-        return await self._in_thread(read)
+        """A record and its artefacts, opened, with commitments for persons; None for an unknown id."""
+        found = await self._as_written(audit_id)
+        if found is None:
+            return None
+        row, texts = found
+        tree, newest, before = await self._read(
+            lambda view: (tree_of(view), view.newest_head(), view.newest_head(below=row.sequence))
+        )
+        if newest is None:
+            return None
+        return Provable(
+            record=canonical_json(await self.seals.opened(row)) if is_sealed(row.text) else row.text,
+            index=row.sequence - 1,
+            tree=tree,
+            head=SignedTreeHead.model_validate_json(newest.text),
+            earlier=None if before is None else SignedTreeHead.model_validate_json(before.text),
+        ), await self.seals.artefacts(row, texts)
 
     async def hidden(self, text: str, beside: Iterable[str]) -> str:
         """A text with commitments where persons stand: those that `beside` (texts as they are written) has,
@@ -232,33 +249,26 @@ class SqliteAuditStore:
 
         return await self._in_thread(hide)
 
-    def _append(self, draft: AuditDraft, artefacts: Mapping[str, str]) -> AuditRecord:
-        with self._writing() as db:
-            own = db.execute(
-                "SELECT record FROM records WHERE run_id = ? AND operation = ?",
-                (draft.run_id, draft.operation),
-            ).fetchone()
+    def _append(
+        self, draft: AuditDraft, artefacts: Mapping[str, str], key: SealingKey | None
+    ) -> AuditRecord | Row:
+        """The new record, or the row that is there for this run and operation."""
+        with self._log.writing() as log:
+            own = log.own(draft.run_id, draft.operation)
             if own is not None:
-                return _parsed(own[0])
-            last = db.execute("SELECT record FROM records ORDER BY sequence DESC LIMIT 1").fetchone()
-            taken = {
-                row[0]
-                for row in db.execute("SELECT audit_id FROM records WHERE audit_id = ?", (base_id(draft),))
-            }
+                return own
+            last = log.newest()
+            taken = {base_id(draft)} if log.by_id(base_id(draft)) is not None else set()
             sign = self.key.signer(may_create=last is None)
             # The names are on disk before what is committed to them: no alias is ever without its meaning.
             draft, artefacts = self._hidden(draft, artefacts)
-            record = chain(_parsed(last[0]) if last else None, draft, artefacts, sign, taken=taken)
-            written = canonical_json(record)
-            db.execute(
-                "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
-                (record.sequence, record.audit_id, record.run_id, record.operation, written),
-            )
-            db.executemany(
-                "INSERT INTO artefacts VALUES (?, ?, ?)",
-                [(record.sequence, name, content) for name, content in artefacts.items()],
-            )
-            grow(db, record.sequence, written, sign)
+            record = chain(None if last is None else _link(last), draft, artefacts, sign, taken=taken)
+            written, texts = canonical_json(record), artefacts
+            leaf = leaf_hash(written.encode())
+            if key is not None:
+                written, texts = seal_record(record, artefacts, key, sign)
+            row = Row(record.sequence, record.audit_id, record.run_id, record.operation, written)
+            log.add(row, texts, next_head(log, record.sequence, leaf, sign))
             return record
 
     def _hidden(
@@ -276,97 +286,95 @@ class SqliteAuditStore:
         texts = {name: pseudonymised(text, aliases) for name, text in artefacts.items()}
         return AuditDraft.model_validate_json(json.dumps(hidden)), texts
 
-    def _named(self, records: Iterable[AuditRecord]) -> tuple[AuditRecord, ...]:
-        """With the names of persons that were not erased."""
-        texts = [canonical_json(record) for record in records]
-        known = self._persons.values(set().union(*map(aliases_in, texts)))
-        return tuple(AuditRecord.model_validate_json(resolved(text, known)) for text in texts)
+    def _stored(
+        self, check: Check, faults: list[ChainFault]
+    ) -> tuple[list[AuditRecord | SealedRecord], dict[int, dict[str, str]]]:
+        """All that is written, of one moment."""
+        with self._log.reading() as view:
+            rows = list(view.rows())
+            texts = stored_artefacts(view.all_artefacts(), faults)
+            faults += head_faults(rows, view.heads(), check)
+        return stored_records(rows, check, faults), texts
 
-    def _verify(self) -> tuple[ChainFault, ...]:
-        if not self._path.exists():
-            # The key is made together with the first record.
-            gone = fault_of(
-                0, FaultCode.MISSING_SEQUENCE, f"{self._path} is gone, but a key has signed for it"
-            )
-            return (gone,) if self.key.exists else ()
-        check = self.key.checker()
-        faults: list[ChainFault] = []
+    async def _looked_into(
+        self, sealed: SealedRecord, texts: Mapping[str, str], faults: list[ChainFault]
+    ) -> AuditRecord | Link:
+        """The record that is sealed, where it can be opened; what was found wrong in it becomes faults."""
         try:
-            with self._reading() as db:
-                records = stored_records(db, faults)
-                artefacts = stored_artefacts(db, faults)
-                faults += head_faults(db, check)
-        except sqlite3.DatabaseError as error:
-            return (fault_of(0, FaultCode.UNREADABLE, f"{self._path} is damaged: {error}"),)
-        faults += verify_chain(records, check)
-        for record in records:
-            faults += verify_artefacts(record, artefacts.pop(record.sequence, {}))
-        for sequence, orphans in artefacts.items():
-            message = f"artefacts {sorted(orphans)} belong to no record"
-            faults.append(fault_of(sequence, FaultCode.ALTERED_ARTEFACT, message))
-        for alias in self._persons.altered():
-            faults.append(
-                fault_of(0, FaultCode.ALTERED_NAME, f"{alias} is no commitment to what is kept for it")
+            if not self.seals.opens:
+                raise NotOpened
+            key = await self.seals.data_key(sealed)
+            record = AuditRecord.model_validate_json(open_record(sealed, key))
+            faults += artefact_faults(record, open_artefacts(sealed, key, texts))
+            faults += seal_faults(sealed, record)
+        except (NotOpened, LostKey, ValueError) as error:
+            if self.seals.opens:
+                code = FaultCode.LOST_KEY if isinstance(error, LostKey) else FaultCode.ALTERED_SEAL
+                faults.append(fault_of(sealed.sequence, code, str(error)))
+            return Link(
+                sequence=sealed.sequence, previous_hash=sealed.previous_hash, record_hash=sealed.record_hash
             )
-        return tuple(sorted(faults, key=lambda fault: fault.sequence))
+        except KeyStoreError as error:
+            raise Unreachable(f"audit store {self._log}: {error}") from error
+        return record
 
-    async def _select(self, clause: str, value: str | int) -> tuple[AuditRecord, ...]:
-        def read() -> tuple[AuditRecord, ...]:
-            with self._reading() as db:
-                rows = db.execute(f"SELECT record FROM records {clause}", (value,)).fetchall()
-            return self._named([_parsed(row[0]) for row in rows])
+    async def _as_written(self, audit_id: str) -> tuple[Row, dict[str, str]] | None:
+        def read(view: View) -> tuple[Row, dict[str, str]] | None:
+            row = view.by_id(audit_id)
+            return None if row is None else (row, view.artefacts(row.sequence))
+
+        return await self._read(read)
+
+    async def _opened(self, rows: Iterable[Row]) -> tuple[AuditRecord, ...]:
+        return await self._named([await self.seals.opened(row) for row in rows])
+
+    async def _named(self, records: Sequence[AuditRecord]) -> tuple[AuditRecord, ...]:
+        """With the names of persons that were not erased."""
+
+        def name() -> tuple[AuditRecord, ...]:
+            texts = [canonical_json(record) for record in records]
+            known = self._persons.values(set().union(*map(aliases_in, texts)))
+            return tuple(AuditRecord.model_validate_json(resolved(text, known)) for text in texts)
+
+        return await self._in_thread(name)
+
+    async def _read(self, look: Callable[[View], T]) -> T:
+        def read() -> T:
+            with self._log.reading() as view:
+                return look(view)
 
         return await self._in_thread(read)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(work)
-        except (OSError, sqlite3.Error) as error:
-            raise Unreachable(f"audit store {self._path}: {error}") from error
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One immediate transaction: committed at the end, rolled back by an exception."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        """One consistent view; of an empty store where nothing was ever appended."""
-        if not self._path.exists():
-            with closing(sqlite3.connect(":memory:")) as db:
-                db.executescript(SCHEMA)
-                yield db
-            return
-        uri = f"{self._path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
-            # A damaged byte must come out as it is, to be found by the hash and not by the decoder.
-            db.text_factory = lambda raw: raw.decode(errors="surrogateescape")
-            db.execute("BEGIN")
-            yield db
+        except (*self._log.failures, *Persons.failures) as error:
+            raise Unreachable(f"audit store {self._log}: {error}") from error
 
 
-def _parsed(text: str) -> AuditRecord:
+class SqliteAuditStore(LoggedAuditStore):
+    """In one file, with the names of persons beside it.
+
+    `key_path` is the Ed25519 private key (PEM, mode 0600); the public key lies beside it as `<key_path>.pub`.
+    """
+
+    def __init__(self, path: Path, key_path: Path, *, keys: KeyStore | None = None) -> None:
+        persons = Persons(path.with_name(PERSONS))
+        super().__init__(SqliteLog(path), SigningKey(key_path), persons, keys=keys)
+
+
+def _link(row: Row) -> Link:
+    """Where the next record goes on. Raises Refused for a row that is no record any more."""
     try:
-        return AuditRecord.model_validate_json(text)
-    except ValueError as error:
-        raise Refused(
-            Refusal(
-                rule="audit_record_unreadable",
-                message=f"A stored audit record is not a record any more: {error}",
-                remedy="Run `audit verify` to see what was changed, and restore the store from a copy.",
+        if not is_sealed(row.text):
+            record = AuditRecord.model_validate_json(row.text)
+            return Link(
+                sequence=record.sequence, previous_hash=record.previous_hash, record_hash=record.record_hash
             )
-        ) from error
+        sealed = read_sealed(row.text)
+    except ValueError as error:
+        raise unreadable(error) from error
+    return Link(sequence=sealed.sequence, previous_hash=sealed.previous_hash, record_hash=sealed.record_hash)
 
 
 def _json(text: str) -> object:

@@ -16,7 +16,7 @@ from qnwis.continuity.report import report_of
 from qnwis.continuity.report_text import document_of, markdown
 
 from .audit_keys import write_once
-from .audit_store import SqliteAuditStore
+from .audit_store import LoggedAuditStore
 from .errors import Refused
 from .key_store import KEY_BYTES, KeyStore
 
@@ -26,7 +26,7 @@ SUFFIX = ".qnwis-bundle"
 class Bundles:
     """Makes the bundle of a record, from the store it stands in."""
 
-    def __init__(self, store: SqliteAuditStore, keys: KeyStore, folder: Path) -> None:
+    def __init__(self, store: LoggedAuditStore, keys: KeyStore, folder: Path) -> None:
         self._store = store
         self._keys = keys
         self._folder = folder

@@ -28,15 +28,24 @@ from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 from qnwis.continuity.model import Model
 
 STORE_VARIABLE = "QNWIS_KEY_STORE"
-"""`file:<path>`, or `env:<name of a variable>`."""
+"""`file:<path>`, `env:<variable>`, `vault:<mount>/<key>`, `kms:<key>?labels=<hmac key>`, or
+`azure:https://<vault>/keys/<name>/<version>`."""
+EXPECTED = (
+    "expected file:<path>, env:<variable>, vault:<mount>/<key>, kms:<key>?labels=<key> or azure:<key's URL>"
+)
 ROTATE_AFTER = timedelta(days=90)
 KEY_BYTES, NONCE_BYTES = 32, 12
 WRAP_PURPOSE = b"qnwis wrapped key v1\n"
+LABEL_PURPOSE = b"qnwis labels v1"
 
 
 class KeyStoreError(Exception):
     """The key store, or a key in it, cannot be used; the text says which, why, and what would change it. It
     never holds a part of a key."""
+
+
+class LostKey(KeyStoreError):
+    """The store answers, and has not the key of that id, or that key did not wrap this."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +213,7 @@ class EnvironmentKeyStore:
 _KEYS = TypeAdapter(tuple[StoredKey, ...])
 
 
-def key_store_of(environment: Mapping[str, str]) -> FileKeyStore | EnvironmentKeyStore | None:
+def key_store_of(environment: Mapping[str, str]) -> KeyStore | None:
     """What QNWIS_KEY_STORE names; None where it is not set. Raises KeyStoreError for anything else."""
     named = environment.get(STORE_VARIABLE, "")
     kind, _, where = named.partition(":")
@@ -214,11 +223,24 @@ def key_store_of(environment: Mapping[str, str]) -> FileKeyStore | EnvironmentKe
         return FileKeyStore(Path(where))
     if kind == "env" and where:
         return EnvironmentKeyStore(where, environment)
-    raise KeyStoreError(f"{STORE_VARIABLE}: expected file:<path> or env:<variable>")
+    # Each is loaded by who keeps keys there.
+    if kind == "vault" and where:
+        from .key_vault import VaultKeyStore
+
+        return VaultKeyStore(where, environment)
+    if kind == "kms" and where:
+        from .key_kms import KmsKeyStore
+
+        return KmsKeyStore(where)
+    if kind == "azure" and where:
+        from .key_azure import AzureKeyStore
+
+        return AzureKeyStore(where, environment)
+    raise KeyStoreError(f"{STORE_VARIABLE}: {EXPECTED}")
 
 
 def _label_key(oldest: StoredKey) -> bytes:
-    return hmac.digest(oldest.bytes(), b"qnwis labels v1", "sha256")
+    return hmac.digest(oldest.bytes(), LABEL_PURPOSE, "sha256")
 
 
 def _new_key(now: datetime) -> StoredKey:
@@ -235,9 +257,9 @@ def _wrap(with_key: StoredKey, key: bytes) -> Wrapped:
 def _unwrap(keys: Mapping[str, StoredKey], wrapped: Wrapped, where: str) -> bytes:
     key = keys.get(wrapped.key_id)
     if key is None:
-        raise KeyStoreError(f"{where} has no key {wrapped.key_id}; restore the key it was wrapped with")
+        raise LostKey(f"{where} has no key {wrapped.key_id}; restore the key it was wrapped with")
     nonce, sealed = wrapped.blob[:NONCE_BYTES], wrapped.blob[NONCE_BYTES:]
     try:
         return AESGCM(key.bytes()).decrypt(nonce, sealed, WRAP_PURPOSE + wrapped.key_id.encode())
     except (InvalidTag, ValueError):
-        raise KeyStoreError(f"{where}: key {wrapped.key_id} did not wrap this, or it was altered") from None
+        raise LostKey(f"{where}: key {wrapped.key_id} did not wrap this, or it was altered") from None

@@ -28,7 +28,9 @@ CREATE TABLE IF NOT EXISTS commitments (
 
 
 class Persons:
-    """Raises sqlite3.Error and OSError, as the audit store beside it does."""
+    """Each method raises one of `failures` where the file cannot be read or written now."""
+
+    failures: tuple[type[Exception], ...] = (OSError, sqlite3.Error)
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -18,6 +18,7 @@ from qnwis.continuity.readiness_facts import RecordAnswer, UpdateAnswer
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import DnsService, Route53Record
 
+from .aws import aws_client
 from .dns import DnsChange
 from .errors import Refused, Unreachable
 
@@ -38,19 +39,7 @@ REFUSING = frozenset(
 
 @cache
 def _client() -> Any:
-    """Credentials and region come from where every AWS tool has them. Raises Refused without boto3."""
-    try:
-        import boto3  # only who keeps a zone there loads it
-    except ModuleNotFoundError as error:
-        raise Refused(
-            Refusal(
-                rule="route53_not_installed",
-                message="boto3 is not installed where this worker runs",
-                values={"module": str(error.name)},
-                remedy="pip install 'qnwis-continuity[route53]'",
-            )
-        ) from error
-    return boto3.client("route53")
+    return aws_client("route53", extra="route53")
 
 
 @dataclass(frozen=True)

@@ -392,6 +392,18 @@ async def test_the_loss_of_the_whole_file_shows(store: SqliteAuditStore, tmp_pat
     assert [f.code for f in await store.verify()] == [FaultCode.MISSING_SEQUENCE]
 
 
+async def test_a_log_that_its_first_writer_has_only_begun_reads_as_empty_and_an_emptied_one_shows(
+    store: SqliteAuditStore, tmp_path: Path
+) -> None:
+    (tmp_path / "audit.sqlite").touch()
+    assert await store.latest() == () == await store.verify()
+    await store.append(draft(1), ARTEFACTS)
+    with closing(sqlite3.connect(tmp_path / "audit.sqlite")) as db, db:
+        for table in ("records", "artefacts", "heads"):
+            db.execute(f"DROP TABLE {table}")
+    assert [f.code for f in await store.verify()] == [FaultCode.MISSING_SEQUENCE]
+
+
 async def test_a_file_that_is_no_database(store: SqliteAuditStore, tmp_path: Path) -> None:
     await store.append(draft(1), ARTEFACTS)
     (tmp_path / "audit.sqlite-wal").unlink(missing_ok=True)

@@ -1,0 +1,112 @@
+"""Witnesses by webhook, over real HTTP: what they keep proves the log; one that fails holds nothing up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from temporalio.testing import ActivityEnvironment
+
+import activities.audit
+from activities.audit import Audit
+from qnwis.continuity.tree_heads import SignedTreeHead, is_signed
+from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.errors import Unreachable
+from qnwis.providers.witness import FileWitness, WebhookWitness, witnesses_of
+from qnwis.transport import Transport
+from tests.unit.continuity.test_audit import draft, run_artefacts, tampered
+
+SECRET = "hunter2"
+
+
+@dataclass
+class Elsewhere:
+    """A web service that keeps heads, or refuses, or never answers."""
+
+    port: int = 0
+    kept: list[str] = field(default_factory=list)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def url(self, manner: str) -> str:
+        return f"http://127.0.0.1:{self.port}/{manner}/{SECRET}"
+
+    async def answer(self, request: web.Request) -> web.Response:
+        text = await request.text()
+        match request.match_info["manner"]:
+            case "refuses":
+                return web.Response(status=403, text=SECRET)
+            case "hangs":
+                await self.go_on.wait()
+        self.kept.append(text)
+        return web.Response(status=201)
+
+
+@pytest.fixture
+async def elsewhere() -> AsyncIterator[Elsewhere]:
+    made, application = Elsewhere(), web.Application()
+    application.router.add_post(f"/{{manner}}/{SECRET}", made.answer)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.port = runner.addresses[0][1]
+    yield made
+    made.go_on.set()
+    await runner.cleanup()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SqliteAuditStore:
+    return SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "signing.pem")
+
+
+async def test_what_a_webhook_kept_shows_a_log_that_was_rewritten(
+    elsewhere: Elsewhere, store: SqliteAuditStore, tmp_path: Path
+) -> None:
+    environment = {"QNWIS_AUDIT_WITNESS": f"{elsewhere.url('keeps')} {tmp_path / 'heads.jsonl'}"}
+    by_web, by_file = witnesses_of(environment, Transport())
+    assert isinstance(by_web, WebhookWitness) and isinstance(by_file, FileWitness)
+    audit = Audit(store, witnesses=(by_web, by_file))
+    await ActivityEnvironment().run(audit.record, run_artefacts())
+
+    (text,) = elsewhere.kept
+    kept = SignedTreeHead.model_validate_json(text)
+    assert kept == await store.head() and is_signed(kept, store.key.checker())
+    assert json.loads((tmp_path / "heads.jsonl").read_text()) == json.loads(text)
+    assert await store.compare([kept]) == ()
+    tampered(tmp_path / "audit.sqlite", "UPDATE records SET record = replace(record, 'drill', 'drift')")
+    (fault,) = await store.compare([kept])
+    assert fault.code.value == "rewritten_log"
+
+
+async def test_a_webhook_that_refuses_is_named_by_its_host_alone(
+    elsewhere: Elsewhere, store: SqliteAuditStore
+) -> None:
+    await store.append(draft(1), {})
+    head = await store.head()
+    assert head is not None
+    for url, said in (
+        (elsewhere.url("refuses"), "witness at 127.0.0.1: answered 403"),
+        (f"http://127.0.0.1:9/{SECRET}", "witness at 127.0.0.1: ConnectError"),
+    ):
+        with pytest.raises(Unreachable) as refused:
+            await WebhookWitness(url, Transport()).keep(head)
+        assert str(refused.value) == said
+
+
+async def test_a_webhook_that_never_answers_keeps_no_run_from_its_end(
+    elsewhere: Elsewhere, store: SqliteAuditStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = Audit(store, witnesses=(WebhookWitness(elsewhere.url("hangs"), Transport()),))
+    with monkeypatch.context() as patch:
+        patch.setattr(activities.audit, "PATIENCE_S", 0.05)
+        made = await ActivityEnvironment().run(audit.record, run_artefacts())
+    assert await store.get(made.audit_id) is not None
+    assert elsewhere.kept == []
+    again = Audit(store, witnesses=(WebhookWitness(elsewhere.url("keeps"), Transport()),))
+    await ActivityEnvironment().run(again.record, run_artefacts(dry_run=True))
+    assert SignedTreeHead.model_validate_json(elsewhere.kept[0]).head.size == 2, "it covers what was missed"
