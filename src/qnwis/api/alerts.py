@@ -16,8 +16,9 @@ from workflows.guardian_state import AlertAnswer, AlertRequest
 
 from .asking import Asking, acts, answer, reads
 from .bodies import example
+from .texts import WholeCharacters
 
-router = APIRouter()
+router = APIRouter(route_class=WholeCharacters)
 
 ASK_EVERY_S = 10.0
 """A flood of alerts about one cluster must not make its guardian's history long."""

@@ -95,7 +95,11 @@ async def _not_usable(request: Request, error: Exception) -> Response:
 async def _not_understood(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [
-        {"field": ".".join(map(str, one["loc"])), "expected": one["msg"], "type": one["type"]}
+        {
+            "field": ".".join(map(str, one["loc"])),
+            "expected": str(one.get("ctx", {}).get("error", one["msg"])),
+            "type": one["type"],
+        }
         for one in error.errors()[:50]
     ]
     refusal = Refusal(

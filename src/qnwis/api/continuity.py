@@ -20,6 +20,7 @@ from qnwis.continuity.policy import Policy
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import FailoverRequest, RunResult
 from qnwis.continuity.simulate import simulate as play
+from qnwis.continuity.simulate import too_long_refusal
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused
 from qnwis.providers.evidence import collect_evidence
@@ -40,9 +41,10 @@ from .bodies import (
     StatusResponse,
     executed,
 )
+from .texts import WholeCharacters
 from .waiting import ended_or_accepted, wait_s
 
-router = APIRouter()
+router = APIRouter(route_class=WholeCharacters)
 
 
 @router.post("/plan", response_model=PlanResponse)
@@ -147,7 +149,8 @@ async def simulate(body: SimulateRequest, asking: Asking = reads(Permission.SIMU
     """Simulate a failure and what this policy makes of it. Touches nothing; same seed, same result."""
     started = monotonic()
     cluster, policy = _given(asking, body.cluster, body.policy)
-    if (refusal := agents_only_refusal(cluster, "simulate")) is not None:
+    refusal = agents_only_refusal(cluster, "simulate") or too_long_refusal(cluster)
+    if refusal is not None:
         raise Refused(refusal)
     began = monotonic()
     result = await asyncio.to_thread(play, cluster, policy, body.scenario, body.seed)

@@ -29,8 +29,9 @@ from .asking import Asking, acts, answer, reads
 from .continuity import no_plan
 from .problems import unreachable
 from .runs import ClusterId
+from .texts import WholeCharacters
 
-router = APIRouter()
+router = APIRouter(route_class=WholeCharacters)
 
 Limit = Annotated[int, Query(ge=1, le=200)]
 IfMatch = Annotated[

@@ -34,9 +34,10 @@ from workflows.names import CLUSTER, INITIATOR, KIND, OUTCOME, failover_id
 
 from .asking import Asking, acts, answer, reads
 from .bodies import Accepted, ExecuteResponse, example, executed
+from .texts import WholeCharacters
 from .waiting import ended_or_accepted, wait_s
 
-router = APIRouter()
+router = APIRouter(route_class=WholeCharacters)
 
 LOOK_EVERY_S = 0.5
 """Of the live events."""
