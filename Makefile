@@ -10,6 +10,7 @@
 #   make matrix  SIGKILL of worker and Temporal server at every point of a failover (MATRIX=promote,flip for some),
 #                the evacuation of a region, disturbed at every point, and planned maintenance at every point
 #   make histories  record again what the replay test replays
+#   make fuzz    CASES=10000: made-up requests to the HTTP API, each answer held against its OpenAPI document
 #   make bench   speed of planning, verification and simulation
 #   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
 #   make bench-switchover  ROUNDS=5: write gap of a planned switchover, beside Patroni's
@@ -24,7 +25,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check matrix chaos chaos-simulated histories bench bench-gaps bench-switchover soak clean install-system lock wheel
+.PHONY: demo demo-maintenance demo-region test check matrix chaos chaos-simulated histories fuzz bench bench-gaps bench-switchover soak clean install-system lock wheel
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -55,6 +56,9 @@ chaos-simulated: $(STAMP)
 
 histories: $(STAMP)
 	@$(BIN)/python -m tests.integration.continuity.record_histories $(ARGS)
+
+fuzz: $(STAMP)
+	@QNWIS_FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest tests/unit/api/test_made_up_requests.py --timeout 0 $(ARGS)
 
 bench: $(STAMP)
 	@$(BIN)/python -m pytest tests/bench -m bench --benchmark-only $(ARGS)

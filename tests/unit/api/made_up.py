@@ -1,0 +1,102 @@
+"""Requests made up from the API's OpenAPI document, sent through the whole application, each answer held against
+that document. `make fuzz CASES=10000` has more of them, and other ones each time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import httpx
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+FEW = 300
+CASES = int(os.environ.get("QNWIS_FUZZ_CASES", FEW))
+"""Of each test, over all operations."""
+CHECKS = [
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+Send = Callable[[dict[str, Any]], Awaitable[httpx.Response]]
+
+
+async def answers_conform(
+    document: dict[str, Any], send: Send, known: Mapping[str, str], *, silent: bool = False
+) -> Counter[int]:
+    """Send CASES requests, good and bad ones, over all operations; how often each status was answered. Raises
+    where an answer is none that the document has.
+
+    `known`: what is there, by the names of parameters and fields; made-up names alone would never get past
+    the first look. `silent`: nobody stands behind the API, so that it may answer 503.
+    """
+    schema = schemathesis.openapi.from_dict(document)
+    operations = [found.ok() for found in schema.get_all_operations()]
+    checks = CHECKS if silent else [not_a_server_error, *CHECKS]
+    loop, statuses = asyncio.get_running_loop(), Counter[int]()
+
+    def conforms(case: Case, exists: bool) -> None:
+        if exists:
+            case.path_parameters = _filled(case.path_parameters, known)
+            case.body = _filled(case.body, known)
+        answered = asyncio.run_coroutine_threadsafe(send(_request(case)), loop).result()
+        statuses[answered.status_code] += 1
+        case.validate_response(answered, checks=checks)
+        assert answered.status_code < 500 or (silent and answered.status_code == 503), answered.text
+
+    few = settings(
+        max_examples=max(2, CASES // len(operations)),
+        derandomize=CASES == FEW,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    for operation in operations:
+        cases = st.one_of([operation.as_strategy(generation_mode=mode) for mode in GenerationMode])
+        # Hypothesis waits for nothing: it makes cases up in a thread, and they are sent from this loop.
+        await asyncio.to_thread(few(given(case=cases, exists=st.booleans())(conforms)))
+    return statuses
+
+
+def _filled(value: Any, known: Mapping[str, str]) -> Any:
+    """With what is there for whatever was made up under its name."""
+    if isinstance(value, list):
+        return [_filled(one, known) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: known[name] if name in known and isinstance(one, str) else _filled(one, known)
+        for name, one in value.items()
+    }
+
+
+def _request(case: Case) -> dict[str, Any]:
+    """The case as httpx sends it."""
+    made = case.as_transport_kwargs(base_url="http://api.test")
+    headers = [(name.encode(), str(value).encode("latin-1")) for name, value in made["headers"].items()]
+    asked = {"method": made["method"], "url": made["url"], "params": made.get("params"), "headers": headers}
+    if "data" in made:
+        return {**asked, "content": made["data"]}
+    return {**asked, "json": made["json"]} if "json" in made else asked
+
+
+def with_headers(asked: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+    """These go before the made-up ones."""
+    named = {name.lower().encode(): value.encode() for name, value in headers.items()}
+    return {
+        **asked,
+        "headers": [*named.items(), *((n, v) for n, v in asked["headers"] if n.lower() not in named)],
+    }
