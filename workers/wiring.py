@@ -45,7 +45,7 @@ from qnwis.config.registry import Registry
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.apprise_send import TIMEOUT_S, apprise_send, load_beside
 from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
-from qnwis.providers.bundles import Bundles
+from qnwis.providers.bundles import FOLDER, Bundles
 from qnwis.providers.calls import Caller
 from qnwis.providers.dns import Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
@@ -87,8 +87,6 @@ WORKFLOWS = (
     UsedToken,
 )
 
-BUNDLES = "bundles"
-"""Where a worker keeps the bundles, in its state directory."""
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
 GRACE_S = 5.0
@@ -145,7 +143,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
         dns=DnsByHolder(),
         hook=PowerHook(transport),
         audit=audit,
-        bundles=Bundles(audit, keys, settings.state_dir / BUNDLES),
+        bundles=Bundles(audit, keys, settings.state_dir / FOLDER),
         witnesses=witnesses_of(os.environ, transport),
         notifier=ChannelNotifier(
             settings.config_dir,

@@ -24,6 +24,7 @@ from qnwis.continuity.simulate import too_long_refusal
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused
 from qnwis.providers.evidence import collect_evidence
+from qnwis.signing import signed_start
 from qnwis.starting import start_failover
 
 from .asking import Asking, acts, answer, reads
@@ -121,7 +122,7 @@ async def _execute(body: ExecuteRequest, longest_s: float, asking: Asking) -> Re
     assessed = assess(request, registered.cluster, registered.policy, evidence)
     if assessed.refusal is not None:
         raise Refused(assessed.refusal)
-    signed = parts.voucher.signed_start(asking.who, request)
+    signed = signed_start(asking.signer, request)
     handle = await start_failover(parts.client, signed, parts.task_queue)
 
     def ended(result: RunResult) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import uvicorn
@@ -12,7 +13,9 @@ from qnwis.config.registry import Registry
 from qnwis.continuity.model import Identifier, Model
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.bundles import FOLDER, Bundles
 from qnwis.providers.jwt_bearer import Bearer
+from qnwis.providers.key_store import FileKeyStore, key_store_of
 from qnwis.providers.keys import read_key
 from qnwis.providers.request_store import RequestStore
 from qnwis.providers.service_tokens import FILE as TOKENS
@@ -45,13 +48,17 @@ class ApiSettings(Model):
 
 
 async def run_api(settings: ApiSettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises NoServer, ConfigError, KeyFileError."""
+    """Serve until SIGTERM or SIGINT. Raises NoServer, ConfigError, KeyFileError, KeyStoreError."""
     api = load_api(settings.config_dir / FILE)
     key = read_key(settings.key_file)
     client = await connect(settings.address)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     transport = Transport()
     async with AllNodes(transport) as nodes:
+        audit = SqliteAuditStore(
+            settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
+        )
+        keys = key_store_of(os.environ) or FileKeyStore(settings.state_dir / "audit-keys.json")
         parts = Parts(
             registry=Registry(settings.config_dir),
             access=AccessFiles(settings.config_dir),
@@ -61,9 +68,8 @@ async def run_api(settings: ApiSettings) -> None:
             store=RequestStore(settings.state_dir / "api.sqlite"),
             nodes=nodes,
             client=client,
-            audit=SqliteAuditStore(
-                settings.state_dir / "audit.sqlite", settings.state_dir / "audit-signing-key.pem"
-            ),
+            audit=audit,
+            bundles=Bundles(audit, keys, settings.state_dir / FOLDER),
             voucher=Voucher(settings.issuer, key),
         )
         config = uvicorn.Config(

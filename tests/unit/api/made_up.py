@@ -1,5 +1,5 @@
-"""Requests made up from the API's OpenAPI document, sent through the whole application, each answer held against
-that document. `make fuzz CASES=10000` has more of them, and other ones each time."""
+"""Requests that schemathesis makes up from the OpenAPI document, each answer held against that document.
+`make fuzz CASES=10000` sends more of them, and other ones each time."""
 
 from __future__ import annotations
 
