@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -47,6 +51,18 @@ class ApiSettings(Model):
     """Temporal server; by default what Temporal's own environment variables and profiles say."""
 
 
+class _Server(uvicorn.Server):
+    """Told to stop, it stops, and the process ends in order. uvicorn's own sends itself the signal again when
+    it has stopped, which ends the process as if it had been killed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
 async def run_api(settings: ApiSettings) -> None:
     """Serve until SIGTERM or SIGINT. Raises NoServer, ConfigError, KeyFileError, KeyStoreError."""
     api = load_api(settings.config_dir / FILE)
@@ -84,4 +100,4 @@ async def run_api(settings: ApiSettings) -> None:
             proxy_headers=False,  # whose address it is, nobody may say of himself
             timeout_graceful_shutdown=GRACE_S,
         )
-        await uvicorn.Server(config).serve()
+        await _Server(config).serve()
