@@ -11,7 +11,7 @@
 #                the evacuation of a region, disturbed at every point, and planned maintenance at every point
 #   make histories  record again what the replay test replays
 #   make fuzz    CASES=10000: made-up requests to the HTTP API, each answer held against its OpenAPI document
-#   make bench   speed of planning, verification and simulation
+#   make bench   speed of planning, verification and simulation, and of the HTTP API with and without its door
 #   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
 #   make bench-switchover  ROUNDS=5: write gap of a planned switchover, beside Patroni's
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
@@ -22,6 +22,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+
+FUZZED = tests/unit/api/test_made_up_requests.py tests/integration/continuity/test_api_made_up.py
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
@@ -58,7 +60,7 @@ histories: $(STAMP)
 	@$(BIN)/python -m tests.integration.continuity.record_histories $(ARGS)
 
 fuzz: $(STAMP)
-	@QNWIS_FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest tests/unit/api/test_made_up_requests.py --timeout 0 $(ARGS)
+	@QNWIS_FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest -k made_up $(FUZZED) $(ARGS)
 
 bench: $(STAMP)
 	@$(BIN)/python -m pytest tests/bench -m bench --benchmark-only $(ARGS)

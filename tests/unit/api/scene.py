@@ -14,6 +14,7 @@ import httpx
 import jwt
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
 from jwt.algorithms import OKPAlgorithm
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -135,9 +136,7 @@ class ApiScene:
 
     def http(self) -> httpx.AsyncClient:
         """Another process of the same API, as often as it is called."""
-        app = create_app(self.parts)
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        return httpx.AsyncClient(transport=transport, base_url=f"http://api.test{BASE}", timeout=60)
+        return calling(create_app(self.parts))
 
     def jwt(self, name: str, *, signer: Ed25519PrivateKey | None = None, **changes: Any) -> str:
         now = datetime.now(UTC)
@@ -159,6 +158,11 @@ class ApiScene:
     def acting(self, name: str, *, key: str | None = None, **headers: str) -> dict[str, str]:
         """The headers of a request that acts: fresh, and with a key of its own."""
         return {**self.signed_in(name), **stamped(key), **headers}
+
+
+def calling(app: FastAPI) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url=f"http://api.test{BASE}", timeout=60)
 
 
 def stamped(key: str | None = None) -> dict[str, str]:
