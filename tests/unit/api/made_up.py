@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -47,28 +46,36 @@ async def answers_conform(
     schema = schemathesis.openapi.from_dict(document)
     operations = [found.ok() for found in schema.get_all_operations()]
     checks = CHECKS if silent else [not_a_server_error, *CHECKS]
-    loop, statuses = asyncio.get_running_loop(), Counter[int]()
+    statuses = Counter[int]()
+    for operation in operations:
+        for case in _cases(operation, max(2, CASES // len(operations)), known):
+            answered = await send(_request(case))
+            statuses[answered.status_code] += 1
+            case.validate_response(answered, checks=checks)
+            assert answered.status_code < 500 or (silent and answered.status_code == 503), answered.text
+    return statuses
 
-    def conforms(case: Case, exists: bool) -> None:
-        if exists:
-            case.path_parameters = _filled(case.path_parameters, known)
-            case.body = _filled(case.body, known)
-        answered = asyncio.run_coroutine_threadsafe(send(_request(case)), loop).result()
-        statuses[answered.status_code] += 1
-        case.validate_response(answered, checks=checks)
-        assert answered.status_code < 500 or (silent and answered.status_code == 503), answered.text
 
-    few = settings(
-        max_examples=max(2, CASES // len(operations)),
+def _cases(operation: Any, count: int, known: Mapping[str, str]) -> list[Case]:
+    """So many of one operation. All before the first is sent: Hypothesis waits for nothing."""
+    made: list[Case] = []
+    modes = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
+
+    @settings(
+        max_examples=count,
         derandomize=CASES == FEW,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    for operation in operations:
-        cases = st.one_of([operation.as_strategy(generation_mode=mode) for mode in GenerationMode])
-        # Hypothesis waits for nothing: it makes cases up in a thread, and they are sent from this loop.
-        await asyncio.to_thread(few(given(case=cases, exists=st.booleans())(conforms)))
-    return statuses
+    @given(case=st.one_of(modes), exists=st.booleans())
+    def make(case: Case, exists: bool) -> None:
+        if exists:
+            case.path_parameters = _filled(case.path_parameters, known)
+            case.body = _filled(case.body, known)
+        made.append(case)
+
+    make()
+    return made
 
 
 def _filled(value: Any, known: Mapping[str, str]) -> Any:
