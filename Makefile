@@ -12,7 +12,8 @@
 #                the evacuation of a region, disturbed at every point, and planned maintenance at every point
 #   make histories  record again what the replay test replays
 #   make dashboards  make Grafana's dashboard again from src/qnwis/metrics/dashboard.py
-#   make bench   speed of planning, verification and simulation
+#   make fuzz    CASES=10000: made-up requests to the HTTP API, each answer held against its OpenAPI document
+#   make bench   speed of planning, verification and simulation, and of the HTTP API with and without its door
 #   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
 #   make bench-switchover  ROUNDS=5: write gap of a planned switchover, beside Patroni's
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
@@ -26,7 +27,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards bench bench-gaps bench-switchover soak clean install-system lock wheel
+.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover soak clean install-system lock wheel
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -63,6 +64,9 @@ histories: $(STAMP)
 
 dashboards: $(STAMP)
 	@$(BIN)/python -m qnwis.metrics.dashboard grafana/dashboards/continuity_ops.json
+
+fuzz: $(STAMP)
+	@QNWIS_FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest tests/unit/api/test_made_up_requests.py $(ARGS)
 
 bench: $(STAMP)
 	@$(BIN)/python -m pytest tests/bench -m bench --benchmark-only $(ARGS)

@@ -51,7 +51,7 @@ from qnwis.providers.agent_tls import AgentTls, AskedAgents
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.audit_place import audit_store_of
 from qnwis.providers.audit_store import AuditStore
-from qnwis.providers.bundles import Bundles
+from qnwis.providers.bundles import FOLDER, Bundles
 from qnwis.providers.calls import Caller
 from qnwis.providers.channels import channel_notifier
 from qnwis.providers.dns import Dns
@@ -97,8 +97,6 @@ WORKFLOWS = (
     AccessReviewRun,
 )
 
-BUNDLES = "bundles"
-"""Where a worker keeps the bundles, in its state directory."""
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
 GRACE_S = 5.0
@@ -156,7 +154,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
         hook=PowerHook(transport),
         tls=AskedAgents(transport),
         audit=audit,
-        bundles=Bundles(audit, keys, settings.state_dir / BUNDLES),
+        bundles=Bundles(audit, keys, settings.state_dir / FOLDER),
         witnesses=witnesses_of(os.environ, transport),
         notifier=channel_notifier(settings.config_dir, settings.state_dir),
     )

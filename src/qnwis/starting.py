@@ -135,15 +135,17 @@ async def _start(
             static_details=load_runbook(kind).text,
         )
     except WorkflowAlreadyStartedError as error:
-        raise Refused(
-            Refusal(
-                rule="run_in_progress",
-                message=f"A run holds the lock of {request.cluster_id}",
-                values={"workflow_id": workflow_id, "run_id": error.run_id},
-                remedy="Follow it in the Temporal UI; a second start is possible when it has ended, which"
-                f" qnwis-continuity abort {request.cluster_id} may bring about.",
-            )
-        ) from error
+        raise Refused(run_in_progress(request.cluster_id, workflow_id, error.run_id)) from error
+
+
+def run_in_progress(cluster_id: str, workflow_id: str, run_id: str | None) -> Refusal:
+    return Refusal(
+        rule="run_in_progress",
+        message=f"A run holds the lock of {cluster_id}",
+        values={"workflow_id": workflow_id, "run_id": run_id},
+        remedy="Follow it in the Temporal UI; this is possible when it has ended, which"
+        f" qnwis-continuity abort {cluster_id} may bring about.",
+    )
 
 
 def finish_request(cluster_id: str, *, by: str, run_id: str = UNFINISHED) -> FailoverRequest:
@@ -249,16 +251,31 @@ async def ask_guardian(client: Client, cluster_id: str, alert: AlertRequest) -> 
         answer: AlertAnswer = await handle.execute_update("alerted", alert, result_type=AlertAnswer)
         return answer
     except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
-        raise Refused(
-            Refusal(
-                rule="no_guardian",
-                message=f"No guardian watches {cluster_id}, so nothing decides on the alert",
-                values={"workflow_id": guardian_id(cluster_id)},
-                remedy=f"Start it: qnwis-continuity guardian start {cluster_id}.",
-            )
-        ) from error
+        raise_no_guardian(error, cluster_id)
+
+
+async def say_to_guardian(client: Client, cluster_id: str, update: str, request: PersonRequest) -> None:
+    """Have the cluster's guardian do as a person says, for example `pause`. Raises Refused with the rule by
+    which it says no, and where there is none."""
+    try:
+        await client.get_workflow_handle(guardian_id(cluster_id)).execute_update(update, request)
+    except WorkflowUpdateFailedError as error:
+        raise_refusal(error)
+    except RPCError as error:
+        raise_no_guardian(error, cluster_id)
+
+
+def raise_no_guardian(error: RPCError, cluster_id: str) -> NoReturn:
+    if error.status is not RPCStatusCode.NOT_FOUND:
+        raise error
+    raise Refused(
+        Refusal(
+            rule="no_guardian",
+            message=f"No guardian watches {cluster_id}, so nothing decides",
+            values={"workflow_id": guardian_id(cluster_id)},
+            remedy=f"Start it: qnwis-continuity guardian start {cluster_id}.",
+        )
+    ) from error
 
 
 async def start_region_guardian(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Body, Response
 from pydantic import Field
 
 from qnwis.continuity.alerts import Alert, Asked, Webhook, cluster_of, unmapped
@@ -16,11 +16,24 @@ from workflows.guardian_state import AlertAnswer, AlertRequest
 
 from .asking import Asking, acts, answer, reads
 from .bodies import example
+from .texts import WholeCharacters
 
-router = APIRouter()
+router = APIRouter(route_class=WholeCharacters)
 
 ASK_EVERY_S = 10.0
 """A flood of alerts about one cluster must not make its guardian's history long."""
+
+FIRING = {
+    "version": "4",
+    "alerts": [
+        {
+            "status": "firing",
+            "labels": {"alertname": "PostgresDown", "cluster": "prod-cluster"},
+            "annotations": {"summary": "node-1 takes no writes"},
+            "startsAt": "2026-01-01T00:00:00Z",
+        }
+    ],
+}
 
 
 class Answered(Model):
@@ -41,7 +54,9 @@ class Triggered(Model):
 
 
 @router.post("/alerts", response_model=Answered)
-async def alerts(body: Webhook, asking: Asking = reads(Permission.TRIGGER)) -> Response:
+async def alerts(
+    body: Annotated[Webhook, Body(examples=[FIRING])], asking: Asking = reads(Permission.TRIGGER)
+) -> Response:
     """Alertmanager's webhook. It can send no nonce; each alert counts once by its labels and its start, and
     all that it does is have the guardian look. One that cannot be asked about now is asked about when it is
     sent again."""

@@ -17,8 +17,9 @@ from temporalio.service import RPCError
 from qnwis.config.problem import ConfigError
 from qnwis.continuity.refusal import Refusal
 from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.key_store import KeyStoreError
 
-from . import alerts, continuity, registered, runs
+from . import alerts, continuity, guardians, maintenance, records, regions, registered, runs, steering
 from .door import Door, too_large
 from .parts import Parts
 from .problems import DESCRIBED, Problem, problem, unreachable
@@ -26,6 +27,8 @@ from .problems import DESCRIBED, Problem, problem, unreachable
 log = logging.getLogger(__name__)
 
 BASE = "/api/v1/continuity"
+
+PARTS = (continuity, runs, steering, guardians, regions, maintenance, registered, records, alerts)
 
 # FastAPI silences this while it makes its adapters; those of the domain's models are built when first used.
 warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
@@ -41,7 +44,7 @@ def create_app(parts: Parts) -> FastAPI:
     )
     app.state.parts = parts
     whole = APIRouter(prefix=BASE, responses=DESCRIBED)
-    for part in (continuity, runs, registered, alerts):
+    for part in PARTS:
         whole.include_router(part.router)
     app.include_router(whole)
     app.add_api_route("/health/live", _live, include_in_schema=False)
@@ -50,6 +53,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_exception_handler(Unreachable, _unreachable)
     app.add_exception_handler(RPCError, _no_temporal)
     app.add_exception_handler(ConfigError, _not_usable)
+    app.add_exception_handler(KeyStoreError, _not_usable)
     app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _broken)
@@ -87,7 +91,7 @@ async def _not_usable(request: Request, error: Exception) -> Response:
     log.error("%s: %s", request.url.path, error)
     refusal = Refusal(
         rule="not_usable",
-        message="A configuration file cannot be used; the API's log says which and why",
+        message="A configuration file or a key cannot be used; the API's log says which and why",
         values={},
         remedy="Correct the file (qnwis-continuity validate).",
     )
@@ -97,7 +101,11 @@ async def _not_usable(request: Request, error: Exception) -> Response:
 async def _not_understood(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [
-        {"field": ".".join(map(str, one["loc"])), "expected": one["msg"], "type": one["type"]}
+        {
+            "field": ".".join(map(str, one["loc"])),
+            "expected": str(one.get("ctx", {}).get("error", one["msg"])),
+            "type": one["type"],
+        }
         for one in error.errors()[:50]
     ]
     refusal = Refusal(

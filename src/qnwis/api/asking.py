@@ -24,6 +24,7 @@ from qnwis.continuity.requests import (
 )
 from qnwis.providers.errors import Refused
 from qnwis.providers.request_store import Kept
+from qnwis.signing import Signer
 
 from .parts import Parts
 from .problems import problem
@@ -40,6 +41,11 @@ class Asking:
     key: str = ""
     """Idempotency-Key; empty for what does not act."""
     digest: str = ""
+
+    @property
+    def signer(self) -> Signer:
+        """Proves to the workers who asks."""
+        return self.parts.voucher.signer(self.who)
 
     def need(self, *permissions: Permission) -> None:
         """Raises Refused where the identity lacks one; for what only some requests of an endpoint need."""

@@ -31,7 +31,34 @@ def example(**body: Any) -> ConfigDict:
 
 
 SHOP = {"cluster_id": "prod-cluster"}
+RULES = {"policy_id": "shop", "name": "Shop", "strategy": "automatic", "max_failover_time_s": 60}
+TOPOLOGY = {
+    "cluster_id": "prod-cluster",
+    "name": "Shop",
+    "regions": ["region-1"],
+    "nodes": [
+        {
+            "node_id": f"node-{n}",
+            "hostname": f"10.0.0.{n}",
+            "role": "primary" if n == 1 else "secondary",
+            "region": "region-1",
+            "site": f"site-{n}",
+        }
+        for n in (1, 2, 3)
+    ],
+}
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+
+
+class ReasonBody(Model):
+    model_config = example(reason="wait for the backup")
+
+    reason: str = Field(min_length=1, max_length=1000)
+
+
+class Said(Model):
+    request_id: str
+    answer: str
 
 
 class NamedCluster(Model):

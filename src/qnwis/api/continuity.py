@@ -20,9 +20,11 @@ from qnwis.continuity.policy import Policy
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import FailoverRequest, RunResult
 from qnwis.continuity.simulate import simulate as play
+from qnwis.continuity.simulate import too_long_refusal
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused
 from qnwis.providers.evidence import collect_evidence
+from qnwis.signing import signed_start
 from qnwis.starting import start_failover
 
 from .asking import Asking, acts, answer, reads
@@ -40,9 +42,10 @@ from .bodies import (
     StatusResponse,
     executed,
 )
+from .texts import WholeCharacters
 from .waiting import ended_or_accepted, wait_s
 
-router = APIRouter()
+router = APIRouter(route_class=WholeCharacters)
 
 
 @router.post("/plan", response_model=PlanResponse)
@@ -119,7 +122,7 @@ async def _execute(body: ExecuteRequest, longest_s: float, asking: Asking) -> Re
     assessed = assess(request, registered.cluster, registered.policy, evidence)
     if assessed.refusal is not None:
         raise Refused(assessed.refusal)
-    signed = parts.voucher.signed_start(asking.who, request)
+    signed = signed_start(asking.signer, request)
     handle = await start_failover(parts.client, signed, parts.task_queue)
 
     def ended(result: RunResult) -> Response:
@@ -147,7 +150,8 @@ async def simulate(body: SimulateRequest, asking: Asking = reads(Permission.SIMU
     """Simulate a failure and what this policy makes of it. Touches nothing; same seed, same result."""
     started = monotonic()
     cluster, policy = _given(asking, body.cluster, body.policy)
-    if (refusal := agents_only_refusal(cluster, "simulate")) is not None:
+    refusal = agents_only_refusal(cluster, "simulate") or too_long_refusal(cluster)
+    if refusal is not None:
         raise Refused(refusal)
     began = monotonic()
     result = await asyncio.to_thread(play, cluster, policy, body.scenario, body.seed)

@@ -1,47 +1,47 @@
-"""What is registered and what was recorded: clusters, policies, plans, readiness, audit records."""
+"""What is registered: clusters and the policies that govern them."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import yaml
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Body, Response
 from pydantic import BaseModel
-from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from qnwis.continuity.audit import AuditRecord
 from qnwis.continuity.identity import Permission
 from qnwis.continuity.model import Model, sha256_digest
-from qnwis.continuity.plan import Plan
 from qnwis.continuity.policy import Policy
-from qnwis.continuity.readiness_facts import Readiness
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused
 from qnwis.providers.service_tokens import write_private
-from qnwis.readiness_runs import start_readiness
+from qnwis.starting import run_in_progress
 from workflows.names import failover_id
 
 from .asking import Asking, acts, answer, reads
-from .continuity import no_plan
-from .problems import unreachable
-from .runs import ClusterId
+from .bodies import RULES, TOPOLOGY, example
+from .paths import ClusterId, IfMatch
+from .texts import WholeCharacters
 
-router = APIRouter()
-
-Limit = Annotated[int, Query(ge=1, le=200)]
-IfMatch = Annotated[
-    str | None, Header(alias="If-Match", description="The digest of what is replaced, as GET answers it.")
-]
+router = APIRouter(route_class=WholeCharacters)
 
 
 class ClusterView(Model):
     request_id: str
     cluster: Cluster
     digest: str
+
+
+class RegisterBody(Model):
+    model_config = example(cluster=TOPOLOGY, policy=RULES)
+
+    cluster: Cluster
+    policy: Policy
 
 
 class PolicyView(Model):
@@ -62,43 +62,6 @@ class Policies(Model):
     """By cluster_id."""
 
 
-class KeptPlan(Model):
-    plan_id: str
-    digest: str
-    cluster_id: str
-    made_by: str
-    made_at: datetime
-
-
-class Plans(Model):
-    request_id: str
-    plans: tuple[KeptPlan, ...]
-
-
-class PlanView(Model):
-    request_id: str
-    plan_id: str
-    digest: str
-    plan: Plan
-
-
-class Records(Model):
-    request_id: str
-    records: tuple[AuditRecord, ...]
-
-
-class RecordView(Model):
-    request_id: str
-    record: AuditRecord
-    artefacts: dict[str, str]
-    """The texts that its manifest names, by name."""
-
-
-class ReadinessView(Model):
-    request_id: str
-    readiness: Readiness
-
-
 @router.get("/clusters", response_model=Clusters)
 async def list_clusters(asking: Asking = reads(Permission.READ_STATUS)) -> Response:
     ids = await asyncio.to_thread(asking.parts.registry.cluster_ids)
@@ -107,15 +70,29 @@ async def list_clusters(asking: Asking = reads(Permission.READ_STATUS)) -> Respo
 
 @router.get("/clusters/{cluster_id}", response_model=ClusterView)
 async def show_cluster(cluster_id: ClusterId, asking: Asking = reads(Permission.READ_STATUS)) -> Response:
-    found = asking.parts.registered(cluster_id).cluster
-    view = ClusterView(request_id=asking.request_id, cluster=found, digest=sha256_digest(found))
-    return answer(view, headers={"ETag": f'"{view.digest}"'})
+    return _cluster(cluster_id, asking)
+
+
+@router.post("/clusters", response_model=ClusterView, status_code=201)
+async def register_cluster(
+    body: RegisterBody,
+    asking: Asking = acts(Permission.MANAGE_CLUSTER, Permission.CONFIGURE_POLICY),
+) -> Response:
+    """Register a cluster that is not there yet, with the policy that governs it."""
+
+    async def register() -> Response:
+        cluster_id = body.cluster.cluster_id
+        await asyncio.to_thread(_register, asking, body)
+        location = {"Location": f"/api/v1/continuity/clusters/{cluster_id}"}
+        return _cluster(cluster_id, asking, status=201, headers=location)
+
+    return await asking.once(register)
 
 
 @router.put("/clusters/{cluster_id}", response_model=ClusterView)
 async def set_cluster(
     cluster_id: ClusterId,
-    body: Cluster,
+    body: Annotated[Cluster, Body(examples=[TOPOLOGY])],
     if_match: IfMatch = None,
     asking: Asking = acts(Permission.MANAGE_CLUSTER),
 ) -> Response:
@@ -127,10 +104,7 @@ async def set_cluster(
         _matches(if_match, sha256_digest(found))
         await _no_run(asking, cluster_id)
         await asyncio.to_thread(_write, asking, cluster_id, "cluster.yaml", body)
-        written = asking.parts.registered(cluster_id).cluster
-        return answer(
-            ClusterView(request_id=asking.request_id, cluster=written, digest=sha256_digest(written))
-        )
+        return _cluster(cluster_id, asking)
 
     return await asking.once(replace)
 
@@ -146,16 +120,13 @@ async def list_policies(asking: Asking = reads(Permission.READ_STATUS)) -> Respo
 
 @router.get("/clusters/{cluster_id}/policy", response_model=PolicyView)
 async def show_policy(cluster_id: ClusterId, asking: Asking = reads(Permission.READ_STATUS)) -> Response:
-    found = asking.parts.registered(cluster_id).policy
-    digest = sha256_digest(found)
-    view = PolicyView(request_id=asking.request_id, cluster_id=cluster_id, policy=found, digest=digest)
-    return answer(view, headers={"ETag": f'"{digest}"'})
+    return _policy(cluster_id, asking)
 
 
 @router.put("/clusters/{cluster_id}/policy", response_model=PolicyView)
 async def set_policy(
     cluster_id: ClusterId,
-    body: Policy,
+    body: Annotated[Policy, Body(examples=[RULES])],
     if_match: IfMatch = None,
     asking: Asking = acts(Permission.CONFIGURE_POLICY),
 ) -> Response:
@@ -165,80 +136,27 @@ async def set_policy(
         _matches(if_match, sha256_digest(asking.parts.registered(cluster_id).policy))
         await _no_run(asking, cluster_id)
         await asyncio.to_thread(_write, asking, cluster_id, "policy.yaml", body)
-        written = asking.parts.registered(cluster_id).policy
-        digest = sha256_digest(written)
-        view = PolicyView(request_id=asking.request_id, cluster_id=cluster_id, policy=written, digest=digest)
-        return answer(view)
+        return _policy(cluster_id, asking)
 
     return await asking.once(replace)
 
 
-@router.get("/clusters/{cluster_id}/readiness", response_model=ReadinessView)
-async def readiness(cluster_id: ClusterId, asking: Asking = reads(Permission.READ_STATUS)) -> Response:
-    """Whether a failover would work now, evaluated on a worker; changes nothing."""
-    parts = asking.parts
-    parts.registered(cluster_id)
-    handle = await start_readiness(parts.client, cluster_id, by=asking.who.name, task_queue=parts.task_queue)
-    try:
-        found = await handle.result()
-    except WorkflowFailureError as error:
-        raise Refused(unreachable(f"{cluster_id} was not evaluated: {error.cause}")) from error
-    return answer(ReadinessView(request_id=asking.request_id, readiness=found))
-
-
-@router.get("/plans", response_model=Plans)
-async def list_plans(limit: Limit = 20, asking: Asking = reads(Permission.LIST_PLANS)) -> Response:
-    """The plans that POST /plan made, newest first."""
-    kept = [
-        KeptPlan(
-            plan_id=one.plan.plan_id,
-            digest=one.plan.digest,
-            cluster_id=one.plan.cluster_id,
-            made_by=one.made_by,
-            made_at=datetime.fromtimestamp(one.at_s, UTC),
-        )
-        for one in await asking.parts.store.plans(limit=limit)
-    ]
-    return answer(Plans(request_id=asking.request_id, plans=tuple(kept)))
-
-
-@router.get("/plans/{plan_id}", response_model=PlanView)
-async def show_plan(
-    plan_id: Annotated[str, Path(pattern=r"^plan-[0-9a-f]{12}$")],
-    asking: Asking = reads(Permission.LIST_PLANS),
+def _cluster(
+    cluster_id: str, asking: Asking, *, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    found = await asking.parts.store.plans(limit=1, plan_id=plan_id)
-    if not found:
-        raise Refused(no_plan(plan_id))
-    plan = found[0].plan
-    return answer(PlanView(request_id=asking.request_id, plan_id=plan_id, digest=plan.digest, plan=plan))
+    """The topology as it is registered now."""
+    found = asking.parts.registered(cluster_id).cluster
+    view = ClusterView(request_id=asking.request_id, cluster=found, digest=sha256_digest(found))
+    return answer(view, status, {**(headers or {}), "ETag": f'"{view.digest}"'})
 
 
-@router.get("/audit", response_model=Records)
-async def list_records(limit: Limit = 20, asking: Asking = reads(Permission.VIEW_AUDIT)) -> Response:
-    """The newest records, newest first."""
-    found = await asking.parts.audit.latest(limit)
-    return answer(Records(request_id=asking.request_id, records=found))
-
-
-@router.get("/audit/{audit_id}", response_model=RecordView)
-async def show_record(
-    audit_id: Annotated[str, Path(pattern=r"^audit-[A-Za-z0-9-]{1,100}$")],
-    asking: Asking = reads(Permission.VIEW_AUDIT),
-) -> Response:
-    """One record, with what its manifest names."""
-    record = await asking.parts.audit.get(audit_id)
-    if record is None:
-        raise Refused(
-            Refusal(
-                rule="no_record",
-                message=f"There is no record {audit_id}",
-                values={"audit_id": audit_id},
-                remedy="GET /api/v1/continuity/audit lists them.",
-            )
-        )
-    artefacts = await asking.parts.audit.artefacts(audit_id)
-    return answer(RecordView(request_id=asking.request_id, record=record, artefacts=artefacts))
+def _policy(cluster_id: str, asking: Asking) -> Response:
+    """The policy as it is registered now."""
+    found = asking.parts.registered(cluster_id).policy
+    view = PolicyView(
+        request_id=asking.request_id, cluster_id=cluster_id, policy=found, digest=sha256_digest(found)
+    )
+    return answer(view, headers={"ETag": f'"{view.digest}"'})
 
 
 def _same_id(path: str, body: str) -> None:
@@ -284,14 +202,7 @@ async def _no_run(asking: Asking, cluster_id: str) -> None:
             return
         raise
     if found.status is WorkflowExecutionStatus.RUNNING:
-        raise Refused(
-            Refusal(
-                rule="run_in_progress",
-                message=f"A run holds the lock of {cluster_id}",
-                values={"workflow_id": found.id, "run_id": found.run_id},
-                remedy="Change the files when it has ended.",
-            )
-        )
+        raise Refused(run_in_progress(cluster_id, found.id, found.run_id))
 
 
 def _write(asking: Asking, cluster_id: str, name: str, value: BaseModel) -> None:
@@ -310,6 +221,37 @@ def _write(asking: Asking, cluster_id: str, name: str, value: BaseModel) -> None
     folder = registry.directory / "clusters" / cluster_id
     path = (folder if folder.is_dir() else registry.directory) / name
     mode = path.stat().st_mode & 0o777
-    data = value.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-    write_private(path, yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
+    write_private(path, _as_yaml(value))
     path.chmod(mode)
+
+
+def _register(asking: Asking, body: RegisterBody) -> None:
+    """Write both files of a new cluster; they are there together or not at all. Raises Refused for one that
+    is registered."""
+    cluster_id, directory = body.cluster.cluster_id, asking.parts.registry.directory
+    if asking.parts.known(cluster_id) is not None:
+        raise Refused(_registered_already(cluster_id))
+    (directory / "clusters").mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=directory) as temporary:
+        made = Path(temporary) / cluster_id
+        made.mkdir(mode=0o755)
+        for name, value in (("policy.yaml", body.policy), ("cluster.yaml", body.cluster)):
+            (made / name).write_text(_as_yaml(value))
+        try:
+            made.rename(directory / "clusters" / cluster_id)
+        except OSError as error:  # somebody else was first
+            raise Refused(_registered_already(cluster_id)) from error
+
+
+def _registered_already(cluster_id: str) -> Refusal:
+    return Refusal(
+        rule="cluster_registered",
+        message=f"{cluster_id} is registered already",
+        values={"cluster_id": cluster_id},
+        remedy=f"Change it: PUT /api/v1/continuity/clusters/{cluster_id}.",
+    )
+
+
+def _as_yaml(value: BaseModel) -> str:
+    data = value.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

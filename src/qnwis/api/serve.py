@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
@@ -14,8 +18,10 @@ from qnwis.continuity.model import Identifier, Model
 from qnwis.providers.alarms import Alarms
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.audit_place import audit_store_of
+from qnwis.providers.bundles import FOLDER, Bundles
 from qnwis.providers.channels import channel_notifier
 from qnwis.providers.jwt_bearer import Bearer
+from qnwis.providers.key_store import FileKeyStore, key_store_of
 from qnwis.providers.keys import read_key
 from qnwis.providers.request_store import RequestStore
 from qnwis.providers.service_tokens import FILE as TOKENS
@@ -47,14 +53,28 @@ class ApiSettings(Model):
     """Temporal server; by default what Temporal's own environment variables and profiles say."""
 
 
+class _Server(uvicorn.Server):
+    """Told to stop, it stops, and the process ends in order. uvicorn's own sends itself the signal again when
+    it has stopped, which ends the process as if it had been killed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
 async def run_api(settings: ApiSettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises NoServer, ConfigError, KeyFileError."""
+    """Serve until SIGTERM or SIGINT. Raises NoServer, ConfigError, KeyFileError, KeyStoreError."""
     api = load_api(settings.config_dir / FILE)
     key = read_key(settings.key_file)
     client = await connect(settings.address)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     transport = transport_of(os.environ, settings.config_dir)
     async with AllNodes(transport) as nodes:
+        audit = audit_store_of(settings.state_dir, os.environ)
+        keys = key_store_of(os.environ) or FileKeyStore(settings.state_dir / "audit-keys.json")
         parts = Parts(
             registry=Registry(settings.config_dir),
             access=AccessFiles(settings.config_dir),
@@ -64,7 +84,8 @@ async def run_api(settings: ApiSettings) -> None:
             store=RequestStore(settings.state_dir / "api.sqlite"),
             nodes=nodes,
             client=client,
-            audit=audit_store_of(settings.state_dir, os.environ),
+            audit=audit,
+            bundles=Bundles(audit, keys, settings.state_dir / FOLDER),
             voucher=Voucher(settings.issuer, key),
             alarms=Alarms(channel_notifier(settings.config_dir, settings.state_dir), api.alarms),
         )
@@ -80,5 +101,5 @@ async def run_api(settings: ApiSettings) -> None:
             proxy_headers=False,  # whose address it is, nobody may say of himself
             timeout_graceful_shutdown=GRACE_S,
         )
-        await uvicorn.Server(config).serve()
+        await _Server(config).serve()
         await parts.alarms.settled()

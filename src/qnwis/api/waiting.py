@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 from fastapi import Response
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowFailureError, WorkflowHandle
 
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.region_run import RegionResult
 from qnwis.continuity.run import RunOutcome, RunResult
 from qnwis.providers.errors import Refused
 from qnwis.starting import RunHandle
 
 from .asking import Asking, answer
 from .bodies import Accepted
+
+T = TypeVar("T", RunResult, RegionResult)
 
 LONGEST_S = 300.0
 """Whoever wants to wait longer looks again."""
@@ -31,6 +35,30 @@ def run_url(cluster_id: str, run_id: str) -> str:
     return f"/api/v1/continuity/clusters/{cluster_id}/runs/{run_id}"
 
 
+async def end_within(handle: WorkflowHandle[Any, T], longest_s: float) -> T | None:
+    """The run's end, if it comes in time. Raises Refused with the rule that refused the run, and where it
+    ended without a result."""
+    if longest_s <= 0:
+        return None
+    try:
+        async with asyncio.timeout(longest_s):
+            result = await handle.result()
+    except TimeoutError:
+        return None
+    except WorkflowFailureError as error:
+        raise Refused(
+            Refusal(
+                rule="run_failed",
+                message=f"The run ended without a result: {error.cause}",
+                values={"run_id": handle.result_run_id},
+                remedy="Look at it in the Temporal UI; qnwis-continuity finish brings it to an end.",
+            )
+        ) from error
+    if result.outcome is RunOutcome.REFUSED and result.refusal is not None:
+        raise Refused(result.refusal)
+    return result
+
+
 async def ended_or_accepted(
     asking: Asking,
     handle: RunHandle,
@@ -39,27 +67,12 @@ async def ended_or_accepted(
     longest_s: float,
     ended: Callable[[RunResult], Response],
 ) -> Response:
-    """The run's end, if it comes in time; else 202. Raises Refused with the rule that refused the run."""
+    """The end of a cluster's run, if it comes in time; else 202. Raises Refused as `end_within` does."""
+    result = await end_within(handle, longest_s)
+    if result is not None:
+        return ended(result)
     run_id = handle.result_run_id or handle.first_execution_run_id or ""
     url = run_url(cluster_id, run_id)
-    try:
-        if longest_s > 0:
-            async with asyncio.timeout(longest_s):
-                result = await handle.result()
-            if result.outcome is RunOutcome.REFUSED and result.refusal is not None:
-                raise Refused(result.refusal)
-            return ended(result)
-    except TimeoutError:
-        pass
-    except WorkflowFailureError as error:
-        raise Refused(
-            Refusal(
-                rule="run_failed",
-                message=f"The run ended without a result: {error.cause}",
-                values={"run_id": run_id},
-                remedy="Look at it in the Temporal UI; qnwis-continuity finish brings it to an end.",
-            )
-        ) from error
     accepted = Accepted(
         request_id=asking.request_id,
         execution_id=run_id,

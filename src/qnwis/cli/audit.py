@@ -52,7 +52,7 @@ def audit(
     if context.invoked_subcommand is not None:
         return
     with clear_errors(as_json=as_json):
-        store = _store(state_dir)
+        store = store_of(state_dir)
         if audit_id is None:
             _list(asyncio.run(store.latest()), as_json=as_json)
             return
@@ -74,7 +74,7 @@ def verify(
     """Prove a bundle, without key, server or database; or the store: records, links, signatures, heads."""
     if bundle is not None:
         _verify_bundle(bundle, public_key, witness, keys, as_json=as_json)
-    store = _store(state_dir)
+    store = store_of(state_dir)
     with clear_errors(as_json=as_json):
         heads = _heads(witness) if witness is not None else []
         chain, against, unopened = asyncio.run(_faults(store, heads))
@@ -106,7 +106,7 @@ def bundle(
     try:
         keys = key_store_of(os.environ) or FileKeyStore(state_dir / "audit-keys.json")
         with clear_errors():
-            content = asyncio.run(Bundles(_store(state_dir), keys, target.parent).sealed(audit_id))
+            content = asyncio.run(Bundles(store_of(state_dir), keys, target.parent).sealed(audit_id))
         with target.open("xb") as file:
             file.write(content)
     except KeyStoreError as error:
@@ -120,7 +120,7 @@ def bundle(
 def head(state_dir: StateDir, as_json: AsJson = False) -> None:
     """Show the log's newest signed tree head, and have the witnesses of QNWIS_AUDIT_WITNESS keep it."""
     with clear_errors(as_json=as_json):
-        signed = asyncio.run(_keep(_store(state_dir)))
+        signed = asyncio.run(_keep(store_of(state_dir)))
     if signed is None:
         fail(Exit.NOT_DONE, "the log has no tree head yet; its next record brings one")
     if as_json:
@@ -152,7 +152,7 @@ def erase_person(
     """
     if not yes:
         typer.confirm(f"Erase {name} from the audit trail? This cannot be undone", abort=True)
-    store = _store(state_dir)
+    store = store_of(state_dir)
     with clear_errors():
         alias = asyncio.run(_erase(store, name, reason, by or os.environ.get("USER", "unknown")))
     if alias is None:
@@ -238,7 +238,7 @@ def _list(records: tuple[AuditRecord, ...], *, as_json: bool) -> None:
     out.print(table)
 
 
-def _store(state_dir: Path | None) -> LoggedAuditStore:
+def store_of(state_dir: Path | None) -> LoggedAuditStore:
     if state_dir is None:
         fail(Exit.USAGE, "expected --state-dir of a worker (or QNWIS_STATE_DIR)")
     path = state_dir / SQLITE

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
 
 import typer
-from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.tokens import PersonRequest
-from qnwis.starting import raise_refusal, start_guardian
+from qnwis.starting import say_to_guardian, start_guardian
 from qnwis.temporal import connect
 from workflows.guardian import Guardian
 from workflows.guardian_state import (
@@ -35,7 +34,7 @@ app = typer.Typer(
 )
 
 ClusterId = Annotated[str, typer.Argument(help="cluster_id of a registered cluster.")]
-Handle = WorkflowHandle[Guardian, None]
+T = TypeVar("T")
 
 
 @app.command()
@@ -53,22 +52,24 @@ async def _start(cluster_id: str, address: str | None) -> None:
 @app.command()
 def view(cluster_id: ClusterId, address: Address = None, as_json: AsJson = False) -> None:
     """What the guardian knows, and why it does or does not act."""
-    seen: list[GuardianView] = []
 
-    async def ask(handle: Handle) -> None:
-        seen.append(await handle.query(Guardian.view))
+    async def ask() -> GuardianView:
+        client = await connect(address)
+        return await client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id)).query(
+            Guardian.view
+        )
 
-    _speak(cluster_id, address, ask)
+    seen = _done(ask(), cluster_id, as_json=as_json)
     if as_json:
-        print_json(seen[0])
+        print_json(seen)
         return
-    out.print(primary_in_words(seen[0]), markup=False)
-    for line in in_words(seen[0]):
+    out.print(primary_in_words(seen), markup=False)
+    for line in in_words(seen):
         out.print(f"  {line}", markup=False)
-    if seen[0].pause is not None:
-        out.print(f"paused by {seen[0].pause.by}: {seen[0].pause.reason}", markup=False)
-    if seen[0].holding is not None:
-        out.print(f"not acting: {seen[0].holding}", markup=False)
+    if seen.pause is not None:
+        out.print(f"paused by {seen.pause.by}: {seen.pause.reason}", markup=False)
+    if seen.holding is not None:
+        out.print(f"not acting: {seen.holding}", markup=False)
 
 
 @app.command()
@@ -107,39 +108,20 @@ def _say(deed: Deed, cluster_id: str, request: PersonRequest, speaker: Speaker, 
     if speaker.only_print:
         print_json(signed)
         return
-    _speak(
-        cluster_id,
-        speaker.address,
-        lambda handle: _told(handle, deed.value, signed),
-        as_json=speaker.as_json,
-    )
+
+    async def send() -> None:
+        await say_to_guardian(await connect(speaker.address), cluster_id, deed.value, signed)
+
+    _done(send(), cluster_id, as_json=speaker.as_json)
     if speaker.as_json:
         print_json(signed)
     else:
         out.print(said, markup=False)
 
 
-async def _told(handle: Handle, update: str, request: PersonRequest) -> None:
-    """Have the guardian answer. Raises Refused with the rule by which it says no."""
-    try:
-        await handle.execute_update(update, request)
-    except WorkflowUpdateFailedError as error:
-        raise_refusal(error)
-
-
-def _speak(
-    cluster_id: str,
-    address: str | None,
-    say: Callable[[Handle], Awaitable[None]],
-    *,
-    as_json: bool = False,
-) -> None:
-    async def connect_and_say() -> None:
-        client = await connect(address)
-        await say(client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id)))
-
+def _done(work: Coroutine[Any, Any, T], cluster_id: str, *, as_json: bool) -> T:
     with clear_errors(as_json=as_json):
         try:
-            asyncio.run(connect_and_say())
+            return asyncio.run(work)
         except RPCError as error:
             fail(Exit.UNREACHABLE, f"{guardian_id(cluster_id)} does not answer: {error.message}")

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 from qnwis.continuity.report import Report, report_of
 from qnwis.continuity.report_text import ms
 from qnwis.continuity.run import RunKind
 from qnwis.continuity.trend import trends
-from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.audit_place import PLACE_VARIABLE
+from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.errors import Refused, Unreachable
 
-from .audit import _store as store_of
+from .audit import store_of
 
 NEWEST_RECORDS = 500
 """Earlier runs are those among these."""
 FAILOVER = ("failover_execute", RunKind.PRIMARY_FAILURE)
 
 
-async def reports_of(store: SqliteAuditStore, cluster_id: str) -> list[Report]:
+async def reports_of(store: AuditStore, cluster_id: str) -> list[Report]:
     """Newest first. Raises Unreachable, and Refused for a damaged record."""
     records = [r for r in await store.latest(NEWEST_RECORDS) if r.cluster_id == cluster_id]
     return [report_of(record, await store.artefacts(record.audit_id)) for record in records]
@@ -27,7 +29,7 @@ async def reports_of(store: SqliteAuditStore, cluster_id: str) -> list[Report]:
 
 def failovers_took(state_dir: Path | None, cluster_id: str) -> str | None:
     """A line beside a plan; None where there is no trail. A damaged one keeps nobody from planning."""
-    if state_dir is None or not (state_dir / "audit.sqlite").exists():
+    if state_dir is None or not (os.environ.get(PLACE_VARIABLE) or (state_dir / "audit.sqlite").exists()):
         return None
     try:
         reports = asyncio.run(reports_of(store_of(state_dir), cluster_id))

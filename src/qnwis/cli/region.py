@@ -28,6 +28,7 @@ from .approving import Yes, send_vote
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
 from .settings import Address
 from .showing import show_region_plan
+from .signing import signed_start
 from .speaking import Speaker, spoken
 from .steering import Reason, Run, say
 
@@ -76,8 +77,7 @@ def _move(
         clusters=tuple(only or ()),
         dry_run=dry_run,
     )
-    token = speaker.me.token(Deed.START, cluster_id=region, digest=request.digest, reason=reason)
-    request = request.model_copy(update={"token": token})
+    request = signed_start(request, speaker.me)
     if speaker.only_print:
         print_json(request)
         return

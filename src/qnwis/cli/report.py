@@ -16,10 +16,10 @@ from qnwis.continuity.audit import AuditRecord
 from qnwis.continuity.report import Report, report_of
 from qnwis.continuity.report_text import Document, document_of, markdown, ms, plain
 from qnwis.continuity.trend import Trend, trends
-from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.audit_store import AuditStore
 from qnwis.report_page.page import html
 
-from .audit import _store as store_of
+from .audit import store_of
 from .files import write_text
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .past_runs import NEWEST_RECORDS, reports_of
@@ -131,12 +131,12 @@ def show(text: str, output: Path | None) -> None:
         out.print(str(output), markup=False)
 
 
-async def _report(store: SqliteAuditStore, run: str) -> Report | None:
+async def _report(store: AuditStore, run: str) -> Report | None:
     record = await _record(store, run)
     return None if record is None else report_of(record, await store.artefacts(record.audit_id))
 
 
-async def _record(store: SqliteAuditStore, run: str) -> AuditRecord | None:
+async def _record(store: AuditStore, run: str) -> AuditRecord | None:
     if run == LATEST:
         return next(iter(await store.latest(1)), None)
     found = await store.get(run)

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import getpass
-import secrets
 import socket
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from qnwis.continuity.access import Deed
-from qnwis.continuity.run import FailoverRequest
-from qnwis.continuity.tokens import Claim, PersonRequest, Token
-from qnwis.providers.keys import KeyFileError, default_key, person_of, read_key, sign_claim
+from qnwis.continuity.tokens import Token
+from qnwis.providers.keys import KeyFileError, default_key, person_of, read_key
+from qnwis.signing import R, Signer, Start, start_deed
 
 from .output import Exit, fail
 
@@ -38,8 +37,6 @@ Print = Annotated[
     bool, typer.Option("--print", help="Do not send it: print the JSON to paste into the Temporal UI's form.")
 ]
 
-R = TypeVar("R", bound=PersonRequest)
-
 
 @dataclass(frozen=True)
 class Me:
@@ -47,6 +44,10 @@ class Me:
 
     name: str
     key: Ed25519PrivateKey | None
+
+    @property
+    def signer(self) -> Signer | None:
+        return None if self.key is None else Signer(self.name, self.key, GOOD_FOR)
 
     def token(
         self,
@@ -58,26 +59,15 @@ class Me:
         reason: str = "",
     ) -> Token | None:
         """The proof of this deed; None without a key, which suffices where a policy asks for no proof."""
-        if self.key is None:
+        if self.signer is None:
             return None
-        claim = Claim(
-            person=self.name,
-            deed=deed,
-            cluster_id=cluster_id,
-            run_id=run_id,
-            digest=digest,
-            reason=reason,
-            nonce=secrets.token_hex(16),
-            expires_at=datetime.now(UTC) + GOOD_FOR,
-        )
-        return sign_claim(claim, self.key)
+        return self.signer.token(deed, cluster_id=cluster_id, run_id=run_id, digest=digest, reason=reason)
 
     def signed(self, deed: Deed, request: R, *, cluster_id: str, run_id: str | None = None) -> R:
         """The request with its proof, where there is a key to sign it with. `run_id` as a token has it."""
-        token = self.token(
-            deed, cluster_id=cluster_id, run_id=run_id, digest=request.digest, reason=request.reason
-        )
-        return request.model_copy(update={"token": token})
+        if self.signer is None:
+            return request
+        return self.signer.signed(deed, request, cluster_id=cluster_id, run_id=run_id)
 
 
 def me(key_file: Path | None, by: str = "") -> Me:
@@ -91,8 +81,6 @@ def me(key_file: Path | None, by: str = "") -> Me:
         fail(Exit.USAGE, str(error))
 
 
-def signed_start(request: FailoverRequest, who: Me, deed: Deed = Deed.START) -> FailoverRequest:
+def signed_start(request: Start, who: Me, deed: Deed = Deed.START) -> Start:
     """The request with its proof, where there is a key to sign it with; `deed` where a schedule starts it."""
-    deed = Deed.OVERRIDE if request.override else deed
-    token = who.token(deed, cluster_id=request.cluster_id, digest=request.digest, reason=request.reason)
-    return request.model_copy(update={"token": token})
+    return who.signed(start_deed(request, deed), request, cluster_id=request.cluster_id)

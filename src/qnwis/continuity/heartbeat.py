@@ -12,7 +12,9 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from .model import Model
+from .model import LONGEST_S, Model
+
+DAY_S, MOST = 86_400.0, 1_000
 
 
 class NodeStatus(StrEnum):
@@ -25,20 +27,20 @@ class NodeStatus(StrEnum):
 class HeartbeatConfig(Model):
     """How often nodes are asked and when silence becomes failure. The flaps go beyond the specification."""
 
-    interval_sec: float = Field(default=5.0, gt=0)
+    interval_sec: float = Field(default=5.0, gt=0, le=DAY_S)
     """Time between two beats, seconds."""
-    timeout_sec: float = Field(default=2.0, gt=0)
+    timeout_sec: float = Field(default=2.0, gt=0, le=DAY_S)
     """A beat without an answer after this long is a miss, seconds."""
-    failure_threshold: int = Field(default=3, ge=1)
+    failure_threshold: int = Field(default=3, ge=1, le=MOST)
     """Consecutive misses that make a node failed."""
-    recovery_threshold: int = Field(default=2, ge=1)
+    recovery_threshold: int = Field(default=2, ge=1, le=MOST)
     """Consecutive answers that make a failed node healthy again."""
     jitter_percent: float = Field(default=10.0, ge=0, le=50)
     """Each beat moves by up to this share of the interval, so that many watchers do not ask in step."""
-    flap_window_sec: float = Field(default=600.0, ge=0)
+    flap_window_sec: float = Field(default=600.0, ge=0, le=LONGEST_S)
     """A node that fails again within this time of its recovery flaps, seconds, counted in beats. Each flap
     upon another doubles the answers in a row that its next recovery needs; 0 switches that off."""
-    flap_recovery_limit: int = Field(default=32, ge=1)
+    flap_recovery_limit: int = Field(default=32, ge=1, le=MOST)
     """Answers in a row that a flapping node needs at most; never fewer than `recovery_threshold`."""
 
     @property

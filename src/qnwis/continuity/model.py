@@ -12,6 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 """An id that is safe in a workflow id, a DNS label list, a file name and a URL path."""
 
+LONGEST_S = 366 * 86_400.0
+"""No period that is configured is longer, seconds: a rule's moment has to be one that the calendar has."""
+LONGEST_TTL_S = 2**31 - 1
+"""Of a DNS record (RFC 2181, section 8)."""
+
 
 class Model(BaseModel):
     """A value: frozen, and refusing fields it does not know, so that a typo never passes in silence.

@@ -10,10 +10,13 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from .model import Identifier, Model
+from .model import LONGEST_S, LONGEST_TTL_S, Identifier, Model
 from .weights import RETURN_STEPS
 
 NO_LIMIT = 1 << 40
+
+Estimate = Annotated[int, Field(ge=0, le=86_400_000)]
+"""Milliseconds."""
 
 
 class Strategy(StrEnum):
@@ -32,15 +35,15 @@ class Reprotection(StrEnum):
 class StepEstimates(Model):
     """Expected duration of each action of a plan, milliseconds, until measured history replaces it."""
 
-    fence_primary: int = Field(default=5_000, ge=0)
-    promote_target: int = Field(default=5_000, ge=0)
-    repoint_standbys: int = Field(default=3_000, ge=0)
-    flip_dns: int = Field(default=2_000, ge=0)
+    fence_primary: Estimate = 5_000
+    promote_target: Estimate = 5_000
+    repoint_standbys: Estimate = 3_000
+    flip_dns: Estimate = 2_000
     """Without the record's TTL, which the planner adds."""
-    verify_service: int = Field(default=3_000, ge=0)
-    prepare_nodes: int = Field(default=5_000, ge=0)
-    release_primary: int = Field(default=1_000, ge=0)
-    rejoin_old_primary: int = Field(default=10_000, ge=0)
+    verify_service: Estimate = 3_000
+    prepare_nodes: Estimate = 5_000
+    release_primary: Estimate = 1_000
+    rejoin_old_primary: Estimate = 10_000
 
 
 class SwitchoverLimits(Model):
@@ -48,7 +51,7 @@ class SwitchoverLimits(Model):
 
     drain_s: float = Field(default=2.0, gt=0, lt=60)
     """How long open writing transactions may take to end once no new ones are let in; the rest are ended."""
-    ttl_s: int = Field(default=1, ge=0)
+    ttl_s: int = Field(default=1, ge=0, le=LONGEST_TTL_S)
     """TTL of the service's record while the switchover goes on; the ordinary one comes back after it."""
 
 
@@ -56,7 +59,7 @@ class Policy(Model):
     policy_id: Identifier
     name: str
     strategy: Strategy = Strategy.AUTOMATIC
-    max_failover_time_s: float = Field(default=60, gt=0)
+    max_failover_time_s: float = Field(default=60, gt=0, le=NO_LIMIT)
     """A plan estimated above this is refused; a run that overruns it fails verification."""
     require_quorum: bool = True
     region_priority: tuple[str, ...] = ()
@@ -64,12 +67,12 @@ class Policy(Model):
     site_priority: tuple[str, ...] = ()
     min_healthy_nodes: int = Field(default=1, ge=0)
     """Healthy nodes that must remain for a failover to start."""
-    max_lag_bytes: int = Field(default=16 * 1024 * 1024, ge=0)
+    max_lag_bytes: int = Field(default=16 * 1024 * 1024, ge=0, le=NO_LIMIT)
     """Asynchronous only: a standby further behind the most advanced one is not eligible."""
-    cooldown_s: float = Field(default=300, ge=0)
+    cooldown_s: float = Field(default=300, ge=0, le=LONGEST_S)
     """After a failover, no further automatic one for this long."""
     max_failovers_per_hour: int = Field(default=3, ge=1)
-    startup_grace_s: float = Field(default=10, ge=0)
+    startup_grace_s: float = Field(default=10, ge=0, le=LONGEST_S)
     """After the guardian starts, silence is not acted on for this long."""
     approvals: bool = True
     """Whether people prove who they are, and a person's run awaits the approval workflow that its runbook
@@ -77,7 +80,7 @@ class Policy(Model):
     reprotect: Reprotection = Reprotection.MANUAL
     """Who orders an old primary or a stuck standby to rejoin. What only that node has is exported first; a
     node that cannot be rewound takes a fresh copy of the database."""
-    reprotect_after_s: float = Field(default=15, ge=0)
+    reprotect_after_s: float = Field(default=15, ge=0, le=LONGEST_S)
     """Automatic: for so long a node has to be missing, so that one which just comes back is left alone."""
     evacuation_priority: int = 0
     """Of the clusters that leave a region, those with a higher number go first."""
@@ -87,9 +90,9 @@ class Policy(Model):
     region_wait_s: float = Field(default=180, ge=0, le=3600)
     """While the loss of the primary's region is suspected, its failover waits so long for the region's
     guardian; then the cluster acts alone. 0: it never waits. Without that guardian nothing is waited for."""
-    region_listen_s: float = Field(default=10, ge=0)
+    region_listen_s: float = Field(default=10, ge=0, le=LONGEST_S)
     """Where no other node of the cluster in the region answers, so long it waits to hear of others."""
-    review_reminder_s: float = Field(default=24 * 3600, ge=60)
+    review_reminder_s: float = Field(default=24 * 3600, ge=60, le=LONGEST_S)
     """How often people are reminded of the open review of an emergency override."""
     return_steps_percent: tuple[Annotated[int, Field(ge=1, le=100)], ...] = RETURN_STEPS
     """Active/active: after each step of its return, the part of its own weight that a region has; the last

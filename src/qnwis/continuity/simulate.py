@@ -36,6 +36,8 @@ BEGIN = datetime(2000, 1, 1, tzinfo=UTC)
 ESTIMATE_FACTORS = (0.7, 1.1)
 """A modelled action takes between these shares of its estimate."""
 NAMES_IN_AN_EVENT = 3
+MOST_BEATS = 100_000
+"""Of all vantages, that a simulation through the API plays."""
 
 
 class Event(Model):
@@ -144,6 +146,27 @@ def _rehearsal_refusal(plan: Plan, reasons: Sequence[str]) -> Refusal:
         message=f"On paper, {plan.plan_id} does not end verified: {'; '.join(reasons)}",
         values={"plan_id": plan.plan_id, "reasons": list(reasons)},
         remedy="Remove the cause, for example bring nodes back, and start again.",
+    )
+
+
+def too_long_refusal(cluster: Cluster) -> Refusal | None:
+    """Why a topology is not simulated for whoever asks: its heartbeat would be played for too long."""
+    config = cluster.heartbeat
+    beats = len(cluster.vantages) * (config.timeout_sec / config.interval_sec + config.failure_threshold)
+    if beats <= MOST_BEATS:
+        return None
+    return Refusal(
+        rule="simulation_too_long",
+        message=f"{cluster.cluster_id} would have {beats:.0f} beats until its primary counts as failed;"
+        f" at most {MOST_BEATS} are played",
+        values={
+            "vantages": len(cluster.vantages),
+            "timeout_sec": config.timeout_sec,
+            "interval_sec": config.interval_sec,
+            "failure_threshold": config.failure_threshold,
+            "most_beats": MOST_BEATS,
+        },
+        remedy="Take a longer interval_sec, a shorter timeout_sec or a lower failure_threshold.",
     )
 
 

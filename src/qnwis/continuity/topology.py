@@ -16,7 +16,7 @@ from .active_active_rules import active_active_rules
 from .broken_rule import BrokenRule
 from .heartbeat import HeartbeatConfig
 from .heartbeat import NodeStatus as NodeStatus
-from .model import Identifier, Model
+from .model import LONGEST_TTL_S, Identifier, Model
 from .patroni_members import PatroniMember, broken_patroni_rules
 from .weights import Share
 
@@ -76,7 +76,7 @@ class DnsService(Model):
     zone: str
     name: str
     """Relative to the zone, or absolute with a final dot."""
-    ttl_s: int = Field(default=30, ge=0)
+    ttl_s: int = Field(default=30, ge=0, le=LONGEST_TTL_S)
     servers: tuple[str, ...] = ()
     """`host:port` of every authoritative server; the first takes the updates, all are read back."""
     tsig_key_file: str | None = None
@@ -134,7 +134,7 @@ class FencingHook(Model):
     """A power switch (STONITH): POST to the URL, with `{node_id}` and `{state}` (`off` or `on`) filled in."""
 
     url: str
-    timeout_s: float = Field(default=10.0, gt=0)
+    timeout_s: float = Field(default=10.0, gt=0, le=3600)
 
     @field_validator("url")
     @classmethod
@@ -161,7 +161,7 @@ class Node(Model):
     site: str
     status: NodeStatus = NodeStatus.UNKNOWN
     priority: int = 0
-    capacity: float = Field(default=100.0, ge=0)
+    capacity: float = Field(default=100.0, ge=0, le=1e12)
     """Active/active: of all traffic, the percent that the region can take. Else any measure of its size."""
     weight: int | None = Field(default=None, ge=0, le=100)
     """Of a primary of an active/active cluster: the percent of the traffic that its region takes."""

@@ -21,6 +21,8 @@ from .errors import Refused
 from .key_store import KEY_BYTES, KeyStore
 
 SUFFIX = ".qnwis-bundle"
+FOLDER = "bundles"
+"""Where a worker keeps them, in its state directory."""
 
 
 class Bundles:
@@ -41,6 +43,14 @@ class Bundles:
             content = await self.sealed(audit_id, history)
             await asyncio.to_thread(_write, path, content)
         return path
+
+    async def read(self, audit_id: str) -> bytes:
+        """The bundle that its run made, else one made now and kept nowhere: the run's own has its history.
+        Raises as `write` does."""
+        path = self._folder / f"{audit_id}{SUFFIX}"
+        if await asyncio.to_thread(path.exists):
+            return await asyncio.to_thread(path.read_bytes)
+        return await self.sealed(audit_id)
 
     async def sealed(self, audit_id: str, history: str | None = None) -> bytes:
         """The content of the bundle's file."""

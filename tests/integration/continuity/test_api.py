@@ -13,6 +13,7 @@ import pytest
 
 from qnwis.config.api import ApiFile
 from qnwis.continuity.alerts import AlertRule
+from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.keys import new_key
 from tests.unit.api.scene import ROLES, ApiScene, rule_of
 
@@ -29,6 +30,7 @@ async def door(stage: Setting, tmp_path: Path) -> Build:
 
     async def build(**policy: Any) -> tuple[Stage, ApiScene]:
         on = await stage(**policy)
+        assert isinstance(on.providers.audit, SqliteAuditStore)
         scene = ApiScene(
             tmp_path,
             ApiFile(alerts=RULES),
@@ -237,3 +239,90 @@ async def test_readiness_is_evaluated_on_a_worker(door: Build) -> None:
     async with scene.http() as api:
         answer = await api.get(f"/clusters/{on.cluster_id}/readiness", headers=scene.signed_in("eve"))
     assert answer.json()["readiness"]["cluster_id"] == on.cluster_id
+
+
+async def test_a_guardian_is_held_and_let_go_on_through_the_api(door: Build) -> None:
+    on, scene = await door(approvals=True)
+    url = f"/clusters/{on.cluster_id}/guardian"
+    async with scene.http() as api:
+
+        async def say(deed: str, person: str = "bob", **more: str) -> httpx.Response:
+            body = {"reason": "test", **more}
+            return await api.post(f"{url}/{deed}", json=body, headers=scene.acting(person))
+
+        missing = await api.get(url, headers=scene.signed_in("eve"))
+        assert (missing.status_code, rule_of(missing), rule_of(await say("pause"))) == (
+            404,
+            "no_guardian",
+            "no_guardian",
+        )
+        guardian = await on.start_guardian()
+        await until(guardian, all_healthy)
+        assert (await say("pause", "eve")).status_code == 403
+        assert (await say("pause")).json()["answer"].endswith("is paused")
+        seen = (await api.get(url, headers=scene.signed_in("eve"))).json()["guardian"]
+        assert (seen["primary_node_id"], seen["pause"]["by"]) == ("node-1", "bob")
+        assert (await say("resume")).status_code == 200
+        view = await until(guardian, lambda v: v.pause is None)
+        assert view.history == ()
+        unknown = await say("acknowledge", run_id="00000000-0000-4000-8000-000000000000")
+        assert (unknown.status_code, rule_of(unknown)) == (422, "run_unknown")
+    await guardian.terminate()
+
+
+async def test_a_region_is_left_by_the_rules_of_the_command_line(door: Build) -> None:
+    on, scene = await door(approvals=True)
+    url = "/regions/region-1"
+    async with scene.http() as api:
+
+        async def start(person: str, **more: Any) -> httpx.Response:
+            headers = scene.acting(person, Prefer="wait=60" if "dry_run" in more else "wait=0")
+            return await api.post(f"{url}/evacuate", json={"reason": "test", **more}, headers=headers)
+
+        async def seen() -> dict[str, Any]:
+            status: dict[str, Any] = (await api.get(url, headers=scene.signed_in("eve"))).json()
+            return status
+
+        assert (await start("eve")).status_code == 403
+        preview = (await start("bob", dry_run=True)).json()
+        assert preview["result"]["outcome"] == "previewed"
+        ((move,),) = preview["result"]["plan"]["waves"]
+        assert move["cluster_id"] == on.cluster_id
+        accepted = await start("bob")
+        assert accepted.status_code == 202 and accepted.headers["location"].endswith(url)
+        run = f"{url}/runs/{accepted.json()['execution_id']}"
+        assert rule_of(await start("bob")) == "evacuation_in_progress"
+        async with asyncio.timeout(30):
+            while not ((shown := await seen())["progress"] or {}).get("approval"):
+                await asyncio.sleep(0.1)
+        assert shown["guardian"] is None and shown["evacuation"]["status"] == "running"
+        digest = shown["progress"]["approval"]["window"]["digest"]
+        own = await api.post(f"{run}/approve", json={"digest": digest}, headers=scene.acting("bob"))
+        assert (own.status_code, rule_of(own)) == (403, "initiator_excluded")
+        aborted = await api.post(f"{run}/abort", json={"reason": "test"}, headers=scene.acting("bob"))
+        assert aborted.status_code == 200
+        async with asyncio.timeout(30):
+            while (shown := await seen())["result"] is None:
+                await asyncio.sleep(0.1)
+    assert shown["result"]["outcome"] == "untouched" and on.world.journal == []
+
+
+async def test_a_run_is_given_time_and_a_step_left_out_through_the_api(door: Build) -> None:
+    on, scene = await door(approvals=True)
+    on.world.kill("node-1")
+    async with scene.http() as api:
+        url = f"/clusters/{on.cluster_id}/runs/{(await started(api, scene)).json()['execution_id']}"
+        await waiting(api, scene, url)
+
+        async def say(deed: str, **more: Any) -> httpx.Response:
+            body = {"reason": "test", **more}
+            return await api.post(f"{url}/{deed}", json=body, headers=scene.acting("bob"))
+
+        assert (await say("extend", by_s=600)).status_code == 200
+        seen = (await api.get(url, headers=scene.signed_in("eve"))).json()
+        assert seen["progress"]["approval"]["window"]["extended_s"] == 600
+        assert (await say("extend", by_s=10**6)).status_code == 422
+        for deed, more in (("skip", {"step": "execution"}), ("confirm", {"manual_step": "no-such-step"})):
+            refused = await say(deed, **more)
+            assert refused.status_code == 422 and rule_of(refused) not in ("not_understood", "no_run")
+        assert (await say("abort")).status_code == 200

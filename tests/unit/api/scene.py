@@ -14,6 +14,7 @@ import httpx
 import jwt
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fastapi import FastAPI
 from jwt.algorithms import OKPAlgorithm
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -23,8 +24,10 @@ from qnwis.api.parts import Parts, Voucher
 from qnwis.config.access import AccessFiles
 from qnwis.config.api import ApiFile, JwtIssuer
 from qnwis.config.registry import Registry
-from qnwis.providers.audit_store import AuditStore, SqliteAuditStore
+from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.bundles import Bundles
 from qnwis.providers.jwt_bearer import Bearer
+from qnwis.providers.key_store import FileKeyStore
 from qnwis.providers.keys import new_key, public_key_of
 from qnwis.providers.nodes import Nodes
 from qnwis.providers.request_store import RequestStore
@@ -89,7 +92,7 @@ class ApiScene:
     task_queue: str = "none"
     world: World | None = None
     registry: Path | None = None
-    audit: AuditStore | None = None
+    audit: SqliteAuditStore | None = None
     signer: Ed25519PrivateKey = field(default_factory=new_key)
     voucher: Ed25519PrivateKey = field(default_factory=new_key)
 
@@ -101,6 +104,7 @@ class ApiScene:
         issuer = JwtIssuer(issuer=ISSUER, audience=AUDIENCE, jwks_file=str(jwks), roles_claim="realm.roles")
         settings = self.settings.model_copy(update={"jwt": (*self.settings.jwt, issuer)})
         self.tokens = TokenFile(self.registry / "service-tokens.yaml")
+        audit = self.audit or SqliteAuditStore(self.home / "audit.sqlite", self.home / "key.pem")
         self.parts = Parts(
             registry=Registry(self.registry),
             access=AccessFiles(self.registry),
@@ -110,7 +114,8 @@ class ApiScene:
             store=RequestStore(self.home / "api.sqlite"),
             nodes=cast(Nodes, self.world),
             client=cast(Client, self.client),
-            audit=self.audit or SqliteAuditStore(self.home / "audit.sqlite", self.home / "key.pem"),
+            audit=audit,
+            bundles=Bundles(audit, FileKeyStore(self.home / "audit-keys.json"), self.home / "bundles"),
             voucher=Voucher("api", self.voucher),
             task_queue=self.task_queue,
         )
@@ -131,9 +136,7 @@ class ApiScene:
 
     def http(self) -> httpx.AsyncClient:
         """Another process of the same API, as often as it is called."""
-        app = create_app(self.parts)
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        return httpx.AsyncClient(transport=transport, base_url=f"http://api.test{BASE}", timeout=60)
+        return calling(create_app(self.parts))
 
     def jwt(self, name: str, *, signer: Ed25519PrivateKey | None = None, **changes: Any) -> str:
         now = datetime.now(UTC)
@@ -155,6 +158,11 @@ class ApiScene:
     def acting(self, name: str, *, key: str | None = None, **headers: str) -> dict[str, str]:
         """The headers of a request that acts: fresh, and with a key of its own."""
         return {**self.signed_in(name), **stamped(key), **headers}
+
+
+def calling(app: FastAPI) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url=f"http://api.test{BASE}", timeout=60)
 
 
 def stamped(key: str | None = None) -> dict[str, str]:

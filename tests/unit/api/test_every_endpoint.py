@@ -29,6 +29,8 @@ class Endpoint(NamedTuple):
 
 RUN_ID = "00000000-0000-4000-8000-000000000000"
 RUN = f"/clusters/c1/runs/{RUN_ID}"
+REGION = "/regions/region-1"
+LEAVING = f"{REGION}/runs/{RUN_ID}"
 WHY = {"reason": "test"}
 VOTE = {"digest": DIGEST}
 ENDPOINTS = [
@@ -39,6 +41,7 @@ ENDPOINTS = [
     Endpoint("GET", "/runs", Permission.READ_STATUS),
     Endpoint("GET", "/clusters", Permission.READ_STATUS),
     Endpoint("GET", "/clusters/c1", Permission.READ_STATUS),
+    Endpoint("POST", "/clusters", Permission.MANAGE_CLUSTER),
     Endpoint("PUT", "/clusters/c1", Permission.MANAGE_CLUSTER),
     Endpoint("GET", "/clusters/c1/policy", Permission.READ_STATUS),
     Endpoint("PUT", "/clusters/c1/policy", Permission.CONFIGURE_POLICY),
@@ -51,16 +54,32 @@ ENDPOINTS = [
     Endpoint("POST", f"{RUN}/pause", Permission.TRIGGER, WHY),
     Endpoint("POST", f"{RUN}/resume", Permission.TRIGGER, WHY),
     Endpoint("POST", f"{RUN}/abort", Permission.TRIGGER, WHY),
+    Endpoint("POST", f"{RUN}/extend", Permission.TRIGGER, {**WHY, "by_s": 60}),
+    Endpoint("POST", f"{RUN}/confirm", Permission.TRIGGER, {**WHY, "manual_step": "stop-jobs"}),
+    Endpoint("POST", f"{RUN}/skip", Permission.TRIGGER, {**WHY, "step": "notification"}),
+    Endpoint("GET", "/clusters/c1/guardian", Permission.READ_STATUS),
+    Endpoint("POST", "/clusters/c1/guardian/pause", Permission.TRIGGER, WHY),
+    Endpoint("POST", "/clusters/c1/guardian/resume", Permission.TRIGGER, WHY),
+    Endpoint("POST", "/clusters/c1/guardian/acknowledge", Permission.TRIGGER, {**WHY, "run_id": RUN_ID}),
+    Endpoint("GET", REGION, Permission.READ_STATUS),
+    Endpoint("POST", f"{REGION}/evacuate", Permission.TRIGGER, WHY),
+    Endpoint("POST", f"{REGION}/failback", Permission.TRIGGER, WHY),
+    Endpoint("POST", f"{LEAVING}/approve", ANYBODY, VOTE),
+    Endpoint("POST", f"{LEAVING}/reject", ANYBODY, VOTE),
+    Endpoint("POST", f"{LEAVING}/pause", Permission.TRIGGER, WHY),
+    Endpoint("POST", f"{LEAVING}/resume", Permission.TRIGGER, WHY),
+    Endpoint("POST", f"{LEAVING}/abort", Permission.TRIGGER, WHY),
     Endpoint("POST", "/clusters/c1/maintenance", Permission.TRIGGER, WHY),
     Endpoint("GET", "/policies", Permission.READ_STATUS),
     Endpoint("GET", "/plans", Permission.LIST_PLANS),
     Endpoint("GET", "/plans/plan-000000000000", Permission.LIST_PLANS),
     Endpoint("GET", "/audit", Permission.VIEW_AUDIT),
     Endpoint("GET", "/audit/audit-cont-1", Permission.VIEW_AUDIT),
+    Endpoint("GET", "/audit/audit-cont-1/bundle", Permission.VIEW_AUDIT),
     Endpoint("POST", "/alerts", Permission.TRIGGER, {"alerts": []}),
     Endpoint("POST", "/trigger", Permission.TRIGGER, {"cluster_id": "c1", "reason": "test"}),
 ]
-NAMES = {"c1": "{cluster_id}", RUN_ID: "{run_id}", "audit-cont-1": "{audit_id}"}
+NAMES = {"c1": "{cluster_id}", "region-1": "{region}", RUN_ID: "{run_id}", "audit-cont-1": "{audit_id}"}
 
 
 def test_the_table_has_every_endpoint(tmp_path: Path) -> None:
@@ -110,6 +129,21 @@ async def test_nobody_is_let_in_anywhere_and_has_no_effect(tmp_path: Path) -> No
         for path in ("/nothing", "/openapi.json", "/../../etc/passwd"):
             assert (await api.get(path)).status_code in (401, 429)
     assert scene.client.asked == []
+
+
+async def test_every_body_has_an_example_that_the_api_understands(tmp_path: Path) -> None:
+    scene = ApiScene(tmp_path)
+    document = create_app(scene.parts).openapi()
+    async with scene.http() as api:
+        for one in (one for one in ENDPOINTS if one.method != "GET"):
+            operation = document["paths"][BASE + _template(one.path)][one.method.lower()]
+            form = operation["requestBody"]["content"]["application/json"]["schema"]
+            named = document["components"]["schemas"][form["$ref"].split("/")[-1]]
+            for example in form.get("examples") or named["examples"]:
+                headers = scene.acting("ann")
+                answer = await api.request(one.method, one.path, json=example, headers=headers)
+                understood = answer.status_code < 300 or answer.json()["rule"] != "not_understood"
+                assert understood, (one, answer.text)
 
 
 @pytest.mark.parametrize("permission", list(Permission))
