@@ -211,11 +211,19 @@ async def vote(client: Client, workflow_id: str, request: VoteRequest, *, approv
 
 
 def raise_refusal(error: WorkflowUpdateFailedError) -> NoReturn:
-    """Raises Refused for a rule that said no, and the error itself for anything else."""
+    """Raises Refused: with the rule that said no, or because the workflow ended or went on as a new execution
+    before it had carried out what was said."""
     cause = error.cause
     if isinstance(cause, ApplicationError) and cause.details:
         raise Refused(Refusal.model_validate(cause.details[0])) from error
-    raise error
+    raise Refused(
+        Refusal(
+            rule="not_taken",
+            message=f"What was said was not taken: {cause}",
+            values={"type": cause.type if isinstance(cause, ApplicationError) else type(cause).__name__},
+            remedy="Look again at what goes on there, and say it again if that is still wanted.",
+        )
+    ) from error
 
 
 def raise_no_run(error: RPCError, workflow_id: str) -> NoReturn:
@@ -250,6 +258,8 @@ async def ask_guardian(client: Client, cluster_id: str, alert: AlertRequest) -> 
         # By its name: the types know no update that a workflow inherits.
         answer: AlertAnswer = await handle.execute_update("alerted", alert, result_type=AlertAnswer)
         return answer
+    except WorkflowUpdateFailedError as error:
+        raise_refusal(error)
     except RPCError as error:
         raise_no_guardian(error, cluster_id)
 

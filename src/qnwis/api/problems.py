@@ -44,6 +44,7 @@ STATUS: Mapping[str, int] = {
     "idempotency_key_missing": 400,
     "idempotency_key_malformed": 400,
     "request_in_progress": 409,
+    "not_taken": 409,
     "run_in_progress": 409,
     "cluster_registered": 409,
     "round_trip_in_progress": 409,
