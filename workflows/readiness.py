@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from temporalio import workflow
+from temporalio.exceptions import ActivityError
 
 from . import options
 from .details import show_details
@@ -12,9 +15,11 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.evidence import ClusterName
+    from activities.notification import Notifications
     from activities.readiness import ReadinessChecks
     from qnwis.continuity.model import Identifier, Model
     from qnwis.continuity.readiness_facts import Check, Grade, Readiness
+    from qnwis.continuity.suspicions import refused_callers
     from qnwis.labels import label_of
 
 READINESS = "readiness"
@@ -54,8 +59,17 @@ class ReadinessCheck:
             **options.look("agents, DNS servers, audit trail"),
         )
         workflow.upsert_search_attributes([OUTCOME.value_set(readiness.grade.value)])
+        await self._tell_of_refused_callers(readiness)
         show_details("\n".join([f"**{readiness.headline}**", "", *map(_line, readiness.checks)]))
         return readiness
+
+    async def _tell_of_refused_callers(self, readiness: Readiness) -> None:
+        notice = refused_callers(readiness)
+        if notice is not None:
+            with contextlib.suppress(ActivityError):  # a channel that fails blocks nothing
+                await workflow.execute_activity_method(
+                    Notifications.notify, notice, **options.notify(notice.title)
+                )
 
 
 def _line(check: Check) -> str:

@@ -15,7 +15,7 @@ from .losses import Loss, advice, losses
 from .model import sha256_digest
 from .planner import Planning, make_plan, topology_digest
 from .quorum import VOTING
-from .readiness_facts import Check, Facts, Grade, Readiness
+from .readiness_facts import CALLERS, Check, Facts, Grade, Readiness
 from .readiness_regions import REGION_CHECKS
 from .reprotect import protections
 from .targets import Basis, survey
@@ -327,7 +327,7 @@ def certificates_are_valid(look: _Look) -> Check:
 
 def callers_are_known(look: _Look) -> Check:
     """Somebody without a listed certificate knocked: a mistake of ours, or no mistake."""
-    said, name, now = look.facts.refused, "callers", look.facts.now
+    said, name, now = look.facts.refused, CALLERS, look.facts.now
     if said is None:
         reason = "agents answer whoever asks"
         return Check(name=name, grade=Grade.NOT_EVALUATED, reason=reason, counts=False)

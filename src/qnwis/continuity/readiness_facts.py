@@ -106,6 +106,10 @@ class Facts(Model):
     now: AwareDatetime
 
 
+CALLERS = "callers"
+"""The check of whom agents refused."""
+
+
 class Check(Model):
     name: str
     grade: Grade

@@ -11,7 +11,9 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from .model import Model
+from .model import Model, sha256_digest
+from .notifications import Notification, RunEvent
+from .readiness_facts import CALLERS, Grade, Readiness
 
 NAMED = 20
 """Sources of one kind that are kept by name between two notifications; the others are counted."""
@@ -87,6 +89,21 @@ def after(
         return seen, None
     told = Alarm(kind=kind, title=f"{seen.count} {IN_WORDS[kind]}", text=_text(seen, limits))
     return Watched(times_s=times, told_at_s=now_s), told
+
+
+def refused_callers(readiness: Readiness) -> Notification | None:
+    """What people are told where agents refused somebody: once for as many as were refused by then."""
+    check = next((one for one in readiness.checks if one.name == CALLERS), None)
+    if check is None or check.grade is not Grade.WARNING:
+        return None
+    return Notification(
+        cluster_id=readiness.cluster_id,
+        run_id="alarm-refused_callers",
+        event=RunEvent.SUSPICIOUS,
+        about=sha256_digest(check.values),
+        title=f"Agents of {readiness.cluster_id} refused callers",
+        text=check.reason,
+    )
 
 
 def _text(seen: Watched, limits: AlarmLimits) -> str:

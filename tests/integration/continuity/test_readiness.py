@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+import contextlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
@@ -11,7 +13,9 @@ from temporalio.client import ScheduleActionExecutionStartWorkflow, WorkflowHand
 from typer.testing import CliRunner, Result
 
 from qnwis.cli.qnwis_continuity import app
+from qnwis.continuity.allowlist import RefusedCallers
 from qnwis.continuity.readiness_facts import Grade, Readiness
+from qnwis.continuity.topology import Cluster
 from qnwis.lab.temporal_server import TemporalServer
 from qnwis.providers.errors import Refused
 from qnwis.readiness_runs import schedule_readiness, start_readiness, unschedule_readiness
@@ -65,6 +69,30 @@ async def test_the_world_is_asked_and_the_answer_is_seen_in_the_ui_and_found(sta
         "not_ready",
     ]
     assert on.world.journal == [], "an evaluation changes nothing"
+
+
+class Knocked:
+    """Agents that refused somebody just now, on mutual TLS."""
+
+    async def certificates(self, cluster: Cluster) -> None:
+        return None
+
+    async def refused(self, cluster: Cluster) -> dict[str, RefusedCallers]:
+        counts = {"certificate_not_listed": 3}
+        return {"node-1": RefusedCallers(counts=counts, last_at=datetime.now(UTC))}
+
+
+async def test_people_are_told_of_callers_whom_agents_refused(
+    stage: Setting, caplog: pytest.LogCaptureFixture
+) -> None:
+    on = await stage(serve=False)
+    on.providers = replace(on.providers, tls=Knocked())
+    async with contextlib.AsyncExitStack() as running:
+        for worker in on.workers():
+            await running.enter_async_context(worker)
+        found = await evaluated(on)
+    assert grades(found)["callers"] is Grade.WARNING
+    assert f"Agents of {on.cluster_id} refused callers: refused within a day: node-1" in caplog.text
 
 
 async def test_a_verified_run_verifies_the_configuration_and_an_edit_ends_that(stage: Setting) -> None:
