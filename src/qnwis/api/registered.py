@@ -14,9 +14,10 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from qnwis.continuity.identity import Permission
-from qnwis.continuity.model import Model, sha256_digest
+from qnwis.continuity.model import Model, canonical_json, sha256_digest
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.registration import AFTER, BEFORE, Change, draft_of_change
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused
 from qnwis.providers.service_tokens import write_private
@@ -83,6 +84,7 @@ async def register_cluster(
     async def register() -> Response:
         cluster_id = body.cluster.cluster_id
         await asyncio.to_thread(_register, asking, body)
+        await _record(Change.REGISTER_CLUSTER, cluster_id, None, body.cluster, asking)
         location = {"Location": f"/api/v1/continuity/clusters/{cluster_id}"}
         return _cluster(cluster_id, asking, status=201, headers=location)
 
@@ -101,9 +103,11 @@ async def set_cluster(
     async def replace() -> Response:
         _same_id(cluster_id, body.cluster_id)
         found = asking.parts.registered(cluster_id).cluster
-        _matches(if_match, sha256_digest(found))
-        await _no_run(asking, cluster_id)
-        await asyncio.to_thread(_write, asking, cluster_id, "cluster.yaml", body)
+        if found != body:  # else this very request wrote it, and its record is missing
+            _matches(if_match, sha256_digest(found))
+            await _no_run(asking, cluster_id)
+            await asyncio.to_thread(_write, asking, cluster_id, "cluster.yaml", body)
+        await _record(Change.SET_CLUSTER, cluster_id, found, body, asking)
         return _cluster(cluster_id, asking)
 
     return await asking.once(replace)
@@ -133,9 +137,12 @@ async def set_policy(
     """Replace the policy that governs the cluster, while no run of it goes on."""
 
     async def replace() -> Response:
-        _matches(if_match, sha256_digest(asking.parts.registered(cluster_id).policy))
-        await _no_run(asking, cluster_id)
-        await asyncio.to_thread(_write, asking, cluster_id, "policy.yaml", body)
+        found = asking.parts.registered(cluster_id).policy
+        if found != body:  # else this very request wrote it, and its record is missing
+            _matches(if_match, sha256_digest(found))
+            await _no_run(asking, cluster_id)
+            await asyncio.to_thread(_write, asking, cluster_id, "policy.yaml", body)
+        await _record(Change.SET_POLICY, cluster_id, found, body, asking)
         return _policy(cluster_id, asking)
 
     return await asking.once(replace)
@@ -157,6 +164,23 @@ def _policy(cluster_id: str, asking: Asking) -> Response:
         request_id=asking.request_id, cluster_id=cluster_id, policy=found, digest=sha256_digest(found)
     )
     return answer(view, headers={"ETag": f'"{view.digest}"'})
+
+
+async def _record(
+    change: Change, cluster_id: str, before: Model | None, after: Model, asking: Asking
+) -> None:
+    """Before it is answered that the change was made."""
+    draft = draft_of_change(
+        change,
+        cluster_id,
+        by=asking.who,
+        before=None if before is None else sha256_digest(before),
+        after=sha256_digest(after),
+        key=asking.key,
+        at=asking.parts.now(),
+    )
+    texts = {AFTER: canonical_json(after), **({} if before is None else {BEFORE: canonical_json(before)})}
+    await asking.parts.audit.append(draft, texts)
 
 
 def _same_id(path: str, body: str) -> None:
