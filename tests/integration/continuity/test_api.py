@@ -171,6 +171,10 @@ async def test_a_run_is_held_goes_on_and_is_aborted_through_the_api(door: Build)
         assert rule_of(await say("pause")) == "no_run"
         assert (await put()).json()["policy"]["min_healthy_nodes"] == 1
         assert scene.parts.registered(on.cluster_id).policy.min_healthy_nodes == 1
+        record = next(r for r in await on.providers.audit.latest(50) if r.operation == "set_policy")
+        assert record.initiated_by == "ann" and found["digest"] in record.reason
+        beside = await on.providers.audit.artefacts(record.audit_id)
+        assert '"min_healthy_nodes":1' in beside["after"] and beside["before"] != beside["after"]
 
 
 @pytest.mark.parametrize("how", ["another_key", "not_vouched"])
