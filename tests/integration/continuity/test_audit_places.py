@@ -34,8 +34,9 @@ from tests.unit.continuity.test_audit import ARTEFACTS, draft
 
 from .pg import installed_postgres, os_user
 
-PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin")) or [installed_postgres()]
-"""The distribution's PostgreSQL where there is one, else the wheel's."""
+DEBIANS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+PROGRAMS = DEBIANS[-1] if DEBIANS else installed_postgres()
+"""The distribution's newest PostgreSQL where there is one, else the wheel's."""
 WRITER = "audit-writer"
 BUCKET = "audit-trail"
 
@@ -53,13 +54,13 @@ class Postgres:
         return psycopg.connect(self.url(user), autocommit=True)
 
 
-@pytest.fixture(scope="module", params=PROGRAMS, ids=lambda path: path.parts[-2])
-def server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
     root = Path(tempfile.mkdtemp(prefix="qnwis-audit-", dir="/var/tmp"))
     owner = Owner.named(os_user())
     if owner is not None:
         os.chown(root, owner.uid, owner.gid)
-    programs = request.param
+    programs = PROGRAMS
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, root)
         reachable: dict[str, Any] = {"cwd": root, "env": {"PATH": os.environ["PATH"], "LC_ALL": "C"}}
