@@ -66,7 +66,8 @@ dashboards: $(STAMP)
 	@$(BIN)/python -m qnwis.metrics.dashboard grafana/dashboards/continuity_ops.json
 
 fuzz: $(STAMP)
-	@QNWIS_FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest tests/unit/api/test_made_up_requests.py $(ARGS)
+	@QNWIS_FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest -s tests/unit/api/test_made_up_requests.py \
+		tests/integration/continuity/test_api_made_up.py $(ARGS)
 
 bench: $(STAMP)
 	@$(BIN)/python -m pytest tests/bench -m bench --benchmark-only $(ARGS)
