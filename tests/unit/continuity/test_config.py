@@ -126,7 +126,7 @@ def test_the_shipped_files_are_the_specifications() -> None:
     continuity = shipped("config") / "continuity"
     assert (continuity / "cluster.yaml").read_text() == CLUSTER_YAML
     assert (continuity / "policy.yaml").read_text() == POLICY_YAML
-    allowlist = yaml.safe_load((continuity / "allowlist.yaml").read_text())
+    allowlist = yaml.safe_load((continuity / "allowlist.example.yaml").read_text())
     assert [n["node_id"] for n in allowlist["allowed_nodes"]] == ["node-1", "node-2"]
     assert allowlist["security_settings"]["min_tls_version"] == "1.3"
     rbac = yaml.safe_load((shipped("config") / "rbac" / "continuity.yaml").read_text())["rbac"]
