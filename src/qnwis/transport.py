@@ -35,12 +35,14 @@ class Transport:
         )
         return httpx.AsyncClient(timeout=self._timeout(timeout_s), trust_env=False, verify=verify)
 
-    def agents(self, *, timeout_s: float) -> httpx.AsyncClient:
-        """The same for agents, and for nobody else."""
+    def agents(self, *, timeout_s: float, connections: int = 16) -> httpx.AsyncClient:
+        """The same for agents, and for nobody else; so many connections at once to each, with mutual TLS."""
         if self.tls is None:
             return self.client(timeout_s=timeout_s)
         return httpx.AsyncClient(
-            timeout=self._timeout(timeout_s), trust_env=False, transport=PinnedTransport(self.tls)
+            timeout=self._timeout(timeout_s),
+            trust_env=False,
+            transport=PinnedTransport(self.tls, connections=connections),
         )
 
     def _timeout(self, timeout_s: float) -> httpx.Timeout:

@@ -17,6 +17,9 @@ from qnwis.transport import Transport
 ANSWER_WITHIN_S = 1.0
 """A peer that takes longer is asked again anyway."""
 
+CONNECTIONS = 4
+"""To one peer at once: a lease that is sought is asked for many times a second."""
+
 M = TypeVar("M", bound=Model)
 
 
@@ -24,7 +27,7 @@ class Speaker:
     """The agent's client of its peers' agents."""
 
     def __init__(self, transport: Transport) -> None:
-        self._client = transport.agents(timeout_s=ANSWER_WITHIN_S)
+        self._client = transport.agents(timeout_s=ANSWER_WITHIN_S, connections=CONNECTIONS)
 
     async def aclose(self) -> None:
         await self._client.aclose()

@@ -12,7 +12,7 @@ from qnwis.continuity.refusal import Refusal
 from .contexts import client_context
 from .files import Stamp, TlsError, TlsFiles
 
-_LIMITS = httpx.Limits(keepalive_expiry=60.0)
+_KEPT_S = 60.0
 """An order in the middle of a failover need not shake hands first; agents keep connections for longer."""
 
 
@@ -40,8 +40,11 @@ class PinnedTransport(httpx.AsyncBaseTransport):
     stands: whoever is struck off the list, or is listed with another certificate, is cut off.
     """
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, *, connections: int) -> None:
+        """`connections`: at once to one agent. Whoever asks again and again before the first is made must not
+        have both ends shake hands again and again."""
         self._files = files
+        self._limits = httpx.Limits(max_connections=connections, keepalive_expiry=_KEPT_S)
         self._pinned: dict[str, _Pinned] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -84,7 +87,7 @@ class PinnedTransport(httpx.AsyncBaseTransport):
             context = client_context(self._files, check, report)
         except TlsError as error:
             raise httpx.ConnectError(str(error)) from error
-        transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=_LIMITS)
+        transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=self._limits)
         pinned = _Pinned(entry, settings, identity, transport)
         return pinned
 

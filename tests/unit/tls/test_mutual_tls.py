@@ -53,6 +53,7 @@ class Place:
     node: Node
     authority: Authority
     said: list[str] = field(default_factory=list)
+    connections: set[object] = field(default_factory=set)
     callers: Callers | None = None
 
     @property
@@ -92,7 +93,7 @@ async def listening(place: Place, files: TlsFiles) -> AsyncIterator[None]:
     """An agent's door behind that identity, on the node's endpoint; whatever gets through it is noted."""
     config = AgentConfig.model_validate({**CONFIG, "state_dir": str(place.folder)})
     callers = place.callers = Callers(files, Peers(config))
-    async with serving(place, _app(callers, place.said), callers):
+    async with serving(place, _app(callers, place), callers):
         yield
 
 
@@ -108,9 +109,10 @@ async def serving(place: Place, app: web.Application, callers: Callers) -> Async
         await runner.cleanup()
 
 
-def _app(callers: Callers, said: list[str]) -> web.Application:
+def _app(callers: Callers, place: Place) -> web.Application:
     async def answer(request: web.Request) -> web.Response:
-        said.append(request.path)
+        place.said.append(request.path)
+        place.connections.add(request.transport)
         return web.json_response({"node_id": "a", "version": 1, "members": ["a"]})
 
     app = web.Application(middlewares=[callers.middleware])
@@ -154,6 +156,12 @@ async def test_listed_parties_speak_and_what_they_speak_is_tls_1_3_with_a_listed
         assert await live(nodes, door) is None
     assert door.said == ["/health/live"] * 2
     assert issued(door.agent.identity).certificate_dn == "CN=a.c,O=QNWIS,C=US"
+
+
+async def test_whoever_asks_many_times_at_once_shakes_hands_a_few_times(door: Place) -> None:
+    async with Transport(tls=door.client(), connect_timeout_s=5).agents(timeout_s=5, connections=4) as client:
+        await asyncio.gather(*(client.get(f"{door.node.agent_url}/health/live") for _ in range(40)))
+    assert (len(door.said), len(door.connections)) == (40, 4)
 
 
 async def test_a_spoofed_node_is_found_out_before_it_is_asked_anything(place: Place) -> None:
