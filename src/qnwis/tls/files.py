@@ -4,6 +4,7 @@ allowlist. Each is read anew when it is another file, so that a rotation or a re
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from qnwis.continuity.allowlist import Allowlist
 OWN, AUTHORITY = "identity.pem", "ca.pem"
 """The own certificate and its key are one file: so a rotation is one step."""
 IDENTITY_VARIABLE, ALLOWLIST_VARIABLE = "QNWIS_IDENTITY_DIR", "QNWIS_ALLOWLIST"
+
+log = logging.getLogger(__name__)
 
 Stamp = tuple[tuple[int, int, int], ...]
 """Tells one version of some files from another."""
@@ -55,13 +58,15 @@ class TlsFiles:
 
     @property
     def allowlist(self) -> Allowlist:
-        """As the file is now; one that cannot be read changes nothing, and is named in `trouble`."""
+        """As the file is now; one that cannot be read changes nothing, is logged, and named in `trouble`."""
         try:
             stamp = _stamp(self.allowlist_file)
             if stamp != self._allowlist[0]:
                 self._allowlist = stamp, read_allowlist(self.allowlist_file)
             self.trouble = None
         except TlsError as error:
+            if str(error) != self.trouble:
+                log.warning("%s; the allowlist before it stays in force", error)
             self.trouble = str(error)
         return self._allowlist[1]
 

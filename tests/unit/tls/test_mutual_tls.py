@@ -301,11 +301,16 @@ async def test_a_node_that_is_struck_off_is_asked_nothing_more(door: Place) -> N
     assert door.said == ["/health/live"]
 
 
-async def test_an_allowlist_that_cannot_be_read_changes_nothing_and_is_named(door: Place) -> None:
+async def test_an_allowlist_that_cannot_be_read_changes_nothing_and_is_named(
+    door: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     files = door.client()
     async with HttpNodes(Transport(tls=files, connect_timeout_s=5)) as nodes:
         door.allowlist.write_text("allowed_nodes: [{node_id: a}]")
         assert await live(nodes, door) is None
+        assert await live(nodes, door) is None
+    told = [line for line in caplog.messages if "the allowlist before it stays in force" in line]
+    assert len(told) == 2, "once by the agent, once by the client"
     assert files.trouble is not None and "allowed_nodes.0.endpoint" in files.trouble
 
 
