@@ -29,7 +29,7 @@ async def region_address(address: str, port: int, members: Mapping[str, str]) ->
         if host is not None:
             there, back = await asyncio.open_connection(host, port)
             for one, other in ((reader, back), (there, writer)):
-                task = asyncio.create_task(_copied(one, other))
+                task = asyncio.create_task(copied(one, other))
                 talking.add(task)
                 task.add_done_callback(talking.discard)
         else:
@@ -44,7 +44,8 @@ async def region_address(address: str, port: int, members: Mapping[str, str]) ->
             task.cancel()
 
 
-async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """What comes on one connection goes out on another, until either ends."""
     with contextlib.suppress(OSError):
         while data := await reader.read(1 << 16):
             writer.write(data)

@@ -21,6 +21,8 @@ from qnwis.pki.authority import Authority
 from qnwis.temporal import NoServer, connect
 from qnwis.tls.files import AUTHORITY, OWN
 
+from .region_address import copied
+
 HOST = "127.0.0.1"
 
 
@@ -39,7 +41,7 @@ async def behind_tls(server: TemporalServer, authority: Authority, folder: Path)
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(host, int(port))
         for one, other in ((reader, back), (there, writer)):
-            task = asyncio.create_task(_copied(one, other))
+            task = asyncio.create_task(copied(one, other))
             copying.add(task)
             task.add_done_callback(copying.discard)
 
@@ -50,14 +52,6 @@ async def behind_tls(server: TemporalServer, authority: Authority, folder: Path)
         front.close()
         for task in copying:
             task.cancel()
-
-
-async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(1 << 16):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
 
 
 def names(folder: Path, identity: Path) -> dict[str, str]:
