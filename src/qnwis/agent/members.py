@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from qnwis.continuity import leases
 from qnwis.continuity import membership as core
 from qnwis.continuity.forced import force_refusal, is_forced
-from qnwis.continuity.lease_messages import Membership
+from qnwis.continuity.lease_messages import Binding, Membership
 from qnwis.continuity.membership import (
     Accepted,
     AddMember,
@@ -36,6 +37,8 @@ from .logs import log
 from .peers import Peers
 from .speaking import Speaker
 
+WAITS_FOR_A_BINDING = 2
+"""How often what binds a new member is waited for; then it is bound anew each time."""
 LOOK_EVERY_S = 2.0
 """How often peers are asked whether this agent missed a change."""
 
@@ -87,6 +90,7 @@ class Members:
             membership=grantor.record.membership,
             adoption=self._adoption,
             peers=self._peers.all,
+            bound=leases.binding(grantor, now()),
         )
 
     # As one of the old members
@@ -194,6 +198,8 @@ class Members:
         present = {view.node_id: view.disk_id for view in views if isinstance(view, MembershipView)}
         if isinstance(wanted, AddMember) and present.get(wanted.peer.node_id) != wanted.disk_id:
             return _not_the_disk(wanted, present.get(wanted.peer.node_id))
+        if isinstance(wanted, AddMember) and (refusal := await self._let_go(wanted.peer)) is not None:
+            return refusal
         if len(present) + 1 >= new.majority:
             return None
         missing = sorted(set(new.members) - set(present) - {self._config.node_id})
@@ -204,6 +210,22 @@ class Members:
             values={"answering": len(present) + 1, "majority": new.majority, "missing": [*missing]},
             remedy="Bring those nodes back first, or remove them",
         )
+
+    async def _let_go(self, peer: Peer) -> Refusal | None:
+        """Wait until a new member can grant: one that itself held a lease, or granted one outside of this
+        membership, is bound for that lease's length, and the primary's own may end before."""
+        bound = await self._bound(peer)
+        for _ in range(WAITS_FOR_A_BINDING):
+            if bound is None:
+                return None
+            await asyncio.sleep(bound.remaining_s)
+            bound = await self._bound(peer)
+        return None if bound is None else _still_bound(peer, bound)
+
+    async def _bound(self, peer: Peer) -> Binding | None:
+        """What keeps a peer from granting here; one that is silent is found missing elsewhere."""
+        view = await self._speaker.ask(peer, "membership", MembershipView)
+        return view.bound_against(self._config.node_id) if isinstance(view, MembershipView) else None
 
     # Staying together
 
@@ -252,6 +274,15 @@ def _not_the_disk(wanted: AddMember, found: str | None) -> Refusal:
         + ("does not answer" if found is None else f"began its record as {found}, not {wanted.disk_id}"),
         values={"node_id": node_id, "disk_id": wanted.disk_id, "found": found},
         remedy="Start its agent, see that the others reach it, and ask again",
+    )
+
+
+def _still_bound(peer: Peer, bound: Binding) -> Refusal:
+    return Refusal(
+        rule="new_member_bound",
+        message=f"{peer.node_id} keeps granting epoch {bound.epoch} to {bound.holder}",
+        values={"node_id": peer.node_id, "holder": bound.holder, "epoch": bound.epoch},
+        remedy="See why it takes part in another membership (`qnwis-continuity member list`), and ask again",
     )
 
 

@@ -119,6 +119,15 @@ class LastGrant(Model):
     released: bool = False
 
 
+class Binding(Model):
+    """A grant that still keeps an agent from granting to another holder."""
+
+    holder: str
+    epoch: int
+    remaining_s: float = Field(ge=0)
+    """By its own clock when it answered."""
+
+
 class Promised(Model):
     """A member's promise, and what it has granted so far. Nothing below the epoch is added after it."""
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from .lease_messages import (
     Ask,
+    Binding,
     Granted,
     LastGrant,
     LeaseTerms,
@@ -224,6 +225,14 @@ def _reserved(state: Grantor, request: PromiseRequest, now_s: float) -> Refusal 
         values={"run_id": state.record.run_id, "epoch": state.record.epoch, "remaining_s": until_s - now_s},
         remedy="Try again when the run has withdrawn, or when the time has passed.",
     )
+
+
+def binding(state: Grantor, now_s: float) -> Binding | None:
+    """The last grant, as long as it binds."""
+    granted, left_s = state.record.granted, _remaining_s(state, now_s)
+    if granted is None or left_s == 0:
+        return None
+    return Binding(holder=granted.holder, epoch=granted.epoch, remaining_s=left_s)
 
 
 def _remaining_s(state: Grantor, now_s: float) -> float:

@@ -26,7 +26,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .lease_messages import LeaseTerms, Membership, Pending
+from .lease_messages import Binding, LeaseTerms, Membership, Pending
 from .leases import Grantor, GrantorRecord, Holder, confirmed_until, lease_until
 from .model import Identifier, Model
 from .refusal import Refusal
@@ -111,6 +111,12 @@ class MembershipView(Model):
     adoption: Adoption | None = None
     """The change that it last followed, for whoever is behind."""
     peers: tuple[Peer, ...] = ()
+    bound: Binding | None = None
+    """What it granted and cannot yet grant to another."""
+
+    def bound_against(self, holder: str) -> Binding | None:
+        """The grant, if it keeps this agent from granting to the holder."""
+        return self.bound if self.bound is not None and self.bound.holder != holder else None
 
 
 def changed(old: Membership, wanted: AnyChange) -> Membership | Refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from qnwis.cli.qnwis_continuity import app
+from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.continuity.membership import MembershipView
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
@@ -112,3 +114,22 @@ async def test_the_last_standby_is_not_removed_and_a_missing_majority_not_made(c
     status, output = await member(cluster, "add", "n3")
     assert status == 4, "its agent does not answer"
     await cluster["n1"].sql("INSERT INTO rows VALUES ('still served')")
+
+
+async def test_a_node_that_still_keeps_a_grant_for_another_is_waited_for() -> None:
+    """With two members both must grant: without the wait the primary's lease would end before the other's."""
+    async with HttpNodes(Transport()) as nodes, running_cluster(nodes, synchronous=False) as cluster:
+        for node_id in ("n3", "n2"):
+            assert (await member(cluster, "remove", node_id))[0] == 0
+        await cluster["n2"].power_off()
+        record = cluster["n2"].folder / "state" / "grantor.json"
+        data = json.loads(record.read_text())
+        data["granted"] |= {"holder": "n2", "epoch": 0, "duration_s": 2 * LeaseTerms().duration_s}
+        record.write_text(json.dumps(data))
+        await cluster["n2"].start_agent()
+        bound = (await view(cluster, cluster["n2"])).bound
+        assert bound is not None and bound.remaining_s > LeaseTerms().duration_s
+        postmaster = cluster["n1"].postmaster_pid()
+
+        assert await member(cluster, "add", "n2") == (0, "membership 4: n1, n2\n")
+        assert cluster["n1"].postmaster_pid() == postmaster
