@@ -39,6 +39,7 @@ demo: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo $(ARGS)
 
 test: $(STAMP)
+	@$(BIN)/python -m tests.prepare
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP)

@@ -7,6 +7,7 @@ from typing import Self
 
 from pydantic import model_validator
 
+from qnwis.builds import DEPLOYMENT
 from qnwis.continuity.model import Identifier, Model
 from workflows.names import RUNBOOKS_QUEUE
 
@@ -24,6 +25,11 @@ class WorkerSettings(Model):
     """Where runbooks and guardians are dispatched; starters must name the same."""
     address: str | None = None
     """Temporal server; by default what Temporal's own environment variables and profiles say."""
+    build: Identifier | None = None
+    """Build of the program that it runs: runbooks end on the build on which they began. None: any worker
+    takes up any run, so that a new program has to replay what an old one began."""
+    deployment: Identifier = DEPLOYMENT
+    """Of which builds one is current; see `qnwis-continuity builds`."""
     metrics: str | None = None
     """HOST:PORT of `/metrics`; None for none."""
     sdk_metrics: str | None = None

@@ -12,7 +12,8 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from temporalio.client import Client
-from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkflowRunner
+from temporalio.common import WorkerDeploymentVersion
+from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.access_review import AccessReviews
@@ -269,12 +270,21 @@ def workers_for(
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
+        deployment_config=_version(settings),
         graceful_shutdown_timeout=timedelta(seconds=GRACE_S),
         # Without these a cancelled or dying effect would be heard of seconds late.
         max_heartbeat_throttle_interval=timedelta(seconds=1),
         default_heartbeat_throttle_interval=timedelta(seconds=1),
     )
     return [runbooks, *vantage_workers(client, settings, p.registry, p.nodes, metrics)]
+
+
+def _version(settings: WorkerSettings) -> WorkerDeploymentConfig | None:
+    """Of runbooks and guardians. The watches of vantages have none: any build's guardian asks them."""
+    if settings.build is None:
+        return None
+    version = WorkerDeploymentVersion(settings.deployment, settings.build)
+    return WorkerDeploymentConfig(version=version, use_worker_versioning=True)
 
 
 def vantage_workers(

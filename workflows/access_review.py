@@ -10,6 +10,7 @@ from temporalio.exceptions import ActivityError
 from . import options
 from .details import show_details
 from .names import ACCESS_REVIEW_ID, INITIATOR, KIND, OUTCOME
+from .versioning import PINNED
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -21,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.labels import label_of
 
 
-@workflow.defn(failure_exception_types=[ValidationError])
+@workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=PINNED)
 class AccessReviewRun:
     """Review who can do what, who did what, and which rights nobody used."""
 

@@ -22,6 +22,7 @@ from .guardian_words import details
 from .names import CLUSTER, KIND, guardian_id
 from .recording import RECORDED, Recorder
 from .reprotecting import Reprotecting
+from .versioning import FOLLOWS
 from .watching import Watches
 
 with workflow.unsafe.imports_passed_through():
@@ -57,7 +58,7 @@ WATCHES_ON = "the guardian watches on while a run of its own goes on"
 """Patch: before, it stood still until that had ended."""
 
 
-@workflow.defn(failure_exception_types=[ValidationError])
+@workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=FOLLOWS)
 class Guardian(GuardianListening):
     """Watches one cluster for as long as it exists."""
 

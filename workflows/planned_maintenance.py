@@ -9,6 +9,7 @@ from __future__ import annotations
 from temporalio import workflow
 
 from .run import Run
+from .versioning import PINNED
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -16,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.run import FailoverRequest, Maintenance, RunKind, RunResult
 
 
-@workflow.defn(failure_exception_types=[ValidationError])
+@workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=PINNED)
 class PlannedMaintenance(Run):
     """Switch over to another node on purpose, within a window, once, and prove that nothing was lost."""
 

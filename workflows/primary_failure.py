@@ -8,6 +8,7 @@ from __future__ import annotations
 from temporalio import workflow
 
 from .run import Run
+from .versioning import PINNED
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -15,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.run import FailoverRequest, RunKind, RunResult
 
 
-@workflow.defn(failure_exception_types=[ValidationError])
+@workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=PINNED)
 class PrimaryFailure(Run):
     """Fail over from a primary that is gone to the best standby, once, and prove it."""
 

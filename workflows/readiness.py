@@ -10,6 +10,7 @@ from temporalio.exceptions import ActivityError
 from . import options
 from .details import show_details
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME
+from .versioning import PINNED
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -35,7 +36,7 @@ class ReadinessRequest(Model):
     initiated_by: str = "a person"
 
 
-@workflow.defn(failure_exception_types=[ValidationError])
+@workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=PINNED)
 class ReadinessCheck:
     """Evaluate whether a failover of the cluster would work now."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from temporalio import workflow
 
 from .evacuation import Evacuation
+from .versioning import PINNED
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -16,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.region_run import EvacuateRequest, RegionResult
 
 
-@workflow.defn(failure_exception_types=[ValidationError])
+@workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=PINNED)
 class RegionFailure(Evacuation):
     """Have every cluster leave a region, and say how each comes back."""
 

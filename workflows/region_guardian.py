@@ -21,6 +21,7 @@ from . import options
 from .details import show_details
 from .guarded_evacuation import GuardedEvacuation
 from .names import CLUSTER, KIND, guardian_id, region_guardian_id
+from .versioning import FOLLOWS
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -69,7 +70,7 @@ class RegionView(Model):
     """The evacuation for the present loss."""
 
 
-@workflow.defn(failure_exception_types=[ValidationError])
+@workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=FOLLOWS)
 class RegionGuardian:
     """Watches one region for as long as it exists."""
 

@@ -15,6 +15,7 @@ from . import options
 from .approval import prove, refused
 from .details import show_details
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME
+from .versioning import FOLLOWS
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -36,7 +37,7 @@ LOOK_EVERY = timedelta(minutes=5)
 CLOSE = "Close this review. Input: what `qnwis-continuity review close CLUSTER --reason … --print` prints"
 
 
-@workflow.defn(failure_exception_types=[ValidationError])
+@workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=FOLLOWS)
 class OverrideReview:
     """What an emergency override leaves to people."""
 

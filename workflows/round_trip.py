@@ -28,6 +28,7 @@ from .names import CLUSTER, KIND, failover_id
 from .planned_maintenance import PlannedMaintenance
 from .primary_failure import PrimaryFailure
 from .stopping import uninterrupted
+from .versioning import PINNED
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -46,7 +47,7 @@ RUNBOOKS: Mapping[RunKind, Callable[[Any, FailoverRequest | None], Awaitable[Run
 }
 
 
-@workflow.defn(failure_exception_types=[ValidationError])
+@workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=PINNED)
 class RoundTrip:
     """Move the service, and back after `maintenance.back_after_s` where that is set."""
 

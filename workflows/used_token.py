@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from temporalio import workflow
 
+from .versioning import FOLLOWS
 
-@workflow.defn
+
+@workflow.defn(versioning_behavior=FOLLOWS)
 class UsedToken:
     """Ends at once. That it was started is what counts; what the token served is in its memo."""
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from qnwis.builds import DEPLOYMENT
 from qnwis.metrics.serving import MetricsAddress
 from workers.run import run_worker
 from workers.settings import WorkerSettings
@@ -27,6 +28,13 @@ def worker(
         bool, typer.Option("--vantages-only", help="Serve only the named vantages: no runbooks, no state.")
     ] = False,
     address: Address = None,
+    build: Annotated[
+        str | None,
+        typer.Option(help="Build of this program: a run ends on the build it began on (see `builds`)."),
+    ] = None,
+    deployment: Annotated[
+        str, typer.Option(help="Name that workers of all builds share.", show_default=True)
+    ] = DEPLOYMENT,
     metrics: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Serve /metrics for Prometheus there.")
     ] = None,
@@ -47,6 +55,8 @@ def worker(
         vantages=tuple(vantage or ("default",)),
         vantages_only=vantages_only,
         address=address,
+        build=build,
+        deployment=deployment,
         metrics=metrics,
         sdk_metrics=sdk_metrics,
     )

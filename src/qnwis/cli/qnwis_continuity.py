@@ -30,6 +30,7 @@ COMMANDS = {
     "validate": "validate:validate",
     "worker": "processes:worker",
     "agent": "processes:agent",
+    "builds": "builds:app",
     "api": "api:app",
     "tokens": "tokens:app",
     "access": "access:app",
