@@ -13,7 +13,13 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
-from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkerDeploymentConfig, WorkflowRunner
+from temporalio.worker import (
+    PollerBehaviorAutoscaling,
+    UnsandboxedWorkflowRunner,
+    Worker,
+    WorkerDeploymentConfig,
+    WorkflowRunner,
+)
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.access_review import AccessReviews
@@ -83,6 +89,7 @@ from workflows.round_trip import RoundTrip
 from workflows.used_token import UsedToken
 
 from .settings import WorkerSettings
+from .unversioned import Unversioned
 
 WORKFLOWS = (
     PrimaryFailure,
@@ -253,20 +260,21 @@ def workers_for(
     settings: WorkerSettings,
     p: Providers,
     *,
-    runner: WorkflowRunner | None = None,
+    sandboxed: bool = True,
     metrics: CollectorRegistry | None = None,
 ) -> Sequence[Worker]:
-    """One worker for the runbooks' queue and one for each vantage. `runner`: another one than the sandbox."""
+    """One worker for the runbooks' queue and one for each vantage."""
     if metrics is not None:
         RunMetrics(p.audit, p.registry, metrics)
         ApprovalMetrics(client, p.registry, metrics)
+    plain = Unversioned if settings.build is None else UnsandboxedWorkflowRunner
     runbooks = Worker(
         client,
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
         activities=runbook_activities(client, p, metrics),
         activity_executor=ThreadPoolExecutor(4, thread_name_prefix="activity"),
-        workflow_runner=runner or sandbox(),
+        workflow_runner=sandbox(plain) if sandboxed else plain(),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
@@ -308,7 +316,7 @@ def vantage_workers(
     ]
 
 
-def sandbox() -> SandboxedWorkflowRunner:
+def sandbox(plain: type[WorkflowRunner] = Unversioned) -> SandboxedWorkflowRunner:
     """The SDK's sandbox; the project's own pure modules are not loaded anew for each run."""
     passed_through = (
         "qnwis",
@@ -322,7 +330,8 @@ def sandbox() -> SandboxedWorkflowRunner:
     )
     restrictions = SandboxRestrictions.default
     return SandboxedWorkflowRunner(
+        runner_class=plain,
         restrictions=dataclasses.replace(
             restrictions, passthrough_modules=restrictions.passthrough_modules | set(passed_through)
-        )
+        ),
     )

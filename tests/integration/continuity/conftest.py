@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker import Worker
 
 from qnwis.config.registry import Registry
 from qnwis.continuity.run import FailoverRequest, RunResult
@@ -154,8 +154,7 @@ class Stage:
     def workers(self, settings: WorkerSettings | None = None) -> list[Worker]:
         """A further set of workers, as a new process would bring. Without the workflow sandbox, which takes a
         quarter of these tests' time: the lab's workers and the replay have it."""
-        runner = UnsandboxedWorkflowRunner()
-        return list(workers_for(self.client, settings or self.settings, self.providers, runner=runner))
+        return list(workers_for(self.client, settings or self.settings, self.providers, sandboxed=False))
 
 
 Run = WorkflowHandle[PrimaryFailure, RunResult]

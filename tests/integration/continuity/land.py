@@ -15,7 +15,7 @@ import pytest
 import yaml
 from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker import Worker
 
 from qnwis.config.registry import Registry
 from qnwis.continuity.access import Deed
@@ -166,8 +166,7 @@ class Land:
         return self.region
 
     def workers(self) -> list[Worker]:
-        runner = UnsandboxedWorkflowRunner()
-        return list(workers_for(self.client, self.settings, self.providers, runner=runner))
+        return list(workers_for(self.client, self.settings, self.providers, sandboxed=False))
 
     def lose(self, region: str) -> None:
         for world in self.worlds.by_cluster.values():

@@ -14,6 +14,7 @@ from qnwis.builds import builds_of, make_current
 from qnwis.cli.qnwis_continuity import app
 from qnwis.lab.temporal_server import TemporalServer
 from tests.looking import WITHIN_S, Looks
+from workers.wiring import workers_for
 from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 
@@ -34,7 +35,7 @@ async def workers_of(stage: Stage, build: str, **other: Any) -> AsyncIterator[No
     named = {"build": build, "deployment": stage.cluster_id}
     settings = stage.settings.model_copy(update={**named, **other})
     async with AsyncExitStack() as running:
-        for worker in stage.workers(settings):
+        for worker in workers_for(stage.client, settings, stage.providers):
             await running.enter_async_context(worker)
         async with asyncio.timeout(WITHIN_S):
             looks = Looks()

@@ -263,6 +263,32 @@ async def test_a_killed_worker_leaves_the_run_to_the_next_one(scene: Scene, plac
     assert scene.effects(result.run_id) == scene.one_failover(scene.target)
 
 
+@pytest.mark.parametrize("place", ["promote", pytest.param("flip", marks=pytest.mark.matrix)])
+async def test_agents_upgraded_in_the_middle_of_a_run_neither_end_a_database_nor_repeat_an_effect(
+    scene: Scene, place: str
+) -> None:
+    survivors = [scene.target, scene.other]
+    before = [(node_id, started_agents(scene, node_id)) for node_id in survivors]
+    databases = [postmaster(scene, node_id) for node_id in survivors]
+    with scene.stalled(place):
+        await scene.lab.kill_node(scene.primary)
+        run = await scene.next_run()
+        await scene.until_waiting(run, place)
+        for node_id in survivors:
+            agent = scene.lab.machine(node_id).agent
+            assert agent is not None
+            os.kill(agent.pid, signal.SIGHUP)
+
+    result = await result_of(run)
+    assert result.verified
+    assert scene.effects(result.run_id) == scene.one_failover(scene.target)
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while any(started_agents(scene, node_id) == count for node_id, count in before):
+            await looks.again()
+    assert [postmaster(scene, node_id) for node_id in survivors] == databases
+
+
 async def test_a_killed_temporal_server_goes_on_where_it_was(scene: Scene) -> None:
     with scene.stalled("promote"):
         await scene.lab.kill_node(scene.primary)
@@ -435,6 +461,13 @@ def topology_files(scene: Scene) -> tuple[str, ...]:
 
 def postmaster(scene: Scene, node_id: str) -> int:
     return int((scene.lab.machine(node_id).data_dir / "postmaster.pid").read_text().splitlines()[0])
+
+
+def started_agents(scene: Scene, node_id: str) -> int:
+    """How often the node's agent has begun, by its log."""
+    agent = scene.lab.machine(node_id).agent
+    assert agent is not None
+    return agent.log.read_text().count('"agent_started"')
 
 
 async def result_of(run: Run) -> RunResult:

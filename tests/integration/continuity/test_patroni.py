@@ -14,7 +14,6 @@ from typing import Literal
 import pytest
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
-from temporalio.worker import UnsandboxedWorkflowRunner
 
 from activities.patroni import HandOverRequest, PatroniMoves
 from activities.patroni_regions import DemoteClusterRequest, PatroniRegions
@@ -182,7 +181,7 @@ async def service(client: Client, tmp_path_factory: pytest.TempPathFactory) -> A
         made = Service(client, lab, cluster, providers, power, settings.task_queue)
         await lab.sql("e1", "CREATE TABLE rows (n int PRIMARY KEY)")
         await made.write("e1")
-        runbooks, *_ = workers_for(client, settings, providers, runner=UnsandboxedWorkflowRunner())
+        runbooks, *_ = workers_for(client, settings, providers, sandboxed=False)
         async with runbooks:
             yield made
     patch.undo()

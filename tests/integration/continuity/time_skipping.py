@@ -30,7 +30,6 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Interceptor as WorkerInterceptor
 from temporalio.worker import (
-    UnsandboxedWorkflowRunner,
     Worker,
     WorkflowInboundInterceptor,
     WorkflowInterceptorClassInput,
@@ -295,8 +294,7 @@ async def hours(home: Path, **policy: object) -> AsyncIterator[Hours]:
         stage = Stage.set(client, home, notifier=notes, **policy)
         unwatched = stage.settings.model_copy(update={"vantages": ()})
         running.enter_context(pytest.MonkeyPatch.context()).setattr(wiring, "PastRuns", OwnRuns)
-        runner = UnsandboxedWorkflowRunner()  # as all tests over doubles
-        (runbooks,) = wiring.workers_for(client, unwatched, stage.providers, runner=runner)
+        (runbooks,) = wiring.workers_for(client, unwatched, stage.providers, sandboxed=False)
         watch = PatientWatch(stage.world).watch
         vantage = Worker(client, task_queue=vantage_queue(stage.settings.vantages[0]), activities=[watch])
         await running.enter_async_context(runbooks)
