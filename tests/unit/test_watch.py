@@ -71,6 +71,9 @@ class Played:
         await asyncio.Event().wait()
 
 
+APART_S = 0.2
+"""Between two questions where their number is counted: a report is written before the next one's answer."""
+
 Watch = asyncio.Task[WatchReport]
 
 
@@ -118,7 +121,7 @@ async def test_the_first_report_comes_when_every_node_was_asked_once(tmp_path: P
 
 async def test_silence_is_reported_when_the_threshold_is_reached(tmp_path: Path) -> None:
     nodes = Played()
-    vantage = Vantage(tmp_path, nodes)
+    vantage = Vantage(tmp_path, nodes, interval_sec=APART_S)
     before = await vantage.healthy()
     nodes.silent = True
     vote = (await vantage.watch(before)).votes["node-1"]
@@ -129,7 +132,7 @@ async def test_silence_is_reported_when_the_threshold_is_reached(tmp_path: Path)
 
 async def test_a_database_that_hangs_under_a_living_agent_is_failed(tmp_path: Path) -> None:
     nodes = Played()
-    vantage = Vantage(tmp_path, nodes)
+    vantage = Vantage(tmp_path, nodes, interval_sec=APART_S)
     before = await vantage.healthy()
     nodes.not_ready, nodes.words = True, [{"database_up": False, "why_down": "no answer within 1 s"}]
     vote = (await vantage.watch(before)).votes["node-1"]
