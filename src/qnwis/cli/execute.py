@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,8 @@ from .drilling import drill_request, there_and_back
 from .files import read_plan
 from .giving_up import AttestOff, Lost, Override, given_up
 from .output import Exit, clear_errors, err, fail, out, print_json
+from .past_runs import FAILOVER, MAINTENANCE, earlier_ones_took
+from .settings import STATE_DIR_VARIABLE
 from .signing import signed_start
 from .speaking import Speaker, spoken
 from .watching import RunFailed, exit_code, follow, follow_on_terminal
@@ -93,13 +96,22 @@ def execute(
 
 
 def see_through(start: Start, request: FailoverRequest, address: str | None, *, as_json: bool) -> RunResult:
-    """Start a run, follow it to its end and show that. Ends the command where there is no such end."""
+    """Start a run, follow it to its end and show that. Ends the command where there is no such end.
+
+    How long earlier ones took is shown meanwhile, where QNWIS_STATE_DIR says where their records are.
+    """
+    state_dir = os.environ.get(STATE_DIR_VARIABLE)
+    which = FAILOVER if request.maintenance is None else MAINTENANCE
+    where = Path(state_dir) if state_dir and not as_json else None
+    earlier = earlier_ones_took(where, request.cluster_id, which)
 
     async def to_the_end() -> RunResult:
         handle = await start(await connect(address), request)
         if as_json:
             return await follow(handle)
         out.print(f"run {handle.result_run_id} of {handle.id}", markup=False)
+        if earlier is not None:
+            out.print(earlier, markup=False)
         return await follow_on_terminal(handle)
 
     with clear_errors(as_json=as_json):

@@ -19,6 +19,8 @@ from .audit import store_of
 NEWEST_RECORDS = 500
 """Earlier runs are those among these."""
 FAILOVER = ("failover_execute", RunKind.PRIMARY_FAILURE)
+MAINTENANCE = ("maintenance_execute", RunKind.PLANNED_MAINTENANCE)
+NAMES = {FAILOVER: "failovers", MAINTENANCE: "planned maintenance"}
 
 
 async def reports_of(store: AuditStore, cluster_id: str) -> list[Report]:
@@ -27,16 +29,18 @@ async def reports_of(store: AuditStore, cluster_id: str) -> list[Report]:
     return [report_of(record, await store.artefacts(record.audit_id)) for record in records]
 
 
-def failovers_took(state_dir: Path | None, cluster_id: str) -> str | None:
-    """A line beside a plan; None where there is no trail. A damaged one keeps nobody from planning."""
+def earlier_ones_took(
+    state_dir: Path | None, cluster_id: str, which: tuple[str, RunKind] = FAILOVER
+) -> str | None:
+    """A line beside a plan or a run; None where there is no trail. A damaged one keeps nobody from acting."""
     if state_dir is None or not (os.environ.get(PLACE_VARIABLE) or (state_dir / "audit.sqlite").exists()):
         return None
     try:
         reports = asyncio.run(reports_of(store_of(state_dir), cluster_id))
     except (Refused, Unreachable) as error:
-        return f"earlier failovers: not known ({error})"
+        return f"earlier {NAMES[which]}: not known ({error})"
     for one in trends(cluster_id, reports, None):
-        if (one.operation, one.runbook) == FAILOVER and (told := one.forecast) is not None:
+        if (one.operation, one.runbook) == which and (told := one.forecast) is not None:
             took = f"{ms(told.p50_ms)} (P50), {ms(told.p90_ms)} (P90)"
-            return f"earlier failovers: recovered in {took}, of {told.runs} runs"
-    return "earlier failovers: too few to say how long one takes"
+            return f"earlier {NAMES[which]}: recovered in {took}, of {told.runs} runs"
+    return f"earlier {NAMES[which]}: too few to say how long one takes"

@@ -39,7 +39,7 @@ from qnwis.continuity.planner import Planning, make_plan
 from .files import write_output
 from .giving_up import AttestOff, Lost, Override, given_up
 from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse
-from .past_runs import failovers_took
+from .past_runs import earlier_ones_took
 from .settings import OptionalStateDir
 from .signing import By, KeyFile, me
 
@@ -90,7 +90,7 @@ def plan(
             print_json(file)
         else:
             _show(file, planning)
-            if (took := failovers_took(state_dir, made.cluster_id)) is not None:
+            if (took := earlier_ones_took(state_dir, made.cluster_id)) is not None:
                 out.print(took, markup=False)
             if output is not None:
                 out.print(f"written to {output}", markup=False)

@@ -13,8 +13,9 @@ ConfigDir = Annotated[
         envvar="QNWIS_CONFIG_DIR", help="Registry of clusters: cluster.yaml, policy.yaml, clusters/…"
     ),
 ]
+STATE_DIR_VARIABLE = "QNWIS_STATE_DIR"
 _STATE_DIR = typer.Option(
-    envvar="QNWIS_STATE_DIR", help="Where workers keep the audit store and its signing key."
+    envvar=STATE_DIR_VARIABLE, help="Where workers keep the audit store and its signing key."
 )
 StateDir = Annotated[Path, _STATE_DIR]
 OptionalStateDir = Annotated[Path | None, _STATE_DIR]

@@ -6,11 +6,17 @@ import asyncio
 import json
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
+import typer
 
+from qnwis.cli import execute
+from qnwis.cli.watching import RunFailed
 from qnwis.continuity.audit import draft_of
 from qnwis.continuity.report import Report
+from qnwis.continuity.run import FailoverRequest, Maintenance
 from qnwis.providers.audit_store import SqliteAuditStore
 from tests.unit.continuity.reports import failover, texts_of
 from tests.unit.continuity.scenes import NOON
@@ -85,6 +91,37 @@ def test_a_plan_says_how_long_earlier_failovers_took_and_no_damaged_trail_holds_
     damaged = call(*plan, str(tmp_path))
     assert damaged.exit_code == 0 and "earlier failovers: not known" in damaged.output, damaged.output
     assert "earlier failovers" not in call(*plan, str(tmp_path / "none")).output
+
+
+@pytest.mark.parametrize(
+    ("maintenance", "told"),
+    [
+        (None, "earlier failovers: recovered in 118.8 s"),
+        (Maintenance(), "earlier planned maintenance: too few"),
+    ],
+)
+def test_whoever_follows_a_run_sees_how_long_earlier_ones_took(
+    state: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    maintenance: Maintenance | None,
+    told: str,
+) -> None:
+    async def begun(*_: object) -> Any:
+        return SimpleNamespace(id="failover-prod-cluster", result_run_id="run-4")
+
+    async def goes_on(_: object) -> NoReturn:
+        raise RunFailed("what was shown before is looked at")
+
+    monkeypatch.setattr(execute, "connect", begun)
+    monkeypatch.setattr(execute, "follow_on_terminal", goes_on)
+    monkeypatch.setenv("QNWIS_STATE_DIR", str(state))
+    request = FailoverRequest(
+        cluster_id="prod-cluster", initiated_by="ann", reason="test", maintenance=maintenance
+    )
+    with pytest.raises(typer.Exit):
+        execute.see_through(begun, request, None, as_json=False)
+    assert told in capsys.readouterr().out
 
 
 def test_a_simulation_has_a_report(tmp_path: Path) -> None:
