@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .report_text import Document, Section, ms, refused
-from .simulate import SimulationResult
+from .report_timeline import Bar
+from .simulate import Event, SimulationResult
+
+SIMULATED = "simulated"
 
 
 def document_of_simulation(result: SimulationResult) -> Document:
@@ -16,6 +19,7 @@ def document_of_simulation(result: SimulationResult) -> Document:
             "Timeline",
             tuple((ms(event.t_ms), event.what) for event in result.timeline),
             ("simulated time", "what happened"),
+            timeline=True,
         ),
         Section("Verification", tuple(_verification(result))),
         Section("Assumptions", tuple((one,) for one in result.assumptions)),
@@ -26,7 +30,25 @@ def document_of_simulation(result: SimulationResult) -> Document:
         good=result.success,
         verdict="succeeded and verified" if result.success else "no verified failover",
         sections=tuple(section for section in sections if section.rows),
+        bars=tuple(_bars(result.timeline)),
     )
+
+
+def _bars(timeline: Sequence[Event]) -> Iterator[Bar]:
+    """What the time went by with, until each event that comes later than the one before it."""
+    before_ms = 0
+    for event in timeline:
+        if event.t_ms > before_ms:
+            yield Bar(
+                name=event.what,
+                title=event.what,
+                action=False,
+                became=SIMULATED,
+                from_ms=before_ms,
+                actual_ms=event.t_ms - before_ms,
+                expected_ms=None,
+            )
+        before_ms = event.t_ms
 
 
 def _summary(result: SimulationResult) -> Iterator[tuple[str, ...]]:

@@ -14,6 +14,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from qnwis.continuity.executor import OutcomeStatus
+from qnwis.continuity.report_simulation import SIMULATED
 from qnwis.continuity.report_text import Document, ms, plain
 from qnwis.continuity.report_timeline import Bar
 from qnwis.continuity.run import StepStatus
@@ -44,7 +45,11 @@ class Drawn:
 def html(document: Document) -> str:
     """The whole page."""
     return _template().render(
-        document=document, drawn=draw(document.bars), width=WIDTH, span=ms(_span_ms(document.bars))
+        document=document,
+        drawn=draw(document.bars),
+        compared=any(bar.became != SIMULATED for bar in document.bars),
+        width=WIDTH,
+        span=ms(_span_ms(document.bars)),
     )
 
 
@@ -74,8 +79,14 @@ def _drawn(bar: Bar, span_ms: float) -> Drawn:
         x=round(min(bar.from_ms / span_ms * WIDTH, WIDTH - max(actual, expected)), 2),
         actual=round(actual, 2),
         expected=round(expected, 2),
-        times=f"{ms(bar.actual_ms) or '–'} of {ms(bar.expected_ms) or '–'}",
+        times=_times(bar),
     )
+
+
+def _times(bar: Bar) -> str:
+    if bar.expected_ms is None and bar.became == SIMULATED:
+        return ms(bar.actual_ms)
+    return f"{ms(bar.actual_ms) or '–'} of {ms(bar.expected_ms) or '–'}"
 
 
 @cache

@@ -130,6 +130,7 @@ def test_a_simulation_has_a_report(tmp_path: Path) -> None:
         done = call("simulate", *FILES, "--report", str(path))
         assert done.exit_code == 0, done.output
     assert page.read_text().startswith("<!doctype html>")
+    assert '<rect class="bar"' in page.read_text() and "longer than expected" not in page.read_text()
     assert "\n## Timeline\n" in text.read_text() and "- passed: yes" in text.read_text()
     wrong = call("simulate", *FILES, "--report", str(tmp_path / "s.json"))
     assert wrong.exit_code == 2 and ".html or .md" in wrong.stderr
