@@ -17,7 +17,7 @@ from qnwis.continuity.run import RunResult
 from qnwis.lab.acks import WriteReport
 from qnwis.lab.active_demo import ActiveReport
 from qnwis.lab.cluster import Lab
-from qnwis.lab.control_plane import ControlPlane
+from qnwis.lab.control_plane import ControlPlane, scraped_at
 from qnwis.lab.demo import DemoReport, run_demo
 from qnwis.lab.errors import LabError
 from qnwis.lab.maintenance_demo import MaintenanceReport, run_maintenance_demo
@@ -354,6 +354,7 @@ def _show_kept(directory: Path | None) -> None:
         f"The lab runs in {lab.folder.root}; Temporal UI {lab.state().temporal_ui or '(yours)'}\n"
         f'  eval "$(qnwis-continuity lab env{option})"\n'
         f"  qnwis-continuity status --cluster {lab.folder.config / 'cluster.yaml'}\n"
+        f"  metrics, for Prometheus: {' '.join(scraped_at(lab.block))}\n"
         "  qnwis-continuity audit verify\n"
         "  qnwis-continuity report latest --output report.html\n"
         f"  you are bob; others approve what he starts: --key {lab.folder.key('ann')}\n"

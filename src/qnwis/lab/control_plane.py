@@ -21,6 +21,7 @@ from workflows.primary_failure import PrimaryFailure
 
 from .cluster import Lab
 from .errors import LabError
+from .layout import METRICS_PORT, SDK_METRICS_PORT, VANTAGES_APART, Block
 from .places import CONTROL
 from .processes import Started, last_lines, python_module
 from .shape import VANTAGES
@@ -58,6 +59,7 @@ class ControlPlane:
             *(start_vantage(lab, server, name) for name in VANTAGES[1:]),
         ]
         client = await connect(server.address)
+        say(f"metrics, for Prometheus, at {', '.join(scraped_at(lab.block))}")
         return cls(lab, server, client, await watched(client, lab.cluster, workers))
 
     def run_url(self, run_id: str) -> str | None:
@@ -95,6 +97,7 @@ def start_worker(lab: Lab, server: TemporalServer, env: Mapping[str, str] | None
         "worker",
         *("--config-dir", str(lab.folder.config), "--state-dir", str(lab.folder.audit)),
         *("--vantage", VANTAGES[0], "--address", server.address),
+        *_metrics_at(lab.block.control),
     )
     env = {**lab.certificates.environment(WORKER), **(env or {})}
     return lab.processes.start(WORKER, command, cwd=lab.folder.run, env=env, place=lab.block.place(CONTROL))
@@ -107,9 +110,20 @@ def start_vantage(lab: Lab, server: TemporalServer, name: str) -> Started:
         "worker",
         *("--config-dir", str(lab.folder.config), "--address", server.address),
         *("--vantage", name, "--vantages-only"),
+        *_metrics_at(lab.block.vantage(VANTAGES.index(name) - 1)),
     )
     env = lab.certificates.environment(name)
     return lab.processes.start(name, command, cwd=lab.folder.run, env=env, place=lab.block.place(name))
+
+
+def _metrics_at(address: str) -> tuple[str, ...]:
+    return ("--metrics", f"{address}:{METRICS_PORT}", "--sdk-metrics", f"{address}:{SDK_METRICS_PORT}")
+
+
+def scraped_at(block: Block) -> tuple[str, ...]:
+    """HOST:PORT of each worker's own metrics, for Prometheus; the SDK's are one port further."""
+    workers = (block.control, *(block.vantage(index) for index in range(VANTAGES_APART)))
+    return tuple(f"{worker}:{METRICS_PORT}" for worker in workers)
 
 
 async def watched(

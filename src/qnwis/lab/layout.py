@@ -27,6 +27,10 @@ DATABASE_PORT = 15432
 AGENT_PORT = 18443
 DNS_PORT = 15353
 POWER_PORT = 18623
+METRICS_PORT, SDK_METRICS_PORT = 19464, 19465
+"""Of each worker: this project's metrics, and the Temporal SDK's."""
+VANTAGES_APART = 2
+"""Vantages besides the one that stands in the worker."""
 TEMPORAL_HOST = "127.0.0.1"
 """The dev server's own parts find each other here and nowhere else, so labs differ by port instead."""
 TEMPORAL_PORTS = 17000
@@ -65,6 +69,15 @@ class Block(Model):
         return TEMPORAL_UI_PORTS + self.number
 
     @property
+    def control(self) -> str:
+        """Address of the worker, which is the first vantage too."""
+        return str(self.network[2])
+
+    def vantage(self, index: int) -> str:
+        """Address of a vantage that stands apart, counted from 0."""
+        return str(self.network[70 + index])
+
+    @property
     def power_switch(self) -> str:
         return str(self.network[3])
 
@@ -84,6 +97,8 @@ class Block(Model):
             (self.temporal_host, self.temporal_port),
             (self.temporal_host, self.temporal_ui_port),
         ]
+        workers = [self.control, *(self.vantage(index) for index in range(VANTAGES_APART))]
+        own += [(worker, port) for worker in workers for port in (METRICS_PORT, SDK_METRICS_PORT)]
         return own + [(self.node(i), port) for i in range(nodes) for port in (DATABASE_PORT, AGENT_PORT)]
 
 

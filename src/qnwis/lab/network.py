@@ -39,12 +39,12 @@ def addresses(node_ids: Iterable[str], vantages: Iterable[str]) -> dict[str, str
     """Each party's own address. The first vantage stands at `control`, and the others by themselves."""
     block = Block(number=0, network=NETWORK)
     return {
-        CONTROL: str(NETWORK[2]),
+        CONTROL: block.control,
         POWER: block.power_switch,
         DNS: block.nameserver,
         CLIENTS: str(NETWORK[60]),
         **{node_id: block.node(index) for index, node_id in enumerate(node_ids)},
-        **{vantage: str(NETWORK[70 + index]) for index, vantage in enumerate(vantages)},
+        **{vantage: block.vantage(index) for index, vantage in enumerate(vantages)},
     }
 
 

@@ -95,6 +95,13 @@ def _over_range(metric: Metric, by: str) -> str:
     return f"sum by ({by}) (max by ({', '.join(metric.labels)}) ({rising}))"
 
 
+def _new_in_range(metric: Metric) -> str:
+    """The same of a series that can appear with a count, which for `increase` is none: all that it has."""
+    before = f"max by ({', '.join(metric.labels)}) ({_of(metric)} offset $__range)"
+    risen = f"{_over_range(metric, ', '.join(metric.labels))} > 0"
+    return f"({risen}) or ({_once(metric)} unless {before}) > 0"
+
+
 UP_DOWN = (("1", "healthy", "green"), ("0", "failed", "red"))
 QUORUM = (("1", "quorum", "green"), ("0", "no quorum: read-only", "red"))
 
@@ -135,7 +142,7 @@ PANELS = (
         "Failovers that were verified, that were not, and why not.",
         (
             Query(_over_range(SUCCESSES, "cluster"), "{{cluster}} verified"),
-            Query(f"{_over_range(FAILURES, 'cluster, reason')} > 0", "{{cluster}} {{reason}}"),
+            Query(_new_in_range(FAILURES), "{{cluster}} {{reason}}"),
             Query(_over_range(EXECUTIONS, "cluster"), "{{cluster}} all"),
         ),
         kind="stat",

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,11 +19,12 @@ import pytest
 
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.detection import Finding
+from qnwis.continuity.metrics import COUNTED, EXECUTIONS, FAILOVER, RUNS, SUCCESSES
 from qnwis.continuity.orders import FencingEvidenceType, RejoinOrder
 from qnwis.continuity.round_trips import RoundTripResult
-from qnwis.continuity.run import DRY_RUN_MARK, RunResult
+from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunOutcome, RunResult
 from qnwis.lab.acks import analyse
-from qnwis.lab.control_plane import WORKER, ControlPlane, start_worker
+from qnwis.lab.control_plane import WORKER, ControlPlane, scraped_at, start_worker
 from qnwis.lab.layout import Folder
 from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
@@ -30,6 +32,8 @@ from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.nodes import HttpNodes
+from qnwis.readiness_runs import start_readiness
+from qnwis.starting import start_failover
 from tests.looking import Looks
 from workflows.primary_failure import PrimaryFailure
 
@@ -51,6 +55,10 @@ from .real import (
     until,
     until_each_client_writes,
 )
+from .scraping import needs_prometheus, prometheus
+
+CONNECTED = 'qnwis_continuity_quorum_reached{vantage=~"vantage-.*"}'
+"""Of each worker that watches, a series."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -287,6 +295,47 @@ async def test_agents_upgraded_in_the_middle_of_a_run_neither_end_a_database_nor
         while any(started_agents(scene, node_id) == count for node_id, count in before):
             await looks.again()
     assert [postmaster(scene, node_id) for node_id in survivors] == databases
+
+
+@needs_prometheus
+async def test_prometheus_has_data_for_every_query_of_a_failover_and_a_killed_worker_changes_no_count(
+    scene: Scene, tmp_path: Path
+) -> None:
+    lab, client, cluster_id = scene.lab, scene.control.client, scene.lab.cluster.cluster_id
+    workers = scraped_at(lab.block)
+    with prometheus(tmp_path, [*workers]) as server:
+        await server.until(lambda: len(server.ask(CONNECTED)) == len(workers), "not every worker is scraped")
+        nobody = FailoverRequest(cluster_id=cluster_id, initiated_by="nobody", reason="without a token")
+        refused = await (await start_failover(client, nobody)).result()
+        assert refused.outcome is RunOutcome.REFUSED
+        scene.last_run_id = refused.run_id
+        with scene.stalled("promote"):
+            await lab.kill_node(scene.primary)
+            run = await scene.next_run()
+            await scene.until_waiting(run, "promote")
+            lab.processes.kill(WORKER)
+        start_worker(lab, scene.control.server)
+        assert (await result_of(run)).verified
+
+        store = SqliteAuditStore(
+            lab.folder.audit / "audit.sqlite", lab.folder.audit / "audit-signing-key.pem"
+        )
+        records = await store.latest(1000)
+        operations = Counter(record.operation for record in records if record.operation in COUNTED)
+        verified = sum(record.result.success for record in records if record.operation == FAILOVER)
+        assert 1 <= verified < operations[FAILOVER]
+        counted: dict[str, object] = {}
+
+        def equal() -> bool:
+            all_runs = server.ask(f"sum by (operation) (max by (operation, status) ({RUNS.name}))")
+            counted.update((one["metric"]["operation"], float(one["value"][1])) for one in all_runs)
+            counted["failovers"] = server.value(f"sum(max by (status) ({EXECUTIONS.name}))")
+            counted["verified"] = server.value(f"max({SUCCESSES.name})")
+            return counted == {**operations, "failovers": operations[FAILOVER], "verified": verified}
+
+        await server.until(equal, {"recorded": operations, "counted": counted})
+        await (await start_readiness(client, cluster_id, by="ann")).result()
+        await server.until_the_dashboard_has_data()
 
 
 async def test_a_killed_temporal_server_goes_on_where_it_was(scene: Scene) -> None:

@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from qnwis.lab.control_plane import scraped_at
 from qnwis.lab.errors import LabError
-from qnwis.lab.layout import AGENT_PORT, DNS_PORT, Folder, claimed_block, prepare_directory, write_secret
+from qnwis.lab.layout import (
+    AGENT_PORT,
+    DNS_PORT,
+    Folder,
+    claimed_block,
+    prepare_directory,
+    write_secret,
+)
+from qnwis.lab.shape import VANTAGES
 from qnwis.lab.state import AnotherVersionError, read_state
 
 
@@ -19,6 +28,13 @@ def test_labs_that_start_at_once_get_different_blocks() -> None:
         assert one.number != other.number
         assert not set(one.listeners(3)) & set(other.listeners(3))
         assert IPv4Address(one.node(2)) in one.network
+
+
+def test_every_worker_has_an_address_of_its_own_for_metrics() -> None:
+    with claimed_block(nodes=3) as block:
+        hosts_and_ports = [address.split(":") for address in scraped_at(block)]
+        assert len({host for host, _ in hosts_and_ports}) == len(VANTAGES)
+        assert {(host, int(port)) for host, port in hosts_and_ports} < set(block.listeners(3))
 
 
 @pytest.mark.parametrize("taken", ["nameserver", "third agent"])
