@@ -8,6 +8,7 @@ from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.plan import FlipDns, LowerTtl, RestoreTtl
 from qnwis.continuity.topology import DnsService
 from qnwis.providers.dns import Dns
+from qnwis.providers.errors import Unreachable
 
 from .effect import EffectRequest, carried_out, preview
 
@@ -66,7 +67,14 @@ class DnsRecords:
         action, service = request.action, _service(request)
 
         async def retimed() -> Outcome:
-            (address,) = {a for answers in (await self._dns.read(service)).values() for a in answers}
+            answers = await self._dns.read(service)
+            addresses = {address for found in answers.values() for address in found}
+            if len(addresses) != 1:
+                said = "; ".join(
+                    f"{place} answers {', '.join(a) or 'nothing'}" for place, a in answers.items()
+                )
+                raise Unreachable(f"{action.record}: expected one address everywhere, found {said}")
+            (address,) = addresses
             await self._dns.swap(service, from_address=address, to_address=address, ttl_s=ttl_s)
             return Outcome(
                 action_id=action.action_id,

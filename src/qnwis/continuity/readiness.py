@@ -175,25 +175,22 @@ def survives_each_region(look: _Look) -> Check:
 
 
 def dns_takes_updates(look: _Look) -> Check:
-    """The first server takes a failover's update; others that would not are worth a look."""
+    """Whether a failover's update would be taken where updates go: the first of the servers."""
     name, service, trial = "DNS credentials", look.facts.cluster.dns, look.facts.dns
     if service is None:
         reason = "no DNS service is configured, so people move the clients themselves"
         return Check(name=name, grade=Grade.WARNING, reason=reason)
-    # Of regions with a record each there are several answers of one server: a refusal is what counts.
-    tried = () if trial is None else sorted(trial.answers, key=lambda answer: not answer.accepted)
-    answers = {answer.server: answer for answer in tried}
-    missing = [server for server in service.places if server not in answers]
-    if trial is None or missing:
-        return _unknown(name, f"not tried: {', '.join(missing)}")
-    refused = {server: answers[server].reason for server in service.places if not answers[server].accepted}
     first = service.places[0]
-    grade = Grade.NOT_READY if first in refused else Grade.WARNING if refused else Grade.READY
+    # Of regions with a record each there are several answers of one place: a refusal is what counts.
+    answers = [] if trial is None else [answer for answer in trial.answers if answer.server == first]
+    if trial is None or not answers:
+        return _unknown(name, f"not tried: {first}")
+    refused = [answer.reason for answer in answers if not answer.accepted]
     return Check(
         name=name,
-        grade=grade,
-        reason="; ".join(refused.values()) or f"{', '.join(service.places)} would take an update",
-        values={"servers": list(service.places), "refused": dict(refused)},
+        grade=Grade.NOT_READY if refused else Grade.READY,
+        reason="; ".join(refused) or f"{first} would take an update",
+        values={"server": first, "refused": list(refused)},
         age_s=_age_s(look.facts, trial.tried_at),
     )
 

@@ -33,7 +33,8 @@ class UpdateAnswer(Model):
 
 
 class DnsTrial(Model):
-    """What each authoritative server answered to a signed update that changes nothing."""
+    """What the server that takes updates answered to a signed one that changes nothing; of regions with a
+    record each, for each record."""
 
     answers: tuple[UpdateAnswer, ...]
     tried_at: AwareDatetime

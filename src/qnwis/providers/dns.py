@@ -10,13 +10,16 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import dns.asyncbackend
 import dns.asyncquery
 import dns.exception
 import dns.flags
+import dns.inet
 import dns.message
 import dns.name
+import dns.query
 import dns.rcode
 import dns.tsig
 import dns.update
@@ -71,8 +74,8 @@ class Dns(Protocol):
         ...
 
     async def try_update(self, service: DnsService) -> tuple[UpdateAnswer, ...]:
-        """Whether each authoritative server takes updates of the record: asked by one that changes nothing.
-        Raises nothing on purpose."""
+        """Whether the place that takes updates takes this one's: asked by one that changes nothing. Raises
+        nothing on purpose."""
         ...
 
 
@@ -129,9 +132,11 @@ class Rfc2136Dns:
         first = service.servers[0]
         update, name = _signed_update(service), _owner(service)
         kind = _type(service).name
+        ttl_s = service.ttl_s if ttl_s is None else ttl_s
         update.present(name, kind, *before)
-        update.replace(name, service.ttl_s if ttl_s is None else ttl_s, kind, *after)
-        rcode = (await self._exchange(update, first)).rcode()
+        update.replace(name, ttl_s, kind, *after)
+        answer = await self._exchange(update, first)
+        rcode = answer.rcode()
         # NXRRSET and NXDOMAIN: the record is something else, perhaps by our own earlier request whose
         # answer was lost.
         changed = rcode == Rcode.NOERROR and before != after
@@ -152,8 +157,8 @@ class Rfc2136Dns:
                     )
                 )
         elif rcode != Rcode.NOERROR:
-            raise Refused(_update_refused(service, first, rcode))
-        await self._settled(service, after)
+            raise Refused(_update_refused(service, first, answer))
+        await self._settled(service, after, None if before != after else ttl_s)
         return DnsChange(
             changed=changed,
             before=before if changed else after,
@@ -162,14 +167,12 @@ class Rfc2136Dns:
         )
 
     async def try_update(self, service: DnsService) -> tuple[UpdateAnswer, ...]:
-        return tuple(await asyncio.gather(*(self._try(service, server) for server in service.servers)))
-
-    async def _try(self, service: DnsService, server: str) -> UpdateAnswer:
+        first = service.servers[0]  # the others get the zone from it, and rightly refuse
         try:
-            await self._change_nothing(service, server)
+            await self._change_nothing(service, first)
         except (Unreachable, Refused, KeyFileError) as error:
-            return UpdateAnswer(server=server, accepted=False, reason=str(error))
-        return UpdateAnswer(server=server, accepted=True)
+            return (UpdateAnswer(server=first, accepted=False, reason=str(error)),)
+        return (UpdateAnswer(server=first, accepted=True),)
 
     async def _change_nothing(self, service: DnsService, server: str) -> None:
         """If the record is what it is, delete an address that it does not hold: the server checks all that it
@@ -182,25 +185,31 @@ class Rfc2136Dns:
             update.absent(name, kind.name)
         unused = UNUSED if kind is RdataType.A else UNUSED_SERVICES
         update.delete(name, kind.name, next(data for data in unused if data not in found))
-        rcode = (await self._exchange(update, server)).rcode()
+        answer = await self._exchange(update, server)
+        rcode = answer.rcode()
         if rcode in (Rcode.NXRRSET, Rcode.NXDOMAIN, Rcode.YXRRSET):
             raise Unreachable(f"DNS server {server}: {name} changed while an update of it was tried")
         if rcode != Rcode.NOERROR:
-            raise Refused(_update_refused(service, server, rcode))
+            raise Refused(_update_refused(service, server, answer))
 
-    async def _settled(self, service: DnsService, addresses: tuple[str, ...]) -> None:
-        """Wait until every server answers the new addresses."""
+    async def _settled(self, service: DnsService, addresses: tuple[str, ...], ttl_s: int | None) -> None:
+        """Wait until every server answers the new addresses; with `ttl_s` until every one answers that TTL,
+        too: whoever waits for an old TTL to run out begins when nobody hands it out any more."""
         deadline = time.monotonic() + self.settle_s
         while True:
-            answers = await self.read(service)
-            behind = {server: found for server, found in answers.items() if found != addresses}
+            answers = await asyncio.gather(*(self._answer(service, server) for server in service.servers))
+            behind = [
+                f"{server} answers {_listed(found)}" + (f" for {held_s} s" if found == addresses else "")
+                for server, (found, held_s) in zip(service.servers, answers, strict=True)
+                if found != addresses or ttl_s not in (None, held_s)
+            ]
             if not behind:
                 return
             if time.monotonic() > deadline:
-                late = ", ".join(f"{server} answers {_listed(found)}" for server, found in behind.items())
+                done = f"was moved to {_listed(addresses)}" if ttl_s is None else f"has the TTL {ttl_s} s"
                 raise Unreachable(
-                    f"{_owner(service)} was moved to {_listed(addresses)}, but after {self.settle_s:g} s "
-                    f"{late}; check the zone transfer to them"
+                    f"{_owner(service)} {done}, but after {self.settle_s:g} s "
+                    f"{', '.join(behind)}; check the zone transfer to them"
                 )
             await asyncio.sleep(0.1)
 
@@ -235,17 +244,18 @@ class Rfc2136Dns:
         return rdatas[0].serial if rdatas else None
 
     async def _exchange(self, message: dns.message.Message, server: str) -> dns.message.Message:
-        """Ask by UDP, twice; by TCP when the answer is cut short. Raises Unreachable, or Refused for a
-        signature that the server does not take."""
+        """Ask by UDP, twice; by TCP when the answer is cut short. A signed question gets a signed answer, or
+        an unsigned one that says no. Raises Unreachable, or Refused for a signature that the server does
+        not take."""
         if (place := host_and_port(server)) is None:
             raise Unreachable(f"DNS server {server!r}: expected host:port")
         host, port = place
         try:
             address = await _ip_address(host)
             try:
-                response, _ = await dns.asyncquery.udp_with_fallback(message, address, self.timeout_s, port)
+                response = await _asked(message, address, port, self.timeout_s)
             except dns.exception.Timeout:  # a lost datagram
-                response, _ = await dns.asyncquery.udp_with_fallback(message, address, self.timeout_s, port)
+                response = await _asked(message, address, port, self.timeout_s)
         except dns.exception.Timeout as error:
             silence_s = 2 * self.timeout_s
             raise Unreachable(f"DNS server {server}: no answer within {silence_s:g} s") from error
@@ -261,6 +271,58 @@ class Rfc2136Dns:
         except (dns.exception.DNSException, OSError, EOFError) as error:
             raise Unreachable(f"DNS server {server}: {error or type(error).__name__}") from error
         return response
+
+
+class UnsignedAnswer(dns.exception.DNSException):
+    """A signed update was accepted without a signature: by anybody."""
+
+    msg = "the answer to a signed update has no signature, so anybody may have sent it"
+
+
+async def _asked(
+    message: dns.message.Message, address: str, port: int, timeout_s: float
+) -> dns.message.Message:
+    """Verified by itself: dnspython knows nothing between a signed answer and none, but Knot DNS and PowerDNS
+    do not sign with which error they turn a signed update away."""
+    wire, expires = message.to_wire(), time.time() + timeout_s
+    response = await _by_datagram(wire, address, port, expires)
+    if response.flags & dns.flags.TC:
+        response = await _by_stream(wire, address, port, expires)
+    if not message.is_response(response):
+        raise dns.query.BadResponse
+    if not message.had_tsig:
+        return response
+    if response.had_tsig:
+        assert response.wire is not None, "it came from there"
+        return dns.message.from_wire(response.wire, keyring=message.keyring, request_mac=message.mac)
+    if response.rcode() == Rcode.NOERROR:
+        raise UnsignedAnswer
+    return response
+
+
+UNVERIFIED: Any = False
+"""In place of a key: a signature is read and not checked."""
+
+
+async def _by_datagram(wire: bytes, address: str, port: int, expires: float) -> dns.message.Message:
+    async with await _socket(address, socket.SOCK_DGRAM) as sock:
+        await dns.asyncquery.send_udp(sock, wire, (address, port), expires)
+        response: dns.message.Message
+        response, _, _ = await dns.asyncquery.receive_udp(sock, (address, port), expires, keyring=UNVERIFIED)
+    return response
+
+
+async def _by_stream(wire: bytes, address: str, port: int, expires: float) -> dns.message.Message:
+    left_s = max(0.0, expires - time.time())
+    async with await _socket(address, socket.SOCK_STREAM, 0, None, (address, port), left_s) as sock:
+        await dns.asyncquery.send_tcp(sock, wire, expires)
+        response, _ = await dns.asyncquery.receive_tcp(sock, expires, keyring=UNVERIFIED)
+    return response
+
+
+async def _socket(address: str, *kind: object) -> Any:
+    backend: Any = dns.asyncbackend.get_default_backend()
+    return await backend.make_socket(dns.inet.af_for_address(address), *kind)
 
 
 class KeyFileError(Exception):
@@ -307,16 +369,22 @@ def _signed_update(service: DnsService) -> dns.update.UpdateMessage:
     return update
 
 
-def _update_refused(service: DnsService, server: str, rcode: Rcode) -> Refusal:
+def _update_refused(service: DnsService, server: str, answer: dns.message.Message) -> Refusal:
+    rcode, signed = answer.rcode(), service.tsig_key_file is not None
+    allow = f"Allow updates of {_owner(service)} for the key of dns.tsig_key_file on {server}"
+    same = "it has the key of dns.tsig_key_file by the same name, algorithm and secret"
     remedies = {
-        Rcode.NOTAUTH: f"Check that {server} is authoritative for zone {service.zone}, and the TSIG key.",
-        Rcode.REFUSED: "Allow updates for this key on the server, and set dns.tsig_key_file.",
+        Rcode.NOTAUTH: f"Check that {server} is the primary server of zone {service.zone}, and that {same}.",
+        Rcode.REFUSED: f"{allow}, and check that {same}.",
         Rcode.NOTIMP: "The server takes no dynamic updates (RFC 2136); use one that does.",
     }
+    if not signed and rcode != Rcode.NOTIMP:
+        remedies[rcode] = f"Set dns.tsig_key_file. {allow}."
+    how = "a signed update" if signed else "an unsigned update"
     return Refusal(
         rule="dns_update_refused",
-        message=f"DNS server {server} answers {rcode.name} to an update of {_owner(service)}",
-        values={"server": server, "rcode": rcode.name, "signed": service.tsig_key_file is not None},
+        message=f"DNS server {server} answers {rcode.name} to {how} of {_owner(service)}",
+        values={"server": server, "rcode": rcode.name, "signed": signed},
         remedy=remedies.get(rcode, "See the server's log."),
     )
 

@@ -68,14 +68,14 @@ class DnsLab:
 
 
 @contextlib.asynccontextmanager
-async def dns_lab(home: Path, address: str = OLD) -> AsyncIterator[DnsLab]:
-    """One server, whose record holds the address; it is gone at the end."""
+async def dns_lab(home: Path, address: str = OLD, *more: str) -> AsyncIterator[DnsLab]:
+    """One server, whose record holds the address, with more arguments; it is gone at the end."""
     write_secret(home / "lab.key", key_file_text("lab.", SECRET))
     with claimed_block(0) as block:
         hosts = [block.nameserver, block.power_switch]
         made = DnsLab(home, Processes(home / "processes", home / "logs"), hosts)
         try:
-            await made.start(0, address)
+            await made.start(0, address, *more)
             yield made
         finally:
             kill_inside(home)

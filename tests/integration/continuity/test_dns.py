@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import dns.asyncquery
 import dns.message
 import dns.name
 import dns.update
 import pytest
-from dns.flags import TC
+from dns.flags import QR, TC
 from dns.rcode import Rcode
 
 from qnwis.lab.layout import DNS_PORT
@@ -93,19 +95,18 @@ async def test_whether_a_server_takes_updates_is_tried_and_nothing_changes(
     (lab.home / "wrong.key").write_text(key_file_text("lab.", SECRET.replace("c2Vj", "AAAA")))
     await lab.start(1)
     for name in ("db", "other"):  # with a record, and without
-        first, second = await provider.try_update(lab.service_on(0, 1, name=name))
-        assert first.accepted and second.accepted, (first, second)
+        (answer,) = await provider.try_update(lab.service_on(0, 1, name=name))
+        assert answer.accepted and answer.server == lab.service.servers[0], answer
     for key, said in (
         (None, "REFUSED"),
         ("wrong.key", "didn't like the signature"),
         ("none.key", "cannot be read"),
     ):
-        answers = await provider.try_update(lab.service_on(0, 1, key=key))
-        assert [answer.accepted for answer in answers] == [False, False]
-        assert all(said in answer.reason for answer in answers), answers
+        (answer,) = await provider.try_update(lab.service_on(0, 1, key=key))
+        assert not answer.accepted and said in answer.reason, answer
     lab.processes.kill("dns-1")
-    first, second = await provider.try_update(lab.service_on(0, 1))
-    assert first.accepted and not second.accepted and "no answer" in second.reason
+    (answer,) = await provider.try_update(lab.service_on(1))
+    assert not answer.accepted and "no answer" in answer.reason
     elsewhere = lab.service.model_copy(update={"zone": "other.test"})
     assert [answer.accepted for answer in await provider.try_update(elsewhere)] == [False]
     # Were it to change something, there would be a line for it, and the zone another serial.
@@ -181,6 +182,47 @@ async def test_done_means_that_every_server_answers_the_new_address(
     await provider.swap(lab.service_on(1), from_address=OLD, to_address=NEW)  # the zone transfer, as it were
     assert (await swap).after == (NEW,)
     assert set((await provider.read(both)).values()) == {(NEW,)}
+
+
+async def test_a_ttl_is_lowered_when_no_server_hands_the_old_one_out(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    await lab.start(1)
+    both = lab.service_on(0, 1)
+    with pytest.raises(Unreachable, match=f"has the TTL 0 s, but .* {both.servers[1]} answers {OLD} for 1 s"):
+        await provider.swap(both, from_address=OLD, to_address=OLD, ttl_s=0)
+    waiting = Rfc2136Dns(settle_s=20).swap(both, from_address=OLD, to_address=OLD, ttl_s=0)
+    swap = asyncio.create_task(waiting)
+    await provider.swap(lab.service_on(1), from_address=OLD, to_address=OLD, ttl_s=0)
+    await swap
+    assert [answer.ttl_s for answer in await provider.record(both)] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("rcode", "raised", "said"),
+    [
+        (Rcode.NOERROR, Unreachable, "has no signature, so anybody may have sent it"),
+        (Rcode.NOTAUTH, Refused, "answers NOTAUTH to a signed update"),
+    ],
+)
+async def test_an_answer_without_a_signature_may_say_no_and_never_yes(
+    lab: DnsLab, provider: Rfc2136Dns, rcode: Rcode, raised: type[Exception], said: str
+) -> None:
+    class Impostor(asyncio.DatagramProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            self.transport = cast(asyncio.DatagramTransport, transport)
+
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            asked = dns.message.from_wire(data, keyring=False)
+            answer = dns.update.UpdateMessage("lab.test", id=asked.id)
+            answer.flags |= QR
+            answer.set_rcode(rcode)
+            self.transport.sendto(answer.to_wire(), addr)
+
+    loop, address = asyncio.get_running_loop(), (lab.hosts[1], DNS_PORT)
+    transport, _ = await loop.create_datagram_endpoint(Impostor, local_addr=address)
+    with contextlib.closing(transport), pytest.raises(raised, match=said):
+        await provider.swap(lab.service_on(1), from_address=OLD, to_address=NEW)
 
 
 async def test_an_answer_too_large_for_a_datagram_comes_by_tcp(lab: DnsLab, provider: Rfc2136Dns) -> None:
