@@ -16,6 +16,8 @@
 #   make bench   speed of planning, verification and simulation, and of the HTTP API with and without its door
 #   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
 #   make bench-switchover  ROUNDS=5: write gap of a planned switchover, beside Patroni's
+#   make bench-simulator  ROUNDS=5: the simulator's median write gap of a killed node, beside the lab's
+#   make gate    the RG-8 gate: targets, determinism, scenarios, histories, RBAC, audit, metrics, dashboards, docs
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
 
 # A lab starts dozens of Python processes, a test dozens of workflow sandboxes: they find compiled modules.
@@ -27,7 +29,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover soak clean install-system lock wheel
+.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover bench-simulator gate soak clean install-system lock wheel
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -78,6 +80,12 @@ bench-gaps: $(STAMP)
 
 bench-switchover: $(STAMP)
 	@$(BIN)/python -m tests.bench.switchover --rounds $(or $(ROUNDS),5) $(ARGS)
+
+bench-simulator: $(STAMP)
+	@$(BIN)/python -m tests.bench.simulator --rounds $(or $(ROUNDS),5) $(ARGS)
+
+gate: $(STAMP)
+	@$(BIN)/python -m qnwis.scripts.qa.rg8_continuity_gate $(ARGS)
 
 soak: $(STAMP)
 	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),60) $(ARGS)

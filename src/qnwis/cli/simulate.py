@@ -22,9 +22,37 @@ def simulate(
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 42,
     output: Annotated[Path | None, typer.Option(help="Write the result here as JSON.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write a report here, .html or .md.")] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000_000, help="Play so many failures of the primary instead of one."),
+    ] = None,
+    world: Annotated[
+        str, typer.Option(help="With --runs: what happens how often, a YAML file or cloud, wan, lab.")
+    ] = "cloud",
+    against_cluster: Annotated[
+        Path | None, typer.Option(help="With --runs: compare with this topology on the same failures.")
+    ] = None,
+    against_policy: Annotated[
+        Path | None, typer.Option(help="With --runs: compare with this policy on the same failures.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="With --runs; changes no result.")] = 2,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a failure and what this policy makes of it. Touches nothing."""
+    if runs is not None:
+        # Many failures need numpy, which one failure does not.
+        from .simulate_many import Asked, simulate_many
+
+        simulate_many(
+            Asked(cluster, policy, runs, seed, world, against_cluster, against_policy, processes),
+            scenario,
+            output=output,
+            report=report,
+            as_json=as_json,
+        )
+        return
+    if against_cluster is not None or against_policy is not None:
+        fail(Exit.USAGE, "--against-cluster and --against-policy: expected --runs N with them")
     with clear_errors(as_json=as_json):
         topology = load_cluster(cluster)
         refuse_patroni(topology, "simulate", as_json=as_json)

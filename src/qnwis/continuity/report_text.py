@@ -30,6 +30,8 @@ class Section:
     """Of a table; without it each row is a name and what is to say of it."""
     timeline: bool = False
     """Where a picture of the timeline belongs."""
+    picture: str = ""
+    """SVG that was made here, for pages alone; nothing in it is markup that somebody else wrote."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def markdown(document: Document) -> str:
     lines = [f"# {_escaped(document.title)}", "", _escaped(document.id), ""]
     lines += [f"Outcome: {_escaped(document.verdict)}"]
     for section in document.sections:
+        if section.picture and not section.rows:
+            continue
         lines += ["", f"## {section.title}", ""]
         if section.header:
             lines += [_row(section.header), _row(tuple("---" for _ in section.header), escape=False)]

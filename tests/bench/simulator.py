@@ -1,0 +1,116 @@
+"""Whether the simulator at scale tells the truth: its median write gap of a killed node, beside the lab's.
+
+    make bench-simulator ROUNDS=5
+
+Each round kills the primary's node of a new lab, under its default settings. The same topology, policy and
+lease are then simulated in the world `config/simulator/lab.yaml`. For clients that know the nodes and for
+those that go by the service's name it prints both medians and their ratio; it fails beyond 15 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from qnwis.continuity.access import ApprovalWorkflow
+from qnwis.lab.layout import Block, Folder
+from qnwis.lab.shape import LEASE, THREE_NODES, lab_cluster, lab_policy
+from qnwis.montecarlo.study import Settings, play
+from qnwis.montecarlo.world import Clients, Finds, World, load_world
+
+from .gaps import measure
+
+EVENT = "killed node"
+WITHIN = 0.15
+"""Of the measured median."""
+RUNS, SEED = 100_000, 42
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Medians, milliseconds."""
+
+    what: str
+    measured_ms: float
+    simulated_ms: float
+
+    @property
+    def ratio(self) -> float:
+        return self.simulated_ms / self.measured_ms
+
+    @property
+    def holds(self) -> bool:
+        return abs(self.ratio - 1) <= WITHIN
+
+
+def simulated_ms(directory: Path) -> dict[Finds, float]:
+    """By how clients find the primary, the median of the simulated gap."""
+    world = load_world("lab")
+    assert (world.lease.duration_s, world.lease.renew_every_s) == (LEASE.duration_s, LEASE.renew_every_s)
+    settings = Settings(
+        lab_cluster(THREE_NODES, Folder(directory), Block.on_loopback(1), cluster_id="lab"),
+        lab_policy(THREE_NODES),
+        world,
+        # The lab's policy is automatic: nobody is asked.
+        ApprovalWorkflow(required_approvers=1, allowed_roles=("continuity_admin",), timeout_sec=600),
+    )
+    return {
+        finds: 1000 * play(replace(settings, world=_with(world, finds)), RUNS, SEED).figures.rto_s.p50
+        for finds in Finds
+    }
+
+
+def _with(world: World, finds: Finds) -> World:
+    clients: Clients = world.clients.model_copy(
+        update={"finds": finds, "count": world.clients.count if finds is Finds.NAME else 1}
+    )
+    return world.model_copy(update={"clients": clients})
+
+
+async def measured_ms(rounds: int, directory: Path) -> dict[Finds, list[float]]:
+    gaps: dict[Finds, list[float]] = {finds: [] for finds in Finds}
+    for number in range(rounds):
+        one = await measure(EVENT, directory)
+        if one.outcome != "completed" or one.lost:
+            sys.exit(f"round {number + 1}: the run ended {one.outcome}, {one.lost} acknowledged writes lost")
+        gaps[Finds.HOSTS].append(one.gap_by_hosts_ms)
+        gaps[Finds.NAME].append(one.gap_by_name_ms)
+        print(
+            f"round {number + 1}: run started {one.run_started_ms:.0f} ms, by hosts {one.gap_by_hosts_ms:.0f} ms,"
+            f" by name {one.gap_by_name_ms:.0f} ms",
+            file=sys.stderr,
+            flush=True,
+        )
+    return gaps
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests.bench.simulator")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp/qnwis-simulator"))
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    on_paper = simulated_ms(options.directory)
+    real = asyncio.run(measured_ms(options.rounds, options.directory))
+    compared = [Compared(finds.value, statistics.median(real[finds]), on_paper[finds]) for finds in Finds]
+    if options.json:
+        told = [{**asdict(one), "ratio": one.ratio, "holds": one.holds} for one in compared]
+        print(json.dumps({"rounds": options.rounds, "within": WITHIN, "gaps": told}, indent=1))
+    else:
+        print(f"{'write gap, median':20} {'measured':>9} {'simulated':>9} {'ratio':>6}")
+        for one in compared:
+            verdict = "" if one.holds else f"  beyond {WITHIN:.0%}"
+            print(
+                f"clients by {one.what:9} {one.measured_ms:6.0f} ms {one.simulated_ms:6.0f} ms"
+                f" {one.ratio:6.2f}{verdict}"
+            )
+    return 0 if all(one.holds for one in compared) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
