@@ -16,6 +16,9 @@
 #   make bench   speed of planning, verification and simulation, and of the HTTP API with and without its door
 #   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
 #   make bench-switchover  ROUNDS=5: write gap of a planned switchover, beside Patroni's
+#   make bench-newcomer  from a clone of this commit to the first verified failover, part by part
+#   make docs    the site of docs/ into site/; fails on any warning
+#   make reference  make docs/reference and what else is made from the code again
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
 
 # A lab starts dozens of Python processes, a test dozens of workflow sandboxes: they find compiled modules.
@@ -27,7 +30,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover soak clean install-system lock wheel
+.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover bench-newcomer docs reference soak clean install-system lock wheel
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -78,6 +81,15 @@ bench-gaps: $(STAMP)
 bench-switchover: $(STAMP)
 	@$(BIN)/python -m tests.bench.switchover --rounds $(or $(ROUNDS),5) $(ARGS)
 
+bench-newcomer: $(STAMP)
+	@$(BIN)/python -m tests.bench.newcomer $(ARGS)
+
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
+reference: $(STAMP)
+	@$(BIN)/python -m tests.documents.reference
+
 soak: $(STAMP)
 	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),60) $(ARGS)
 
@@ -101,4 +113,4 @@ lock:
 	$(BIN)/uv pip compile --universal --generate-hashes -q --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements/lock.txt
 
 clean:
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
