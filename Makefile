@@ -18,6 +18,9 @@
 #   make bench-switchover  ROUNDS=5: write gap of a planned switchover, beside Patroni's
 #   make bench-simulator  ROUNDS=5: the simulator's median write gap of a killed node, beside the lab's
 #   make gate    the RG-8 gate: targets, determinism, scenarios, histories, RBAC, audit, metrics, dashboards, docs
+#   make bench-newcomer  from a clone of this commit to the first verified failover, part by part
+#   make docs    the site of docs/ into site/; fails on any warning
+#   make reference  make docs/reference and what else is made from the code again
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
 
 # A lab starts dozens of Python processes, a test dozens of workflow sandboxes: they find compiled modules.
@@ -29,7 +32,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover bench-simulator gate soak clean install-system lock wheel
+.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover bench-simulator gate soak clean install-system lock wheel bench-newcomer docs reference
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -87,6 +90,15 @@ bench-simulator: $(STAMP)
 gate: $(STAMP)
 	@$(BIN)/python -m qnwis.scripts.qa.rg8_continuity_gate $(ARGS)
 
+bench-newcomer: $(STAMP)
+	@$(BIN)/python -m tests.bench.newcomer $(ARGS)
+
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
+reference: $(STAMP)
+	@$(BIN)/python -m tests.documents.reference
+
 soak: $(STAMP)
 	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),60) $(ARGS)
 
@@ -113,4 +125,4 @@ lock:
 	$(BIN)/uv pip compile --universal --generate-hashes -q --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements/lock.txt
 
 clean:
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,8 +1,10 @@
-"""What the documents say of the repository is there."""
+"""What the documents say of the repository is there, what they tell to type is taken; their site is built."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,11 +18,17 @@ from qnwis.continuity.losses import Effect, losses
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.run import FailoverRequest
 from qnwis.continuity.weights import without
+from tests.documents.configuration import FILES
+from tests.documents.reference import PAGES as MADE
+from tests.documents.typed import Typed, commands_on, make_targets_on, wrong_with
 from workflows.names import RUNBOOKS_QUEUE, failover_id
 from workflows.planned_maintenance import PlannedMaintenance
 
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", PROJECT / "SECURITY.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+RUNBOOKS = sorted((PROJECT / "runbooks").glob("*.md"))
+WRITTEN = [page for page in (*PAGES, *RUNBOOKS) if page not in {PROJECT / "docs" / name for name in MADE}]
+"""By hand."""
 TESTS = "\n".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
 
 
@@ -34,6 +42,66 @@ def test_every_test_a_page_names_exists(page: Path) -> None:
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     links = set(re.findall(r"\]\(([^)#:]+)\)", page.read_text()))
     assert {link for link in links if not (page.parent / link).exists()} == set()
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_every_command_a_page_tells_to_type_is_taken(page: Path) -> None:
+    wrong = {typed.words: wrong_with(typed) for typed in commands_on(page.read_text())}
+    assert {words: why for words, why in wrong.items() if why is not None} == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("plan --cluster a --policy b --speed 3", "no option --speed"),
+        ("plan --cluster a", "needs --policy"),
+        ("region leave region-1", "no command leave"),
+        ("approve lab-1 lab-2", "takes 1 arguments"),
+        ("report RUN --output", "--output needs a value"),
+        ("plan --cluster a …", None),
+        ("report latest --output report.html  # a page", None),
+    ],
+)
+def test_what_would_not_be_taken_is_found(words: str, why: str | None) -> None:
+    found = wrong_with(Typed(words, whole=True))
+    assert found is None if why is None else found is not None and why in found
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_every_make_target_a_page_names_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert make_targets_on(page.read_text()) - targets == set()
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
+def test_every_file_of_the_repository_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"`((?:src|tests|docs|workflows|activities|workers)/[\w./-]+)`", page.read_text()))
+    assert {name for name in named if not (PROJECT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_what_is_made_from_the_code_is_as_the_code_makes_it(name: str) -> None:
+    assert (PROJECT / "docs" / name).read_text() == MADE[name]().rstrip("\n") + "\n", "make reference"
+
+
+def test_every_file_of_the_configuration_has_its_fields_on_the_page() -> None:
+    shipped = {path.name.replace(".example", "") for path in (PROJECT / "config").rglob("*.yaml")}
+    assert shipped <= {file.name.rpartition("/")[2] for file in FILES}
+
+
+def test_the_site_is_built_without_a_warning_and_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    build = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+    )
+    assert build.returncode == 0, build.stderr
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > len(PAGES) - 2, "every page of docs/, and what they link to"
+    fetched = re.compile(r"<(?:script|link|img|iframe)[^>]*\b(?:src|href)=[\"']?(https?:)?//")
+    assert [str(page) for page in pages if fetched.search(page.read_text())] == []
 
 
 def test_the_hooks_to_paste_are_what_a_worker_takes(tmp_path: Path) -> None:

@@ -76,9 +76,10 @@ def me(key_file: Path | None, by: str = "") -> Me:
     if key_file is None and not path.exists():
         return Me(by or f"{getpass.getuser()}@{socket.gethostname()}", None)
     try:
-        return Me(by or person_of(path) or f"{getpass.getuser()}@{socket.gethostname()}", read_key(path))
+        signer = read_key(path)  # first: it says what is wrong with the file
     except KeyFileError as error:
         fail(Exit.USAGE, str(error))
+    return Me(by or person_of(path) or f"{getpass.getuser()}@{socket.gethostname()}", signer)
 
 
 def signed_start(request: Start, who: Me, deed: Deed = Deed.START) -> Start:

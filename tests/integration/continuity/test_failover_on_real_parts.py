@@ -433,14 +433,6 @@ def secrets_in(file: Path) -> list[str]:
     return re.findall(r"[A-Za-z0-9+/=_-]{24,}", text)
 
 
-async def test_the_demonstration_is_verified_and_loses_nothing(root: Path) -> None:
-    shown = await command("lab", "demo", "--directory", str(root), "--json")
-    assert shown.code == 0, shown
-    assert shown.json["verified"] is True
-    assert shown.json["writes"]["lost"] == [] and len(shown.json["writes"]["per_server"]) == 2
-    assert left_behind(root) == []
-
-
 async def test_the_maintenance_demonstration_is_verified_and_loses_nothing(root: Path) -> None:
     shown = await command("lab", "demo-maintenance", "--directory", str(root), "--json")
     assert shown.code == 0, shown

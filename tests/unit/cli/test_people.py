@@ -38,6 +38,15 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     assert f"chmod 600 {private}" in done.output
 
 
+def test_a_key_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    missing = tmp_path / "none.pem"
+    typed = ["abort", "lab-1", "--reason", "test", "--key", str(missing)]
+    done = CliRunner().invoke(app, typed, env={"NO_COLOR": "1"})
+    assert done.exit_code == 2
+    (line,) = done.output.splitlines()
+    assert f"{missing}: cannot be read" in line and "qnwis-continuity people key" in line
+
+
 def test_a_person_without_a_key_is_named_with_the_line(tmp_path: Path) -> None:
     people = tmp_path / "people.yaml"
     people.write_text("people:\n  - name: ann\n    roles: [continuity_admin]\n    public_key: abc\n")

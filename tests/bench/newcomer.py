@@ -1,0 +1,162 @@
+"""How long a newcomer waits: from a clone of the present commit to the first verified failover.
+
+    make bench-newcomer
+
+Clones the commit into a temporary folder, lets `make` install into it as the README says, and runs
+`make demo` there. Timed are the clone, the installation, the start of the lab until its guardian sees every
+node healthy (a Temporal server is found, downloaded or built in it), and from the kill of the primary to the
+verdict. Prints a table, and JSON with `--json`; fails where the failover was not verified. pip's cache counts
+where there is one; `--no-cache` leaves it out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+HEALTHY = "the guardian sees every node healthy"
+KILLED = re.compile(r"· \S+ is killed: ")
+SERVER = re.compile(r"· (?:.*temporal|no Temporal|TEMPORAL_ADDRESS)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Newcomer:
+    """One newcomer's wait, seconds."""
+
+    commit: str
+    clone_s: float
+    install_s: float
+    lab_s: float
+    """Until the guardian sees every node healthy."""
+    server_s: float
+    """Of that, until a Temporal server answers: to find, download or build one, and to start it."""
+    writing_s: float
+    """From there to the kill: clients write for a while first."""
+    failover_s: float
+    """From the kill to the verdict; clients write on for a while in it."""
+    total_s: float
+    verified: bool
+    report: Mapping[str, object]
+    """What the demonstration measured."""
+
+
+@contextmanager
+def timed(into: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    print(f"{name} …", file=sys.stderr, flush=True)
+    yield
+    into[name] = time.monotonic() - began
+
+
+def run(*command: str | Path, cwd: Path, env: Mapping[str, str]) -> str:
+    done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))} ended with {done.returncode}")
+    return done.stdout.strip()
+
+
+def demonstrate(
+    clone: Path, directory: Path, env: Mapping[str, str]
+) -> tuple[dict[str, float], Mapping[str, object]]:
+    """`make demo`: when it said what, seconds after its start, and its report."""
+    said: dict[str, float] = {}
+    began = time.monotonic()
+    demo = subprocess.Popen(
+        ["make", "-s", "demo", f"ARGS=--json --directory {directory}"],
+        cwd=clone,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stderr is not None and demo.stdout is not None
+    for line in demo.stderr:
+        print(line, end="", file=sys.stderr, flush=True)
+        at = time.monotonic() - began
+        if SERVER.match(line):
+            said.setdefault("asked", at)
+        if HEALTHY in line:
+            said["healthy"] = at
+        if KILLED.match(line):
+            said["killed"] = at
+    text = demo.stdout.read()
+    said["ended"] = time.monotonic() - began
+    if demo.wait() and not text:
+        sys.exit(f"make demo ended with {demo.returncode}")
+    return said, json.loads(text)
+
+
+def measure(*, no_cache: bool) -> Newcomer:
+    env = {**os.environ, **({"PIP_NO_CACHE_DIR": "1"} if no_cache else {})}
+    for name in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE"):
+        env.pop(name, None)
+    took: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(prefix="qnwis-newcomer-") as home, _lab_directory() as directory:
+        clone, commit = Path(home) / "clone", run("git", "rev-parse", "HEAD", cwd=PROJECT, env=env)
+        with timed(took, "clone"):
+            run("git", "clone", "-q", "--no-local", PROJECT, clone, cwd=PROJECT, env=env)
+            run("git", "checkout", "-q", commit, cwd=clone, env=env)
+        with timed(took, "install"):
+            run("make", "-s", ".venv/.installed", cwd=clone, env=env)
+        said, report = demonstrate(clone, directory, env)
+    return Newcomer(
+        commit=commit,
+        clone_s=took["clone"],
+        install_s=took["install"],
+        lab_s=said["healthy"],
+        server_s=said["healthy"] - said["asked"],
+        writing_s=said["killed"] - said["healthy"],
+        failover_s=said["ended"] - said["killed"],
+        total_s=sum(took.values()) + said["ended"],
+        verified=report.get("verified") is True,
+        report=report,
+    )
+
+
+@contextmanager
+def _lab_directory() -> Iterator[Path]:
+    """A lab of its own; programs that are downloaded for it are its own too, as a newcomer has none."""
+    with tempfile.TemporaryDirectory(prefix="qnwis-newcomer-lab-", dir="/var/tmp") as home:
+        Path(home).chmod(0o711)
+        yield Path(home) / "lab"
+
+
+def table(found: Newcomer) -> str:
+    rows = [
+        ("clone", found.clone_s),
+        ("install into .venv", found.install_s),
+        ("lab and control plane started", found.lab_s),
+        ("  of that from the search for a Temporal server on", found.server_s),
+        ("clients write before the kill", found.writing_s),
+        ("from the kill to the verdict", found.failover_s),
+        (
+            "from the clone to the first verified failover" if found.verified else "NOT verified, after",
+            found.total_s,
+        ),
+    ]
+    return "\n".join(f"{name:52} {seconds:7.1f} s" for name, seconds in rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests.bench.newcomer")
+    parser.add_argument("--no-cache", action="store_true", help="without pip's cache")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    found = measure(no_cache=options.no_cache)
+    print(json.dumps(asdict(found), indent=1) if options.json else table(found))
+    sys.exit(0 if found.verified else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The documents: how their site is built, and what of them is made from the code (`make reference`)."""
