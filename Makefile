@@ -6,7 +6,7 @@
 #   make test    unit and integration tests on real processes
 #   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one (LASTS=600: for so long)
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones
-#   make check   ruff, mypy --strict, import-linter
+#   make check   ruff, mypy --strict, import-linter, and that the site of docs/ is built
 #   make security  bandit, pip-audit and a scan for secrets; what they find is fixed, or justified in pyproject.toml
 #   make matrix  SIGKILL of worker and Temporal server at every point of a failover (MATRIX=promote,flip for some),
 #                the evacuation of a region, disturbed at every point, and planned maintenance at every point
@@ -52,6 +52,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory docs
 
 security: $(STAMP)
 	@$(BIN)/python -m tests.security

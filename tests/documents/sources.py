@@ -1,4 +1,5 @@
-"""A hook of MkDocs: what pages link to outside `docs/` is in the site too, as a page below `source/`.
+"""Hooks of MkDocs: what pages link to outside `docs/` is in the site too, as a page below `source/`; and no page
+has its reader's browser fetch anything from elsewhere.
 
 In the repository a page links to a file as it lies there, so that the link works where the file is read. In
 the site a Markdown file becomes a page, any other file a page with its text, a folder one with its names.
@@ -6,6 +7,7 @@ the site a Markdown file becomes a page, any other file a page with its text, a 
 
 from __future__ import annotations
 
+import logging
 import re
 from os.path import relpath
 from pathlib import Path, PurePosixPath
@@ -13,10 +15,14 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files, InclusionLevel
 
+log = logging.getLogger("mkdocs.hooks.sources")
+"""A warning there fails a strict build."""
+
 PROJECT = Path(__file__).parents[2]
 LINK = re.compile(r"(?<=\]\()(?P<to>[^)#:\s]+)(?=[)#])")
 """The target of an inline link that has no scheme."""
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+FETCHED = re.compile(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^\"'>]*")
 HIDDEN = "---\nsearch:\n  exclude: true\n---\n"
 LANGUAGES = {
     ".py": "python",
@@ -61,6 +67,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return relpath(place, here.parent)
 
     return LINK.sub(led, markdown)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Warn of what a browser would fetch from elsewhere."""
+    for found in FETCHED.findall(output):
+        log.warning("%s: a browser would fetch %s", page.file.src_uri, found)
+    return output
 
 
 def _outside(page: PurePosixPath) -> set[PurePosixPath]:
