@@ -13,7 +13,7 @@ from qnwis.continuity.model import Model
 from tests.unit.api.scene import ApiScene
 
 from .fields import field_table, meanings, type_of
-from .markdown import MADE, cell, code, paragraphs, table
+from .markdown import cell, code, paragraphs, table
 
 ACTS = "Idempotency-Key"
 SHARED = ("X-Request-Timestamp", "X-Request-Nonce", ACTS)
@@ -28,19 +28,16 @@ def document() -> dict[str, Any]:
 def api_page() -> str:
     whole = document()
     parts = [
-        MADE,
         "# HTTP API\n\n",
-        "Served by [`api serve`](../reference/commands.md#api-serve); the same as an OpenAPI "
-        f"{whole['openapi']} document "
-        f"is at `{BASE}/openapi.json`. Every request has `Authorization: Bearer …`: a JWT of an issuer in "
-        "[`api.yaml`](../reference/configuration.md#apiyaml), or a service token. "
-        "[Security](../security.md) says who may do what.\n\n",
-        "A request that acts also has these headers, so that it is fresh, cannot be replayed, and is "
-        "done once:\n\n",
+        "Served by [`api serve`](../reference/commands.md#api-serve); the same as an OpenAPI"
+        f" {whole['openapi']} document is at `{BASE}/openapi.json`. Every request has"
+        " `Authorization: Bearer …`, a JWT of an issuer in [`api.yaml`](../reference/configuration.md#apiyaml) or a service token."
+        " [Security](../security.md) says who may do what.\n\n",
+        "A request that acts also has these headers, so that it is fresh, cannot be replayed, and is done"
+        " once:\n\n",
         _headers(whole),
-        "What is refused is answered with `application/problem+json` (RFC 9457): the rule, its "
-        "values, and what would change "
-        "the answer. A rule that is not in this table has status 422:\n\n",
+        "What is refused is answered with `application/problem+json` (RFC 9457): the rule, its values, and what"
+        " would change the answer. A rule that is not in this table has status 422:\n\n",
         table(("status", "rules"), _statuses()),
         "## All endpoints\n\n",
         table(

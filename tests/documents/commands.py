@@ -14,7 +14,7 @@ import typer
 from qnwis.cli.output import Exit
 from qnwis.cli.qnwis_continuity import app
 
-from .markdown import MADE, cell, code, paragraphs, table
+from .markdown import cell, code, paragraphs, table
 
 PROGRAM = "qnwis-continuity"
 EXIT_CODES = {
@@ -43,7 +43,6 @@ def commands(group: Any = None, before: str = "") -> Iterator[tuple[str, Any]]:
 def commands_page() -> str:
     found = list(commands())
     parts = [
-        MADE,
         "# Commands\n\n",
         f"`{PROGRAM} COMMAND`, the same as `python -m qnwis.cli.qnwis_continuity COMMAND`. "
         "`--help` after any command prints what is written here.\n\n",

@@ -21,7 +21,7 @@ from qnwis.continuity.topology import Cluster
 
 from .commands import commands
 from .fields import all_models, field_table, meanings, schema_of
-from .markdown import MADE, cell, code, paragraphs, table
+from .markdown import cell, code, paragraphs, table
 
 PROJECT = Path(__file__).parents[2]
 
@@ -68,14 +68,11 @@ FILES = (
 
 def configuration_page() -> str:
     parts = [
-        MADE,
         "# Configuration\n\n",
-        "A field's name says its unit: `_s` and `_sec` are seconds, `_ms` milliseconds, `_bytes` "
-        "bytes, `_percent` "
-        "hundredths. Unknown fields are refused, with the file, the line and the field; "
-        "[`validate`](commands.md#validate) checks the files of a cluster without using them. Where "
-        "a type is "
-        "linked, its fields stand in the section of that name.\n\n",
+        "A field's name says its unit: `_s` and `_sec` are seconds, `_ms` milliseconds, `_bytes` bytes,"
+        " `_percent` hundredths. Unknown fields are refused, with the file, the line and the field;"
+        " [`validate`](commands.md#validate) checks the files of a cluster without using them. Where a type is"
+        " linked, its fields stand in the section of that name.\n\n",
         table(("file", "what it is"), ((f"[`{f.name}`](#{_anchor(f.name)})", cell(f.about)) for f in FILES)),
     ]
     told: set[str] = set()

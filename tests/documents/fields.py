@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import textwrap
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -25,14 +25,20 @@ def meanings(model: type[BaseModel]) -> dict[str, str]:
     for one in reversed(model.__mro__):
         if not issubclass(one, BaseModel) or one is BaseModel:
             continue
-        (written,) = ast.parse(textwrap.dedent(inspect.getsource(one))).body
-        assert isinstance(written, ast.ClassDef)
+        written = _classes(one.__module__)[one.__name__]
         for line, after in zip(written.body, [*written.body[1:], None], strict=True):
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
                 text = after.value if isinstance(after, ast.Expr) else None
                 if isinstance(text, ast.Constant) and isinstance(text.value, str):
                     found[line.target.id] = text.value
     return found
+
+
+@cache
+def _classes(module: str) -> dict[str, ast.ClassDef]:
+    """Those of a module's top level, as they are written."""
+    written = ast.parse(inspect.getsource(sys.modules[module]))
+    return {one.name: one for one in written.body if isinstance(one, ast.ClassDef)}
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-MADE = "<!-- Made by `make reference` from the code; an edit here is lost. -->\n\n"
-
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Cells are Markdown already."""

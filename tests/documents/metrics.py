@@ -8,7 +8,7 @@ import yaml
 
 from qnwis.continuity.metrics import METRICS
 
-from .markdown import MADE, cell, code, table
+from .markdown import cell, code, table
 
 PROMETHEUS = Path(__file__).parents[2] / "prometheus"
 
@@ -40,11 +40,9 @@ def metrics_page() -> str:
     ]
     return "".join(
         [
-            MADE,
             "# Metrics\n\n",
-            "Served by a worker with `--metrics`; [Metrics, alerts and the "
-            "dashboard](../howto/metrics.md) says how they "
-            "are meant. Times are in milliseconds.\n\n",
+            "Served by a worker with `--metrics`; [Metrics, alerts and the dashboard](../howto/metrics.md) says"
+            " how they are meant. Times are in milliseconds.\n\n",
             table(("metric", "kind", "labels", "meaning"), metrics),
             "## Bounds of the histograms\n\n",
             table(("metric", "upper bounds, ms"), buckets),

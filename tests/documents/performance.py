@@ -9,7 +9,7 @@ from pathlib import Path
 from qnwis.continuity.policy import Policy
 from tests.bench.test_bench_domain import PLANNING_MS, SIMULATION_MS, VERIFICATION_MS
 
-from .markdown import MADE, cell, table
+from .markdown import cell, table
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
 TARGET = re.compile(r"^(bench[\w-]*|soak): .*\n\t(.*(?:\n\t.*)*)", re.MULTILINE)
@@ -28,19 +28,16 @@ def performance_page() -> str:
         ),
     ]
     parts = [
-        MADE,
         "# Performance\n\n",
-        "Figures depend on the machine, so this page has none: each command prints them for yours. "
-        "What a running "
-        "system shows of itself is in the [metrics](reference/metrics.md).\n\n",
+        "Figures depend on the machine, so this page has none: each command prints them for yours. What a"
+        " running system shows of itself is in the [metrics](reference/metrics.md).\n\n",
         "## Targets\n\n",
         table(
             ("what", "target", "held by"),
             ((cell(what), cell(target), cell(by)) for what, target, by in targets),
         ),
-        "Planning, verification and simulation are pure computations; they are measured in CPU time, "
-        "for clusters of 3 "
-        "and of 1,000 nodes.\n\n",
+        "Planning, verification and simulation are pure computations; they are measured in CPU time, for"
+        " clusters of 3 and of 1,000 nodes.\n\n",
         "## What measures what\n\n",
         "All but `make bench` start labs of their own on this machine.\n\n",
     ]

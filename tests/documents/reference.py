@@ -13,6 +13,7 @@ from .metrics import metrics_page
 from .performance import performance_page
 from .refusals import refusals_page
 
+MADE = "<!-- Made by `make reference` from the code; an edit here is lost. -->"
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES: Mapping[str, Callable[[], str]] = {
     "reference/commands.md": commands_page,
@@ -25,9 +26,15 @@ PAGES: Mapping[str, Callable[[], str]] = {
 }
 
 
+def page_of(name: str) -> str:
+    """A page as it stands in `docs/`. The remark is below the title, which MkDocs expects first."""
+    title, _, rest = PAGES[name]().rstrip("\n").partition("\n")
+    return f"{title}\n\n{MADE}\n{rest}\n"
+
+
 def main() -> None:
-    for name, made in PAGES.items():
-        path, text = DOCS / name, made().rstrip("\n") + "\n"
+    for name in PAGES:
+        path, text = DOCS / name, page_of(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != text:
             path.write_text(text)

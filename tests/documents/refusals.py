@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from .markdown import MADE, cell, code, table
+from .markdown import cell, table
 
 PROJECT = Path(__file__).parents[2]
 PLACES = ("src/qnwis", "workflows", "activities", "workers")
@@ -38,27 +38,19 @@ def refusals_page() -> str:
     found = refusals()
     named = [one for one in found if one.rule]
     made = {one.where for one in found if not one.rule}
-    rows = [
-        (code(o.rule), cell(o.message), cell(o.remedy), f"[`{o.where.name}`](../../{o.where})") for o in named
-    ]
+    rows = [(f"[`{o.rule}`](../../{o.where})", cell(o.message), cell(o.remedy)) for o in named]
     return "".join(
         [
-            MADE,
             "# Refusals\n\n",
-            "A refusal names its rule, says in a sentence what was compared, and says what would "
-            "change the answer. A command "
-            "prints `Refused [rule]: sentence`, the values and the remedy, and exits with 3; the API "
-            "answers with the same as "
-            "a problem. Nothing was changed. What stands in braces is filled in; `…` is a longer "
-            "expression.\n\n",
+            "A refusal names its rule, says in a sentence what was compared, and says what would change the"
+            " answer. A command prints `Refused [rule]: sentence`, the values and the remedy, and exits with 3;"
+            " the API answers with the same as a problem. Nothing was changed. A rule is linked to where it is"
+            " decided. What stands in braces is filled in; `…` is a longer expression.\n\n",
             f"{len({one.rule for one in named})} rules:\n\n",
-            table(("rule", "what it says", "remedy", "decided in"), rows),
-            "Here a rule's name is made from a value, for example from that of a package that is not "
-            "installed: "
-            if made
-            else "",
+            table(("rule", "what it says", "remedy"), rows),
+            "Here a rule's name is made from a value, for example from that of a package that is not installed: ",
             ", ".join(f"[`{where.name}`](../../{where})" for where in sorted(made)),
-            ".\n" if made else "",
+            ".\n",
         ]
     )
 

@@ -16,7 +16,7 @@ from .commands import PROGRAM
 
 FENCED = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`]+)`")
-CALL = re.compile(rf"(?<![\w-])(?:{PROGRAM}|python -m qnwis.cli.qnwis_continuity) +(?P<words>[a-z].*)")
+CALL = re.compile(rf"(?<![\w-])(?:{PROGRAM}|python -m qnwis.cli.qnwis_continuity) +(?P<words>[a-z][^`]*)")
 BEFORE = re.compile(r"\s*(\$ +)?(\w+=\S+ +)*")
 LEFT_OUT = "…"
 """On a page: and so on."""

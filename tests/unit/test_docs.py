@@ -18,6 +18,7 @@ from qnwis.continuity.run import FailoverRequest
 from qnwis.continuity.weights import without
 from tests.documents.configuration import FILES
 from tests.documents.reference import PAGES as MADE
+from tests.documents.reference import page_of
 from tests.documents.typed import Typed, commands_on, make_targets_on, wrong_with
 from workflows.names import RUNBOOKS_QUEUE, failover_id
 from workflows.planned_maintenance import PlannedMaintenance
@@ -79,7 +80,7 @@ def test_every_file_of_the_repository_that_a_page_names_exists(page: Path) -> No
 
 @pytest.mark.parametrize("name", MADE)
 def test_what_is_made_from_the_code_is_as_the_code_makes_it(name: str) -> None:
-    assert (PROJECT / "docs" / name).read_text() == MADE[name]().rstrip("\n") + "\n", "make reference"
+    assert (PROJECT / "docs" / name).read_text() == page_of(name), "make reference"
 
 
 def test_every_file_of_the_configuration_has_its_fields_on_the_page() -> None:
