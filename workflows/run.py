@@ -190,8 +190,8 @@ class Run(Steered):
         plan = self.known.plan
         undoes = [action.action_id for action in plan.actions if action.kind in REVERSIBLE]
         self.progress.say(
-            f"until the promotion a failure undoes {', '.join(undoes)}; after it:"
-            f" `qnwis-continuity maintenance run {plan.cluster_id} --target {plan.primary_node_id}`"
+            f"until the promotion a failure undoes {', '.join(undoes)}; after it: `qnwis-continuity maintenance"
+            f" run {plan.cluster_id} --target {plan.primary_node_id} --reason …`"
         )
 
     async def simulate(self) -> None:

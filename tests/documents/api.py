@@ -31,13 +31,14 @@ def api_page() -> str:
         "# HTTP API\n\n",
         "Served by [`api serve`](../reference/commands.md#api-serve); the same as an OpenAPI"
         f" {whole['openapi']} document is at `{BASE}/openapi.json`. Every request has"
-        " `Authorization: Bearer …`, a JWT of an issuer in [`api.yaml`](../reference/configuration.md#apiyaml) or a service token."
+        " `Authorization: Bearer …`, a JWT of an issuer in"
+        " [`api.yaml`](../reference/configuration.md#apiyaml) or a service token."
         " [Security](../security.md) says who may do what.\n\n",
         "A request that acts also has these headers, so that it is fresh, cannot be replayed, and is done"
         " once:\n\n",
         _headers(whole),
-        "What is refused is answered with `application/problem+json` (RFC 9457): the rule, its values, and what"
-        " would change the answer. A rule that is not in this table has status 422:\n\n",
+        "What is refused is answered with `application/problem+json` (RFC 9457): the rule, its values, and"
+        " what would change the answer. A rule that is not in this table has status 422:\n\n",
         table(("status", "rules"), _statuses()),
         "## All endpoints\n\n",
         table(

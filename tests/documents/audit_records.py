@@ -58,13 +58,13 @@ def operations() -> list[tuple[str, ModuleType]]:
 def audit_page() -> str:
     parts = [
         "# Audit records\n\n",
-        "What leaves a record, and what a record says. [Proving what was done](../howto/audit.md) says how they"
-        " are kept, sealed and proved.\n\n",
+        "What leaves a record, and what a record says. [Proving what was done](../howto/audit.md) says how"
+        " they are kept, sealed and proved.\n\n",
         "## Operations\n\n",
         table(("`operation`", "what it is a record of", "made in"), (_row(*one) for one in operations())),
         "## Fields\n\n",
-        "Everything but the place in the chain, the hashes and the signature is the draft of the record; names"
-        " of persons are stored as commitments.\n\n",
+        "Everything but the place in the chain, the hashes and the signature is the draft of the record;"
+        " names of persons are stored as commitments.\n\n",
     ]
     whole = schema_of(AuditRecord)
     for name, model in all_models(AuditRecord).items():

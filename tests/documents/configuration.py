@@ -71,8 +71,8 @@ def configuration_page() -> str:
         "# Configuration\n\n",
         "A field's name says its unit: `_s` and `_sec` are seconds, `_ms` milliseconds, `_bytes` bytes,"
         " `_percent` hundredths. Unknown fields are refused, with the file, the line and the field;"
-        " [`validate`](commands.md#validate) checks the files of a cluster without using them. Where a type is"
-        " linked, its fields stand in the section of that name.\n\n",
+        " [`validate`](commands.md#validate) checks the files of a cluster without using them. Where a type"
+        " is linked, its fields stand in the section of that name.\n\n",
         table(("file", "what it is"), ((f"[`{f.name}`](#{_anchor(f.name)})", cell(f.about)) for f in FILES)),
     ]
     told: set[str] = set()

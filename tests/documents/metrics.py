@@ -41,8 +41,8 @@ def metrics_page() -> str:
     return "".join(
         [
             "# Metrics\n\n",
-            "Served by a worker with `--metrics`; [Metrics, alerts and the dashboard](../howto/metrics.md) says"
-            " how they are meant. Times are in milliseconds.\n\n",
+            "Served by a worker with `--metrics`; [Metrics, alerts and the dashboard](../howto/metrics.md)"
+            " says how they are meant. Times are in milliseconds.\n\n",
             table(("metric", "kind", "labels", "meaning"), metrics),
             "## Bounds of the histograms\n\n",
             table(("metric", "upper bounds, ms"), buckets),

@@ -43,12 +43,12 @@ def refusals_page() -> str:
         [
             "# Refusals\n\n",
             "A refusal names its rule, says in a sentence what was compared, and says what would change the"
-            " answer. A command prints `Refused [rule]: sentence`, the values and the remedy, and exits with 3;"
-            " the API answers with the same as a problem. Nothing was changed. A rule is linked to where it is"
-            " decided. What stands in braces is filled in; `…` is a longer expression.\n\n",
+            " answer. A command prints `Refused [rule]: sentence`, the values and the remedy, and exits with"
+            " 3; the API answers with the same as a problem. Nothing was changed. A rule is linked to where"
+            " it is decided. What stands in braces is filled in; `…` is a longer expression.\n\n",
             f"{len({one.rule for one in named})} rules:\n\n",
             table(("rule", "what it says", "remedy"), rows),
-            "Here a rule's name is made from a value, for example from that of a package that is not installed: ",
+            "Here a rule's name is made from a value, for example from that of a package that is missing: ",
             ", ".join(f"[`{where.name}`](../../{where})" for where in sorted(made)),
             ".\n",
         ]

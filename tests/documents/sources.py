@@ -1,5 +1,5 @@
-"""Hooks of MkDocs: what pages link to outside `docs/` is in the site too, as a page below `source/`; and a page
-that would have its reader's browser fetch anything from elsewhere is warned of.
+"""Hooks of MkDocs: what pages link to outside `docs/` is in the site too, below `source/`; and what a
+reader's browser would fetch from elsewhere gives a warning.
 
 In the repository a page links to a file as it lies there, so that the link works where the file is read. In
 the site a Markdown file becomes a page, any other file a page with its text, a folder one with its names.
