@@ -189,10 +189,10 @@ class Run(Steered):
         """What takes the service back, before anything is changed."""
         plan = self.known.plan
         undoes = [action.action_id for action in plan.actions if action.kind in REVERSIBLE]
-        self.progress.say(
-            f"until the promotion a failure undoes {', '.join(undoes)}; after it: `qnwis-continuity maintenance"
-            f" run {plan.cluster_id} --target {plan.primary_node_id} --reason …`"
+        back = (
+            f"qnwis-continuity maintenance run {plan.cluster_id} --target {plan.primary_node_id} --reason …"
         )
+        self.progress.say(f"until the promotion a failure undoes {', '.join(undoes)}; after it: `{back}`")
 
     async def simulate(self) -> None:
         """Play the plan on paper first."""
