@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,7 +19,7 @@ from .result import Study
 INK, FIRST, SECOND = "#7a8490", "#2f6fd0", "#b5610a"
 """Each can be read on white and on black: a page follows the reader's choice."""
 POINTS = 400
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "qnwis",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
