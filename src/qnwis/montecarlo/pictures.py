@@ -39,13 +39,11 @@ STYLE: dict[Any, Any] = {
 
 def pictures(study: Study) -> dict[str, str]:
     """SVG by title."""
-    names = [study.result.policy_id]
+    names = ["as it is"]
     every = [study.outcomes]
     if study.other is not None and study.result.comparison is not None:
-        names.append(study.result.comparison.policy_id)
+        names.append(study.result.comparison.name)
         every.append(study.other)
-    if len(set(names)) < len(names):
-        names = [f"{name} ({which})" for name, which in zip(names, ("first", "other"), strict=True)]
     drawn = {
         "RTO: how many failures are over by then": _shares(
             names, [one.rto_s for one in every], "seconds since the failure", up_to=99.9

@@ -97,5 +97,7 @@ def run(interpreter: str, hash_seed: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotRun(str(error)) from error
     if ran.returncode != 0:
-        raise CannotRun((ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"])[-1])
+        lines = ran.stderr.strip().splitlines() or [f"it ended with {ran.returncode}"]
+        # A traceback says why at its end; other programs begin with it.
+        raise CannotRun(lines[-1] if lines[0].startswith("Traceback") else lines[0])
     return ran.stdout
