@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from qnwis.continuity.access import ApprovalWorkflow
+from qnwis.lab.errors import LabError
 from qnwis.lab.layout import Block, Folder
 from qnwis.lab.shape import LEASE, THREE_NODES, lab_cluster, lab_policy
 from qnwis.montecarlo.study import Settings, play
@@ -29,6 +30,8 @@ EVENT = "killed node"
 WITHIN = 0.15
 """Of the measured median."""
 RUNS, SEED = 100_000, 42
+NOTHING = 4
+"""Exit code: no lab could be started, or no run began in one."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ async def measured_ms(rounds: int, directory: Path) -> dict[Finds, list[float]]:
         gaps[Finds.HOSTS].append(one.gap_by_hosts_ms)
         gaps[Finds.NAME].append(one.gap_by_name_ms)
         print(
-            f"round {number + 1}: run started {one.run_started_ms:.0f} ms, by hosts {one.gap_by_hosts_ms:.0f} ms,"
-            f" by name {one.gap_by_name_ms:.0f} ms",
+            f"round {number + 1}: run started {one.run_started_ms:.0f} ms,"
+            f" by hosts {one.gap_by_hosts_ms:.0f} ms, by name {one.gap_by_name_ms:.0f} ms",
             file=sys.stderr,
             flush=True,
         )
@@ -96,7 +99,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     on_paper = simulated_ms(options.directory)
-    real = asyncio.run(measured_ms(options.rounds, options.directory))
+    try:
+        real = asyncio.run(measured_ms(options.rounds, options.directory))
+    except LabError as error:
+        print(f"nothing was measured: {error}", file=sys.stderr)
+        return NOTHING
     compared = [Compared(finds.value, statistics.median(real[finds]), on_paper[finds]) for finds in Finds]
     if options.json:
         told = [{**asdict(one), "ratio": one.ratio, "holds": one.holds} for one in compared]

@@ -19,7 +19,7 @@ from .report import Format, format_of, rendered
 
 try:
     from qnwis.montecarlo.document import compared, document_of, rows, verdict, yearly
-    from qnwis.montecarlo.result import Study, StudyResult, study
+    from qnwis.montecarlo.result import Other, Study, StudyResult, study
     from qnwis.montecarlo.study import Settings, unplayable
     from qnwis.montecarlo.world import World, load_world
 except ModuleNotFoundError as error:
@@ -60,13 +60,15 @@ def simulate_many(
         settings = _settings(asked.cluster, asked.policy, world, as_json=as_json)
         other = None
         if asked.compares:
-            other = _settings(
+            compared_with = _settings(
                 asked.against_cluster or asked.cluster,
                 asked.against_policy or asked.policy,
                 world,
                 as_json=as_json,
             )
-        for one in filter(None, (settings, other)):
+            given = filter(None, (asked.against_cluster, asked.against_policy))
+            other = Other(", ".join(path.name for path in given), compared_with)
+        for one in (settings, *([] if other is None else [other.settings])):
             if (refusal := unplayable(one, asked.runs)) is not None:
                 refuse(refusal, as_json=as_json)
         found = study(settings, asked.runs, asked.seed, other, processes=asked.processes)
@@ -122,7 +124,7 @@ def _show(result: StudyResult) -> None:
     for one in result.settings:
         out.print(one.words, markup=False)
     if result.comparison is not None:
-        out.print(f"\nCompared with {result.comparison.policy_id}", style="bold", markup=False)
+        out.print(f"\nCompared with {result.comparison.name}", style="bold", markup=False)
         for (line,) in compared(result):
             out.print(line, markup=False)
     out.print(f"\n{verdict(result.figures)}", style="bold", markup=False)

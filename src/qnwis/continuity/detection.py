@@ -69,8 +69,12 @@ def own_word(node: Node, state: NodeState) -> Word:
 def needs_evidence(cluster: Cluster, votes: Votes) -> bool:
     """Whether the vantages' votes alone do not settle it: a majority calls a node failed."""
     need = majority(len(cluster.vantages))
+    # Most beats call nobody failed, and a cluster may have a thousand nodes.
+    named = {name for said in votes.values() for name, status in said.items() if status is NodeStatus.FAILED}
     return any(
-        len(_saying(cluster, votes, node.node_id, NodeStatus.FAILED)) >= need for node in cluster.nodes
+        len(_saying(cluster, votes, node.node_id, NodeStatus.FAILED)) >= need
+        for node in cluster.nodes
+        if node.node_id in named
     )
 
 

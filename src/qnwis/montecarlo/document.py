@@ -22,8 +22,8 @@ def document_of(result: StudyResult, pictures: dict[str, str]) -> Document:
     ]
     if comparison is not None:
         sections += [
-            Section(f"Compared with {comparison.policy_id}", tuple(compared(result))),
-            Section(f"Figures of {comparison.policy_id}", tuple(rows(comparison.figures)), HEADER),
+            Section(f"Compared with {comparison.name}", tuple(compared(result))),
+            Section(f"Figures of {comparison.name}", tuple(rows(comparison.figures)), HEADER),
         ]
     sections += [Section(title, (), picture=svg) for title, svg in pictures.items()]
     sections += [

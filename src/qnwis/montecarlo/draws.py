@@ -29,7 +29,7 @@ class Draws:
         """From 0 to just below 1."""
         digest = hashlib.sha256((self._prefix + name).encode()).digest()
         raw = np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(prod(shape))
-        return ((raw >> np.uint64(11)) * 2.0**-53).reshape(shape)
+        return np.asarray((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(shape)
 
     def normal(self, name: str, *shape: int) -> Floats:
         """Box and Muller: a shape that every version of numpy gives from the same raw numbers."""

@@ -34,4 +34,4 @@ def lost_s(
 def chosen_target(lags_bytes: Floats, max_lag_bytes: int) -> Ints:
     """By failure, the index of the standby that takes over."""
     behind = lags_bytes - lags_bytes.min(axis=1, keepdims=True)
-    return np.argmax(behind <= max_lag_bytes, axis=1).astype(np.int64)
+    return np.asarray(np.argmax(behind <= max_lag_bytes, axis=1), dtype=np.int64)

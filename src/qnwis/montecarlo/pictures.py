@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,7 +19,7 @@ from .result import Study
 INK, FIRST, SECOND = "#7a8490", "#2f6fd0", "#b5610a"
 """Each can be read on white and on black: a page follows the reader's choice."""
 POINTS = 400
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "qnwis",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -38,13 +39,11 @@ STYLE = {
 
 def pictures(study: Study) -> dict[str, str]:
     """SVG by title."""
-    names = [study.result.policy_id]
+    names = ["as it is"]
     every = [study.outcomes]
     if study.other is not None and study.result.comparison is not None:
-        names.append(study.result.comparison.policy_id)
+        names.append(study.result.comparison.name)
         every.append(study.other)
-    if len(set(names)) < len(names):
-        names = [f"{name} ({which})" for name, which in zip(names, ("first", "other"), strict=True)]
     drawn = {
         "RTO: how many failures are over by then": _shares(
             names, [one.rto_s for one in every], "seconds since the failure", up_to=99.9

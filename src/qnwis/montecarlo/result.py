@@ -26,6 +26,8 @@ ASSUMPTIONS = (
 class Comparison(Model):
     """Other settings, on the same failures."""
 
+    name: str
+    """Of the other settings: the files that they come from."""
     cluster_id: str
     policy_id: str
     figures: Figures
@@ -53,6 +55,14 @@ class StudyResult(Model):
 
 
 @dataclass(frozen=True)
+class Other:
+    """Settings to compare with."""
+
+    name: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
 class Study:
     """The answer, and what pictures are drawn from."""
 
@@ -62,11 +72,11 @@ class Study:
 
 
 def study(
-    settings: Settings, runs: int, seed: int, other: Settings | None = None, *, processes: int = 1
+    settings: Settings, runs: int, seed: int, other: Other | None = None, *, processes: int = 1
 ) -> Study:
     """The same answer from any number of processes. Raises ValueError for settings that are `unplayable`."""
     steps = list(moves(settings))
-    asked = [settings, *([] if other is None else [other]), *(move.settings for move in steps)]
+    asked = [settings, *([] if other is None else [other.settings]), *(move.settings for move in steps)]
     first, *others = _each(asked, runs, seed, processes)
     second = None if other is None else others.pop(0)
     steps_bought = tuple(
@@ -97,15 +107,15 @@ def _each(asked: Sequence[Settings], runs: int, seed: int, processes: int) -> li
 
 
 def _compared(
-    other: Settings, first: Figures, first_outcomes: Outcomes, second: Figures, second_outcomes: Outcomes
+    other: Other, first: Figures, first_outcomes: Outcomes, second: Figures, second_outcomes: Outcomes
 ) -> Comparison:
     difference_s = second_outcomes.rto_s - first_outcomes.rto_s
-    cluster_id, policy_id = other.cluster.cluster_id, other.policy.policy_id
     return Comparison(
-        cluster_id=cluster_id,
-        policy_id=policy_id,
+        name=other.name,
+        cluster_id=other.settings.cluster.cluster_id,
+        policy_id=other.settings.policy.policy_id,
         figures=second,
         rto_shorter_percent=rounded(100 * np.mean(difference_s < 0)),
         rto_difference_s=Distribution.of(difference_s),
-        words=in_words(f"{policy_id} instead, on the same failures", first, second),
+        words=in_words(f"{other.name} instead, on the same failures", first, second),
     )

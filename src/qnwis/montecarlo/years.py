@@ -71,4 +71,5 @@ def downtime_by_year(years: int, at_s: Floats, down_s: Floats) -> Floats:
     """Of each whole year, seconds."""
     year = np.floor(at_s / YEAR_S).astype(np.int64)
     counted = year < years
-    return np.bincount(year[counted], weights=down_s[counted], minlength=years)[:years]
+    lost = np.bincount(year[counted], weights=down_s[counted], minlength=years)[:years]
+    return lost.astype(np.float64)

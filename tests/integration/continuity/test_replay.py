@@ -5,35 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
-from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-from workers.wiring import WORKFLOWS, sandbox
+from qnwis.scripts.qa.rg8.histories import replay
 
 from .mutated import WithAnotherLook, WithAnotherTimer, WithoutRehearsal
 from .record_histories import HISTORIES, SCENES, WORKER
 
 RECORDED = sorted(HISTORIES.glob("*.json"))
-
-
-def recorded(path: Path) -> WorkflowHistory:
-    events = json.loads(path.read_text())
-    started = events["events"][0]["workflowExecutionStartedEventAttributes"]
-    return WorkflowHistory.from_json(started["workflowId"], events)
-
-
-async def replay(path: Path, workflows: Sequence[type] = WORKFLOWS) -> None:
-    replayer = Replayer(
-        workflows=workflows, data_converter=pydantic_data_converter, workflow_runner=sandbox()
-    )
-    await replayer.replay_workflow(recorded(path))
 
 
 @pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)

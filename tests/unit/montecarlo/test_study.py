@@ -20,7 +20,7 @@ from qnwis.continuity.policy import Policy
 from qnwis.montecarlo import study as played
 from qnwis.montecarlo.bought import in_words, moves
 from qnwis.montecarlo.pictures import pictures
-from qnwis.montecarlo.result import study
+from qnwis.montecarlo.result import Other, study
 from qnwis.montecarlo.study import play, unplayable
 from qnwis.montecarlo.world import Faults, Network, Rate, Spread, load_world
 from qnwis.montecarlo.years import held_for_s
@@ -68,7 +68,7 @@ def test_the_same_settings_differ_in_no_failure_and_others_do() -> None:
     faster = replace(
         here, cluster=cluster(heartbeat=here.cluster.heartbeat.model_copy(update={"interval_sec": 2.0}))
     )
-    same, other = (study(here, 300, 1, one).result.comparison for one in (here, faster))
+    same, other = (study(here, 300, 1, Other("other.yaml", one)).result.comparison for one in (here, faster))
     assert same is not None and other is not None
     assert same.rto_difference_s.most == same.rto_difference_s.mean == 0 and same.rto_shorter_percent == 0
     assert other.rto_difference_s.mean < -3 and other.rto_shorter_percent > 50
@@ -149,10 +149,10 @@ def test_what_changes_is_said_in_one_sentence() -> None:
 def test_pictures_show_both_policies_and_every_setting() -> None:
     here = settings()
     other = replace(here, policy=POLICY.model_copy(update={"policy_id": "other-policy"}))
-    found = study(here, 200, 1, other)
+    found = study(here, 200, 1, Other("other-policy.yaml", other))
     drawn = pictures(found)
     assert len(drawn) == 4 and all(svg.startswith("<svg") for svg in drawn.values())
-    assert "other-policy" in drawn["RTO: how many failures are over by then"]
+    assert "other-policy.yaml" in drawn["RTO: how many failures are over by then"]
     for one in found.result.settings:
         assert f"{one.setting} {one.after}" in drawn["What each setting buys"]
 

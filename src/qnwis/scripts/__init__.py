@@ -1,0 +1,1 @@
+"""Programs that people and CI run beside the product."""
