@@ -77,7 +77,7 @@ class Provider(Model):
     """Of its entry point."""
     options: Mapping[str, JsonValue] = {}
     """What it is told. They travel with the topology, into Temporal's history too: of a secret they name the
-    file."""
+    file, and they are no better proven than the topology is."""
 
 
 class DnsService(Model):

@@ -20,6 +20,7 @@ from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.readiness_facts import UpdateAnswer
 from qnwis.continuity.run import RunOutcome
 from qnwis.lab.processes import import_path
+from qnwis.providers import third_party
 from qnwis.providers.audit_place import log_of
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.errors import Refused
@@ -66,25 +67,26 @@ def imported(installed: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.syspath_prepend(installed)
     yield
     sys.modules.pop("our_continuity", None)
+    third_party._of_topology.cache_clear()
 
 
-def chosen(tmp_path: Path) -> dict[str, object]:
+def chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """The page's choice of both, and the world that they change."""
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     choice: dict[str, dict[str, object]] = yaml.safe_load(block)
-    (tmp_path / "hosts").write_text("10.0.1.10 db.shop.example\n")
+    (tmp_path / "db").write_text("10.0.1.10 db.shop.example\n")
     program = tmp_path / "power"
     program.write_text(f'#!/bin/sh\necho "$1 $2" >>{tmp_path}/switched\n')
     program.chmod(0o755)
-    choice["dns"]["provider"] = {"name": "hosts-file", "options": {"path": str(tmp_path / "hosts")}}
-    choice["fencing"]["provider"] = {"name": "program", "options": {"program": str(program)}}
+    monkeypatch.setenv("OUR_HOSTS", str(tmp_path))
+    monkeypatch.setenv("OUR_POWER_PROGRAM", str(program))
     return dict(choice)
 
 
 async def test_a_run_moves_the_name_and_switches_off_by_an_installed_package(
-    stage: Setting, imported: None, tmp_path: Path
+    stage: Setting, imported: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    built = await stage(cluster=chosen(tmp_path), serve=False)
+    built = await stage(cluster=chosen(tmp_path, monkeypatch), serve=False)
     ours = replace(built.providers, dns=DnsByHolder(), hook=HookByMaker(built.world))
     on = replace(built, providers=ours)
     on.world.kill("node-1")
@@ -93,16 +95,16 @@ async def test_a_run_moves_the_name_and_switches_off_by_an_installed_package(
             await running.enter_async_context(worker)
         result = await (await on.start()).result()
     assert result.outcome is RunOutcome.COMPLETED and result.verified, result
-    assert (tmp_path / "hosts").read_text() == "10.0.1.11 db.shop.example\n"
+    assert (tmp_path / "db").read_text() == "10.0.1.11 db.shop.example\n"
     assert (tmp_path / "switched").read_text() == "node-1 off\n"
     assert result.fencing is not None and result.fencing.source == "provider:program/node-1/off"
     assert "power_off" not in dict(on.world.journal) and "dns" not in dict(on.world.journal)
 
 
 async def test_a_run_that_would_miss_a_provider_is_refused_before_it_begins(
-    stage: Setting, imported: None, tmp_path: Path
+    stage: Setting, imported: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choice = {**chosen(tmp_path), "fencing": {"provider": {"name": "elsewhere"}}}
+    choice = {**chosen(tmp_path, monkeypatch), "fencing": {"provider": {"name": "elsewhere"}}}
     on = await stage(cluster=choice)
     on.world.kill("node-1")
     with pytest.raises(WorkflowFailureError) as failed:
@@ -116,7 +118,7 @@ def test_validate_says_where_an_unknown_provider_is_named_and_what_there_is(
     installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "cluster.yaml"
-    topology = three_nodes("shop", **chosen(tmp_path)).model_dump(mode="json", exclude_none=True)
+    topology = three_nodes("shop", **chosen(tmp_path, monkeypatch)).model_dump(mode="json", exclude_none=True)
     file.write_text(yaml.safe_dump(topology))
     command = [sys.executable, "-m", "qnwis.cli.qnwis_continuity", "validate", "--cluster", str(file)]
     assert "valid" in python(command, tmp_path, installed)
@@ -132,9 +134,9 @@ def test_validate_says_where_an_unknown_provider_is_named_and_what_there_is(
 
 
 async def test_what_cannot_be_made_and_what_is_not_there_are_told_by_name(
-    imported: None, tmp_path: Path
+    imported: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    choice = chosen(tmp_path)
+    choice = chosen(tmp_path, monkeypatch)
     choice["dns"] = {**dict(choice["dns"]), "provider": {"name": "hosts-file"}}  # type: ignore[call-overload]
     service = three_nodes("shop", **choice).dns
     assert service is not None
