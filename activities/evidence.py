@@ -16,6 +16,7 @@ from qnwis.continuity.run import RunKind
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
+from qnwis.providers.third_party import unusable
 
 
 class ClusterName(Model):
@@ -38,6 +39,9 @@ class Evidence:
             raise ApplicationError(str(error), type="cluster_not_loaded", non_retryable=True) from error
         if name.kind is None:
             return registered
+        # A provider that is not there would be missed where it is needed, past the point of no return.
+        if lacking := [str(refusal) for _, refusal in unusable(registered.cluster)]:
+            raise ApplicationError("; ".join(lacking), type="cluster_not_loaded", non_retryable=True)
         return registered.model_copy(update={"declared": self._declared(name.cluster_id, name.kind)})
 
     def _declared(self, cluster_id: str, kind: RunKind) -> Declared:

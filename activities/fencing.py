@@ -93,9 +93,9 @@ class Fencing:
     @activity.defn
     async def preview_fence(self, request: FenceRequest) -> Outcome:
         hook = request.cluster.fencing
-        url = hook and hook.url.format(node_id=request.action.node_id, state="off")
+        asked = hook and hook.asked(request.action.node_id, "off")
         members = ", ".join(node.node_id for node in request.cluster.nodes)
-        besides = f", and send POST {url}" if url else ""
+        besides = f", and have it switched off: {asked}" if asked else ""
         return preview(
             request.action.action_id,
             f"would let {members} promise epoch {request.epoch}, wait for the lease of"

@@ -37,7 +37,7 @@ def switched_off(
         type=FencingEvidenceType.HOOK,
         holder=holder,
         epoch=request.epoch,
-        source=hook.url.format(node_id=holder, state="off"),
+        source=hook.asked(holder, "off"),
         detail=told,
         at=datetime.now(UTC),
         changed=changed,

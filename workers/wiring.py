@@ -63,7 +63,7 @@ from qnwis.providers.calls import Caller
 from qnwis.providers.channels import channel_notifier
 from qnwis.providers.dns import Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
-from qnwis.providers.fencing import Hook, PowerHook
+from qnwis.providers.fencing import Hook, HookByMaker, PowerHook
 from qnwis.providers.key_store import FileKeyStore, key_store_of
 from qnwis.providers.nodes import Nodes
 from qnwis.providers.nonces import TemporalNonces
@@ -159,7 +159,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
         nodes=AllNodes(transport, patroni),
         patroni=patroni,
         dns=DnsByHolder(),
-        hook=PowerHook(transport),
+        hook=HookByMaker(PowerHook(transport)),
         tls=AskedAgents(transport),
         audit=audit,
         bundles=Bundles(audit, keys, settings.state_dir / FOLDER),

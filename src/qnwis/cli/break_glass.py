@@ -41,7 +41,7 @@ from qnwis.continuity.topology import Cluster
 from qnwis.continuity.verifier import VerificationReport, verify
 from qnwis.providers.audit_place import audit_store_of
 from qnwis.providers.dns_by_holder import DnsByHolder
-from qnwis.providers.errors import Unreachable
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import transport_of
@@ -251,7 +251,7 @@ async def _read_again(
             answers: dict[str, tuple[str, ...]] | None = None if dns is None else {}
             after = await collect_evidence(nodes, paper.cluster)
             if dns is not None:
-                with contextlib.suppress(Unreachable):
+                with contextlib.suppress(Unreachable, Refused):
                     answers = await DnsByHolder().read(dns)
             report = verify(
                 paper.plan,

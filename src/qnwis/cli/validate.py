@@ -13,10 +13,12 @@ from qnwis.config.hooks import load_hooks
 from qnwis.config.load import load_cluster, load_policy
 from qnwis.config.problem import ConfigError, Problem
 from qnwis.config.regions import load_regions
+from qnwis.config.yaml_source import read_yaml
 from qnwis.continuity.losses import Effect, Loss, advice, losses, unsurvivable
 from qnwis.continuity.region_wait import wait_advice
 from qnwis.continuity.regions import RegionRules
 from qnwis.continuity.topology import Cluster
+from qnwis.providers.third_party import unusable
 
 from .output import AsJson, Exit, fail, out, print_json
 
@@ -39,6 +41,11 @@ def validate(
     topology: Cluster | None = None
     try:
         topology = load_cluster(cluster)
+        source = read_yaml(cluster)
+        problems += [
+            source.problem(loc, f"a provider that can be used here: {refusal.message}")
+            for loc, refusal in unusable(topology)
+        ]
         if (expected := unsurvivable(topology)) is not None:
             problems.append(Problem(cluster, None, None, "nodes", f"{len(topology.nodes)} nodes", expected))
     except ConfigError as error:

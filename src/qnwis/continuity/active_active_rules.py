@@ -78,6 +78,13 @@ def _records(primaries: Sequence[tuple[int, Fields]], dns: object) -> Iterator[B
     """In Route 53 each region has a record of its own; where servers hold the name, one record is for all."""
     if not isinstance(dns, Mapping):
         return
+    if dns.get("provider") is not None:
+        yield BrokenRule(
+            "provider_of_one_address",
+            ("dns", "provider"),
+            "a provider",
+            "servers or route53: a provider moves one address, and here each region has its own",
+        )
     in_route53 = dns.get("route53") is not None
     records = [(index, node.get("record")) for index, node in primaries]
     identifiers: dict[object, int] = {}

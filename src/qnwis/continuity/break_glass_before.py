@@ -17,18 +17,21 @@ RELEASE_WITHIN_S, PREPARE_WITHIN_S = 30.0, 130.0
 
 
 def fence(action: FencePrimary, h: Hands) -> Step:
-    hook, power = h.cluster.fencing, []
-    if hook is not None:
-        url = hook.url.replace("{node_id}", action.node_id).replace("{state}", "off")
+    hook, power, by_hand = h.cluster.fencing, [], ""
+    if hook is not None and hook.url is not None:
+        url = hook.asked(action.node_id, "off")
         body = json.dumps({"effect_id": h.effect(action)})
         power = [
             f"within={hook.timeout_s:g} tell power-off '{url}' '{body}'"
             " || echo 'the power switch did not do it: the lease decides'"
         ]
+    elif hook is not None and hook.provider is not None:
+        by_hand = f" A run would also have {hook.provider.name} switch it off; these steps cannot."
     return Step(
         title=f"Fence {action.node_id}",
         does=f"Asks every agent to promise epoch {h.epoch} to this run, and waits until the lease of"
-        f" {action.node_id} has run out: from then on it cannot acknowledge a write, wherever it is.",
+        f" {action.node_id} has run out: from then on it cannot acknowledge a write, wherever it is."
+        + by_hand,
         commands=h.block(*power, *h.ask_promises(PROMISE), f"promised {PROMISE}"),
         see=f"`promised_by` names at least {h.membership.majority} members, `last_holder` is"
         f" {action.node_id}. Else nothing is certain: paste it again, or turn back.",

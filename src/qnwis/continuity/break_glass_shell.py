@@ -167,6 +167,10 @@ def moved(dns: DnsService, name: str, *, from_address: str, to_address: str, ttl
     """Compare-and-swap of the record; what whoever holds it answers then decides."""
     if dns.route53 is not None:
         return _moved_in_route53(dns.route53, name, from_address, to_address, ttl_s)
+    if dns.provider is not None:
+        where = f"{dns.provider.name} holds {name}, and these steps do not speak to it"
+        what = f"have it answer {to_address} in place of {from_address}, for {ttl_s} s"
+        return [f"echo {quote(f'By hand: {where}: {what}.')}"]
     places = [place for server in dns.servers if (place := host_and_port(server)) is not None]
     key = f" -k {quote(dns.tsig_key_file)}" if dns.tsig_key_file is not None else ""
     host, port = places[0]

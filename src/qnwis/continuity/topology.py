@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationError, field_validator, model_validator
 
 from .active_active_rules import active_active_rules
 from .broken_rule import BrokenRule
@@ -70,8 +70,19 @@ class Route53Record(Model):
     stays as it is."""
 
 
+class Provider(Model):
+    """A provider that a package of somebody else brings into the worker's environment."""
+
+    name: Identifier
+    """Of its entry point."""
+    options: Mapping[str, JsonValue] = {}
+    """What it is told. They travel with the topology, into Temporal's history too: of a secret they name the
+    file, and they are no better proven than the topology is."""
+
+
 class DnsService(Model):
-    """The name that clients use, and who holds it: authoritative servers (RFC 2136, TSIG), or Route 53."""
+    """The name that clients use, and who holds it: authoritative servers (RFC 2136, TSIG), Route 53, or what
+    somebody else's provider speaks to."""
 
     zone: str
     name: str
@@ -82,6 +93,7 @@ class DnsService(Model):
     tsig_key_file: str | None = None
     """A BIND-style key file on the worker's machine."""
     route53: Route53Record | None = None
+    provider: Provider | None = None
     srv: str | None = Field(default=None, pattern=r"^_[a-z0-9-]+\._(tcp|udp)$")
     """Active/active, with servers: `_postgresql._tcp`. Below the name there is a record of this service (SRV)
     with each region's weight, which leads to `<region>.<name>`, the address of that region's primary."""
@@ -105,13 +117,15 @@ class DnsService(Model):
     @property
     def places(self) -> tuple[str, ...]:
         """Where the record is read back from."""
+        if self.provider is not None:
+            return (f"provider:{self.provider.name}",)
         return self.servers if self.route53 is None else (f"route53:{self.route53.hosted_zone_id}",)
 
     @model_validator(mode="after")
     def _is_held_somewhere(self) -> Self:
-        if bool(self.servers) == (self.route53 is not None):
-            raise ValueError("expected either servers or route53")
-        if self.srv is not None and self.route53 is not None:
+        if [bool(self.servers), self.route53 is not None, self.provider is not None].count(True) != 1:
+            raise ValueError("expected one of servers, route53 and provider")
+        if self.srv is not None and not self.servers:
             raise ValueError("expected srv with servers only; in Route 53 each region has a weighted record")
         return self
 
@@ -131,15 +145,30 @@ def host_and_port(server: str) -> tuple[str, int] | None:
 
 
 class FencingHook(Model):
-    """A power switch (STONITH): POST to the URL, with `{node_id}` and `{state}` (`off` or `on`) filled in."""
+    """A power switch (STONITH): POST to the URL, with `{node_id}` and `{state}` (`off` or `on`) filled in; or
+    somebody else's provider."""
 
-    url: str
+    url: str | None = None
+    provider: Provider | None = None
     timeout_s: float = Field(default=10.0, gt=0, le=3600)
+
+    def asked(self, node_id: str, state: str) -> str:
+        """Who is asked to switch the node, as people read it."""
+        if self.provider is not None:
+            return f"provider:{self.provider.name}/{node_id}/{state}"
+        assert self.url is not None, "one of them is there"
+        return self.url.replace("{node_id}", node_id).replace("{state}", state)
+
+    @model_validator(mode="after")
+    def _is_one_switch(self) -> Self:
+        if (self.url is None) == (self.provider is None):
+            raise ValueError("expected either url or provider")
+        return self
 
     @field_validator("url")
     @classmethod
-    def _names_the_node(cls, url: str) -> str:
-        if "{node_id}" not in url or "{state}" not in url:
+    def _names_the_node(cls, url: str | None) -> str | None:
+        if url is not None and ("{node_id}" not in url or "{state}" not in url):
             raise ValueError("expected a URL that contains {node_id} and {state}")
         return url
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
+from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
 from qnwis.continuity.refusal import Refusal
@@ -18,9 +19,11 @@ from .aws import aws_client
 from .errors import Refused
 from .key_store import key_store_of
 from .persons import Persons
+from .third_party import Kind, installed, known, third_party
 
 PLACE_VARIABLE = "QNWIS_AUDIT_STORE"
-"""`sqlite` (also where it is not set), `postgresql://…`, or `s3://BUCKET/PREFIX?retain_days=2555`."""
+"""`sqlite` (also where it is not set), `postgresql://…`, `s3://BUCKET/PREFIX?retain_days=2555`, or
+`NAME:…` of a provider that another package brings."""
 SQLITE = "audit.sqlite"
 SIGNING_KEY = "audit-signing-key.pem"
 RETAIN_DAYS = 2555
@@ -55,7 +58,9 @@ def log_of(state_dir: Path, environment: Mapping[str, str]) -> AuditLog:
             return _s3(place)
     except ValueError as error:
         raise _none(kind, str(error)) from None
-    raise _none(kind, "expected sqlite, postgresql://… or s3://…")
+    if kind in installed(Kind.AUDIT):
+        return cast(AuditLog, third_party(Kind.AUDIT, kind, place.partition(":")[2]))
+    raise _none(kind, f"expected sqlite, postgresql://…, s3://… or a provider's name: {known(Kind.AUDIT)}")
 
 
 def _s3(place: str) -> AuditLog:

@@ -85,8 +85,9 @@ class Rfc2136Dns:
 
     timeout_s: float = 1.0
     """Silence of a server after which it is asked a second and last time, seconds."""
-    settle_s: float = 5.0
-    """How long the other servers may take to have a change, seconds."""
+    settle_s: float = 10.0
+    """How long the other servers may take to have a change, seconds. BIND tells them of it 5 s later, unless
+    its `notify-delay` says otherwise."""
 
     async def read(self, service: DnsService) -> dict[str, tuple[str, ...]]:
         answers = await asyncio.gather(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -14,6 +14,7 @@ from qnwis.continuity.topology import FencingHook
 from qnwis.transport import Transport
 
 from .errors import Refused, Unreachable
+from .third_party import Kind, provider_of
 
 
 class HookAnswer(BaseModel):
@@ -50,7 +51,8 @@ class PowerHook:
         Raises Unreachable when it may or may not have been done (no answer, an answer that makes no sense,
         or a failure of the switch itself), Refused when the switch says no to the request.
         """
-        url = hook.url.replace("{node_id}", node_id).replace("{state}", state)
+        assert hook.url is not None, "whoever has a provider is asked by that"
+        url = hook.asked(node_id, state)
         try:
             async with (
                 asyncio.timeout(hook.timeout_s),
@@ -79,3 +81,24 @@ class PowerHook:
                 )
             )
         raise Unreachable(f"fencing hook POST {url}: status {response.status_code}: {said}")
+
+
+@dataclass(frozen=True)
+class HookByMaker:
+    """The hook that a topology names: by its URL, or by somebody else's provider."""
+
+    power: Hook
+
+    async def switch(
+        self, hook: FencingHook, node_id: str, state: Literal["off", "on"], effect_id: str
+    ) -> HookAnswer:
+        """As `PowerHook`; what a provider does not answer in time is Unreachable, too."""
+        if hook.provider is None:
+            return await self.power.switch(hook, node_id, state, effect_id)
+        provider = cast(Hook, provider_of(Kind.FENCING, hook.provider))
+        try:
+            async with asyncio.timeout(hook.timeout_s):
+                return await provider.switch(hook, node_id, state, effect_id)
+        except TimeoutError as error:
+            asked = hook.asked(node_id, state)
+            raise Unreachable(f"fencing hook {asked}: no answer within {hook.timeout_s:g} s") from error

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -27,9 +27,12 @@ from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from qnwis.continuity.model import Model
 
+from .errors import Refused
+from .third_party import Kind, installed, known, third_party
+
 STORE_VARIABLE = "QNWIS_KEY_STORE"
-"""`file:<path>`, `env:<variable>`, `vault:<mount>/<key>`, `kms:<key>?labels=<hmac key>`, or
-`azure:https://<vault>/keys/<name>/<version>`."""
+"""`file:<path>`, `env:<variable>`, `vault:<mount>/<key>`, `kms:<key>?labels=<hmac key>`,
+`azure:https://<vault>/keys/<name>/<version>`, or `NAME:…` of a provider that another package brings."""
 EXPECTED = (
     "expected file:<path>, env:<variable>, vault:<mount>/<key>, kms:<key>?labels=<key> or azure:<key's URL>"
 )
@@ -236,7 +239,12 @@ def key_store_of(environment: Mapping[str, str]) -> KeyStore | None:
         from .key_azure import AzureKeyStore
 
         return AzureKeyStore(where, environment)
-    raise KeyStoreError(f"{STORE_VARIABLE}: {EXPECTED}")
+    if kind in installed(Kind.KEYS):
+        try:
+            return cast(KeyStore, third_party(Kind.KEYS, kind, where))
+        except Refused as refused:
+            raise KeyStoreError(f"{STORE_VARIABLE}: {refused.refusal.message}") from refused
+    raise KeyStoreError(f"{STORE_VARIABLE}: {EXPECTED}, or a provider's name: {known(Kind.KEYS)}")
 
 
 def _label_key(oldest: StoredKey) -> bytes:

@@ -316,7 +316,7 @@ async def test_an_object_that_is_not_as_it_was_put_is_named(s3: Any, tmp_path: P
 @pytest.mark.parametrize(
     ("place", "expected"),
     [
-        ("mysql://db", "expected sqlite, postgresql://… or s3://…"),
+        ("mysql://db", "expected sqlite, postgresql://…, s3://… or a provider's name: none is installed"),
         ("s3://", "expected s3://BUCKET/PREFIX"),
         ("s3://b?retain_days=0", "1 to 36500"),
         ("s3://b?retention=7", "at most ?retain_days="),

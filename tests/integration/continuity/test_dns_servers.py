@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,3 +165,19 @@ async def test_done_means_that_the_server_that_gets_the_zone_has_it(
     with pytest.raises(Refused):
         await provider.swap(backwards, from_address=NEW, to_address=OLD)
     assert await provider.read(both) == {first: (NEW,), second: (NEW,)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"), [("bind", "named.conf"), ("knot", "knot.conf"), ("powerdns", "pdns.conf")]
+)
+def test_the_page_says_what_these_servers_are_told(kind: str, file: str, tmp_path: Path) -> None:
+    if (missing := KINDS[kind].missing) is not None:
+        pytest.skip(missing)
+    page = (Path(__file__).parents[3] / "docs/howto/dns.md").read_text()
+    (block,) = re.findall(rf"```\n# {file}\n(.*?)```", page, flags=re.DOTALL)
+    KINDS[kind].command(Place(tmp_path, 5300, OLD, secondary=5353))
+    told = (tmp_path / file).read_text().replace(f"{tmp_path}/", "")
+    for here, there in (("lab.test", "shop.example"), ("lab.", "qnwis."), (SECRET, "SECRET")):
+        told = told.replace(here, there)
+    lines = [line.strip() for line in block.splitlines() if "tsig.key" not in line]
+    assert [line for line in lines if line.removesuffix("{").strip() not in told] == []

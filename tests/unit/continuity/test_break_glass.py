@@ -197,6 +197,16 @@ def test_a_power_switch_is_asked_too_and_the_lease_decides() -> None:
     assert "http://power/node-1/off" in fence and "the lease decides" in fence and "promised promise" in fence
 
 
+def test_what_only_a_provider_can_do_is_left_to_people_by_name() -> None:
+    dns = {"zone": "lab.test", "name": "db", "provider": {"name": "ours"}}
+    topology = changed(CLUSTER, fencing={"provider": {"name": "ipmi"}}, dns=dns)
+    paper = paper_of(topology=topology)
+    fence = paper.steps[1]
+    assert "have ipmi switch it off; these steps cannot" in fence.does and "power-off" not in fence.commands
+    text = "".join(step.commands for step in paper.steps)
+    assert "By hand: ours holds db.lab.test." in text and "update add" not in text
+
+
 # Without a majority of the agents
 
 

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from qnwis.continuity.topology import Cluster, Database, Deployment, FencingHook, Node, majority
+from qnwis.continuity.topology import (
+    Cluster,
+    Database,
+    Deployment,
+    DnsService,
+    FencingHook,
+    Node,
+    Provider,
+    majority,
+)
 from tests.unit.continuity.scenes import SPEC_CLUSTER, changed, cluster, node
 
 THREE = (node("node-1", "primary"), node("node-2"), node("node-3"))
@@ -86,6 +95,7 @@ def test_active_active_allows_a_primary_a_region() -> None:
         (0, {"record": {"set_identifier": "r-eu", "geo": "continent:EU"}}, R53, "a geo rule in every region"),
         (0, {"record": {"set_identifier": "r-eu", "geo": "Europe"}}, R53, "should match pattern"),
         (0, {}, {**R53, "srv": "_postgresql._tcp"}, "srv with servers only"),
+        (0, {"record": None}, {"provider": {"name": "ours"}}, "a provider moves one address"),
     ],
 )
 def test_what_an_active_active_cluster_must_say(
@@ -126,6 +136,26 @@ def test_a_misspelt_field_never_passes_in_silence() -> None:
 def test_a_fencing_hook_must_name_the_node_it_switches() -> None:
     with pytest.raises(ValidationError, match="node_id"):
         FencingHook(url="http://power/{state}")
+
+
+@pytest.mark.parametrize("both", [{}, {"url": "http://p/{node_id}/{state}", "provider": {"name": "ipmi"}}])
+def test_a_fencing_hook_is_a_url_or_a_provider(both: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="either url or provider"):
+        FencingHook.model_validate(both)
+    assert FencingHook(provider=Provider(name="ipmi")).asked("n1", "off") == "provider:ipmi/n1/off"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "one of servers, route53 and provider"),
+        ({"servers": ("a",), "provider": {"name": "x"}}, "one of servers, route53 and provider"),
+        ({"provider": {"name": "x"}, "srv": "_pg._tcp"}, "srv with servers only"),
+    ],
+)
+def test_a_name_is_held_by_one(changes: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        DnsService.model_validate({"zone": "example", "name": "db", **changes})
 
 
 def test_only_a_witness_holds_no_data() -> None:
