@@ -18,6 +18,7 @@ from qnwis.continuity.policy import Policy
 from qnwis.continuity.regions import RegionRules
 from qnwis.continuity.service_tokens import ServiceTokens
 from qnwis.continuity.topology import Cluster
+from qnwis.montecarlo.world import World
 
 from .commands import commands
 from .fields import all_models, field_table, meanings, schema_of
@@ -62,6 +63,11 @@ FILES = (
     ),
     File("allowlist.yaml", Allowlist, "Which certificates are whose; made by `pki`."),
     File("rbac/continuity.yaml", RbacFile, "Roles, their permissions, and the approval workflows."),
+    File(
+        "simulator/lab.yaml",
+        World,
+        "A world for `simulate --runs`; every file of that folder has these fields, and so has one of yours.",
+    ),
     File("agent.yaml", AgentConfig, "What one agent is told. It is on the node, under any name."),
 )
 
