@@ -12,7 +12,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from temporalio.client import Client
-from temporalio.worker import PollerBehaviorAutoscaling, Worker, WorkflowRunner
+from temporalio.worker import Interceptor, PollerBehaviorAutoscaling, Worker, WorkflowRunner
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.access_review import AccessReviews
@@ -82,6 +82,7 @@ from workflows.round_trip import RoundTrip
 from workflows.used_token import UsedToken
 
 from .settings import WorkerSettings
+from .whereabouts import Whereabouts
 
 WORKFLOWS = (
     PrimaryFailure,
@@ -129,13 +130,17 @@ class Providers:
 
 
 def workers_of(
-    client: Client, settings: WorkerSettings, metrics: CollectorRegistry | None = None
+    client: Client,
+    settings: WorkerSettings,
+    metrics: CollectorRegistry | None = None,
+    tracing: Sequence[Interceptor] = (),
 ) -> Sequence[Worker]:
-    """The workers of a process with these settings. `metrics`: where what they measure is registered."""
+    """The workers of a process with these settings. `metrics`: where what they measure is registered;
+    `tracing`: what makes spans of their work."""
     if settings.vantages_only:
         registry, nodes = Registry(settings.config_dir), AllNodes(_agents(settings))
-        return vantage_workers(client, settings, registry, nodes, metrics)
-    return workers_for(client, settings, providers_for(settings), metrics=metrics)
+        return vantage_workers(client, settings, registry, nodes, metrics, tracing)
+    return workers_for(client, settings, providers_for(settings), metrics=metrics, tracing=tracing)
 
 
 def providers_for(settings: WorkerSettings) -> Providers:
@@ -254,6 +259,7 @@ def workers_for(
     *,
     runner: WorkflowRunner | None = None,
     metrics: CollectorRegistry | None = None,
+    tracing: Sequence[Interceptor] = (),
 ) -> Sequence[Worker]:
     """One worker for the runbooks' queue and one for each vantage. `runner`: another one than the sandbox."""
     if metrics is not None:
@@ -266,6 +272,7 @@ def workers_for(
         activities=runbook_activities(client, p, metrics),
         activity_executor=ThreadPoolExecutor(4, thread_name_prefix="activity"),
         workflow_runner=runner or sandbox(),
+        interceptors=[Whereabouts(), *tracing],
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
@@ -274,7 +281,7 @@ def workers_for(
         max_heartbeat_throttle_interval=timedelta(seconds=1),
         default_heartbeat_throttle_interval=timedelta(seconds=1),
     )
-    return [runbooks, *vantage_workers(client, settings, p.registry, p.nodes, metrics)]
+    return [runbooks, *vantage_workers(client, settings, p.registry, p.nodes, metrics, tracing)]
 
 
 def vantage_workers(
@@ -283,6 +290,7 @@ def vantage_workers(
     registry: Registry,
     nodes: Nodes,
     metrics: CollectorRegistry | None = None,
+    tracing: Sequence[Interceptor] = (),
 ) -> Sequence[Worker]:
     """One for each vantage that this process stands at."""
     watch = Health(registry, nodes, WatchMetrics(metrics) if metrics is not None else None).watch
@@ -291,6 +299,7 @@ def vantage_workers(
             client,
             task_queue=vantage_queue(vantage),
             activities=[watch],
+            interceptors=[Whereabouts(), *tracing],
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
         )
@@ -309,6 +318,7 @@ def sandbox() -> SandboxedWorkflowRunner:
         "httpx",
         "dns",
         "cryptography",
+        "opentelemetry",
     )
     restrictions = SandboxRestrictions.default
     return SandboxedWorkflowRunner(
