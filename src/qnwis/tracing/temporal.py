@@ -7,9 +7,11 @@ where its workflow has one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from temporalio import client, worker
+from temporalio.api.common.v1 import Payload
 from temporalio.contrib.opentelemetry import OpenTelemetryInterceptor
 from temporalio.worker import (
     ExecuteActivityInput,
@@ -70,7 +72,11 @@ class _Activities(worker.ActivityInboundInterceptor):
 
 
 class _Workflows(WorkflowInboundInterceptor):
-    """Gives every call to the interceptor that makes spans, or past it."""
+    """Gives every call to the interceptor that makes spans, or past it.
+
+    What is asked of and said to a run has a span where the caller is traced: each look of somebody who only
+    looks on would be a trace of its own.
+    """
 
     def __init__(self, next: WorkflowInboundInterceptor, spans: WorkflowInboundInterceptor) -> None:
         super().__init__(next)
@@ -85,13 +91,16 @@ class _Workflows(WorkflowInboundInterceptor):
         return await self._way.execute_workflow(input)
 
     async def handle_signal(self, input: HandleSignalInput) -> None:
-        await self._way.handle_signal(input)
+        await self._of(input.headers).handle_signal(input)
 
     async def handle_query(self, input: HandleQueryInput) -> Any:
-        return await self._way.handle_query(input)
+        return await self._of(input.headers).handle_query(input)
 
     def handle_update_validator(self, input: HandleUpdateInput) -> None:
-        self._way.handle_update_validator(input)
+        self._of(input.headers).handle_update_validator(input)
 
     async def handle_update_handler(self, input: HandleUpdateInput) -> Any:
-        return await self._way.handle_update_handler(input)
+        return await self._of(input.headers).handle_update_handler(input)
+
+    def _of(self, headers: Mapping[str, Payload]) -> WorkflowInboundInterceptor:
+        return self._way if HEADER in headers else self.next

@@ -133,7 +133,9 @@ async def test_a_request_its_run_and_its_activities_are_one_trace_and_logs_name_
         logs = tmp_path / "api.log", tmp_path / "worker.log"
         async with running(logs[0], *serve, env=env) as api, running(logs[1], *work, env=env):
             await _refused(at, token, api)
-        run_id = (await client.get_workflow_handle(failover_id(CLUSTER)).describe()).run_id
+            run = client.get_workflow_handle(failover_id(CLUSTER))
+            await run.query("progress")  # of somebody who is not traced
+        run_id = (await run.describe()).run_id
 
         (record,) = [s for s in collector.spans if s.name == "RunActivity:record"]
         assert [(one.service, one.name) for one in collector.above(record)] == [
@@ -146,6 +148,7 @@ async def test_a_request_its_run_and_its_activities_are_one_trace_and_logs_name_
         (trace,) = {one.trace for one in collector.above(record)}
         here = {"qnwis.run_id": run_id, "qnwis.cluster_id": CLUSTER, "qnwis.step": "audit"}
         assert here.items() <= record.attributes.items()
+        assert not [one for one in collector.spans if one.name.startswith("HandleQuery") and not one.parent]
         for never in (token, token.split("_")[2], PERSON, "bob", REASON):
             assert not [body for body in collector.raw if never.encode() in body], never
 
