@@ -9,21 +9,28 @@ import os
 import signal
 
 from prometheus_client import CollectorRegistry
+from temporalio import activity, workflow
 
 from qnwis.labels import use_labels
-from qnwis.metrics.serving import runtime_with_metrics, served
+from qnwis.metrics.serving import sdk_runtime, served
 from qnwis.providers.key_store import key_store_of
 from qnwis.temporal import connect
+from qnwis.tracing.asked import traced
 
 from .settings import WorkerSettings
 from .wiring import workers_of
 
 log = logging.getLogger(__name__)
 
+SERVICE = "qnwis-worker"
+
 
 async def run_worker(settings: WorkerSettings) -> None:
-    """Run until SIGTERM or SIGINT. Raises NoServer when no Temporal server answers, and
-    MetricsAddress when metrics cannot be served where the settings say."""
+    """Run until SIGTERM or SIGINT. Raises NoServer when no Temporal server answers, MetricsAddress when
+    metrics cannot be served where the settings say, and TracingError when traces are asked for in vain."""
+    # Which run and activity it is stands in the line by itself.
+    activity.logger.activity_info_on_message = False
+    workflow.logger.workflow_info_on_message = False
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):
@@ -31,12 +38,13 @@ async def run_worker(settings: WorkerSettings) -> None:
     keys = key_store_of(os.environ)
     use_labels(keys.label_key() if keys is not None else None)
     async with contextlib.AsyncExitStack() as running:
-        sdk = runtime_with_metrics(settings.sdk_metrics) if settings.sdk_metrics is not None else None
+        tracing = running.enter_context(traced(SERVICE))
         metrics = CollectorRegistry() if settings.metrics is not None else None
         if metrics is not None and settings.metrics is not None:
             running.enter_context(served(metrics, settings.metrics))
-        client = await connect(settings.address, runtime=sdk)
-        for worker in workers_of(client, settings, metrics):
+        runtime = sdk_runtime(settings.sdk_metrics)
+        client = await connect(settings.address, runtime=runtime, interceptors=tracing.client)
+        for worker in workers_of(client, settings, metrics, tracing.worker):
             await running.enter_async_context(worker)
             log.info("worker polls %s", worker.task_queue)
         await stop.wait()

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
 from temporalio.worker import (
+    Interceptor,
     PollerBehaviorAutoscaling,
     UnsandboxedWorkflowRunner,
     Worker,
@@ -90,6 +91,7 @@ from workflows.used_token import UsedToken
 
 from .settings import WorkerSettings
 from .unversioned import Unversioned
+from .whereabouts import Whereabouts
 
 WORKFLOWS = (
     PrimaryFailure,
@@ -137,13 +139,17 @@ class Providers:
 
 
 def workers_of(
-    client: Client, settings: WorkerSettings, metrics: CollectorRegistry | None = None
+    client: Client,
+    settings: WorkerSettings,
+    metrics: CollectorRegistry | None = None,
+    tracing: Sequence[Interceptor] = (),
 ) -> Sequence[Worker]:
-    """The workers of a process with these settings. `metrics`: where what they measure is registered."""
+    """The workers of a process with these settings. `metrics`: where what they measure is registered;
+    `tracing`: what makes spans of their work."""
     if settings.vantages_only:
         registry, nodes = Registry(settings.config_dir), AllNodes(_agents(settings))
-        return vantage_workers(client, settings, registry, nodes, metrics)
-    return workers_for(client, settings, providers_for(settings), metrics=metrics)
+        return vantage_workers(client, settings, registry, nodes, metrics, tracing)
+    return workers_for(client, settings, providers_for(settings), metrics=metrics, tracing=tracing)
 
 
 def providers_for(settings: WorkerSettings) -> Providers:
@@ -262,6 +268,7 @@ def workers_for(
     *,
     sandboxed: bool = True,
     metrics: CollectorRegistry | None = None,
+    tracing: Sequence[Interceptor] = (),
 ) -> Sequence[Worker]:
     """One worker for the runbooks' queue and one for each vantage."""
     if metrics is not None:
@@ -275,6 +282,7 @@ def workers_for(
         activities=runbook_activities(client, p, metrics),
         activity_executor=ThreadPoolExecutor(4, thread_name_prefix="activity"),
         workflow_runner=sandbox(plain) if sandboxed else plain(),
+        interceptors=[Whereabouts(), *tracing],
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
         activity_task_poller_behavior=PollerBehaviorAutoscaling(),
@@ -284,7 +292,7 @@ def workers_for(
         max_heartbeat_throttle_interval=timedelta(seconds=1),
         default_heartbeat_throttle_interval=timedelta(seconds=1),
     )
-    return [runbooks, *vantage_workers(client, settings, p.registry, p.nodes, metrics)]
+    return [runbooks, *vantage_workers(client, settings, p.registry, p.nodes, metrics, tracing)]
 
 
 def _version(settings: WorkerSettings) -> WorkerDeploymentConfig | None:
@@ -301,6 +309,7 @@ def vantage_workers(
     registry: Registry,
     nodes: Nodes,
     metrics: CollectorRegistry | None = None,
+    tracing: Sequence[Interceptor] = (),
 ) -> Sequence[Worker]:
     """One for each vantage that this process stands at."""
     watch = Health(registry, nodes, WatchMetrics(metrics) if metrics is not None else None).watch
@@ -309,6 +318,7 @@ def vantage_workers(
             client,
             task_queue=vantage_queue(vantage),
             activities=[watch],
+            interceptors=[Whereabouts(), *tracing],
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
         )
@@ -327,6 +337,7 @@ def sandbox(plain: type[WorkflowRunner] = Unversioned) -> SandboxedWorkflowRunne
         "httpx",
         "dns",
         "cryptography",
+        "opentelemetry",
     )
     restrictions = SandboxRestrictions.default
     return SandboxedWorkflowRunner(

@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.run import RunKind, RunProgress, StepProgress, StepStatus
     from qnwis.continuity.skipping import skip_refusal
     from qnwis.runbook import ManualStep, load_runbook
+    from qnwis.whereabouts import standing_at
 
 
 class Progress:
@@ -111,7 +112,8 @@ class Progress:
         self._answer = ""
         self._set(name, StepStatus.RUNNING)
         try:
-            yield
+            with standing_at(step=name):
+                yield
         except Ended as ended:
             self._set(name, ended.step)
             raise

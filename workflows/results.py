@@ -34,6 +34,7 @@ def result_of(run: Run, ended: Ended) -> RunResult:
         new_primary=plan.failover_target_id if plan is not None and moved else None,
         plan=plan,
         plan_digest=plan.digest if plan is not None else None,
+        predicted_loss_bytes=run.known.assessment.predicted_loss_bytes,
         refusal=ended.refusal,
         outcomes=execution.outcomes if execution is not None else (),
         fencing=fence.fencing if fence is not None else None,

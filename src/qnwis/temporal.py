@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from collections.abc import Sequence
 
-from temporalio.client import Client
+from temporalio.client import Client, Interceptor
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import Runtime
 from temporalio.service import RPCError
@@ -20,7 +21,12 @@ class NoServer(Exception):
     """No Temporal server answers; the text says where it was looked for and what to do."""
 
 
-async def connect(address: str | None = None, *, runtime: Runtime | None = None) -> Client:
+async def connect(
+    address: str | None = None,
+    *,
+    runtime: Runtime | None = None,
+    interceptors: Sequence[Interceptor] = (),
+) -> Client:
     """A client for `address`, else for what TEMPORAL_ADDRESS and Temporal's profiles say. Raises NoServer,
     and KeyStoreError where QNWIS_KEY_STORE is set to something that names no key store.
 
@@ -37,7 +43,11 @@ async def connect(address: str | None = None, *, runtime: Runtime | None = None)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             return await Client.connect(
-                **config, data_converter=converter, identity=identity, runtime=runtime
+                **config,
+                data_converter=converter,
+                identity=identity,
+                runtime=runtime,
+                interceptors=interceptors,
             )
     except (RuntimeError, RPCError, TimeoutError) as error:
         raise NoServer(

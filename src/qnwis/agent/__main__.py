@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from qnwis.logs import log, log_as, log_to_stderr
 from qnwis.tls.files import TlsError, TlsFiles
 from qnwis.transport import Transport
 
@@ -30,7 +31,6 @@ from .guarding import Guarding
 from .journal import Journal
 from .keeper import Keeper
 from .lease import Leases, found_cluster
-from .logs import log, log_as
 from .members import Members
 from .orders import Orders
 from .peers import Peers
@@ -77,7 +77,8 @@ def run_from(path: Path, *, new_cluster: bool = False, check: bool = False) -> i
 async def run(config: AgentConfig, path: Path) -> None:
     """Wire the parts, serve until SIGTERM or SIGINT, then stop the database. `path`: the file of `config`."""
     handed_on, started_in = HandedOn.taken(), Path.cwd()
-    log_as(cluster=config.cluster_id, node=config.node_id)
+    log_to_stderr()
+    log_as(cluster_id=config.cluster_id, node_id=config.node_id)
     prefer()
     config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     # Every process of a node works below the node's folder; a power switch finds them by that.

@@ -23,10 +23,10 @@ from qnwis.continuity.allowlist import (
 )
 from qnwis.continuity.model import Model
 from qnwis.continuity.refusal import Refusal
+from qnwis.logs import log
 from qnwis.tls.contexts import server_context, shown_by
 from qnwis.tls.files import TlsFiles
 
-from .logs import log
 from .peers import Peers
 
 LOG_EVERY_S = 1.0

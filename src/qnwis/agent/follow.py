@@ -16,10 +16,10 @@ from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import FollowOrder
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.timelines import ahead_refusal
+from qnwis.logs import log
 
 from .database import Connection, DatabaseDownError, Facts
 from .effects import AlreadySo, Decision, Done, Node
-from .logs import log
 
 STREAMS_WITHIN_S = 2.0
 """A standby whose log fits does within a tenth of this."""

@@ -18,8 +18,7 @@ from typing import Self
 from pydantic import ValidationError
 
 from qnwis.continuity.model import Model
-
-from .logs import log
+from qnwis.logs import log
 
 VARIABLE = "QNWIS_AGENT_GOES_ON"
 CHECK_WITHIN_S = 30.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from .logs import log
+from qnwis.logs import log
 
 COUNT = 2
 """Guards of a database: one that is stopped together with the agent leaves another."""

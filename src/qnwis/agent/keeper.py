@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from qnwis.continuity.refusal import Refusal
+from qnwis.logs import log
 
 from .config import AgentConfig
 from .effects import Node
 from .guard import now
 from .journal import Journal
-from .logs import log
 from .postgres import Postgres
 from .watched import ProcessesRemainError, kill_processes_in
 

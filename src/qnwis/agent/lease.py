@@ -21,11 +21,11 @@ from qnwis.continuity.membership import Peer
 from qnwis.continuity.model import Model
 from qnwis.continuity.promises import reacquire
 from qnwis.continuity.refusal import Refusal
+from qnwis.logs import log
 
 from .config import AgentConfig
 from .files import StateError, write_durably
 from .guard import now
-from .logs import log
 from .peers import Peers
 from .speaking import ANSWER_WITHIN_S, Speaker
 

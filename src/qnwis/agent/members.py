@@ -28,12 +28,12 @@ from qnwis.continuity.membership import (
 from qnwis.continuity.model import Model
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Replication, ReplicationMode
+from qnwis.logs import log
 
 from .config import AgentConfig
 from .files import StateError, write_durably
 from .guard import now
 from .lease import Leases
-from .logs import log
 from .peers import Peers
 from .speaking import Speaker
 

@@ -20,6 +20,8 @@ from qnwis.continuity.orders import (
     ResumeOrder,
 )
 from qnwis.continuity.refusal import Refusal
+from qnwis.logs import log
+from qnwis.whereabouts import standing_at
 
 from .catch_up import catch_up
 from .config import AgentConfig
@@ -28,7 +30,6 @@ from .follow import follow
 from .hand_over import hand_over, resume
 from .journal import Journal, Line, Mark
 from .lease import Leases
-from .logs import log
 from .peers import Peers
 from .quiesce import prepare, quiesce
 from .rejoin import rejoin
@@ -60,24 +61,28 @@ class Orders:
         sent again, and is carried out again.
         """
         async with self.lock:
-            if order.epoch < self._leases.epoch:
-                return self._refuse(order, _superseded(self._config.node_id, order, self._leases.epoch))
-            receipt = self._journal.receipt_of(order.effect_id)
-            if receipt is not None:
-                return receipt.model_copy(update={"changed": False})
-            decision = await self._decide(order)
-            if not isinstance(decision, Refusal) and order.epoch > self._leases.epoch:
-                # Only now: an order refused must not take the present holder's lease from it.
-                decision = self._leases.obey(order.epoch) or decision
-            if isinstance(decision, Refusal):
-                return self._refuse(order, decision)
-            if isinstance(decision, AlreadySo):
-                # If this effect was begun before, it is why the world is as ordered.
-                begun = self._journal.begun(order.effect_id)
-                return self._done(order, Done(decision.detail), changed=begun)
-            assert self._node is not None, "a witness refuses every order"
-            with self._node.receiving.ordered():
-                return await self._carry_out(order, decision)
+            with standing_at(run_id=order.run_id):
+                return await self._obey(order)
+
+    async def _obey(self, order: AnyOrder) -> Receipt | Refusal:
+        if order.epoch < self._leases.epoch:
+            return self._refuse(order, _superseded(self._config.node_id, order, self._leases.epoch))
+        receipt = self._journal.receipt_of(order.effect_id)
+        if receipt is not None:
+            return receipt.model_copy(update={"changed": False})
+        decision = await self._decide(order)
+        if not isinstance(decision, Refusal) and order.epoch > self._leases.epoch:
+            # Only now: an order refused must not take the present holder's lease from it.
+            decision = self._leases.obey(order.epoch) or decision
+        if isinstance(decision, Refusal):
+            return self._refuse(order, decision)
+        if isinstance(decision, AlreadySo):
+            # If this effect was begun before, it is why the world is as ordered.
+            begun = self._journal.begun(order.effect_id)
+            return self._done(order, Done(decision.detail), changed=begun)
+        assert self._node is not None, "a witness refuses every order"
+        with self._node.receiving.ordered():
+            return await self._carry_out(order, decision)
 
     async def _carry_out(self, order: AnyOrder, effect: Effect) -> Receipt | Refusal:
         self._write(order, Mark.INTENT)

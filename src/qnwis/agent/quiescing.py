@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from qnwis.logs import log
+
 from .deadline import Deadline
-from .logs import log
 from .postgres import Postgres
 
 

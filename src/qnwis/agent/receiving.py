@@ -17,10 +17,10 @@ from pathlib import Path
 
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.refusal import Refusal
+from qnwis.logs import log
 
 from .database import Connection, DatabaseDownError
 from .files import remove_durably, write_durably
-from .logs import log
 from .postgres import Postgres
 
 STOPPED_WITHIN_S = 0.5

@@ -24,13 +24,13 @@ from pathlib import Path
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.refusal import Refusal
+from qnwis.logs import log
 
 from .database import Connection, DatabaseDownError, Facts
 from .discarded import export_discarded, folder_of, read_manifest
 from .effects import AlreadySo, Decision, Done, EffectError, Node
 from .files import sync_directory
 from .follow import replays, streams
-from .logs import log
 from .postgres import Postgres
 from .programs import read_control, run_program
 from .watched import kill_processes_in

@@ -17,8 +17,10 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.requests import Bucket, take, too_many
 from qnwis.continuity.service_tokens import is_service_token
 from qnwis.providers.errors import Unreachable
+from qnwis.whereabouts import standing_at
 
 from .parts import Parts
+from .paths import named_in
 from .problems import problem, unreachable
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,10 @@ class Door:
             await self._app(scope, receive, send)
             return
         request_id = f"req-{secrets.token_hex(8)}"
+        with standing_at(request_id=request_id, **named_in(scope["path"])):
+            await self._admit(scope, receive, send, request_id)
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         sending = _Answering(send, request_id)

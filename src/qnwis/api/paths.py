@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import Header, Path, Query
+
+from qnwis.whereabouts import CLUSTER, REGION, RUN
 
 IDENTIFIER = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 RUN_ID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -21,3 +24,12 @@ IfMatch = Annotated[
 Prefer = Annotated[
     str | None, Header(description="`wait=30`: answer with the run's end if it comes within 30 s.")
 ]
+
+
+_NAMED = re.compile(r"/(clusters|regions|runs)/([A-Za-z0-9._-]{1,63})")
+_AS = {"clusters": CLUSTER, "regions": REGION, "runs": RUN}
+
+
+def named_in(path: str) -> dict[str, str]:
+    """What a request says by its path that it is about, for logs and traces."""
+    return {_AS[kind]: name for kind, name in _NAMED.findall(path)}

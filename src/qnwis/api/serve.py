@@ -15,6 +15,7 @@ from qnwis.config.access import AccessFiles
 from qnwis.config.api import FILE, load_api
 from qnwis.config.registry import Registry
 from qnwis.continuity.model import Identifier, Model
+from qnwis.metrics.serving import sdk_runtime
 from qnwis.providers.alarms import Alarms
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.audit_place import audit_store_of
@@ -27,11 +28,13 @@ from qnwis.providers.request_store import RequestStore
 from qnwis.providers.service_tokens import FILE as TOKENS
 from qnwis.providers.service_tokens import TokenFile
 from qnwis.temporal import connect
+from qnwis.tracing.asked import Tracing, traced
 from qnwis.transport import transport_of
 
 from .app import create_app
 from .parts import Parts, Voucher
 
+SERVICE = "qnwis-api"
 GRACE_S = 5
 """How long requests may finish when the process is asked to stop."""
 
@@ -66,10 +69,16 @@ class _Server(uvicorn.Server):
 
 
 async def run_api(settings: ApiSettings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises NoServer, ConfigError, KeyFileError, KeyStoreError."""
+    """Serve until SIGTERM or SIGINT. Raises NoServer, ConfigError, KeyFileError, KeyStoreError, and
+    TracingError when traces are asked for in vain."""
+    with traced(SERVICE) as tracing:
+        await _serve(settings, tracing)
+
+
+async def _serve(settings: ApiSettings, tracing: Tracing) -> None:
     api = load_api(settings.config_dir / FILE)
     key = read_key(settings.key_file)
-    client = await connect(settings.address)
+    client = await connect(settings.address, runtime=sdk_runtime(), interceptors=tracing.client)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     transport = transport_of(os.environ, settings.config_dir)
     async with AllNodes(transport) as nodes:
@@ -89,8 +98,13 @@ async def run_api(settings: ApiSettings) -> None:
             voucher=Voucher(settings.issuer, key),
             alarms=Alarms(channel_notifier(settings.config_dir, settings.state_dir), api.alarms),
         )
+        app = create_app(parts)
+        if tracing.on:
+            from .traced_requests import trace_requests
+
+            trace_requests(app)
         config = uvicorn.Config(
-            create_app(parts),
+            app,
             host=settings.host,
             port=settings.port,
             ssl_certfile=settings.tls_cert,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,9 @@ import typer
 import yaml
 
 from qnwis.continuity.access import Issuer
+from qnwis.logs import log_to_stderr
 from qnwis.providers.keys import KeyFileError, new_key, public_key_of, read_key, write_key
+from qnwis.tracing.asked import TracingError
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address, ConfigDir, StateDir
@@ -50,8 +51,7 @@ def serve(
             f"--host {host}: without TLS whoever listens on the way has every token. Give --tls-cert and"
             " --tls-key, or --behind-tls where something in front of this ends TLS",
         )
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_to_stderr()
     # Only this command loads the web framework.
     from qnwis.api.serve import ApiSettings, run_api
 
@@ -71,6 +71,8 @@ def serve(
             asyncio.run(run_api(settings))
         except KeyFileError as error:
             fail(Exit.USAGE, f"{error}, or `qnwis-continuity api key`")
+        except TracingError as error:
+            fail(Exit.USAGE, str(error))
 
 
 @app.command(name="key")

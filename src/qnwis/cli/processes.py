@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from qnwis.builds import DEPLOYMENT
+from qnwis.logs import log_to_stderr
 from qnwis.metrics.serving import MetricsAddress
+from qnwis.tracing.asked import TracingError
 from workers.run import run_worker
 from workers.settings import WorkerSettings
 
@@ -47,8 +48,7 @@ def worker(
         raise typer.BadParameter("--vantages-only needs at least one --vantage")
     if state_dir is None and not vantages_only:
         raise typer.BadParameter("--state-dir (QNWIS_STATE_DIR) is needed by a worker that runs runbooks")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    log_to_stderr()
     settings = WorkerSettings(
         config_dir=config_dir,
         state_dir=state_dir,
@@ -63,7 +63,7 @@ def worker(
     with clear_errors():
         try:
             asyncio.run(run_worker(settings))
-        except MetricsAddress as error:
+        except (MetricsAddress, TracingError) as error:
             raise typer.BadParameter(str(error)) from error
 
 

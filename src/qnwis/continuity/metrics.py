@@ -16,8 +16,9 @@ from .heartbeat import NodeDetector, NodeStatus
 from .model import Model
 from .policy import Policy
 from .readiness_facts import Grade, Readiness
+from .report_writes import handed_over
 from .run import FailoverRequest, RunResult
-from .topology import Cluster
+from .topology import Cluster, ReplicationMode
 
 
 class Kind(StrEnum):
@@ -143,6 +144,24 @@ RTO_OBJECTIVE_MS = Metric(
     "What the policy allows a failover to take (max_failover_time_s)",
     ("cluster",),
 )
+MOVES = Metric(
+    "qnwis_continuity_moves_total",
+    Kind.COUNTER,
+    "Runs that moved the service, by what is known of their loss: none, some or unknown",
+    ("cluster", "loss"),
+)
+LAST_LOSS = Metric(
+    "qnwis_continuity_last_loss_bytes",
+    Kind.GAUGE,
+    "Log that the newest run which moved the service lost, by its record; absent where that is not known",
+    ("cluster",),
+)
+RPO_OBJECTIVE = Metric(
+    "qnwis_continuity_rpo_objective_bytes",
+    Kind.GAUGE,
+    "What may be lost: nothing where commits wait for a standby, else what the policy allows (max_lag_bytes)",
+    ("cluster",),
+)
 APPROVALS_WAITING = Metric(
     "qnwis_continuity_approvals_waiting",
     Kind.GAUGE,
@@ -166,6 +185,7 @@ METRICS = (
     *(NODES_HEALTHY, QUORUM_REACHED),
     *(EXECUTIONS, SUCCESSES, FAILURES, EXECUTION_MS, VALIDATION_MS),
     *(RUNS, STEP_MS, RECOVERY_MS, LAST_RECOVERY_MS, RTO_OBJECTIVE_MS),
+    *(MOVES, LAST_LOSS, RPO_OBJECTIVE),
     *(APPROVALS_WAITING, READINESS, READINESS_EVALUATED),
 )
 
@@ -190,6 +210,12 @@ def watch_samples(cluster: Cluster, vantage: str, detectors: Mapping[str, NodeDe
     yield Sample(QUORUM_REACHED, whose, float(healthy >= cluster.quorum))
 
 
+class Loss(StrEnum):
+    NONE = "none"
+    SOME = "some"
+    UNKNOWN = "unknown"
+
+
 class RunFigures(Model):
     """What metrics keep of one run that ended."""
 
@@ -202,6 +228,17 @@ class RunFigures(Model):
     """By step, what it took; steps that were not come to are not in it."""
     recovery_ms: float | None
     """Of a verified failover."""
+    moved: bool
+    """The service runs on another node since."""
+    loss_bytes: int | None
+    """Of a run that moved it: none where the old primary handed over its whole log, else what was predicted
+    for the plan; None where that is not known."""
+
+    @property
+    def loss(self) -> Loss:
+        if self.loss_bytes is None:
+            return Loss.UNKNOWN
+        return Loss.SOME if self.loss_bytes else Loss.NONE
 
     @property
     def is_failover(self) -> bool:
@@ -218,6 +255,8 @@ def figures_of(record: AuditRecord, request: FailoverRequest, result: RunResult)
         failure=None if result.verified else refused,
         steps_ms={step.name: step.elapsed_ms for step in result.steps if step.elapsed_ms is not None},
         recovery_ms=_recovery_ms(request, result) if record.operation == FAILOVER else None,
+        moved=result.moved,
+        loss_bytes=0 if handed_over(result) else result.predicted_loss_bytes,
     )
 
 
@@ -229,9 +268,11 @@ def _recovery_ms(request: FailoverRequest, result: RunResult) -> float | None:
     return max(0.0, (result.ended_at - began).total_seconds() * 1000)
 
 
-def objective_sample(cluster_id: str, policy: Policy) -> Sample:
-    """What a failover of this cluster may take."""
-    return Sample(RTO_OBJECTIVE_MS, (cluster_id,), policy.max_failover_time_s * 1000)
+def objective_samples(cluster: Cluster, policy: Policy) -> Iterator[Sample]:
+    """What a failover of this cluster may take, and lose."""
+    yield Sample(RTO_OBJECTIVE_MS, (cluster.cluster_id,), policy.max_failover_time_s * 1000)
+    nothing = cluster.replication.mode is ReplicationMode.SYNCHRONOUS
+    yield Sample(RPO_OBJECTIVE, (cluster.cluster_id,), 0 if nothing else policy.max_lag_bytes)
 
 
 def readiness_samples(readiness: Readiness) -> Iterator[Sample]:

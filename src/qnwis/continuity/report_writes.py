@@ -50,7 +50,7 @@ def writes_of(
         gap_until=gap_until,
         gap_ms=_ms(gap_from, gap_until),
         recovery_ms=_recovery_ms(run, first_miss, timeline) if run.moved else None,
-        released=any(o.status is OutcomeStatus.SUCCEEDED and "token" in o.facts for o in run.outcomes),
+        released=handed_over(run),
         behind_bytes=_behind(run, evidence_before),
     )
 
@@ -63,6 +63,11 @@ def _recovery_ms(run: RunResult, first_miss: datetime | None, timeline: Sequence
         return _ms(first_miss, run.started_at + timedelta(milliseconds=acting.until_ms))
     # Planned, or agreed to: nothing was down while people were asked.
     return acting.actual_ms
+
+
+def handed_over(run: RunResult) -> bool:
+    """Whether the old primary released its lease after the target had replayed its whole log."""
+    return any(o.status is OutcomeStatus.SUCCEEDED and "token" in o.facts for o in run.outcomes)
 
 
 def _behind(run: RunResult, evidence_before: str | None) -> int | None:

@@ -251,6 +251,8 @@ class RunResult(Model):
     new_primary: str | None = None
     plan: Plan | None = None
     plan_digest: str | None = None
+    predicted_loss_bytes: int | None = None
+    """As the assessment by which the run acted had it; None where nothing was known, and in older records."""
     refusal: Refusal | None = None
     outcomes: tuple[Outcome, ...] = ()
     fencing: FencingEvidence | None = None

@@ -19,7 +19,7 @@ from qnwis.continuity.metrics import APPROVALS_WAITING, Sample
 from qnwis.continuity.run import RunProgress
 from workflows.names import failover_id
 
-from .clusters import policies
+from .clusters import lease_groups
 from .instruments import gauges
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class ApprovalMetrics(Collector):
         yield from gauges((APPROVALS_WAITING,), self._samples())
 
     def _samples(self) -> list[Sample]:
-        cluster_ids = [*policies(self._clusters)]
+        cluster_ids = [*lease_groups(self._clusters)]
         asking = asyncio.run_coroutine_threadsafe(self._ask(cluster_ids), self._loop)
         try:
             return asking.result(ALL_WITHIN_S)

@@ -7,14 +7,15 @@ import logging
 from qnwis.config.problem import ConfigError
 from qnwis.config.registry import Registry
 from qnwis.continuity.policy import Policy
+from qnwis.continuity.topology import Cluster
 
 log = logging.getLogger(__name__)
 
 
-def policies(registry: Registry) -> dict[str, Policy]:
-    """Of each cluster; of an active/active one, under the id of each region's lease group. A file that cannot
-    be read leaves its cluster out, with a warning: a scrape answers what it can."""
-    found: dict[str, Policy] = {}
+def lease_groups(registry: Registry) -> dict[str, tuple[Cluster, Policy]]:
+    """Each cluster with its policy; of an active/active one, each region's lease group under its id. A file
+    that cannot be read leaves its cluster out, with a warning: a scrape answers what it can."""
+    found: dict[str, tuple[Cluster, Policy]] = {}
     try:
         cluster_ids = registry.cluster_ids()
     except ConfigError as error:
@@ -26,5 +27,6 @@ def policies(registry: Registry) -> dict[str, Policy]:
         except ConfigError as error:
             log.warning("metrics do not know %s: %s", cluster_id, error)
             continue
-        found |= {group.cluster_id: registered.policy for group in registered.cluster.lease_groups}
+        groups = registered.cluster.lease_groups
+        found |= {group.cluster_id: (group, registered.policy) for group in groups}
     return found

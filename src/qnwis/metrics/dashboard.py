@@ -20,12 +20,15 @@ from qnwis.continuity.metrics import (
     FAILURES,
     HEALTH_CHECK_ERRORS,
     HEARTBEAT_LATENCY,
+    LAST_LOSS,
     LAST_RECOVERY_MS,
+    MOVES,
     NODE_STATUS,
     NODES_HEALTHY,
     QUORUM_REACHED,
     READINESS,
     READINESS_EVALUATED,
+    RPO_OBJECTIVE,
     RTO_OBJECTIVE_MS,
     RUNS,
     STEP_MS,
@@ -165,6 +168,22 @@ PANELS = (
             Query(_once(RTO_OBJECTIVE_MS), "{{cluster}} objective"),
         ),
         unit="ms",
+    ),
+    Panel(
+        "Loss against objective",
+        "Log that the newest move of the service lost, by its record, and what may be lost: nothing where"
+        " commits wait for a standby.",
+        (
+            Query(_once(LAST_LOSS), "{{cluster}} lost"),
+            Query(_once(RPO_OBJECTIVE), "{{cluster}} objective"),
+        ),
+        unit="bytes",
+    ),
+    Panel(
+        "Moves by loss",
+        "Runs that moved the service, by what is known of their loss.",
+        (Query(_once(MOVES), "{{cluster}} {{loss}}"),),
+        kind="stat",
     ),
     Panel(
         "Readiness",

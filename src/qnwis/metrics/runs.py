@@ -25,24 +25,28 @@ from qnwis.continuity.metrics import (
     EXECUTION_MS,
     EXECUTIONS,
     FAILURES,
+    LAST_LOSS,
     LAST_RECOVERY_MS,
+    MOVES,
     RECOVERY_MS,
+    RPO_OBJECTIVE,
     RTO_OBJECTIVE_MS,
     RUNS,
     STEP_MS,
     SUCCESSES,
     VALIDATION_MS,
     VERIFICATION,
+    Loss,
     RunFigures,
     Sample,
     figures_of,
-    objective_sample,
+    objective_samples,
 )
 from qnwis.continuity.run import FailoverRequest, RunOutcome, RunResult
 from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.errors import Refused, Unreachable
 
-from .clusters import policies
+from .clusters import lease_groups
 from .instruments import counter, gauges, histogram
 
 log = logging.getLogger(__name__)
@@ -61,8 +65,9 @@ class RunMetrics(Collector):
         """Scrapes come in threads of their own."""
         self._read_up_to = 0
         self._last_recovery_ms: dict[str, float] = {}
+        self._last_loss_bytes: dict[str, int | None] = {}
         self._executions, self._successes = counter(EXECUTIONS), counter(SUCCESSES)
-        self._failures, self._runs = counter(FAILURES), counter(RUNS)
+        self._failures, self._runs, self._moves = counter(FAILURES), counter(RUNS), counter(MOVES)
         self._execution_ms, self._validation_ms = histogram(EXECUTION_MS), histogram(VALIDATION_MS)
         self._step_ms, self._recovery_ms = histogram(STEP_MS), histogram(RECOVERY_MS)
         registry.register(self)
@@ -73,17 +78,26 @@ class RunMetrics(Collector):
                 asyncio.run(self._read_on())
             except (Refused, Unreachable) as error:
                 log.warning("metrics about runs are those of record %s: %s", self._read_up_to, error)
-            objectives = [objective_sample(*one) for one in policies(self._clusters).items()]
-            for sample in objectives:
-                self._begin_at_zero(sample.labels[0])
-            latest = [Sample(LAST_RECOVERY_MS, (c,), ms) for c, ms in self._last_recovery_ms.items()]
+            groups = lease_groups(self._clusters)
+            for cluster_id in groups:
+                self._begin_at_zero(cluster_id)
+            samples = [sample for group in groups.values() for sample in objective_samples(*group)]
+            samples += self._latest()
             instruments = (
-                *(self._executions, self._successes, self._failures, self._runs),
+                *(self._executions, self._successes, self._failures, self._runs, self._moves),
                 *(self._execution_ms, self._validation_ms, self._step_ms, self._recovery_ms),
             )
             families = [family for one in instruments for family in one.collect()]
-            families += gauges((RTO_OBJECTIVE_MS, LAST_RECOVERY_MS), [*objectives, *latest])
+            families += gauges((RTO_OBJECTIVE_MS, LAST_RECOVERY_MS, RPO_OBJECTIVE, LAST_LOSS), samples)
         yield from families
+
+    def _latest(self) -> Iterator[Sample]:
+        """Of each cluster's newest runs."""
+        for cluster_id, took_ms in self._last_recovery_ms.items():
+            yield Sample(LAST_RECOVERY_MS, (cluster_id,), took_ms)
+        for cluster_id, lost in self._last_loss_bytes.items():
+            if lost is not None:
+                yield Sample(LAST_LOSS, (cluster_id,), lost)
 
     def _begin_at_zero(self, cluster_id: str) -> None:
         """A counter that appears with 1 has not increased for Prometheus; it must have been seen at 0."""
@@ -96,6 +110,8 @@ class RunMetrics(Collector):
             self._execution_ms.labels(cluster_id, outcome.value)
         self._validation_ms.labels(cluster_id)
         self._recovery_ms.labels(cluster_id)
+        for loss in Loss:
+            self._moves.labels(cluster_id, loss.value)
 
     async def _read_on(self) -> None:
         for record in await self._unread():
@@ -128,6 +144,9 @@ class RunMetrics(Collector):
         self._runs.labels(run.cluster_id, run.operation, run.status).inc()
         for step, took_ms in run.steps_ms.items():
             self._step_ms.labels(run.cluster_id, run.operation, step).observe(took_ms)
+        if run.moved:
+            self._moves.labels(run.cluster_id, run.loss.value).inc()
+            self._last_loss_bytes[run.cluster_id] = run.loss_bytes
         if not run.is_failover:
             return
         self._executions.labels(run.cluster_id, run.status).inc()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
-from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
+from temporalio.runtime import (
+    LogForwardingConfig,
+    LoggingConfig,
+    PrometheusConfig,
+    Runtime,
+    TelemetryConfig,
+    TelemetryFilter,
+)
 
 
 class MetricsAddress(ValueError):
@@ -39,11 +47,20 @@ def served(registry: CollectorRegistry, address: str) -> Iterator[None]:
         thread.join()
 
 
-def runtime_with_metrics(address: str) -> Runtime:
-    """A runtime of the Temporal SDK that serves the SDK's own metrics, until the process ends. Raises
-    MetricsAddress."""
-    host_and_port(address)
+def sdk_runtime(address: str | None = None) -> Runtime:
+    """A runtime of the Temporal SDK, which logs as this process does. It serves the SDK's own metrics at
+    `address`, if there is one, until the process ends. Raises MetricsAddress."""
+    if address is not None:
+        host_and_port(address)
+    metrics = None if address is None else PrometheusConfig(bind_address=address)
     try:
-        return Runtime(telemetry=TelemetryConfig(metrics=PrometheusConfig(bind_address=address)))
+        return Runtime(telemetry=TelemetryConfig(logging=_through_python(), metrics=metrics))
     except (RuntimeError, ValueError) as error:
         raise MetricsAddress(f"the SDK's metrics cannot be served at {address}: {error}") from error
+
+
+def _through_python() -> LoggingConfig:
+    own = LogForwardingConfig(
+        logging.getLogger("temporalio.core"), append_target_to_name=False, prepend_target_on_message=False
+    )
+    return LoggingConfig(TelemetryFilter(core_level="WARN", other_level="ERROR"), forwarding=own)

@@ -75,6 +75,7 @@ def ended(
     dry_run: bool = False,
     took_ms: float = 4000,
     missed_ms_before: float = 1000,
+    loss_bytes: int | None = 0,
 ) -> RunArtefacts:
     """A run of cluster `c`, with an execution of 300 ms and a verification of 40 ms if it is completed."""
     done = outcome is RunOutcome.COMPLETED
@@ -107,6 +108,7 @@ def ended(
             dry_run=dry_run,
             refusal=None if refused_by is None else Refusal(rule=refused_by, message="no", remedy="none"),
             verification=PASSED if done else None,
+            predicted_loss_bytes=loss_bytes,
             steps=tuple(
                 StepProgress(
                     name=name, title=name, expected_ms=1, status=StepStatus.DONE, elapsed_ms=elapsed_ms

@@ -82,6 +82,30 @@ async def test_times_are_of_the_steps_and_recovery_counts_from_the_first_missed_
     assert await worker.value("qnwis_continuity_step_ms_sum", **step) == 90
 
 
+async def test_what_a_move_lost_is_counted_and_what_is_not_known_is_no_zero(home: Path) -> None:
+    store, worker, moves = store_in(home), Worker(home), "qnwis_continuity_moves_total"
+    lost = "qnwis_continuity_last_loss_bytes"
+    assert [await worker.value(moves, loss=loss) for loss in ("none", "some", "unknown")] == [0, 0, 0]
+    assert await worker.value(lost) is None
+    await record(store, ended("run-1", loss_bytes=4096))
+    assert await worker.value(lost) == 4096
+    await record(store, ended("run-2", maintenance=True))
+    await record(store, ended("run-3", RunOutcome.ROLLED_BACK, loss_bytes=99))
+    assert await worker.value(lost) == 0, "one that moved nothing lost nothing"
+    await record(store, ended("run-4", loss_bytes=None))
+    assert await worker.value(lost) is None
+    assert [await worker.value(moves, loss=loss) for loss in ("none", "some", "unknown")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("mode", "objective"), [("synchronous", 0), ("asynchronous", 1000)])
+async def test_where_commits_wait_for_a_standby_nothing_may_be_lost(
+    tmp_path: Path, mode: str, objective: int
+) -> None:
+    topology = three_nodes("c", replication={"mode": mode})
+    worker = Worker(write_registry(tmp_path, topology, max_lag_bytes=1000))
+    assert await worker.value("qnwis_continuity_rpo_objective_bytes") == objective
+
+
 async def test_more_records_than_are_asked_for_at_first_are_all_counted(home: Path) -> None:
     store, worker = store_in(home), Worker(home)
     for number in range(PAGE + 6):

@@ -1,0 +1,1 @@
+"""OpenTelemetry traces of requests, runs and activities, where its own environment variables ask for them."""
