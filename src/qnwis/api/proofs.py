@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
@@ -68,7 +68,7 @@ class Verification(Model):
 
 
 TEXT = {"schema": {"type": "string"}}
-OTHER_FORMS = {200: {"content": {"text/html": TEXT, "text/markdown": TEXT}}}
+OTHER_FORMS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": TEXT, "text/markdown": TEXT}}}
 
 
 @router.get("/audit/{audit_id}/report", response_model=ReportView, responses=OTHER_FORMS)
