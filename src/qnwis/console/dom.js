@@ -129,10 +129,16 @@ export function say(text) {
   saidUntil = setTimeout(() => { said.textContent = ""; }, SAID_FOR_MS);
 }
 
-/** Do it now and again after so many seconds, until the page is left. */
+/** Do it now and again after so many seconds, until the page is left or the credentials are no good any more. */
 export async function again(signal, seconds, work) {
   while (!signal.aborted) {
-    await work();
+    try {
+      await work();
+    } catch (error) {
+      if (error.status === undefined || error.status === 401) throw error;
+      say(`${error.message} It is asked again.`);
+      await pause(signal, error.values?.retry_after_s ?? 0);
+    }
     await pause(signal, typeof seconds === "function" ? seconds() : seconds);
   }
 }

@@ -124,7 +124,8 @@ function voteForm(pending, { path, name, command }) {
       if (file.files.length === 0) return;
       try {
         Object.assign(own, await readKey(file.files[0]));
-        found.textContent = `The key of ${own.person || mine} is in memory; it leaves it when you leave this page.`;
+        found.textContent = `The key of ${own.person || mine} is in memory; it leaves it when you leave this page.` +
+          (own.person && own.person !== mine ? ` But you are signed in as ${mine}.` : "");
       } catch (error) {
         if (!(error instanceof NotUsable)) throw error;
         file.value = "";

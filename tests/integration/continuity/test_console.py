@@ -188,7 +188,7 @@ async def shot(page: Page, name: str, *, whole: bool = False) -> None:
     """A picture for the documents, of what is on the screen or of the whole page."""
     if SHOTS is not None:
         await page.evaluate(
-            "document.activeElement?.blur(); document.getElementById('said').textContent = ''"
+            "document.activeElement?.blur(); document.getElementById('said')?.replaceChildren()"
         )
         await page.screenshot(path=Path(SHOTS) / f"console-{name}.png", full_page=whole)
 
@@ -288,6 +288,10 @@ async def test_a_failover_is_approved_with_the_keyboard_alone_followed_and_prove
     await fits(alone)
     await alone.set_viewport_size({"width": 1000, "height": 1100})
     await shot(alone, "report")
+
+    await page.goto(f"{console.address}/console/#/clusters/{cluster_id}")
+    await expect(page.locator(".trend")).to_contain_text("failover execute1 verified")
+    await shot(page, "recovered-dark", whole=True)
 
 
 async def test_on_a_phone_a_plan_is_rejected_and_a_vote_by_anothers_key_refused(console: Console) -> None:

@@ -118,7 +118,7 @@ async function follow(path, signal, onProgress, onResult) {
       }
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof Refused && error.status !== 0 && error.status < 500) throw error;
+      if (error instanceof Refused && [401, 403, 404].includes(error.status)) throw error;
       say("The live events broke off; asking again.");
     }
     await pause(signal, 2);
