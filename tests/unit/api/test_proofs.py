@@ -59,19 +59,16 @@ async def test_a_report_is_read_in_each_form_and_nobodys_text_is_markup(tmp_path
 
 
 async def test_how_long_runs_took_is_held_against_the_clusters_own_objective(tmp_path: Path) -> None:
-    scene = ApiScene(tmp_path)
-    artefacts = failover(cluster_id="c1")
-    texts = {name: canonical_json(value) for name, value in artefacts.parts().items()}
-    record = await scene.parts.audit.append(draft_of(artefacts), texts)
-    await recorded(scene)
+    scene = ApiScene(tmp_path, cluster_id="prod-cluster")
+    record = await recorded(scene)
     async with scene.http() as api:
-        answer = await api.get("/clusters/c1/trend", headers=scene.signed_in("eve"))
+        answer = await api.get("/clusters/prod-cluster/trend", headers=scene.signed_in("eve"))
+        unknown = await api.get("/clusters/another/trend", headers=scene.signed_in("eve"))
     (one,) = answer.json()["trends"]
-    objective_s = scene.parts.registered("c1").policy.max_failover_time_s
+    objective_s = scene.parts.registered("prod-cluster").policy.max_failover_time_s
     assert one["objective_ms"] == objective_s * 1000 and one["forecast"] is None
-    assert [run["audit_id"] for run in one["runs"]] == [record.audit_id], (
-        "another cluster's says nothing of it"
-    )
+    assert [run["audit_id"] for run in one["runs"]] == [record.audit_id]
+    assert rule_of(unknown) == "cluster_unknown"
 
 
 async def test_a_record_is_proved_and_a_change_of_any_record_shows(tmp_path: Path) -> None:

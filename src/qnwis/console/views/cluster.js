@@ -7,6 +7,7 @@ import { runsTable } from "./history.js";
 import { pips, writes } from "./now.js";
 
 const EVERY_S = 5;
+const WORST_FIRST = ["not_ready", "warning", "not_evaluated"];
 
 export async function cluster(place, signal, id) {
   const [{ cluster: topology }, { policy }, first] = await Promise.all([
@@ -139,9 +140,10 @@ async function showReadiness(place, signal, id) {
   fill(place, h("h2", {}, "Readiness"), h("p", { class: "empty" }, "A worker evaluates it …"));
   try {
     const { readiness } = await get(`/clusters/${id}/readiness`, signal);
-    const [wrong, right] = [readiness.checks.filter((one) => one.grade !== "ready"), readiness.checks.filter((one) => one.grade === "ready")];
+    const wrong = WORST_FIRST.flatMap((grade) => readiness.checks.filter((one) => one.grade === grade));
+    const right = readiness.checks.filter((one) => one.grade === "ready");
     const list = (checks) => h("ul", { class: "checks" }, checks.map((one) =>
-      h("li", {}, mark(one.grade), h("b", {}, words(one.name)), h("span", {}, one.reason))));
+      h("li", {}, mark(one.grade), h("div", {}, h("b", {}, words(one.name)), h("p", {}, one.reason.replaceAll("`", ""))))));
     fill(place, h("h2", {}, "Readiness ", mark(readiness.grade)),
       h("p", { class: "soft" }, "Would a failover work? As of ", moment(readiness.evaluated_at),
         readiness.unverified_since_edit.length > 0 && `, not verified since an edit of ${readiness.unverified_since_edit.join(", ")}`),

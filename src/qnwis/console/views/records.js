@@ -97,5 +97,5 @@ async function hashed(manifest, artefacts) {
     if (`sha256:${hex}` === manifest[name]) same += 1;
   }
   return `${same} of ${names.length} artefacts have the SHA-256 of the manifest` +
-    (same < names.length ? "; the others name persons, for whom the log has commitments" : "");
+    (same < names.length ? "; of the others nothing is said here: names stand in them where the log has commitments" : "");
 }
