@@ -12,6 +12,7 @@
 #                the evacuation of a region, disturbed at every point, and planned maintenance at every point
 #   make histories  record again what the replay test replays
 #   make dashboards  make Grafana's dashboard again from src/qnwis/metrics/dashboard.py
+#   make screenshots  the pictures in docs/images again, of the console and of a report, from their tests
 #   make fuzz    CASES=10000: made-up requests to the HTTP API, each answer held against its OpenAPI document
 #   make bench   speed of planning, verification and simulation, and of the HTTP API with and without its door
 #   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
@@ -32,7 +33,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover bench-simulator gate soak clean install-system lock wheel bench-newcomer docs reference
+.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover bench-simulator gate soak clean install-system lock wheel bench-newcomer docs reference screenshots
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -71,6 +72,9 @@ histories: $(STAMP)
 
 dashboards: $(STAMP)
 	@$(BIN)/python -m qnwis.metrics.dashboard grafana/dashboards/continuity_ops.json
+
+screenshots: $(STAMP)
+	@QNWIS_SCREENSHOTS=docs/images $(BIN)/python -m pytest -q -n0 tests/integration/continuity/test_console.py $(ARGS)
 
 fuzz: $(STAMP)
 	@QNWIS_FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest -s tests/unit/api/test_made_up_requests.py \

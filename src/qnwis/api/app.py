@@ -19,7 +19,20 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.key_store import KeyStoreError
 
-from . import alerts, continuity, guardians, maintenance, records, regions, registered, runs, steering
+from . import (
+    alerts,
+    continuity,
+    guardians,
+    maintenance,
+    me,
+    proofs,
+    records,
+    regions,
+    registered,
+    runs,
+    steering,
+)
+from .console import pages
 from .door import Door, too_large
 from .parts import Parts
 from .problems import DESCRIBED, Problem, problem, unreachable
@@ -28,7 +41,10 @@ log = logging.getLogger(__name__)
 
 BASE = "/api/v1/continuity"
 
-PARTS = (continuity, runs, steering, guardians, regions, maintenance, registered, records, alerts)
+PARTS = (
+    *(me, continuity, runs, steering, guardians, regions, maintenance),
+    *(registered, records, proofs, alerts),
+)
 
 # FastAPI silences this while it makes its adapters; those of the domain's models are built when first used.
 warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
@@ -48,7 +64,10 @@ def create_app(parts: Parts) -> FastAPI:
         whole.include_router(part.router)
     app.include_router(whole)
     app.add_api_route("/health/live", _live, include_in_schema=False)
-    app.add_middleware(Door, parts=parts)
+    console = pages()
+    for path, page in console.items():
+        app.add_api_route(path, page, include_in_schema=False)
+    app.add_middleware(Door, parts=parts, open_to_all=console)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(Unreachable, _unreachable)
     app.add_exception_handler(RPCError, _no_temporal)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import OrderedDict
+from collections.abc import Iterable
 from time import monotonic
 
 from starlette.datastructures import Headers
@@ -30,7 +31,7 @@ LARGEST = 1_048_576
 WATCHED = 10_000
 """Identities and addresses whose requests are counted; the ones that asked longest ago are forgotten."""
 OPEN = frozenset({"/health/live"})
-"""Answers that tell nothing."""
+"""Answers that tell nothing; so do the pages of the console."""
 NOT_SHOWN = "Sign in again, or ask for a new service token."
 
 
@@ -52,9 +53,10 @@ class Counters:
 class Door:
     """ASGI middleware. What passes has `identity` and `request_id` in its state."""
 
-    def __init__(self, app: ASGIApp, parts: Parts) -> None:
+    def __init__(self, app: ASGIApp, parts: Parts, open_to_all: Iterable[str] = ()) -> None:
         self._app = app
         self._parts = parts
+        self._open = OPEN.union(open_to_all)
         self._asked = Counters()
         self._failed = Counters()
         """By address: credentials that were not good."""
@@ -71,7 +73,7 @@ class Door:
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         sending = _Answering(send, request_id)
-        if scope["path"] in OPEN:
+        if scope["path"] in self._open:
             await self._app(scope, receive, sending)
             return
         found = await self._identity(scope)

@@ -120,7 +120,7 @@ async def show_record(
     asking: Asking = reads(Permission.VIEW_AUDIT),
 ) -> Response:
     """One record, with what its manifest names."""
-    record = await _record(audit_id, asking)
+    record = await record_of(audit_id, asking)
     artefacts = await asking.parts.audit.artefacts(audit_id)
     return answer(RecordView(request_id=asking.request_id, record=record, artefacts=artefacts))
 
@@ -132,13 +132,14 @@ async def show_record(
 )
 async def download_bundle(audit_id: AuditId, asking: Asking = reads(Permission.VIEW_AUDIT)) -> Response:
     """The record's bundle, which `qnwis-continuity audit verify FILE` proves offline."""
-    await _record(audit_id, asking)
+    await record_of(audit_id, asking)
     content = await asking.parts.bundles.read(audit_id)
     name = f'attachment; filename="{audit_id}{SUFFIX}"'
     return Response(content, media_type=BUNDLE, headers={"Content-Disposition": name})
 
 
-async def _record(audit_id: str, asking: Asking) -> AuditRecord:
+async def record_of(audit_id: str, asking: Asking) -> AuditRecord:
+    """Raises Refused for an unknown id."""
     record = await asking.parts.audit.get(audit_id)
     if record is None:
         raise Refused(

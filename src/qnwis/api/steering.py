@@ -9,6 +9,7 @@ from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import Vote, VoteRequest
 from qnwis.continuity.identity import Permission
 from qnwis.continuity.model import Model
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import (
     LONGEST_EXTENSION_S,
     AbortRequest,
@@ -18,7 +19,8 @@ from qnwis.continuity.run import (
     ResumeRunRequest,
     SkipRequest,
 )
-from qnwis.continuity.tokens import PersonRequest
+from qnwis.continuity.tokens import PersonRequest, Token
+from qnwis.providers.errors import Refused
 from qnwis.starting import say_to_run
 from qnwis.starting import vote as cast
 from workflows.names import failover_id
@@ -37,6 +39,9 @@ class VoteBody(Model):
     digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
     """Of the plan that is meant, as `progress.approval.window.digest` has it; no other is voted on."""
     reason: str = Field(default="", max_length=1000)
+    token: Token | None = None
+    """Signed by the person's own key for exactly this vote, as `qnwis-continuity approve --print` prints it;
+    without it the API vouches for whoever is signed in."""
 
 
 class Counted(Model):
@@ -137,7 +142,7 @@ async def vote(
     """A vote in the run of a cluster, or in the evacuation of a region; `name` is whose."""
 
     async def send() -> Response:
-        token = asking.signer.token(
+        token = _own(body, asking) or asking.signer.token(
             deed, cluster_id=name, run_id=run_id, digest=body.digest, reason=body.reason
         )
         approves = deed is Deed.APPROVE
@@ -145,6 +150,37 @@ async def vote(
         return answer(Counted(request_id=asking.request_id, vote=counted))
 
     return await asking.once(send)
+
+
+def _own(body: VoteBody, asking: Asking) -> Token | None:
+    """The token that came with the vote. What it is worth, the run judges by people.yaml; here it has to be
+    the sender's, and to say what the body says. Raises Refused."""
+    if body.token is None:
+        return None
+    claim, who = body.token.claim, asking.who.name
+    if claim.person != who:
+        raise Refused(
+            Refusal(
+                rule="token_of_another",
+                message=f"{who} is signed in, and the vote is signed as {claim.person}",
+                values={"signed_in": who, "signed_by": claim.person},
+                remedy="Sign in as whoever votes, or sign with your own key.",
+            )
+        )
+    for field, said, signed in (
+        ("digest", body.digest, claim.digest),
+        ("reason", body.reason, claim.reason),
+    ):
+        if said != signed:
+            raise Refused(
+                Refusal(
+                    rule="token_for_another",
+                    message=f"The {field} that was signed is not the one that was sent",
+                    values={"sent": said, "signed": signed},
+                    remedy="Look at the plan that waits, and sign a vote on its digest.",
+                )
+            )
+    return body.token
 
 
 async def say(

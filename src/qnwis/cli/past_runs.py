@@ -6,27 +6,18 @@ import asyncio
 import os
 from pathlib import Path
 
-from qnwis.continuity.report import Report, report_of
 from qnwis.continuity.report_text import ms
 from qnwis.continuity.run import RunKind
 from qnwis.continuity.trend import trends
 from qnwis.providers.audit_place import PLACE_VARIABLE
-from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.past_reports import reports_of
 
 from .audit import store_of
 
-NEWEST_RECORDS = 500
-"""Earlier runs are those among these."""
 FAILOVER = ("failover_execute", RunKind.PRIMARY_FAILURE)
 MAINTENANCE = ("maintenance_execute", RunKind.PLANNED_MAINTENANCE)
 NAMES = {FAILOVER: "failovers", MAINTENANCE: "planned maintenance"}
-
-
-async def reports_of(store: AuditStore, cluster_id: str) -> list[Report]:
-    """Newest first. Raises Unreachable, and Refused for a damaged record."""
-    records = [r for r in await store.latest(NEWEST_RECORDS) if r.cluster_id == cluster_id]
-    return [report_of(record, await store.artefacts(record.audit_id)) for record in records]
 
 
 def earlier_ones_took(

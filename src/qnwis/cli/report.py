@@ -17,12 +17,12 @@ from qnwis.continuity.report import Report, report_of
 from qnwis.continuity.report_text import Document, document_of, markdown, ms, plain
 from qnwis.continuity.trend import Trend, trends
 from qnwis.providers.audit_store import AuditStore
+from qnwis.providers.past_reports import NEWEST_RECORDS, reports_of
 from qnwis.report_page.page import html
 
 from .audit import store_of
 from .files import write_text
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
-from .past_runs import NEWEST_RECORDS, reports_of
 from .settings import OptionalStateDir
 
 LATEST = "latest"

@@ -33,6 +33,11 @@ class Bundles:
         self._keys = keys
         self._folder = folder
 
+    @property
+    def public_key(self) -> bytes:
+        """Raw, of the log: whoever sealed a bundle of it signed with this one's other half."""
+        return self._store.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
     async def write(self, audit_id: str, history: str | None = None) -> Path:
         """The bundle's file; one that is there already stays as it is. `history`: JSON, of the run.
 
@@ -83,7 +88,7 @@ class Bundles:
                 BundleKey(key, wrapped.key_id, wrapped.blob),
                 audit_id=audit_id,
                 sign=self._store.key.signer(may_create=False),
-                public_key=self._store.key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw),
+                public_key=self.public_key,
             )
         )
 

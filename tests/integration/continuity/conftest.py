@@ -108,9 +108,10 @@ class Stage:
         **policy: object,
     ) -> Stage:
         """Register a cluster of three nodes; `cluster` and policy fields differ from the default."""
-        cluster_id = f"c{uuid.uuid4().hex[:8]}"
+        differing = dict(cluster or {})
+        cluster_id = str(differing.pop("cluster_id", f"c{uuid.uuid4().hex[:8]}"))
         places = [f"{cluster_id}-{number}" for number in range(1, vantages + 1)]
-        world = World.of(three_nodes(cluster_id, vantages=places, **(cluster or {})))
+        world = World.of(three_nodes(cluster_id, vantages=places, **differing))
         settings = WorkerSettings(
             config_dir=write_registry(home / "config", world.cluster, **policy),
             state_dir=home,

@@ -60,3 +60,9 @@ def test_worker_and_workflows_come_along(installed: Path, tmp_path: Path) -> Non
 def test_the_statements_for_a_region_come_along(installed: Path, tmp_path: Path) -> None:
     done = run(installed, "-c", "from qnwis.sql import active_active; print(active_active())", cwd=tmp_path)
     assert "CREATE SCHEMA qnwis;" in done.stdout, done.stderr
+
+
+def test_the_console_comes_along(installed: Path, tmp_path: Path) -> None:
+    ask = "from qnwis.api.console import pages; print({'/console/', '/console/views/run.js'} <= {*pages()})"
+    done = run(installed, "-c", ask, cwd=tmp_path)
+    assert done.stdout == "True\n", done.stderr

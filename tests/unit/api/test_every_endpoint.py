@@ -23,7 +23,8 @@ class Endpoint(NamedTuple):
     method: str
     path: str
     needs: Permission | None
-    """None where no permission is needed: a vote's rules are the approval workflow's."""
+    """None where no permission is needed: a vote's rules are the approval workflow's, and whoever is let in
+    may know as whom."""
     body: dict[str, Any] | None = None
 
 
@@ -38,6 +39,7 @@ ENDPOINTS = [
     Endpoint("POST", "/execute", Permission.TRIGGER, {"plan": {"plan_id": "plan-000000000000"}}),
     Endpoint("POST", "/status", Permission.READ_STATUS, {"cluster": {"cluster_id": "c1"}}),
     Endpoint("POST", "/simulate", Permission.SIMULATE, {"cluster": {"cluster_id": "c1"}}),
+    Endpoint("GET", "/me", ANYBODY),
     Endpoint("GET", "/runs", Permission.READ_STATUS),
     Endpoint("GET", "/clusters", Permission.READ_STATUS),
     Endpoint("GET", "/clusters/c1", Permission.READ_STATUS),
@@ -47,6 +49,7 @@ ENDPOINTS = [
     Endpoint("PUT", "/clusters/c1/policy", Permission.CONFIGURE_POLICY),
     Endpoint("GET", "/clusters/c1/readiness", Permission.READ_STATUS),
     Endpoint("GET", "/clusters/c1/runs", Permission.READ_STATUS),
+    Endpoint("GET", "/clusters/c1/trend", Permission.VIEW_AUDIT),
     Endpoint("GET", RUN, Permission.READ_STATUS),
     Endpoint("GET", f"{RUN}/events", Permission.READ_STATUS),
     Endpoint("POST", f"{RUN}/approve", ANYBODY, VOTE),
@@ -76,6 +79,8 @@ ENDPOINTS = [
     Endpoint("GET", "/audit", Permission.VIEW_AUDIT),
     Endpoint("GET", "/audit/audit-cont-1", Permission.VIEW_AUDIT),
     Endpoint("GET", "/audit/audit-cont-1/bundle", Permission.VIEW_AUDIT),
+    Endpoint("GET", "/audit/audit-cont-1/report", Permission.VIEW_AUDIT),
+    Endpoint("GET", "/audit/audit-cont-1/verification", Permission.VIEW_AUDIT),
     Endpoint("POST", "/alerts", Permission.TRIGGER, {"alerts": []}),
     Endpoint("POST", "/trigger", Permission.TRIGGER, {"cluster_id": "c1", "reason": "test"}),
 ]
