@@ -10,7 +10,7 @@ RUN apt-get update -qq \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY requirements/lock.txt requirements/
-# Versions are those of the lock; uv, itself among them, then holds every download to the lock's hashes.
+# Versions are those of the lock; uv, itself one of them, then holds what it brings to the lock's hashes too.
 RUN sed -n 's/^\([a-z0-9][^ ;]*==[^ ;]*\).*/\1/p' requirements/lock.txt > versions.txt \
  && python3 -m venv /opt/build \
  && /opt/build/bin/pip install -q --no-cache-dir --constraint versions.txt uv hatchling \
@@ -19,7 +19,12 @@ ENV VIRTUAL_ENV=/opt/qnwis UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=
 # The dependencies are a layer of their own: a changed line of the project does not bring them anew.
 COPY pyproject.toml README.md ./
 RUN /opt/build/bin/uv pip install -q --compile-bytecode --constraint requirements/lock.txt -r pyproject.toml
-COPY . .
+COPY activities activities
+COPY config config
+COPY runbooks runbooks
+COPY src src
+COPY workers workers
+COPY workflows workflows
 RUN /opt/build/bin/hatchling build -t wheel \
  && /opt/build/bin/uv pip install -q --compile-bytecode --no-deps dist/*.whl
 
