@@ -3,6 +3,7 @@
 #   make demo-maintenance  move the service to another node under a write load; exits 0 only if nothing was lost
 #   make demo-region  lose a region, have four clusters leave it and come back, one of them active/active; exits 0 only
 #                if nothing was lost
+#   make compose-demo  the same in containers (docker compose), then again with the worker killed that carries it out
 #   make test    unit and integration tests on real processes
 #   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one (LASTS=600: for so long)
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones
@@ -33,13 +34,16 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover bench-simulator gate soak clean install-system lock wheel bench-newcomer docs reference screenshots
+.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover bench-simulator gate soak clean install-system lock wheel bench-newcomer docs reference screenshots compose-demo test-containers
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
 
 demo-region: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-region $(ARGS)
+
+compose-demo: $(STAMP)
+	@$(BIN)/qnwis-continuity lab demo-containers $(ARGS)
 
 demo: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo $(ARGS)
@@ -60,6 +64,9 @@ security: $(STAMP)
 
 matrix: $(STAMP)
 	@MATRIX='$(MATRIX)' $(BIN)/python -m pytest tests/integration -m matrix -s $(ARGS)
+
+test-containers: $(STAMP)
+	@TESTCONTAINERS_RYUK_DISABLED=true $(BIN)/python -m pytest tests/containers -m containers $(ARGS)
 
 chaos: $(STAMP)
 	@$(CHAOS) $(if $(RUNS),--runs $(RUNS))

@@ -24,15 +24,16 @@ PATIENCE = 0.8
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what only `make matrix` runs; and cancel an async test that hangs, as its loop's own doing.
+    """Leave out what has a make target of its own; and cancel an async test that hangs, as its own loop does.
 
     pytest-timeout interrupts the loop instead, which leaves the test's tasks in the session's loop; it
     remains as the last resort, for tests and fixtures that block.
     """
-    if "matrix" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("matrix") is not None]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+    for marker in ("matrix", "containers"):
+        if marker not in config.option.markexpr:
+            left_out = [item for item in items if item.get_closest_marker(marker) is not None]
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item not in left_out]
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             item.obj = _within(_timeout_s(item) * PATIENCE or None, item.obj)

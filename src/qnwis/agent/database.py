@@ -22,6 +22,8 @@ QUERY_TIMEOUT_S = 1.0
 """A database that takes longer to answer the agent is not up."""
 
 
+_HISTORY_BYTES = 1_000_000
+"""More than any history file has: each timeline is a line."""
 GREETING_HOLDS_S = 0.5
 """For so long a new connection that was answered stands for others."""
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -119,7 +121,8 @@ class Connection:
     async def history(self, timeline: int) -> str:
         """A timeline's history file; empty for the first, which has none. Raises DatabaseDownError."""
         name = f"pg_wal/{timeline:08X}.history"
-        question = f"SELECT coalesce(pg_read_file('{name}', true), '') AS history"
+        # With offset and length: without them only PostgreSQL 16 and newer take `missing_ok`.
+        question = f"SELECT coalesce(pg_read_file('{name}', 0, {_HISTORY_BYTES}, true), '') AS history"
         row = await self.row(question)
         return str(row["history"])
 

@@ -21,6 +21,7 @@ With mutual TLS, 403 Refusal for whoever may not ask (`qnwis.continuity.allowlis
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -79,8 +80,9 @@ def make_app(
     async def events(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
         await response.prepare(request)
-        async for event in reporter.events.watch():
-            await response.write(event.model_dump_json().encode() + b"\n")
+        with contextlib.suppress(ConnectionResetError):  # a watcher that is gone needs no answer
+            async for event in reporter.events.watch():
+                await response.write(event.model_dump_json().encode() + b"\n")
         return response
 
     async def order(request: web.Request) -> web.Response:

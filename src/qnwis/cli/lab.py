@@ -17,6 +17,7 @@ from qnwis.continuity.run import RunResult
 from qnwis.lab.acks import WriteReport
 from qnwis.lab.active_demo import ActiveReport
 from qnwis.lab.cluster import Lab
+from qnwis.lab.container_demo import ContainerReport, run_container_demo
 from qnwis.lab.control_plane import ControlPlane, scraped_at
 from qnwis.lab.demo import DemoReport, run_demo
 from qnwis.lab.errors import LabError
@@ -110,6 +111,36 @@ def demo_region(directory: Directory = None, pg_bin: PgBin = None, as_json: AsJs
         print_json(report)
     else:
         _show_region(report)
+    raise typer.Exit(Exit.OK if report.verified else Exit.NOT_DONE)
+
+
+@app.command(name="demo-containers")
+def demo_containers(
+    file: Annotated[Path, typer.Option(help="The project's docker-compose.yml.")] = Path(
+        "docker-compose.yml"
+    ),
+    project: Annotated[str, typer.Option(help="Name of the compose project.")] = "qnwis-demo",
+    clients: Annotated[int, typer.Option(min=1, help="Clients that write.")] = 4,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the containers running.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """In containers: kill the primary's under a write load, then again and the worker that carries out the
+    failover too; exits 0 only if both were verified and nothing was lost."""
+    report = _run(
+        run_container_demo(
+            file,
+            project,
+            clients=clients,
+            keep=keep,
+            say=_say,
+            follow=follow if as_json else follow_on_terminal,
+            show=None if as_json else _show,
+        )
+    )
+    if as_json:
+        print_json(report)
+    else:
+        _show_containers(report)
     raise typer.Exit(Exit.OK if report.verified else Exit.NOT_DONE)
 
 
@@ -237,6 +268,25 @@ def _show(report: DemoReport) -> None:
         ("Temporal UI", report.ui_url or "the UI of the server at TEMPORAL_ADDRESS"),
     ]
     _show_rows(rows, result, writes, good=report.verified)
+
+
+def _show_containers(report: ContainerReport) -> None:
+    """What both failovers came to."""
+    rows = [
+        ("killed during the second run", f"{report.killed_worker}, while it did {report.killed_in}"),
+        ("went on with it", ", ".join(report.went_on) or "nobody"),
+        ("both failovers", f"{report.acked} writes acknowledged, lost {len(report.lost)}"),
+    ]
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in rows:
+        table.add_row(name, Text(value))
+    out.print()
+    out.print(table)
+    lost = f"{len(report.lost) or 'no'} acknowledged writes lost"
+    verdict = f"{'both verified' if report.verified else 'NOT both verified'}, {lost}"
+    out.print(verdict, style="bold green" if report.verified else "bold red")
+    for line in report.kept:
+        out.print(line, markup=False)
 
 
 def _show_maintenance(report: MaintenanceReport) -> None:

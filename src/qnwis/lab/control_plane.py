@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -71,23 +72,34 @@ class ControlPlane:
 
     async def next_run(self, *, within_s: float) -> WorkflowHandle[PrimaryFailure, RunResult]:
         """The cluster's failover run, once there is one. Raises LabError when none starts in time."""
-        workflow_id = failover_id(self.lab.cluster.cluster_id)
-        handle = self.client.get_workflow_handle_for(PrimaryFailure.run, workflow_id)
-        try:
-            async with asyncio.timeout(within_s):
-                while True:
-                    try:
-                        run_id = (await handle.describe()).run_id
-                        return self.client.get_workflow_handle_for(
-                            PrimaryFailure.run, workflow_id, run_id=run_id
-                        )
-                    except RPCError:
-                        await asyncio.sleep(0.1)
-        except TimeoutError:
-            why = (await self.guardian.query(Guardian.view)).holding
-            raise LabError(
-                f"no failover started within {within_s:g} s; the guardian says: {why or 'nothing'}"
-            ) from None
+        return await next_run(self.client, self.guardian, self.lab.cluster.cluster_id, within_s=within_s)
+
+
+async def next_run(
+    client: Client,
+    guardian: WorkflowHandle[Guardian, None],
+    cluster_id: str,
+    *,
+    within_s: float,
+    after: str | None = None,
+) -> WorkflowHandle[PrimaryFailure, RunResult]:
+    """The cluster's failover run, once there is one, other than the one of run id `after`. Raises LabError
+    when none starts in time."""
+    workflow_id = failover_id(cluster_id)
+    handle = client.get_workflow_handle_for(PrimaryFailure.run, workflow_id)
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                with contextlib.suppress(RPCError):
+                    run_id = (await handle.describe()).run_id
+                    if run_id != after:
+                        return client.get_workflow_handle_for(PrimaryFailure.run, workflow_id, run_id=run_id)
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        why = (await guardian.query(Guardian.view)).holding
+        raise LabError(
+            f"no failover started within {within_s:g} s; the guardian says: {why or 'nothing'}"
+        ) from None
 
 
 def start_worker(lab: Lab, server: TemporalServer, env: Mapping[str, str] | None = None) -> Started:

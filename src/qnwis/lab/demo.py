@@ -12,12 +12,10 @@ from pydantic import JsonValue
 
 from qnwis.continuity.model import Model
 from qnwis.continuity.run import RunResult
-from qnwis.continuity.topology import ReplicationMode
+from qnwis.continuity.topology import Cluster, NodeRole, ReplicationMode
 
 from .acks import WriteReport, analyse
-from .cluster import Lab
-from .control_plane import ControlPlane
-from .demonstration import WRITE_BEFORE_S, Follow, on_a_new_lab, start_writing
+from .demonstration import WRITE_BEFORE_S, Control, Follow, Written, on_a_new_lab, start_writing
 from .shape import Shape
 from .temporal_server import Say
 
@@ -45,12 +43,21 @@ class DemoReport(Model):
     ui_url: str | None
 
 
-async def play(control: ControlPlane, *, clients: int, say: Say, follow: Follow) -> DemoReport:
-    """Kill the primary's node under a write load and measure. Raises LabError when no run starts."""
+async def play(
+    control: Control,
+    *,
+    clients: int,
+    say: Say,
+    follow: Follow,
+    primary: str | None = None,
+    pause_ms: float = 2.0,
+) -> DemoReport:
+    """Kill the primary's node under a write load and measure; `primary`: where it is another than the one
+    that was made as such. Raises LabError when no run starts."""
     lab = control.lab
-    await start_writing(lab, clients, say)
+    primary = primary or made_as_primary(lab.cluster)
+    await start_writing(lab, clients, say, pause_ms=pause_ms)
 
-    primary = lab.primary.node_id
     killed_at, killed_mono = datetime.now(UTC), time.monotonic()
     killed = await lab.kill_node(primary)
     say(f"{primary} is killed: {killed} processes, its database and its agent")
@@ -63,7 +70,7 @@ async def play(control: ControlPlane, *, clients: int, say: Say, follow: Follow)
     await lab.stop_clients()
 
     rows = await lab.rows(result.new_primary or primary) if result.new_primary else set()
-    writes = analyse(lab.ack_log(), rows, since=killed_mono)
+    writes = analyse(await asyncio.to_thread(lab.ack_log), rows, since=killed_mono)
     synchronous = lab.cluster.replication.mode is ReplicationMode.SYNCHRONOUS
     return DemoReport(
         verified=result.verified
@@ -103,11 +110,16 @@ async def run_demo(
     )
 
 
-async def _until_writes_are_back(lab: Lab, killed_mono: float) -> None:
+def made_as_primary(cluster: Cluster) -> str:
+    """node_id of the first that was."""
+    return next(node.node_id for node in cluster.nodes if node.role is NodeRole.PRIMARY)
+
+
+async def _until_writes_are_back(lab: Written, killed_mono: float) -> None:
     """Wait for the clients to reach the new primary; the report tells when they do not."""
     deadline = time.monotonic() + BACK_WITHIN_S
     while time.monotonic() < deadline:
-        report = analyse(lab.ack_log(), (), since=killed_mono)
+        report = analyse(await asyncio.to_thread(lab.ack_log), (), since=killed_mono)
         if report.first_ack_after_ms is not None:
             return
         await asyncio.sleep(0.1)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from temporalio.client import WorkflowHandle
 
 from qnwis.continuity.run import RunResult
+from qnwis.continuity.topology import Cluster
 
+from .acks import AckLog, Row
 from .cluster import Lab
 from .control_plane import ControlPlane
 from .shape import SERVICE_NAME, TTL_S, Shape
@@ -22,6 +24,34 @@ WRITE_BEFORE_S = 2.0
 Follow = Callable[[WorkflowHandle[Any, RunResult]], Awaitable[RunResult]]
 """Waits for a run's result, showing it meanwhile."""
 R = TypeVar("R")
+
+
+class Written(Protocol):
+    """A cluster that clients write to: a lab on this machine, or in containers."""
+
+    @property
+    def cluster(self) -> Cluster: ...
+
+    async def start_clients(self, count: int = 4, *, pause_ms: float = 2.0) -> None: ...
+
+    async def stop_clients(self) -> None: ...
+
+    async def kill_node(self, node_id: str) -> int: ...
+
+    async def rows(self, node_id: str) -> set[Row]: ...
+
+    def ack_log(self) -> AckLog: ...
+
+
+class Control(Protocol):
+    """What fails it over."""
+
+    @property
+    def lab(self) -> Written: ...
+
+    async def next_run(self, *, within_s: float) -> WorkflowHandle[Any, RunResult]: ...
+
+    def run_url(self, run_id: str) -> str | None: ...
 
 
 async def on_a_new_lab(
@@ -50,7 +80,7 @@ async def on_a_new_lab(
             await lab.stop()
 
 
-async def start_writing(lab: Lab, clients: int, say: Say, *, pause_ms: float = 2.0) -> None:
+async def start_writing(lab: Written, clients: int, say: Say, *, pause_ms: float = 2.0) -> None:
     """Clients write through the service's name, by default as fast as they can; returns when they have for a
     while. `pause_ms`: after each write."""
     await lab.start_clients(clients, pause_ms=pause_ms)
