@@ -21,7 +21,7 @@ from qnwis.continuity.topology import Cluster
 from qnwis.montecarlo.world import World
 
 from .commands import commands
-from .fields import all_models, field_table, meanings, schema_of
+from .fields import all_models, anchor, field_table, meanings, schema_of
 from .markdown import cell, code, paragraphs, table
 
 PROJECT = Path(__file__).parents[2]
@@ -79,27 +79,24 @@ def configuration_page() -> str:
         " `_percent` hundredths. Unknown fields are refused, with the file, the line and the field;"
         " [`validate`](commands.md#validate) checks the files of a cluster without using them. Where a type"
         " is linked, its fields stand in the section of that name.\n\n",
-        table(("file", "what it is"), ((f"[`{f.name}`](#{_anchor(f.name)})", cell(f.about)) for f in FILES)),
+        table(("file", "what it is"), ((f"[`{f.name}`](#{anchor(f.name)})", cell(f.about)) for f in FILES)),
     ]
-    told: set[str] = set()
+    told: dict[str, type[BaseModel]] = {}
     for file in FILES:
         parts += [f"## {file.name}\n\n", f"{file.about}\n\n"]
-        whole = schema_of(file.model)
-        for name, model in all_models(file.model).items():
-            if name in told:
+        whole, models = schema_of(file.model), all_models(file.model)
+        # Models of two files may have one name.
+        titles = {
+            name: f"{name} of {file.name}" for name, one in models.items() if told.get(name, one) is not one
+        }
+        for name, model in models.items():
+            if told.get(name) is model:
                 continue
-            told.add(name)
-            schema = whole if model is file.model else whole.get("$defs", {}).get(name, {})
-            parts += [
-                f"### {name}\n\n",
-                paragraphs(model.__doc__ or ""),
-                field_table(schema, whole, meanings(model)),
-            ]
+            told.setdefault(name, model)
+            schema = whole if model is file.model else whole["$defs"][name]
+            parts += [f"### {titles.get(name, name)}\n\n", paragraphs(model.__doc__ or "")]
+            parts.append(field_table(schema, whole, meanings(model), titles))
     return "".join([*parts, "## Environment variables\n\n", _variables()])
-
-
-def _anchor(name: str) -> str:
-    return "".join(letter for letter in name.lower() if letter.isalnum() or letter in "-_ ").replace(" ", "-")
 
 
 def _variables() -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from .markdown import cell, code, table
 
 Schema = Mapping[str, Any]
+NO_TITLES: Mapping[str, str] = {}
 LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
@@ -66,43 +67,51 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(inner)
 
 
-def field_table(schema: Schema, whole: Schema, texts: Mapping[str, str]) -> str:
-    """One object of a JSON schema."""
+def anchor(title: str) -> str:
+    """Of a section."""
+    kept = (letter for letter in title.lower() if letter.isalnum() or letter in "-_ ")
+    return "".join(kept).replace(" ", "-")
+
+
+def field_table(
+    schema: Schema, whole: Schema, texts: Mapping[str, str], titles: Mapping[str, str] = NO_TITLES
+) -> str:
+    """One object of a JSON schema. `titles`: of the sections of objects whose name is not their title."""
     required = set(schema.get("required", ()))
     rows = []
     for field, of in schema.get("properties", {}).items():
         default = "required" if field in required else _default(of)
         text = texts.get(field) or of.get("description", "")
-        rows.append((code(field), type_of(of, whole), default, cell(text)))
+        rows.append((code(field), type_of(of, whole, titles), default, cell(text)))
     return table(("field", "type", "default", "meaning"), rows) if rows else ""
 
 
-def type_of(of: Schema, whole: Schema) -> str:
+def type_of(of: Schema, whole: Schema, titles: Mapping[str, str] = NO_TITLES) -> str:
     """A type in words, with a link where it is an object that has a table of its own."""
     if "$ref" in of:
         name = of["$ref"].rpartition("/")[2]
         other = _definitions(whole).get(name, {})
         if "properties" in other or other.get("type") == "object":
-            return f"[{name}](#{name.lower()})"
-        return type_of(other, whole)
+            return f"[{name}](#{anchor(titles.get(name, name))})"
+        return type_of(other, whole, titles)
     if "const" in of:
         return code(json.dumps(of["const"]))
     if "enum" in of:
         return ", ".join(code(str(value)) for value in of["enum"])
     for several in ("anyOf", "oneOf", "allOf"):
         if several in of:
-            named = dict.fromkeys(type_of(one, whole) for one in of[several])
+            named = dict.fromkeys(type_of(one, whole, titles) for one in of[several])
             return " or ".join(one for one in named if one != "nothing") or "anything"
     match of.get("type"):
         case "null":
             return "nothing"
         case "array" if "prefixItems" in of:
-            return "list of " + ", ".join(type_of(one, whole) for one in of["prefixItems"])
+            return "list of " + ", ".join(type_of(one, whole, titles) for one in of["prefixItems"])
         case "array":
             least = f", at least {of['minItems']}" if of.get("minItems") else ""
-            return f"list of {type_of(of.get('items', {}), whole)}{least}"
+            return f"list of {type_of(of.get('items', {}), whole, titles)}{least}"
         case "object" if isinstance(of.get("additionalProperties"), Mapping):
-            return f"mapping to {type_of(of['additionalProperties'], whole)}"
+            return f"mapping to {type_of(of['additionalProperties'], whole, titles)}"
         case "object":
             return "mapping"
         case "integer":

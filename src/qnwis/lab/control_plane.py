@@ -29,7 +29,8 @@ from .shape import VANTAGES
 from .temporal_server import Say, TemporalServer, obtain_server
 
 WORKER = "worker"
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0
+"""A busy machine takes its time; a worker that ends is told of at once."""
 LOOK_EVERY_S = 0.2
 
 
