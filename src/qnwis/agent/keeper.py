@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from qnwis.continuity.refusal import Refusal
 
@@ -126,7 +127,9 @@ class Keeper:
 
     async def _wait_started(self, within_s: float) -> None:
         """Wait for somebody else to start it, an order, or to say that it need not be left down any more."""
-        waits = [asyncio.ensure_future(self._postgres.started.wait())]
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._postgres.started.wait())]
+        if self._postgres.refuse_foreign() is not None:
+            waits.append(asyncio.ensure_future(self._postgres.foreign_ended()))
         if self._node.handed_over.there:
             waits.append(asyncio.ensure_future(self._node.handed_over.ended.wait()))
         try:
@@ -157,6 +160,8 @@ class Keeper:
 
     async def _refuse_start(self) -> Refusal | None:
         node_id, data_dir = self._config.node_id, str(self._postgres.data_dir)
+        if (foreign := self._postgres.refuse_foreign()) is not None:
+            return foreign
         unfinished = self._journal.unfinished_rejoin()
         if unfinished is not None:
             return Refusal(

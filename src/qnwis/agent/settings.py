@@ -35,10 +35,10 @@ def owned_settings(
     them.
     """
     return {
-        "listen_addresses": database.host,
+        "listen_addresses": ",".join((database.host, *database.also_listen_on)),
         "port": str(database.port),
-        # TCP only: a socket's path is limited to 107 bytes and its stale locks outlive a SIGKILL.
-        "unix_socket_directories": "",
+        # By default TCP only: a socket's path is limited to 107 bytes and its stale locks outlive a SIGKILL.
+        "unix_socket_directories": ",".join(map(str, database.socket_dirs)),
         "cluster_name": config.node_id,
         "hot_standby": "on",
         # The agent knows exhausted connections by the server's words.
@@ -49,7 +49,7 @@ def owned_settings(
         # primary had more.
         "max_wal_senders": "32",
         # What an old primary needs to be rewound instead of copied.
-        "wal_keep_size": "256MB",
+        "wal_keep_size": f"{database.wal_keep_mb}MB",
         # Without it a promotion right after the primary's death can stall for the default, 5 s.
         "wal_retrieve_retry_interval": "100ms",
         "wal_receiver_status_interval": "1s",
