@@ -56,6 +56,8 @@ def owned_settings(
         # A standby asks for a sign of life after half of this: a live link is silent for 2 s at most.
         "wal_receiver_timeout": "4s",
         "wal_sender_timeout": "10s",
+        # A slot is on one node only: a standby that asks another for it gets no log at all.
+        "primary_slot_name": "",
         "recovery_target_timeline": "latest",
         "superuser_reserved_connections": "3",
         "synchronous_standby_names": synchronous_standby_names(

@@ -27,7 +27,14 @@ SELECT json_build_object(
        (SELECT coalesce(json_agg(json_build_object(
                  'name', slot_name, 'database', database,
                  'synced', coalesce((to_jsonb(s) ->> 'synced')::bool, false)) ORDER BY slot_name), '[]')
-          FROM pg_replication_slots AS s WHERE slot_type = 'logical' AND NOT temporary) AS logical_slots
+          FROM pg_replication_slots AS s WHERE slot_type = 'logical' AND NOT temporary) AS logical_slots,
+       (SELECT coalesce(json_agg(json_build_object(
+                 'name', slot_name,
+                 'kept_bytes', greatest(0, (now_at - restart_lsn)::bigint)) ORDER BY slot_name), '[]')
+          FROM pg_replication_slots,
+               (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                            ELSE pg_current_wal_lsn() END AS now_at) AS w
+         WHERE NOT active AND NOT temporary AND restart_lsn IS NOT NULL) AS idle_slots
   FROM pg_stat_archiver
 """
 

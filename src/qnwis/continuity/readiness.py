@@ -20,6 +20,7 @@ from .readiness_regions import REGION_CHECKS
 from .readiness_upkeep import backup_is_fresh as fresh_backup
 from .readiness_upkeep import log_is_archived as archived
 from .readiness_upkeep import logical_slots_survive as slots_survive
+from .readiness_upkeep import nobody_is_waited_for as no_idle_slots
 from .reprotect import protections
 from .targets import Basis, survey
 from .topology import service_address
@@ -364,6 +365,10 @@ def logical_slots_survive(look: _Look) -> Check:
     )
 
 
+def nobody_is_waited_for(look: _Look) -> Check:
+    return no_idle_slots(look.facts)
+
+
 def backup_is_fresh(look: _Look) -> Check:
     return fresh_backup(look.facts)
 
@@ -387,6 +392,7 @@ CHECKS: tuple[Callable[[_Look], Check], ...] = (
     capacity_is_enough,
     log_is_archived,
     logical_slots_survive,
+    nobody_is_waited_for,
     backup_is_fresh,
     drilled_lately,
     configuration_is_verified,

@@ -10,7 +10,7 @@ from .upkeep import Archiving, lost_slots
 ARCHIVE_DUE_S = 600.0
 """A file of the log that waits longer for the archive is one that a recovery would miss."""
 
-ARCHIVE, SLOTS, BACKUP = "archive", "logical slots", "backup"
+ARCHIVE, SLOTS, IDLE, BACKUP = "archive", "logical slots", "idle slots", "backup"
 
 
 def log_is_archived(facts: Facts, primary: str | None) -> Check:
@@ -60,6 +60,31 @@ def logical_slots_survive(facts: Facts, primary: str | None, target: str | None)
         if lost
         else f"{target} keeps all {len(said.logical_slots)} in step",
         values={"lost": [slot.name for slot in lost], "slots": [slot.name for slot in said.logical_slots]},
+        age_s=0,
+    )
+
+
+def nobody_is_waited_for(facts: Facts) -> Check:
+    """No node keeps log for a reader that is gone: in the end its disk is full, and its database down."""
+    if facts.cluster.by_patroni:
+        return _nothing(IDLE, "Patroni's members are not asked for them")
+    if not facts.upkeep:
+        return Check(name=IDLE, grade=Grade.NOT_EVALUATED, reason="no agent says it")
+    idle = {
+        node_id: {slot.name: slot.kept_bytes for slot in one.idle_slots}
+        for node_id, one in sorted(facts.upkeep.items())
+        if one.idle_slots
+    }
+    told = [
+        f"{name} on {node_id} keeps {kept_bytes} bytes of log"
+        for node_id, slots in idle.items()
+        for name, kept_bytes in slots.items()
+    ]
+    return Check(
+        name=IDLE,
+        grade=Grade.WARNING if told else Grade.READY,
+        reason=f"nobody reads them: {'; '.join(told)}" if told else "every slot has its reader",
+        values={node_id: {**slots} for node_id, slots in idle.items()},
         age_s=0,
     )
 

@@ -40,6 +40,14 @@ class LogicalSlot(Model):
     """A standby keeps it in step with its primary's (PostgreSQL 17)."""
 
 
+class IdleSlot(Model):
+    """A replication slot that nobody reads, and that keeps log for whoever may."""
+
+    name: str
+    kept_bytes: int
+    """Of the log, from where its reader was last."""
+
+
 class Upkeep(Model):
     """Of one node."""
 
@@ -47,6 +55,7 @@ class Upkeep(Model):
     backup: Backup | None = None
     """None where its agent is not told whom to ask."""
     logical_slots: tuple[LogicalSlot, ...] = ()
+    idle_slots: tuple[IdleSlot, ...] = ()
 
 
 def lost_slots(primary: Upkeep, target: Upkeep) -> tuple[LogicalSlot, ...]:

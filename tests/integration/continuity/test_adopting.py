@@ -19,7 +19,7 @@ from qnwis.agent.taken_over import postmaster_pid
 from qnwis.continuity.lease_messages import PromiseRequest
 from qnwis.continuity.orders import DemoteOrder
 from qnwis.continuity.topology import Cluster
-from qnwis.continuity.upkeep import lost_slots
+from qnwis.continuity.upkeep import Upkeep, lost_slots
 from qnwis.providers.errors import Refused
 from qnwis.providers.nodes import HttpNodes
 from qnwis.providers.upkeep import AskedUpkeeps
@@ -76,6 +76,8 @@ async def adopted() -> AsyncIterator[Adopted]:
             await cluster["n1"].sql("CREATE TABLE before_agents (name text)")
             await cluster["n1"].sql("INSERT INTO before_agents VALUES ('kept')")
             await cluster["n1"].sql("ALTER SYSTEM SET log_min_duration_statement = '1234ms'")
+            await cluster["n1"].sql("SELECT pg_create_physical_replication_slot('of_n2', true)")
+            await cluster["n2"].sql("ALTER SYSTEM SET primary_slot_name = 'of_n2'")
             beside = await run_beside(cluster)
             for node_id in ("n2", "n3", "n1"):  # the primary last
                 await cluster.ctl(cluster[node_id], "stop")
@@ -144,6 +146,11 @@ async def test_data_and_settings_are_as_before_and_the_configuration_stays_where
     assert {name: await setting(primary, name) for name in kept} == kept
     assert await setting(primary, "config_file") == str(adopted.cluster.etc(primary) / "postgresql.conf")
     assert await setting(primary, "data_directory") == str(primary.data_dir)
+    # Slots are on one node only, so nobody asks for one any more.
+    assert await setting(adopted.cluster["n2"], "primary_slot_name") == ""
+    (said,) = (await asked(adopted.cluster, "n1"),)
+    assert [slot.name for slot in said.idle_slots] == ["of_n2"]
+    await primary.sql("SELECT pg_drop_replication_slot('of_n2')")
     # Local clients come in as before.
     sockets = adopted.cluster.sockets(primary)
     await adopted.cluster.run_as_postgres("psql", "-h", sockets, *adopted.cluster._port(), "-c", "SELECT 1")
@@ -223,9 +230,6 @@ async def test_an_agent_says_how_the_archive_goes_which_slots_there_are_and_what
     cluster = adopted.cluster
     scene = await healed(cluster)
     primary, archive = scene.primary, cluster.root / "archive"
-    nodes = tuple(member.node for member in cluster.members.values())
-    topology = Cluster(cluster_id="test", name="Test", regions=("here",), nodes=nodes)
-    asked = AskedUpkeeps(Transport())
     await primary.sql("SELECT pg_create_logical_replication_slot('orders_out', 'pgoutput')")
     cluster.backup.write_text('{"last_good_at": "2026-01-02T03:04:05Z"}')
     archive.chmod(0)
@@ -233,24 +237,29 @@ async def test_an_agent_says_how_the_archive_goes_which_slots_there_are_and_what
         await switch_log(primary)
         async with asyncio.timeout(WITHIN_S):
             looks = Looks()
-            while not (said := await asked.of(topology))[primary.node_id].archiving.fails:
+            while not (of_primary := await asked(cluster, primary.node_id)).archiving.fails:
                 await looks.again()
     finally:
         archive.chmod(0o700)
-    of_primary = said[primary.node_id]
     assert of_primary.archiving.waiting >= 1 and of_primary.archiving.oldest_waiting_s is not None
     assert [(slot.name, slot.database, slot.synced) for slot in of_primary.logical_slots] == [
         ("orders_out", "postgres", False)
     ]
-    assert lost_slots(of_primary, said[scene.standby.node_id]) == of_primary.logical_slots
+    assert lost_slots(of_primary, await asked(cluster, scene.standby.node_id)) == of_primary.logical_slots
     backup = of_primary.backup
     assert backup is not None and str(backup.last_good_at) == "2026-01-02 03:04:05+00:00"
 
     await switch_log(primary)  # wakes the archiver, which has given up for a minute
     await until_archived(primary)
     await primary.sql("SELECT pg_drop_replication_slot('orders_out')")
-    again = (await asked.of(topology))[primary.node_id]
+    again = await asked(cluster, primary.node_id)
     assert (again.archiving.fails, again.archiving.waiting, again.logical_slots) == (False, 0, ())
+
+
+async def asked(cluster: DebianCluster, node_id: str) -> Upkeep:
+    nodes = tuple(member.node for member in cluster.members.values())
+    topology = Cluster(cluster_id="test", name="Test", regions=("here",), nodes=nodes)
+    return (await AskedUpkeeps(Transport()).of(topology))[node_id]
 
 
 async def until_replayed(scene: Scene) -> None:

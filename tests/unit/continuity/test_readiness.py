@@ -29,7 +29,7 @@ from qnwis.continuity.readiness_facts import (
     Verified,
 )
 from qnwis.continuity.topology import Cluster
-from qnwis.continuity.upkeep import Archiving, LogicalSlot, Upkeep
+from qnwis.continuity.upkeep import Archiving, IdleSlot, LogicalSlot, Upkeep
 
 from .scenes import (
     DEGRADED,
@@ -144,6 +144,10 @@ def kept(*slots: str, synced: bool = False, backup: Backup | None = None, **arch
         backup=backup,
         logical_slots=tuple(LogicalSlot(name=name, database="app", synced=synced) for name in slots),
     )
+
+
+def idle() -> Upkeep:
+    return kept().model_copy(update={"idle_slots": (IdleSlot(name="old", kept_bytes=7),)})
 
 
 def saying(first: Upkeep | None, second: Upkeep | None = None) -> Facts:
@@ -317,6 +321,9 @@ ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [
     ("logical slots", lambda: saying(None), NOT_EVALUATED, "the agent of node-1 does not say it"),
     ("logical slots", lambda: but(upkeep={"node-1": kept("a")}), NOT_EVALUATED, "node-2 does not say it"),
     ("logical slots", lambda: but(evidence=None), NOT_EVALUATED, "the primary is not known"),
+    ("idle slots", lambda: GOOD, READY, "every slot has its reader"),
+    ("idle slots", lambda: but(upkeep={}), NOT_EVALUATED, "no agent says it"),
+    ("idle slots", lambda: saying(kept(), idle()), WARNING, "nobody reads them: old on node-2 keeps 7 bytes"),
     ("backup", lambda: GOOD, NOT_EVALUATED, "sets no max_backup_age_s"),
     ("backup", lambda: backed_up(), NOT_EVALUATED, "no agent that answers is told whom to ask"),
     ("backup", lambda: backed_up(3600), READY, "backup 3600, by node-1, is 1.0 h old; allowed are 1.0 h"),
