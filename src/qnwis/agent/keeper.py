@@ -128,12 +128,14 @@ class Keeper:
     async def _wait_started(self, within_s: float) -> None:
         """Wait for somebody else to start it, an order, or to say that it need not be left down any more."""
         waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._postgres.started.wait())]
+        limit_s: float | None = within_s
         if self._postgres.refuse_foreign() is not None:
             waits.append(asyncio.ensure_future(self._postgres.foreign_ended()))
+            limit_s = None
         if self._node.handed_over.there:
             waits.append(asyncio.ensure_future(self._node.handed_over.ended.wait()))
         try:
-            await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()

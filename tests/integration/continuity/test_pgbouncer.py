@@ -23,7 +23,7 @@ import yaml
 from qnwis.continuity.run import RunResult
 from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import ControlPlane
-from qnwis.lab.layout import DATABASE_PORT, DNS_PORT
+from qnwis.lab.layout import DATABASE_PORT, DNS_PORT, new_password
 from qnwis.lab.maintenance_demo import play_maintenance
 from qnwis.lab.postgres import APP, APP_DATABASE
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
@@ -35,7 +35,7 @@ from .real import PAUSE_MS, lab_directory, running_lab
 DEPLOY = Path(__file__).parents[3] / "deploy" / "pgbouncer"
 PROGRAM = shutil.which("pgbouncer", path=f"{os.defpath}:/usr/sbin")
 PORT = 16432
-ADMIN, ADMIN_PASSWORD = "continuity", "of the console"
+ADMIN = "continuity"
 
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed (make install-system)"),
@@ -187,8 +187,8 @@ def configured(lab: Lab, port: int) -> Path:
     home.mkdir()
     service = lab.cluster.dns
     assert service is not None
-    password = lab.folder.password(APP).read_text().strip()
-    (home / "userlist.txt").write_text(f'"{APP}" "{password}"\n"{ADMIN}" "{ADMIN_PASSWORD}"\n')
+    password, of_console = lab.folder.password(APP).read_text().strip(), new_password()
+    (home / "userlist.txt").write_text(f'"{APP}" "{password}"\n"{ADMIN}" "{of_console}"\n')
     (home / "resolv.conf").write_text(f"nameserver {lab.block.nameserver}\n")
     file = configparser.ConfigParser(interpolation=None)
     file.read(DEPLOY / "pgbouncer.ini")
@@ -205,7 +205,7 @@ def configured(lab: Lab, port: int) -> Path:
     for path in (home, *home.iterdir()):
         shutil.chown(path, "postgres")
     passfile = lab.folder.root / "pgpass"
-    passfile.write_text(f"127.0.0.1:{port}:pgbouncer:{ADMIN}:{ADMIN_PASSWORD}\n")
+    passfile.write_text(f"127.0.0.1:{port}:pgbouncer:{ADMIN}:{of_console}\n")
     passfile.chmod(0o600)
     return home / "pgbouncer.ini"
 
