@@ -31,6 +31,7 @@ from qnwis.providers.nodes import Nodes
 from qnwis.providers.proofs import past_of
 from qnwis.providers.region_checks import RegionChecks
 from qnwis.providers.region_weights import RegionWeights
+from qnwis.providers.upkeep import Upkeeps
 
 from .evidence import ClusterName
 
@@ -47,6 +48,7 @@ class ReadinessChecks:
         weights: RegionWeights,
         checks: RegionChecks,
         tls: AgentTls,
+        upkeeps: Upkeeps,
         metrics: ReadinessMetrics | None = None,
     ) -> None:
         """`metrics`: hears of each evaluation; None where nobody scrapes it."""
@@ -57,6 +59,7 @@ class ReadinessChecks:
         self._weights = weights
         self._checks = checks
         self._tls = tls
+        self._upkeeps = upkeeps
         self._metrics = metrics
 
     @activity.defn(name="evaluate_readiness")
@@ -67,7 +70,7 @@ class ReadinessChecks:
         except ConfigError as error:
             raise ApplicationError(str(error), type="cluster_not_loaded", non_retryable=True) from error
         weights = await self._weights_of(registered.cluster)
-        evidence, dns, record, past, regions, certificates, refused = await asyncio.gather(
+        evidence, dns, record, past, regions, certificates, refused, upkeep = await asyncio.gather(
             collect_evidence(self._nodes, registered.cluster),
             self._try_dns(registered.cluster),
             self._read_dns(registered.cluster),
@@ -75,6 +78,7 @@ class ReadinessChecks:
             self._regions_of(registered.cluster),
             self._tls.certificates(registered.cluster),
             self._tls.refused(registered.cluster),
+            self._upkeeps.of(registered.cluster),
         )
         readiness = evaluate(
             Facts(
@@ -88,6 +92,7 @@ class ReadinessChecks:
                 regions=regions,
                 certificates=None if certificates is None else tuple(certificates),
                 refused=refused,
+                upkeep=upkeep,
                 unusable=await asyncio.to_thread(self._unusable),
                 now=datetime.now(UTC),
             )

@@ -74,6 +74,7 @@ from qnwis.providers.region_checks import DatabaseChecks, RegionChecks
 from qnwis.providers.region_weights import DnsWeights, RegionWeights
 from qnwis.providers.service_tokens import FILE as TOKENS
 from qnwis.providers.service_tokens import TokenFile
+from qnwis.providers.upkeep import AskedUpkeeps, Upkeeps
 from qnwis.providers.witness import Witness, witnesses_of
 from qnwis.transport import Transport, transport_of
 from workflows.access_review import AccessReviewRun
@@ -132,6 +133,7 @@ class Providers:
     """By which active/active clusters share their traffic out."""
     checks: RegionChecks = field(default_factory=DatabaseChecks)
     tls: AgentTls = field(default_factory=lambda: AskedAgents(Transport()))
+    upkeeps: Upkeeps = field(default_factory=lambda: AskedUpkeeps(Transport()))
     bundles: Bundles | None = None
     """Makes the bundle of each record; None where nobody wants one."""
     witnesses: tuple[Witness, ...] = ()
@@ -167,6 +169,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
         dns=DnsByHolder(),
         hook=HookByMaker(PowerHook(transport)),
         tls=AskedAgents(transport),
+        upkeeps=AskedUpkeeps(transport),
         audit=audit,
         bundles=Bundles(audit, keys, settings.state_dir / FOLDER),
         witnesses=witnesses_of(os.environ, transport),
@@ -257,7 +260,9 @@ def runbook_activities(
         shifts.shift_weights,
         shifts.check_return,
         Notifications(p.notifier).notify,
-        ReadinessChecks(p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks, p.tls, graded).evaluate,
+        ReadinessChecks(
+            p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks, p.tls, p.upkeeps, graded
+        ).evaluate,
     ]
 
 

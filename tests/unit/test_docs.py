@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from qnwis.agent.config import load_config
+from qnwis.agent.settings import owned_settings
 from qnwis.config.hooks import load_hooks
 from qnwis.config.load import load_cluster
 from qnwis.continuity.access import Deed
@@ -100,6 +102,22 @@ def test_the_hooks_to_paste_are_what_a_worker_takes(tmp_path: Path) -> None:
     assert {
         name for name in names if f"`QNWIS_{name.upper()}`" not in page or f"`{name}`" not in page
     } == set()
+
+
+def test_the_agents_file_to_paste_is_what_an_agent_takes(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "howto" / "adopting-postgresql.md").read_text()
+    (tmp_path / "agent.yaml").write_text("".join(re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)))
+    config = load_config(tmp_path / "agent.yaml")
+    assert config.database is not None and config.backup is not None
+    owned = owned_settings(config, config.database, ("db-2", "db-3"), 1)
+    # What the page does not name one by one is how soon a broken stream is noticed.
+    unnamed = {name for name in owned if f"`{name}`" not in page}
+    assert len(unnamed) == 4 and all(name.startswith("wal_") for name in unnamed), unnamed
+
+
+def test_the_shipped_hooks_for_pgbouncer_are_what_a_worker_takes() -> None:
+    file = load_hooks(PROJECT / "deploy" / "pgbouncer" / "hooks.yaml")
+    assert [(hook.before, hook.after) for hook in file.hooks] == [("execution", None), (None, "execution")]
 
 
 def test_the_active_active_topology_to_paste_is_valid_and_survives_what_the_page_says(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ async def run(config: AgentConfig, path: Path) -> None:
     leases.on_epoch = reporter.epoch_changed
     orders = Orders(config, peers, leases, journal, node)
     checks = Checks(config, reporter, node.postgres if node is not None else None)
-    app = make_app(checks, reporter, orders, journal, leases, members, node, callers)
+    app = make_app(config, checks, reporter, orders, journal, leases, members, node, callers)
     if node is not None:
         members.on_change = lambda: node.postgres.replicate_to(members.standbys, members.required_acks)
         node.postgres.on_change = reporter.database_changed
@@ -144,7 +144,8 @@ async def run(config: AgentConfig, path: Path) -> None:
     finally:
         await runner.cleanup()
     if node is not None:
-        await node.postgres.stop()
+        if node.postgres.refuse_foreign() is None:
+            await node.postgres.stop()
         node.give_up()
         await leases.told()
         await node.connection.close()

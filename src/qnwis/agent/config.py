@@ -9,6 +9,7 @@ import yaml
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from qnwis.continuity.backups import BackupAnswer
 from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.model import Identifier, Model
@@ -47,18 +48,37 @@ class Hook(Model):
     timeout_s: float = Field(default=0.4, gt=0)
 
 
+class BackupSource(Model):
+    """A program that knows of the backups. It runs as the agent does, without a shell."""
+
+    command: tuple[str, ...] = Field(min_length=1)
+    answer: BackupAnswer
+    """The form of what it writes on standard output."""
+    timeout_s: float = Field(default=10, gt=0, le=60)
+
+
 class LocalDatabase(Database):
     """The PostgreSQL that this agent runs. `data_dir` exists already (initdb or `pg_basebackup -R`).
 
-    It listens on `host` and `port` only; peers reach it there.
+    It listens on `host` and `port`, where peers reach it, and where else it is told to.
     """
 
     data_dir: AbsolutePath
     """A folder of its own below the node's folder: a rejoin may put fresh copies beside it."""
     pg_bin: AbsolutePath
     """Folder of PostgreSQL's programs (postgres, pg_rewind, pg_basebackup)."""
+    config_file: AbsolutePath | None = None
+    """postgresql.conf where it is not in `data_dir`, as on Debian. From PostgreSQL 15 on: an older pg_rewind
+    cannot be told."""
+    also_listen_on: tuple[str, ...] = ()
+    """Further addresses, on the same port; 127.0.0.1 for a pooler beside it."""
+    socket_dirs: tuple[AbsolutePath, ...] = ()
+    """Folders for Unix sockets, for clients on this machine; none by default."""
     os_user: str | None = None
     """Operating-system user for PostgreSQL's processes; needed where the agent runs as root."""
+    wal_keep_mb: int = Field(default=256, ge=0)
+    """MiB of log that are kept for a standby that lags, and for an old primary, to be rewound instead of
+    copied anew. So much of the disk it takes, too."""
     superuser: Account
     """For the agent's own queries and, on a rejoin, for pg_rewind against the upstream."""
     replication: Account
@@ -99,6 +119,8 @@ class AgentConfig(Model):
     min_disk_free_bytes: int = Field(default=256 * 1024 * 1024, ge=0)
     """Deep check: less free space than this below `data_dir` is not ok."""
     backup_freshness: Hook | None = None
+    backup: BackupSource | None = None
+    """Asked for readiness, where the policy has a `max_backup_age_s`."""
     slo_budget: Hook | None = None
 
     @model_validator(mode="after")

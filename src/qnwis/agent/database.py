@@ -22,13 +22,13 @@ QUERY_TIMEOUT_S = 1.0
 """A database that takes longer to answer the agent is not up."""
 
 
-_HISTORY_BYTES = 1_000_000
-"""More than any history file has: each timeline is a line."""
 GREETING_HOLDS_S = 0.5
 """For so long a new connection that was answered stands for others."""
-SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-"""What any client may say first. The postmaster's new child answers it, with or without TLS, and before it
-counts connections."""
+GSS_REQUEST = struct.pack("!ii", 8, 80877104)
+"""What any client may say first. The postmaster's new child answers it, whether it can do that or not, and
+before it counts connections. Who asks for TLS instead and then goes away is complained of in the log."""
+HISTORY_BYTES = 1 << 20
+"""A history file has a line for each timeline before it."""
 
 
 class DatabaseDownError(Exception):
@@ -122,7 +122,7 @@ class Connection:
         """A timeline's history file; empty for the first, which has none. Raises DatabaseDownError."""
         name = f"pg_wal/{timeline:08X}.history"
         # With offset and length: without them only PostgreSQL 16 and newer take `missing_ok`.
-        question = f"SELECT coalesce(pg_read_file('{name}', 0, {_HISTORY_BYTES}, true), '') AS history"
+        question = f"SELECT coalesce(pg_read_file('{name}', 0, {HISTORY_BYTES}, true), '') AS history"
         row = await self.row(question)
         return str(row["history"])
 
@@ -190,7 +190,7 @@ async def greet(database: Database) -> None:
         async with asyncio.timeout(QUERY_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(database.host, database.port)
             try:
-                writer.write(SSL_REQUEST)
+                writer.write(GSS_REQUEST)
                 answer = await reader.read(1)
             finally:
                 writer.close()

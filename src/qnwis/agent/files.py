@@ -19,6 +19,8 @@ class Owner:
 
     uid: int
     gid: int
+    groups: tuple[int, ...] = ()
+    """Its further ones: on Debian the key of a server's certificate is for group ssl-cert."""
 
     @classmethod
     def named(cls, user: str | None) -> Self | None:
@@ -29,12 +31,14 @@ class Owner:
             entry = pwd.getpwnam(user)
         except KeyError:
             raise StateError(f"os_user is {user!r}; expected a user that this machine has") from None
-        return cls(entry.pw_uid, entry.pw_gid)
+        return cls(entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(user, entry.pw_gid)))
 
 
 def as_user(owner: Owner | None) -> dict[str, Any]:
-    """Arguments for `subprocess` that run a program as `owner`, with none of the agent's groups."""
-    return {} if owner is None else {"user": owner.uid, "group": owner.gid, "extra_groups": []}
+    """Arguments for `subprocess` that run a program as `owner`, with its groups and none of the agent's."""
+    if owner is None:
+        return {}
+    return {"user": owner.uid, "group": owner.gid, "extra_groups": list(owner.groups)}
 
 
 def write_durably(path: Path, text: str, owner: Owner | None = None) -> None:

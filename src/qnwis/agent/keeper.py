@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from qnwis.continuity.refusal import Refusal
 from qnwis.logs import log
@@ -126,11 +127,15 @@ class Keeper:
 
     async def _wait_started(self, within_s: float) -> None:
         """Wait for somebody else to start it, an order, or to say that it need not be left down any more."""
-        waits = [asyncio.ensure_future(self._postgres.started.wait())]
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._postgres.started.wait())]
+        limit_s: float | None = within_s
+        if self._postgres.refuse_foreign() is not None:
+            waits.append(asyncio.ensure_future(self._postgres.foreign_ended()))
+            limit_s = None
         if self._node.handed_over.there:
             waits.append(asyncio.ensure_future(self._node.handed_over.ended.wait()))
         try:
-            await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
@@ -157,6 +162,8 @@ class Keeper:
 
     async def _refuse_start(self) -> Refusal | None:
         node_id, data_dir = self._config.node_id, str(self._postgres.data_dir)
+        if (foreign := self._postgres.refuse_foreign()) is not None:
+            return foreign
         unfinished = self._journal.unfinished_rejoin()
         if unfinished is not None:
             return Refusal(

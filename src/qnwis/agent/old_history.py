@@ -68,8 +68,7 @@ async def old_history(postgres: Postgres, timeline: int, *, replayed_lsn: int) -
         with (postgres.config.state_dir / "postgres.log").open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 postgres.program("postgres"),
-                "-D",
-                str(postgres.data_dir),
+                *postgres.located(),
                 *_settings(folder, access, timeline),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,

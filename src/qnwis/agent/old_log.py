@@ -1,4 +1,4 @@
-"""The log of a database that is down, read with pg_waldump."""
+"""The log of a database that is down, read with pg_waldump. What it lacks, the archive may have."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from pathlib import Path
 from qnwis.continuity.discarded import Found, LogReader
 from qnwis.continuity.timelines import Stretch, lsn_text
 
+from .archive import Archive
 from .effects import EffectError
 from .files import as_user
 from .postgres import Postgres
+
+RESTORED_AT_MOST = 64
+"""Files before the part that is looked for: a transaction that began longer ago is not found."""
 
 _SEGMENT = re.compile(r"^[0-9A-F]{24}$")
 # What pg_waldump says where the log simply ends.
@@ -45,6 +49,14 @@ class Segments:
     def path(self, timeline: int, number: int) -> Path:
         per_file = (1 << 32) // self.size
         return self.folder / f"{timeline:08X}{number // per_file:08X}{number % per_file:08X}"
+
+    async def restore_one_before(self, archive: Archive, timeline: int, lsn: int) -> bool:
+        """Have the archive bring the file before the one that begins at `lsn`."""
+        number = lsn // self.size
+        if number == 0 or not await archive.restore(name := self.path(timeline, number - 1).name):
+            return False
+        self._there.add(name)
+        return True
 
     def oldest_before(self, timeline: int, lsn: int) -> int:
         """The first of the files that lead without a gap to the one that holds `lsn`: its start."""
@@ -80,6 +92,12 @@ async def read_stretch(postgres: Postgres, segments: Segments, stretch: Stretch,
     oldest = segments.oldest_before(stretch.timeline, stretch.from_lsn)
     found = await asyncio.to_thread(_read, postgres, segments, stretch, start, listing)
     if not found.whole and oldest < start:
+        found = await asyncio.to_thread(_read, postgres, segments, stretch, oldest, listing)
+    archive = Archive(postgres, segments.size)
+    for _ in range(RESTORED_AT_MOST):
+        if found.whole or not await segments.restore_one_before(archive, stretch.timeline, oldest):
+            break
+        oldest -= segments.size
         found = await asyncio.to_thread(_read, postgres, segments, stretch, oldest, listing)
     if not found.whole:
         raise EffectError(

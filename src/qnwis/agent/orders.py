@@ -101,6 +101,8 @@ class Orders:
     async def _decide(self, order: AnyOrder) -> Decision:
         if self._node is None:
             return _no_database(self._config.node_id, order)
+        if (foreign := self._node.postgres.refuse_foreign()) is not None:
+            return foreign
         unfinished = self._journal.unfinished_rejoin()
         match order:
             case DemoteOrder():

@@ -18,11 +18,15 @@ from .files import Owner, as_user, remove_durably, write_durably
 from .guard import now
 from .peers import Peers
 from .processes import processes_in
-from .watched import Watched, kill_processes_in
+from .taken_over import TakenOver, postmaster_pid, stale_socket_locks
+from .watched import ProcessesRemainError, Watched, kill_processes_in
 
 FAST_STOP_S = 20.0
 """A fast shutdown that takes longer is made an immediate one: the log is replayed at the next start."""
 IMMEDIATE_STOP_S = 5.0
+HANDED_OVER_S = 1.0
+"""From the end of somebody else's postmaster to the agent's first start. Whoever stopped it looks each tenth
+of a second for its postmaster.pid, and with a new one there would go on waiting for the end."""
 
 
 class Postgres:
@@ -60,6 +64,7 @@ class Postgres:
         self.quiesced = False
         """New transactions are read-only ones; said by who quiesces it, written with the next settings."""
         self._passfile = self._write_passfile()
+        self._taken_over = TakenOver(config.state_dir / "database", database.data_dir)
 
     # Processes
 
@@ -75,10 +80,12 @@ class Postgres:
 
     def adopt(self) -> bool:
         """Take over a postmaster that outlived an earlier agent. False where there is none."""
+        pid = postmaster_pid(self.data_dir)
+        if pid is None or self.refuse_foreign() is not None:
+            return False
         try:
-            pid = int((self.data_dir / "postmaster.pid").read_text().split("\n", 1)[0])
             watched = Watched(pid, self._on_end)
-        except (OSError, ValueError):
+        except OSError:
             return False
         # Looked at after it is held by pidfd, so the pid cannot have passed to another process in between.
         if pid not in processes_in(self.data_dir):
@@ -88,15 +95,38 @@ class Postgres:
         self.reload()  # an earlier agent may have written settings and ended before it said so
         return True
 
+    def refuse_foreign(self) -> Refusal | None:
+        """Why nothing may be done to the database: somebody else's postmaster runs, and no agent of this node
+        ever ran one here. It is neither ended nor taken over, and its settings stay as they are."""
+        return self._taken_over.refuse_foreign(self.config.node_id)
+
+    async def foreign_ended(self) -> None:
+        """Returns when nobody else's postmaster runs, and whoever ended it has seen that."""
+        if (pid := self._taken_over.foreign_pid()) is not None:
+            try:
+                watched = Watched(pid, lambda: None)
+            except OSError:
+                return
+            try:
+                await watched.ended.wait()
+                await asyncio.sleep(HANDED_OVER_S)
+            finally:
+                if not watched.ended.is_set():
+                    watched.forget()
+
     async def start(self) -> None:
-        """Start the postmaster. What an earlier one left running is ended first, for it may still write."""
+        """Start the postmaster. What an earlier one left running is ended first, for it may still write.
+
+        Raises ProcessesRemainError also where somebody else's runs.
+        """
         await self._clear()
+        self._taken_over.now()
         self.on_start()
         self.set_upstream(self.upstream)
         log = self.config.state_dir / "postgres.log"
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: ASYNC220 - returns once the program runs; waiting is done by pidfd
-                [self.program("postgres"), "-D", self.data_dir],
+                [self.program("postgres"), *self.located()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -123,9 +153,13 @@ class Postgres:
 
     async def _clear(self) -> None:
         """See that nothing of the database is left. Raises ProcessesRemainError."""
+        if (refusal := self.refuse_foreign()) is not None:
+            raise ProcessesRemainError(refusal.message)
         await kill_processes_in(self.data_dir)
         # PostgreSQL takes a postmaster that was killed, but that nobody waited for yet, for a running one.
         (self.data_dir / "postmaster.pid").unlink(missing_ok=True)
+        for lock in stale_socket_locks(self.database):
+            lock.unlink(missing_ok=True)
 
     def replicate_to(self, standbys: Iterable[str], required_acks: int) -> None:
         """Have commits wait for so many of these standbys, from now on."""
@@ -182,7 +216,10 @@ class Postgres:
         return self.set_settings({settings.UPSTREAM: conninfo})
 
     def set_settings(self, changes: Mapping[str, str | None]) -> bool:
-        """Write the agent's own settings and `changes`. Whether that changed anything."""
+        """Write the agent's own settings and `changes`. Whether that changed anything; nothing does while
+        somebody else's postmaster runs."""
+        if self.refuse_foreign() is not None:
+            return False
         before = self._auto_conf()
         owned = settings.owned_settings(self.config, self.database, self.standbys, self.required_acks)
         read_only = {settings.READ_ONLY: "on" if self.quiesced else None}
@@ -206,6 +243,16 @@ class Postgres:
         return path.read_text() if path.exists() else ""
 
     # PostgreSQL's programs
+
+    def located(self) -> list[str]:
+        """With which arguments `postgres` finds its data and its configuration. Whatever data directory the
+        configuration names, it is this one: what runs elsewhere, no guard would end."""
+        if self.database.config_file is None:
+            return ["-D", str(self.data_dir)]
+        settings = {"config_file": self.database.config_file, "data_directory": self.data_dir}
+        return ["-D", str(self.data_dir)] + [
+            word for name, path in settings.items() for word in ("-c", f"{name}={path}")
+        ]
 
     def program(self, name: str) -> Path:
         return self.database.pg_bin / name

@@ -58,6 +58,13 @@ async def read_control(postgres: Postgres) -> Control:
         raise EffectError(f"pg_controldata ended with status {status}: {output[-500:]}") from error
 
 
+async def read_setting(postgres: Postgres, name: str) -> str:
+    """What the configuration of a database that is down says; empty also where that cannot be read."""
+    arguments = ("-C", name, *postgres.located())
+    status, output = await run_program(postgres, "postgres", arguments, working_in=postgres.data_dir)
+    return output.strip() if status == 0 else ""
+
+
 async def run_program(
     postgres: Postgres, name: str, arguments: Sequence[str], *, working_in: Path
 ) -> tuple[int, str]:

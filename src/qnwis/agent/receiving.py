@@ -81,6 +81,8 @@ class Receiving:
         """Stop to receive; returns when that is certain. Why it is not, for a database that answers."""
         self._held_meanwhile = True
         postgres = self._postgres
+        if (foreign := postgres.refuse_foreign()) is not None:
+            return foreign  # it goes on receiving, and confirms what the former primary writes
         if not postgres.standby:
             return None
         if (upstream := postgres.upstream) is not None:

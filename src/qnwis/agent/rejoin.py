@@ -32,7 +32,7 @@ from .effects import AlreadySo, Decision, Done, EffectError, Node
 from .files import sync_directory
 from .follow import replays, streams
 from .postgres import Postgres
-from .programs import read_control, run_program
+from .programs import read_control, read_setting, run_program
 from .watched import kill_processes_in
 
 STREAMING_WITHIN_S = 60.0
@@ -173,6 +173,10 @@ async def _rewind(postgres: Postgres, upstream: Peer, *, standby: bool) -> bool:
     conninfo = postgres.conninfo_of(upstream, postgres.database.superuser.user, dbname="postgres")
     arguments = ["--target-pgdata", str(postgres.data_dir), "--source-server", conninfo]
     arguments += ["--no-ensure-shutdown"] if standby else []
+    if postgres.database.config_file is not None:  # for its crash recovery
+        arguments += ["--config-file", str(postgres.database.config_file)]
+    if await read_setting(postgres, "restore_command"):  # log that is gone here may be in the archive
+        arguments.append("--restore-target-wal")
     status, output = await run_program(postgres, "pg_rewind", arguments, working_in=postgres.data_dir)
     log("pg_rewind", status=status, output=output[-2000:])
     return status == 0

@@ -15,6 +15,7 @@
 | POST /membership/accept, /membership/adopt | 200 Accepted, MembershipView; 409 Refusal; between agents |
 | POST /membership/force | 200 MembershipView; 409 Refusal; by an emergency override that gives nodes up |
 | GET /callers/refused | 200, RefusedCallers |
+| GET /upkeep | 200, Upkeep; 409 Refusal where the database does not answer |
 
 With mutual TLS, 403 Refusal for whoever may not ask (`qnwis.continuity.allowlist`).
 """
@@ -37,12 +38,14 @@ from qnwis.continuity.refusal import Refusal
 
 from .callers import Callers
 from .checks import Checks, Health
+from .config import AgentConfig
 from .effects import EffectError, Node
 from .journal import Journal, Line
 from .lease import Leases
 from .members import Members, Proposed
 from .orders import Orders
 from .reporter import Reporter
+from .upkeep import upkeep_of
 
 M = TypeVar("M", bound=Model)
 
@@ -59,6 +62,7 @@ _CHANGES = "Send JSON: kind add with peer and disk_id, or kind remove with node_
 
 
 def make_app(
+    config: AgentConfig,
     checks: Checks,
     reporter: Reporter,
     orders: Orders,
@@ -125,6 +129,10 @@ def make_app(
         answer = await members.change(wanted)
         return _json(answer, status=409 if isinstance(answer, Refusal) else 200)
 
+    async def upkeep(_: web.Request) -> web.Response:
+        answer = await upkeep_of(config, node)
+        return _json(answer, status=409 if isinstance(answer, Refusal) else 200)
+
     async def refused(_: web.Request) -> web.Response:
         return _json(callers.told if callers is not None else RefusedCallers())
 
@@ -153,6 +161,7 @@ def make_app(
             web.post("/membership/adopt", lease(Adopted, members.adopt)),
             web.post("/membership/force", lease(Adopted, members.force)),
             web.get("/callers/refused", refused),
+            web.get("/upkeep", upkeep),
         ]
     )
     return app

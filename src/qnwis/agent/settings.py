@@ -35,10 +35,10 @@ def owned_settings(
     them.
     """
     return {
-        "listen_addresses": database.host,
+        "listen_addresses": ",".join((database.host, *database.also_listen_on)),
         "port": str(database.port),
-        # TCP only: a socket's path is limited to 107 bytes and its stale locks outlive a SIGKILL.
-        "unix_socket_directories": "",
+        # By default TCP only: a socket's path is limited to 107 bytes and its stale locks outlive a SIGKILL.
+        "unix_socket_directories": ",".join(map(str, database.socket_dirs)),
         "cluster_name": config.node_id,
         "hot_standby": "on",
         # The agent knows exhausted connections by the server's words.
@@ -49,13 +49,15 @@ def owned_settings(
         # primary had more.
         "max_wal_senders": "32",
         # What an old primary needs to be rewound instead of copied.
-        "wal_keep_size": "256MB",
+        "wal_keep_size": f"{database.wal_keep_mb}MB",
         # Without it a promotion right after the primary's death can stall for the default, 5 s.
         "wal_retrieve_retry_interval": "100ms",
         "wal_receiver_status_interval": "1s",
         # A standby asks for a sign of life after half of this: a live link is silent for 2 s at most.
         "wal_receiver_timeout": "4s",
         "wal_sender_timeout": "10s",
+        # A slot is on one node only: a standby that asks another for it gets no log at all.
+        "primary_slot_name": "",
         "recovery_target_timeline": "latest",
         "superuser_reserved_connections": "3",
         "synchronous_standby_names": synchronous_standby_names(

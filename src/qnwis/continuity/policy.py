@@ -74,6 +74,8 @@ class Policy(Model):
     max_failovers_per_hour: int = Field(default=3, ge=1)
     startup_grace_s: float = Field(default=10, ge=0, le=LONGEST_S)
     """After the guardian starts, silence is not acted on for this long."""
+    max_backup_age_s: float | None = Field(default=None, gt=0, le=LONGEST_S)
+    """Readiness: the newest good backup that an agent can find must not be older. None: nobody asks."""
     approvals: bool = True
     """Whether people prove who they are, and a person's run awaits the approval workflow that its runbook
     names. False: their word is enough, and nobody else is asked."""

@@ -17,6 +17,10 @@ from .planner import Planning, make_plan, topology_digest
 from .quorum import VOTING
 from .readiness_facts import CALLERS, Check, Facts, Grade, Readiness
 from .readiness_regions import REGION_CHECKS
+from .readiness_upkeep import backup_is_fresh as fresh_backup
+from .readiness_upkeep import log_is_archived as archived
+from .readiness_upkeep import logical_slots_survive as slots_survive
+from .readiness_upkeep import nobody_is_waited_for as no_idle_slots
 from .reprotect import protections
 from .targets import Basis, survey
 from .topology import service_address
@@ -344,6 +348,28 @@ def callers_are_known(look: _Look) -> Check:
     return Check(name=name, grade=Grade.WARNING, reason=reason, values=values, age_s=0)
 
 
+def log_is_archived(look: _Look) -> Check:
+    return archived(look.facts, None if look.planning is None else look.planning.primary_node_id)
+
+
+def logical_slots_survive(look: _Look) -> Check:
+    planning = look.planning
+    plan = None if planning is None else planning.plan
+    return slots_survive(
+        look.facts,
+        None if planning is None else planning.primary_node_id,
+        None if plan is None else plan.failover_target_id,
+    )
+
+
+def nobody_is_waited_for(look: _Look) -> Check:
+    return no_idle_slots(look.facts)
+
+
+def backup_is_fresh(look: _Look) -> Check:
+    return fresh_backup(look.facts)
+
+
 OF_ANY_CLUSTER: tuple[Callable[[_Look], Check], ...] = (
     dns_takes_updates,
     files_are_usable,
@@ -361,6 +387,10 @@ CHECKS: tuple[Callable[[_Look], Check], ...] = (
     dns_takes_updates,
     dns_points_to_the_primary,
     capacity_is_enough,
+    log_is_archived,
+    logical_slots_survive,
+    nobody_is_waited_for,
+    backup_is_fresh,
     drilled_lately,
     configuration_is_verified,
     files_are_usable,

@@ -12,6 +12,7 @@ from .evidence import ClusterEvidence
 from .model import Model
 from .policy import Policy
 from .topology import Cluster
+from .upkeep import Upkeep
 from .weights import StepCheck
 
 
@@ -102,6 +103,8 @@ class Facts(Model):
     """None where agents speak without."""
     refused: Mapping[str, RefusedCallers] | None = None
     """By node_id: whom its agent refused. None where agents answer whoever asks."""
+    upkeep: Mapping[str, Upkeep] = {}
+    """By node_id: what its agent says of the archive and the logical slots; without those that do not say."""
     unusable: tuple[str, ...] = ()
     """The files beside the topology and the policy that a run could not use, a sentence each."""
     now: AwareDatetime

@@ -33,7 +33,7 @@ from workflows.guardian_state import GuardianState
 from workflows.names import SEARCH_ATTRIBUTES, failover_id, guardian_id
 from workflows.primary_failure import PrimaryFailure
 
-from .world import World, three_nodes, write_registry
+from .world import NothingToKeep, World, three_nodes, write_registry
 
 CACHE = default_directory().with_name(default_directory().name + "-cache")
 """Where downloads are kept between test runs."""
@@ -125,6 +125,7 @@ class Stage:
             hook=world,
             audit=SqliteAuditStore(home / "audit.sqlite", home / "key.pem"),
             notifier=notifier or LogNotifier(),
+            upkeeps=NothingToKeep(),
         )
         return cls(client, world, settings, providers)
 

@@ -32,6 +32,7 @@ from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.nodes import HttpNodes
 from qnwis.providers.region_checks import DatabaseChecks
 from qnwis.providers.region_weights import DnsWeights
+from qnwis.providers.upkeep import AskedUpkeeps
 
 AWAY = "region-2"
 AT_HOME, LEFT = {HOME: 60, AWAY: 40}, {HOME: 0, AWAY: 100}
@@ -90,6 +91,7 @@ async def test_a_region_is_lost_its_weight_goes_and_comes_back_and_nothing_is_pr
         weights,
         DatabaseChecks(),
         AskedAgents(lab.certificates.transport),
+        AskedUpkeeps(lab.certificates.transport),
     )
     await lab.start_clients(4, pause_ms=20)
     await until_written_by(lab, {"node-1", "node-2"})

@@ -32,6 +32,7 @@ from qnwis.continuity.orders import (
 from qnwis.continuity.readiness_facts import RecordAnswer, UpdateAnswer
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster, DnsService, FencingHook, Node, NodeRole
+from qnwis.continuity.upkeep import Archiving, Upkeep
 from qnwis.providers.dns import DnsChange
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.fencing import HookAnswer
@@ -396,3 +397,19 @@ def write_registry(directory: Path, cluster: Cluster, **policy: object) -> Path:
     }
     (folder / "policy.yaml").write_text(yaml.safe_dump(rules, sort_keys=False))
     return directory
+
+
+class NothingToKeep:
+    """No node archives its log, and none has a logical slot."""
+
+    async def of(self, cluster: Cluster) -> dict[str, Upkeep]:
+        off = Archiving(
+            mode="off",
+            by_something=False,
+            waiting=0,
+            oldest_waiting_s=None,
+            last_archived_at=None,
+            last_failed_at=None,
+            last_failed_file=None,
+        )
+        return {node.node_id: Upkeep(archiving=off) for node in cluster.nodes if node.holds_data}

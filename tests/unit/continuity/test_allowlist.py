@@ -85,12 +85,13 @@ PATHS = sorted(
         "/membership/change",
         "/membership/force",
         "/callers/refused",
+        "/upkeep",
     }
 )
 
 
 def test_the_table_has_every_path_of_the_agent() -> None:
-    app = make_app(Mock(), Mock(), Mock(), Mock(), Mock(), Mock(), None)
+    app = make_app(Mock(), Mock(), Mock(), Mock(), Mock(), Mock(), Mock(), None)
     assert sorted({route.resource.canonical for route in app.router.routes() if route.resource}) == PATHS
 
 

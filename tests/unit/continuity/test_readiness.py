@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qnwis.continuity.allowlist import RefusedCallers
+from qnwis.continuity.backups import Backup
 from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.model import sha256_digest
 from qnwis.continuity.planner import topology_digest
@@ -28,6 +29,7 @@ from qnwis.continuity.readiness_facts import (
     Verified,
 )
 from qnwis.continuity.topology import Cluster
+from qnwis.continuity.upkeep import Archiving, IdleSlot, LogicalSlot, Upkeep
 
 from .scenes import (
     DEGRADED,
@@ -118,6 +120,55 @@ def verified(topology: Cluster = WIDE, rules: Any = POLICY) -> Verified:
     )
 
 
+ARCHIVED = {
+    "mode": "on",
+    "by_something": True,
+    "waiting": 0,
+    "oldest_waiting_s": None,
+    "last_archived_at": NOON,
+    "last_failed_at": None,
+    "last_failed_file": None,
+}
+FAILED: dict[str, Any] = {
+    "waiting": 3,
+    "oldest_waiting_s": 40.0,
+    "last_failed_at": NOON + timedelta(seconds=1),
+    "last_failed_file": "000000010000000000000007",
+}
+BACKED_UP = policy(max_lag_bytes=100, max_backup_age_s=3600)
+
+
+def kept(*slots: str, synced: bool = False, backup: Backup | None = None, **archiving: Any) -> Upkeep:
+    return Upkeep(
+        archiving=Archiving(**{**ARCHIVED, **archiving}),
+        backup=backup,
+        logical_slots=tuple(LogicalSlot(name=name, database="app", synced=synced) for name in slots),
+    )
+
+
+def idle() -> Upkeep:
+    return kept().model_copy(update={"idle_slots": (IdleSlot(name="old", kept_bytes=7),)})
+
+
+def saying(first: Upkeep | None, second: Upkeep | None = None) -> Facts:
+    """What the agents of the primary and of the target say."""
+    said = {"node-1": first, "node-2": second or kept()}
+    return but(upkeep={node_id: one for node_id, one in said.items() if one is not None})
+
+
+def backed_up(*ages_s: float | None) -> Facts:
+    """What each agent that was told whom to ask found."""
+    made = [
+        Backup(
+            last_good_at=None if age_s is None else GOOD.now - timedelta(seconds=age_s),
+            detail="no answer" if age_s is None else f"backup {age_s:g}",
+        )
+        for age_s in ages_s
+    ]
+    upkeep = {f"node-{number}": kept(backup=one) for number, one in enumerate(made, start=1)}
+    return but(policy=BACKED_UP, upkeep={"node-1": kept(), "node-2": kept(), **upkeep})
+
+
 GOOD = Facts(
     cluster=WIDE,
     policy=POLICY,
@@ -125,6 +176,7 @@ GOOD = Facts(
     dns=answers(),
     record=record(),
     past=Past(last_drill_at=NOON - timedelta(days=10), verified=verified()),
+    upkeep={"node-1": kept(), "node-2": kept()},
     now=NOON + timedelta(seconds=5),
 )
 
@@ -242,6 +294,43 @@ ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [
     ("callers", lambda: knocked(hours=25), READY, "no agent refused anybody"),
     ("callers", lambda: knocked(hours=23), WARNING, "node-1 (certificate_not_listed 3)"),
     ("certificates", lambda: shown(None), NOT_EVALUATED, "not seen: node-1 (silent)"),
+    ("archive", lambda: GOOD, READY, "node-1: all that is full is archived"),
+    ("archive", lambda: saying(None), NOT_EVALUATED, "the agent of node-1 does not say it"),
+    ("archive", lambda: but(evidence=None), NOT_EVALUATED, "the primary is not known"),
+    ("archive", lambda: saying(kept(mode="off")), NOT_EVALUATED, "does not archive its log"),
+    ("archive", lambda: saying(kept(by_something=False)), WARNING, "its log piles up"),
+    (
+        "archive",
+        lambda: saying(kept(**FAILED)),
+        WARNING,
+        "000000010000000000000007 could not be archived at 2025-01-11 12:00:01 UTC; 3 files wait, the first",
+    ),
+    ("archive", lambda: saying(kept(**FAILED, last_archived_at=None)), WARNING, "could not be archived"),
+    (
+        "archive",
+        lambda: saying(kept(**{**FAILED, "last_archived_at": NOON + timedelta(seconds=2)})),
+        READY,
+        "all that is full",
+    ),
+    ("archive", lambda: saying(kept(waiting=2, oldest_waiting_s=601)), WARNING, "the first for 601 s"),
+    ("archive", lambda: saying(kept(waiting=2, oldest_waiting_s=599)), READY, "node-1"),
+    ("logical slots", lambda: GOOD, READY, "node-1 has none"),
+    ("logical slots", lambda: saying(kept("a", "b")), WARNING, "to node-2: a (app), b (app); what reads"),
+    ("logical slots", lambda: saying(kept("a"), kept("a", synced=True)), READY, "node-2 keeps all 1 in step"),
+    ("logical slots", lambda: saying(kept("a"), kept("a")), WARNING, "a (app)"),
+    ("logical slots", lambda: saying(None), NOT_EVALUATED, "the agent of node-1 does not say it"),
+    ("logical slots", lambda: but(upkeep={"node-1": kept("a")}), NOT_EVALUATED, "node-2 does not say it"),
+    ("logical slots", lambda: but(evidence=None), NOT_EVALUATED, "the primary is not known"),
+    ("idle slots", lambda: GOOD, READY, "every slot has its reader"),
+    ("idle slots", lambda: but(upkeep={}), NOT_EVALUATED, "no agent says it"),
+    ("idle slots", lambda: saying(kept(), idle()), WARNING, "nobody reads them: old on node-2 keeps 7 bytes"),
+    ("backup", lambda: GOOD, NOT_EVALUATED, "sets no max_backup_age_s"),
+    ("backup", lambda: backed_up(), NOT_EVALUATED, "no agent that answers is told whom to ask"),
+    ("backup", lambda: backed_up(3600), READY, "backup 3600, by node-1, is 1.0 h old; allowed are 1.0 h"),
+    ("backup", lambda: backed_up(7200, 60), READY, "backup 60, by node-2"),
+    ("backup", lambda: backed_up(3601), NOT_READY, "is 1.0 h old"),
+    ("backup", lambda: backed_up(None), NOT_READY, "no good backup is found: node-1: no answer"),
+    ("backup", lambda: backed_up(None, 60), READY, "backup 60, by node-2"),
 ]
 
 
@@ -311,6 +400,8 @@ NEEDS = {
         "loss of any region",
         "standby capacity",
         "DNS record",
+        "archive",
+        "logical slots",
     },
     "dns": {"DNS credentials"},
     "record": {"DNS record"},

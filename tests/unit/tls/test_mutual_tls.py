@@ -318,7 +318,7 @@ async def test_neither_agents_nor_clients_ask_what_is_not_for_them(place: Place)
     config = AgentConfig.model_validate({**CONFIG, "state_dir": str(place.folder)})
     callers = Callers(place.agent, Peers(config))
     leases = Mock(grant=lambda asked: asked)
-    app = make_app(Mock(), Mock(), Mock(), Mock(), leases, Mock(), None, callers)
+    app = make_app(Mock(), Mock(), Mock(), Mock(), Mock(), leases, Mock(), None, callers)
     ask = Ask(ask_id="x", holder="a", epoch=1, run_id="r", membership_version=1)
     async with serving(place, app, callers):
         async with Speaking(place, place.client()) as worker:
