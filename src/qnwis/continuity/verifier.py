@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from .confidence import Confidence, Signs, rate
 from .evidence import ClusterEvidence, NodeEvidence, NodeState, root_of
@@ -83,11 +84,11 @@ class World:
             return None
         return seen.state
 
-    @property
+    @cached_property
     def target(self) -> NodeState | None:
         return self.state(self.plan.failover_target_id)
 
-    @property
+    @cached_property
     def standbys(self) -> tuple[str, ...]:
         """The standbys that must follow the target now.
 

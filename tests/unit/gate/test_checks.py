@@ -64,6 +64,11 @@ def test_a_series_that_misses_is_repeated_and_the_best_of_three_counts(
     assert targets.best_p95_ms(lambda: None, 50) == 40
 
 
+def test_a_busy_machine_is_told_of() -> None:
+    assert targets._busy(2.0, 2) == []
+    assert targets._busy(18.3, 2)[0].startswith("the machine was busy (load 18 on 2 cores)")
+
+
 def test_the_targets_are_the_specifications_and_all_is_measured() -> None:
     every = targets.calls(3)
     assert {limit for _, limit in every.values()} == {50, 40, 100}

@@ -30,8 +30,8 @@ FLIPS = 60
 TAMPERINGS: Mapping[str, str] = {
     "a record altered": "UPDATE records SET record = replace(record, 'node-1', 'node-9') WHERE sequence = 2",
     "a record removed": "DELETE FROM records WHERE sequence = 2",
-    "the last record removed": f"DELETE FROM records WHERE sequence = {RECORDS}",
-    "a record moved": f"UPDATE records SET sequence = {RECORDS + 5} WHERE sequence = 2",
+    "the last record removed": "DELETE FROM records WHERE sequence = 4",
+    "a record moved": "UPDATE records SET sequence = 9 WHERE sequence = 2",
     "an artefact altered": "UPDATE artefacts SET content = x'00' WHERE sequence = 2",
     "an artefact removed": "DELETE FROM artefacts WHERE sequence = 2",
     "an artefact added": "INSERT INTO artefacts VALUES (2, 'more', '')",

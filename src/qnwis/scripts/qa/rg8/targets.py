@@ -8,6 +8,7 @@ that misses is repeated, and the best of a few counts.
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import ceil
@@ -116,7 +117,17 @@ def check(every: Mapping[str, tuple[Call, float]] | None = None) -> Found:
             )
             for what, (call, limit_ms) in every.items()
         ],
+        _busy(os.getloadavg()[0], os.cpu_count() or 1),
     )
+
+
+def _busy(load: float, cores: int) -> list[str]:
+    """What to make of a miss on a machine that has more to do than it has cores."""
+    if load <= cores:
+        return []
+    return [
+        f"the machine was busy (load {load:.0f} on {cores} cores), which makes CPU time up to twice as much"
+    ]
 
 
 def best_p95_ms(call: Call, limit_ms: float) -> float:
