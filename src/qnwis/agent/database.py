@@ -24,6 +24,8 @@ QUERY_TIMEOUT_S = 1.0
 
 GREETING_HOLDS_S = 0.5
 """For so long a new connection that was answered stands for others."""
+_LONGEST_HISTORY = 1 << 20
+"""Bytes of a timeline's history file; a line of it is some forty."""
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 """What any client may say first. The postmaster's new child answers it, with or without TLS, and before it
 counts connections."""
@@ -119,7 +121,8 @@ class Connection:
     async def history(self, timeline: int) -> str:
         """A timeline's history file; empty for the first, which has none. Raises DatabaseDownError."""
         name = f"pg_wal/{timeline:08X}.history"
-        question = f"SELECT coalesce(pg_read_file('{name}', true), '') AS history"
+        # With a length: PostgreSQL 15 and older take `missing_ok` in no other way.
+        question = f"SELECT coalesce(pg_read_file('{name}', 0, {_LONGEST_HISTORY}, true), '') AS history"
         row = await self.row(question)
         return str(row["history"])
 
