@@ -120,7 +120,6 @@ class Bed:
             "LC_ALL": "C.UTF-8",
             "HOME": home,
             "USER": SUPERUSER,
-            "PGHOST": home,
             "XDG_CONFIG_HOME": f"{home}/config",
             "XDG_DATA_HOME": f"{home}/share",
             "XDG_RUNTIME_DIR": f"{home}/run",
