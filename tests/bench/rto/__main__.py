@@ -26,7 +26,7 @@ from qnwis.lab.network import Network
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE, CLI_VARIABLE, obtain_cli
 
 from .auto_failover import AutoFailover
-from .bed import AT, open_sockets_folder
+from .bed import AT
 from .figures import Event, Figure, summaries
 from .floor import Floor
 from .goals import failures, goals
@@ -109,7 +109,6 @@ def _names(text_: str) -> list[str]:
 
 async def bench(options: Options) -> list[Figure]:
     network = Network.build(AT)
-    open_sockets_folder()
     measured: list[Figure] = []
     kept = options.directory / "figures.jsonl"
     for number in range(1, options.rounds + 1):

@@ -66,7 +66,7 @@ class Cluster(Peer):
         data = self.bed.data_dir(node)
         create = ("pg_autoctl", "create", "postgres", "--pgdata", str(data), "--name", node, "--monitor", URI)
         named = ("--hostname", AT[node], "--username", self.user, "--dbname", self.database)
-        await self.bed.run(node, *create, *OPEN, *named, "--pghost", str(self.home(node)))
+        await self.bed.run(node, *create, *OPEN, *named)
         self._open_to_all(node)
         for name, value in _of(setting, "timeout.").items():
             await self.bed.run(node, "pg_autoctl", "config", "set", name, str(value), "--pgdata", str(data))

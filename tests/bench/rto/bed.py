@@ -42,21 +42,21 @@ CONF = {
 HBA = f"host all all {NETWORK} trust\nhost replication all {NETWORK} trust\nlocal all all trust\n"
 
 
-SOCKETS = Path("/run/postgresql")
-"""Where Debian's PostgreSQL has its socket; pg_auto_failover's monitor cannot be told otherwise."""
+SOCKETS = "/run/postgresql"
+"""Where Debian's PostgreSQL has its socket."""
 
 
-def open_sockets_folder() -> None:
-    """Let everybody have a socket there; only in this enclosure."""
-    SOCKETS.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "sockets", str(SOCKETS)], check=True)
-
-
-def as_another() -> tuple[str, ...]:
+def as_postgres() -> tuple[str, ...]:
     """PostgreSQL does not run as root: in a user namespace of its own it takes itself for its usual account,
     and finds programs and files where root alone does."""
     user = pwd.getpwnam("postgres")
     return ("unshare", "--user", f"--map-user={user.pw_uid}", f"--map-group={user.pw_gid}", "--")
+
+
+def with_sockets(folder: Path) -> tuple[str, ...]:
+    """All nodes listen on the same port, and not every manager lets their sockets be elsewhere."""
+    script = f'mount --bind "$1" {SOCKETS} && shift && exec "$@"'
+    return ("unshare", "--mount", "sh", "-c", script, "sh", str(folder))
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,18 @@ class Bed:
 
     def prepare(self) -> None:
         for party in (*NODES, MONITOR):
-            self.home(party).mkdir(parents=True)
+            for folder in (self._sockets(party), self.home(party) / "run"):
+                folder.mkdir(parents=True)
+
+    def _sockets(self, party: str) -> Path:
+        return self.home(party) / "sockets"
+
+    def _enter(self, party: str) -> tuple[str, ...]:
+        return (*entering(party), *with_sockets(self._sockets(party)), *as_postgres())
 
     def start(self, party: str, name: str, command: Sequence[str]) -> Started:
         """A process in the party's namespace and folder, as PostgreSQL's account."""
-        place = Place(enter=(*entering(party), *as_another()))
+        place = Place(enter=self._enter(party))
         return self.processes.start(
             f"{name}-{party}", command, cwd=self.home(party), place=place, env=self._env(party)
         )
@@ -98,7 +105,7 @@ class Bed:
         with (self.root / f"{party}-commands.log").open("a+") as log:
             began = log.seek(0, os.SEEK_END)
             done = subprocess.run(
-                [*entering(party), *as_another(), *command],
+                [*self._enter(party), *command],
                 cwd=self.home(party),
                 env={**os.environ, **self._env(party)},
                 input=given,
@@ -141,7 +148,7 @@ class Bed:
             *("--no-sync", "--data-checksums", "--encoding", "UTF8", "--locale", "C"),
         )
         (data / "pg_hba.conf").write_text(HBA)
-        self.configure(party, {**CONF, "unix_socket_directories": f"'{self.home(party)}'", **settings})
+        self.configure(party, {**CONF, **settings})
 
     def configure(self, party: str, settings: Mapping[str, str]) -> None:
         with (self.data_dir(party) / "postgresql.conf").open("a") as conf:

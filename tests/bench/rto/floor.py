@@ -55,6 +55,5 @@ async def plain_replication(bed: Bed, settings: dict[str, str]) -> None:
             *("pg_basebackup", "--host", AT[primary], "--port", str(PORT), "--username", SUPERUSER),
             *("--checkpoint", "fast", "--write-recovery-conf", "--pgdata", str(bed.data_dir(standby))),
         )
-        bed.configure(standby, {"unix_socket_directories": f"'{bed.home(standby)}'"})
         await bed.start_postgres(standby)
     await bed.until("two standbys that stream", lambda: bed.streaming(primary, len(standbys)))

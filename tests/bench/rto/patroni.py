@@ -131,7 +131,6 @@ def _config(bed: Bed, node: str, setting: Setting) -> dict[str, Any]:
             "authentication": {
                 what: {"username": SUPERUSER} for what in ("superuser", "replication", "rewind")
             },
-            "parameters": {"unix_socket_directories": str(bed.home(node))},
             "basebackup": [{"checkpoint": "fast"}, "no-sync"],
         },
     }

@@ -43,7 +43,6 @@ class Repmgr(System):
         for node in others:
             source = ("-h", AT[first], "-p", str(PORT), "-U", USER, "-d", USER)
             await cluster.repmgr(node, *source, "standby", "clone", "--fast-checkpoint")
-            bed.configure(node, {"unix_socket_directories": f"'{bed.home(node)}'"})
             await bed.start_postgres(node)
             await cluster.repmgr(node, "standby", "register", "--upstream-node-id=1")
         for node in NODES:
