@@ -46,6 +46,7 @@ SYSTEMS: dict[str, System] = {
     "repmgr": Repmgr(),
     "floor": Floor(),
 }
+KEPT = "figures.jsonl"
 EVENTS = {event.name.lower(): event for event in Event}
 
 
@@ -78,7 +79,9 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--systems", default=",".join(SYSTEMS), help=f"some of {','.join(SYSTEMS)}")
     parser.add_argument("--settings", default=",".join(SETTINGS), help="some of these")
     parser.add_argument("--events", default=",".join(EVENTS), help=f"some of {','.join(EVENTS)}")
-    parser.add_argument("--directory", type=Path, default=Path("/var/tmp/qnwis-rto"))
+    parser.add_argument(
+        "--directory", type=Path, default=Path("/var/tmp/qnwis-rto"), help="made anew; keeps figures and logs"
+    )
     parser.add_argument("--json", action="store_true", help="every figure, the summary and the goals")
     parser.add_argument("--write", type=Path, help="a document whose section is replaced by the result")
     found = parser.parse_args(arguments)
@@ -110,7 +113,7 @@ def _names(text_: str) -> list[str]:
 async def bench(options: Options) -> list[Figure]:
     network = Network.build(AT)
     measured: list[Figure] = []
-    kept = options.directory / "figures.jsonl"
+    kept = options.directory / KEPT
     for number in range(1, options.rounds + 1):
         for system, setting, event in options.round():
             figure = await measure(number, system, setting, event, network, options.directory)
@@ -161,14 +164,22 @@ def report(options: Options, measured: Sequence[Figure], took_s: float) -> int:
     return 1 if why else 0
 
 
+def prepare(directory: Path) -> None:
+    """Make it anew. Raises LabError for a folder that is no earlier run's."""
+    if directory.exists():
+        if not (directory / KEPT).exists():
+            raise LabError(f"{directory}: expected a folder with {KEPT}, as this makes it; give another one")
+        shutil.rmtree(directory)
+    directory.mkdir(mode=0o711, parents=True)
+    (directory / KEPT).touch()
+
+
 def outside(options: Options, arguments: Sequence[str]) -> int:
     lacking = [f"{system.name}: {why}" for system in options.chosen if (why := system.missing()) is not None]
     if lacking:
         print("\n".join(lacking), file=sys.stderr)
         return 2
-    if options.directory.exists():
-        shutil.rmtree(options.directory)
-    options.directory.mkdir(mode=0o711)
+    prepare(options.directory)
     # Inside there is no network to fetch it by, and no server of somebody else's to be reached.
     cache = default_directory().with_name(default_directory().name + "-cache")
     cli = asyncio.run(obtain_cli(cache, lambda line: print(line, file=sys.stderr)))

@@ -45,14 +45,12 @@ async def measure(
         bed.prepare()
         async with system.running(bed, setting) as running:
             figure = await _struck(figure, running, setting, bed)
-    except (LabError, psycopg.Error, OSError) as error:
+    except Exception as error:  # whatever it is, it must not end a run of many others
         figure = figure.model_copy(update={"problem": f"{type(error).__name__}: {error}"})
     finally:
         network.heal_all()
-        if figure.gap_ms is None:
-            _keep(
-                root, folder / "problems" / f"{number}-{system.name}-{setting.name}-{event}".replace(" ", "-")
-            )
+        name = f"{number}-{system.name}-{setting.name}-{event}".replace(" ", "-")
+        _keep_logs(root, folder / "logs" / name)
         bed.clear()
     return figure.model_copy(update={"took_s": time.monotonic() - began})
 
@@ -132,8 +130,8 @@ async def _rows(running: Running, server: str) -> Collection[Row]:
         return {(str(client), int(n)) for client, n in await cursor.fetchall()}
 
 
-def _keep(root: Path, where: Path) -> None:
-    """Its logs, to be looked at."""
+def _keep_logs(root: Path, where: Path) -> None:
+    """To be looked at, whatever came of it."""
     where.mkdir(parents=True, exist_ok=True)
     for log in root.glob("**/*.log"):
         shutil.copy(log, where / "-".join(log.relative_to(root).parts))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from qnwis.lab.acks import Ack, AckLog
-from tests.bench.rto.__main__ import SYSTEMS, parse
+from qnwis.lab.errors import LabError
+from tests.bench.rto.__main__ import SYSTEMS, parse, prepare
 from tests.bench.rto.figures import Event, Figure, gap_ms, lost, summaries
 from tests.bench.rto.goals import Verdict, failures, goals
 from tests.bench.rto.measure import around
@@ -158,6 +161,16 @@ def test_unknown_names_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["--systems", "ours,stolon"])
     assert "--systems: stolon; expected some of ours, patroni" in capsys.readouterr().err
+
+
+def test_a_folder_of_somebody_else_is_not_removed(tmp_path: Path) -> None:
+    prepare(tmp_path / "new")
+    (tmp_path / "new" / "logs").mkdir()
+    prepare(tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["figures.jsonl"]
+    with pytest.raises(LabError, match="give another one"):
+        prepare(tmp_path)
+    assert (tmp_path / "new").exists()
 
 
 def test_our_settings_count_as_many_misses_as_the_default() -> None:
