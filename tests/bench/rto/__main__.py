@@ -133,7 +133,7 @@ async def bench(options: Options) -> list[Figure]:
 def report(options: Options, measured: Sequence[Figure], took_s: float) -> int:
     each = summaries(measured)
     reached, why = goals(each), failures(each)
-    versions = {system.name: system.version() for system in options.chosen}
+    versions = {s.name: s.version() + ("" if s.fences else " (fences nothing)") for s in options.chosen}
     if options.write is not None:
         new = section(
             each,

@@ -96,11 +96,11 @@ class Bed:
             f"{name}-{party}", command, cwd=self.home(party), place=place, env=self._env(party)
         )
 
-    async def run(self, party: str, *command: str, given: str = "") -> str:
+    async def run(self, party: str, *command: str) -> str:
         """The same to its end; what it wrote. Raises LabError."""
-        return await asyncio.to_thread(self._run, party, command, given)
+        return await asyncio.to_thread(self._run, party, command)
 
-    def _run(self, party: str, command: Sequence[str], given: str) -> str:
+    def _run(self, party: str, command: Sequence[str]) -> str:
         # Into a file: what it leaves running would keep a pipe open.
         with (self.root / f"{party}-commands.log").open("a+") as log:
             began = log.seek(0, os.SEEK_END)
@@ -108,7 +108,7 @@ class Bed:
                 [*self._enter(party), *command],
                 cwd=self.home(party),
                 env={**os.environ, **self._env(party)},
-                input=given,
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 text=True,
