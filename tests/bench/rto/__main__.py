@@ -138,7 +138,7 @@ def report(options: Options, measured: Sequence[Figure], took_s: float) -> int:
         new = section(
             each,
             reached,
-            machine=[*machine(), f"{options.rounds} rounds in {took_s / 60:.0f} minutes"],
+            machine=[*machine(), f"rounds: {options.rounds}, in {took_s / 60:.0f} minutes"],
             versions=versions,
             settings={system.name: system.settings for system in options.chosen},
             remarks=[remark for system in options.chosen for remark in system.remarks],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pydantic import JsonValue
+
 from .figures import Figure, Summary
 from .goals import Goal
 from .settings import Setting
@@ -116,7 +118,10 @@ def section(
 
 
 def _values(setting: Setting) -> str:
-    return ", ".join(f"`{name} = {value}`" for name, value in setting.values.items()) or "none"
+    pairs: list[tuple[str, JsonValue]] = []
+    for name, value in setting.values.items():
+        pairs += value.items() if isinstance(value, dict) else [(name, value)]
+    return ", ".join(f"`{name} = {value}`" for name, value in pairs) or "none"
 
 
 def _first_line(problem: str) -> str:

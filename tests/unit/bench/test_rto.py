@@ -138,7 +138,8 @@ def test_the_section_of_a_document_is_replaced_and_the_rest_left() -> None:
     )
     assert "| this project | fastest | killed node | 1 | 2500 | 2500 | 2500 | 100 | 0 |" in new
     assert "| held |" in new and "etcd does not start" in new and "and more" not in new
-    assert "`ttl = 20`" in new and "`lease.duration_s = 1.5`" in new
+    assert "`ttl = 20`" in new and "`wal_retrieve_retry_interval = 100ms`" in new
+    assert "`lease.duration_s = 1.5`" in new
     first = replaced("", new)
     assert first.startswith("# ") and first.endswith(END + "\n")
     document = first + "\n## Other\n\nstays\n"
