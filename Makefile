@@ -16,14 +16,14 @@
 #   make screenshots  the pictures in docs/images again, of the console and of a report, from their tests
 #   make fuzz    CASES=10000: made-up requests to the HTTP API, each answer held against its OpenAPI document
 #   make bench   speed of planning, verification and simulation, and of the HTTP API with and without its door
-#   make bench-gaps  ROUNDS=5: write gap of a killed node and of a crashed database
-#   make bench-switchover  ROUNDS=5: write gap of a planned switchover, beside Patroni's
 #   make bench-simulator  ROUNDS=5: the simulator's median write gap of a killed node, beside the lab's
 #   make gate    the RG-8 gate: targets, determinism, scenarios, histories, RBAC, audit, metrics, dashboards, docs
 #   make bench-newcomer  from a clone of this commit to the first verified failover, part by part
 #   make docs    the site of docs/ into site/; fails on any warning
 #   make reference  make docs/reference and what else is made from the code again
-#   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced?
+#   make bench-rto  ROUNDS=3: write gaps beside other failover managers (SYSTEMS=ours,patroni,auto_failover,repmgr,floor for
+#                some); as root, after make install-peers
+#   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced? (SETTING=fastest: by bench-rto's terms)
 
 # A lab starts dozens of Python processes, a test dozens of workflow sandboxes: they find compiled modules.
 unexport PYTHONDONTWRITEBYTECODE
@@ -34,7 +34,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-gaps bench-switchover bench-simulator gate soak clean install-system lock wheel bench-newcomer docs reference screenshots compose-demo test-containers
+.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-simulator gate soak clean install-system lock wheel bench-newcomer docs reference screenshots compose-demo test-containers bench-rto install-peers
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -90,11 +90,8 @@ fuzz: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -m pytest tests/bench -m bench --benchmark-only $(ARGS)
 
-bench-gaps: $(STAMP)
-	@$(BIN)/python -m tests.bench.gaps --rounds $(or $(ROUNDS),5) $(ARGS)
-
-bench-switchover: $(STAMP)
-	@$(BIN)/python -m tests.bench.switchover --rounds $(or $(ROUNDS),5) $(ARGS)
+bench-rto: $(STAMP)
+	@$(BIN)/python -m tests.bench.rto --rounds $(or $(ROUNDS),3) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(ARGS)
 
 bench-simulator: $(STAMP)
 	@$(BIN)/python -m tests.bench.simulator --rounds $(or $(ROUNDS),5) $(ARGS)
@@ -112,7 +109,7 @@ reference: $(STAMP)
 	@$(BIN)/python -m tests.documents.reference
 
 soak: $(STAMP)
-	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),60) $(ARGS)
+	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),60) $(if $(SETTING),--setting $(SETTING)) $(ARGS)
 
 wheel: $(STAMP)
 	$(BIN)/python -m pip -q wheel --no-deps -w dist .
@@ -132,6 +129,14 @@ install-system:
 	apt-get update -qq
 	test -e $(POLICY) || { trap 'rm -f $(POLICY)' EXIT && printf '#!/bin/sh\nexit 101\n' >$(POLICY) && chmod 755 $(POLICY); }; \
 	sed -e 's/#.*//' requirements/debian.txt | DEBIAN_FRONTEND=noninteractive xargs apt-get install -y -qq --no-install-recommends
+
+# What `make bench-rto` measures besides; run as root. Nothing is started: its clusters are its own.
+install-peers:
+	apt-get update -qq
+	policy=/usr/sbin/policy-rc.d; \
+	if ! test -e $$policy; then trap "rm $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' > $$policy; chmod 755 $$policy; fi; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-15 etcd-server \
+		postgresql-15-auto-failover pg-auto-failover-cli postgresql-15-repmgr repmgr iproute2 nftables util-linux
 
 lock:
 	$(BIN)/uv pip compile --universal --generate-hashes -q --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements/lock.txt

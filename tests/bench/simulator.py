@@ -26,7 +26,6 @@ from qnwis.montecarlo.world import Clients, Finds, World, load_world
 
 from .gaps import measure
 
-EVENT = "killed node"
 WITHIN = 0.15
 """Of the measured median."""
 RUNS, SEED = 100_000, 42
@@ -78,7 +77,7 @@ def _with(world: World, finds: Finds) -> World:
 async def measured_ms(rounds: int, directory: Path) -> dict[Finds, list[float]]:
     gaps: dict[Finds, list[float]] = {finds: [] for finds in Finds}
     for number in range(rounds):
-        one = await measure(EVENT, directory)
+        one = await measure(directory)
         if one.outcome != "completed" or one.lost:
             sys.exit(f"round {number + 1}: the run ended {one.outcome}, {one.lost} acknowledged writes lost")
         gaps[Finds.HOSTS].append(one.gap_by_hosts_ms)

@@ -56,9 +56,7 @@ async def play_maintenance(
     await start_writing(lab, clients, say)
 
     began = time.monotonic()
-    handle = await start_maintenance(control.client, _signed_request(lab, "bob"))
-    say("bob has started planned maintenance; it waits for an approval")
-    result, _ = await asyncio.gather(follow(handle), _approve(control, handle, "ann", say))
+    result = await move(control, say, follow)
     await asyncio.sleep(WRITE_BEFORE_S)
     await lab.stop_clients()
 
@@ -71,6 +69,14 @@ async def play_maintenance(
         result=result,
         ui_url=control.run_url(result.run_id),
     )
+
+
+async def move(control: ControlPlane, say: Say, follow: Follow) -> RunResult:
+    """Planned maintenance of the primary's node: bob asks for it, ann agrees."""
+    handle = await start_maintenance(control.client, _signed_request(control.lab, "bob"))
+    say("bob has started planned maintenance; it waits for an approval")
+    result, _ = await asyncio.gather(follow(handle), _approve(control, handle, "ann", say))
+    return result
 
 
 def _signed_request(lab: Lab, person: str) -> FailoverRequest:

@@ -32,6 +32,7 @@ SRV = "_postgresql._tcp"
 TTL_S = 1
 LEASE = LeaseTerms(duration_s=2.5, renew_every_s=0.5)
 """So that it runs out before a killed node's third missed beat is acted on."""
+HEARTBEAT = HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3)
 
 VANTAGES = ("vantage-1", "vantage-2", "vantage-3")
 """The first stands in the worker, each other in a process of its own and of that name."""
@@ -54,6 +55,7 @@ class Shape(Model):
     required_acks: int = 1
     """Synchronous: standbys that confirm a commit."""
     lease: LeaseTerms = LEASE
+    heartbeat: HeartbeatConfig = HEARTBEAT
     policy: Mapping[str, JsonValue] = {}
     """Fields of the policy that differ from the lab's."""
     small_disks: tuple[tuple[Identifier, Disk], ...] = ()
@@ -99,7 +101,7 @@ def lab_cluster(shape: Shape, folder: Folder, block: Block, *, cluster_id: str) 
         regions=tuple(sorted({node.region for node in (*nodes, *witnesses)})),
         nodes=(*nodes, *witnesses),
         replication=Replication(mode=mode, required_acks=shape.required_acks),
-        heartbeat=HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3),
+        heartbeat=shape.heartbeat,
         vantages=VANTAGES,
         dns=DnsService(
             zone=ZONE,

@@ -1,0 +1,139 @@
+"""The figures and goals as people read them: text for a terminal, Markdown for the documents. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
+
+from .figures import Figure, Summary
+from .goals import Goal
+from .settings import Setting
+
+BEGIN, END = "<!-- bench-rto: written by `make bench-rto` -->", "<!-- bench-rto: end -->"
+HEAD = ("system", "setting", "event", "n", "min", "median", "max", "writes", "lost")
+GOAL_HEAD = ("goal (medians)", "ours", "at most", "beside", "ratio", "")
+Row = tuple[str, ...]
+
+
+def rows(summaries: Sequence[Summary]) -> list[Row]:
+    """Events together, so that systems stand beside each other."""
+    order = list(dict.fromkeys(s.event for s in summaries))
+    return [
+        (
+            *(
+                s.system,
+                s.setting,
+                str(s.event),
+                str(s.of) if s.measured == s.of else f"{s.measured} of {s.of}",
+            ),
+            *(ms(value) for value in (s.min_ms, s.median_ms, s.max_ms)),
+            *(str(s.acknowledged), str(s.lost)),
+        )
+        for s in sorted(summaries, key=lambda s: order.index(s.event))
+    ]
+
+
+def goal_rows(goals: Sequence[Goal]) -> list[Row]:
+    return [
+        (
+            goal.text,
+            ms(goal.ours_ms),
+            ms(goal.at_most_ms),
+            goal.against or "–",
+            "–" if goal.ratio is None else f"{goal.ratio:.2f}",
+            str(goal.verdict),
+        )
+        for goal in goals
+    ]
+
+
+def ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
+
+
+def text(head: Row, body: Sequence[Row]) -> str:
+    """For a terminal. What is no number is set to the left."""
+    widths = [max(len(row[column]) for row in (head, *body)) for column in range(len(head))]
+    numbers = [all(_is_number(row[column]) for row in body) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, numbers, strict=True)
+        ).rstrip()
+        for row in (head, *body)
+    )
+
+
+def markdown_table(head: Row, body: Sequence[Row]) -> str:
+    numbers = [all(_is_number(row[column]) for row in body) for column in range(len(head))]
+    line = "|".join("---:" if number else "---" for number in numbers)
+    return "\n".join(
+        ["| " + " | ".join(head) + " |", f"|{line}|", *("| " + " | ".join(row) + " |" for row in body)]
+    )
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "–" or cell.replace(".", "", 1).isdigit()
+
+
+def section(
+    summaries: Sequence[Summary],
+    goals: Sequence[Goal],
+    *,
+    machine: Sequence[str],
+    versions: Mapping[str, str],
+    settings: Mapping[str, Sequence[Setting]],
+    remarks: Sequence[str],
+    figures: Sequence[Figure],
+) -> str:
+    """The part of the document between BEGIN and END."""
+    parts = [
+        BEGIN,
+        "## Beside other failover managers",
+        "Written by `make bench-rto`. Milliseconds in which a client had no write acknowledged: the longest"
+        " of several fast writers, from the event on. Each figure is of a new cluster of three PostgreSQL,"
+        " every node in a network namespace of its own; systems take turns, and only one runs at a time.",
+        "A commit waits for a standby where that is a system's default (this project, pg_auto_failover) and"
+        " in Patroni's fastest safe setting. The floor is a promotion as soon as the primary is killed:"
+        " nothing is detected, nothing fenced.",
+        "\n".join(f"- {line}" for line in [*machine, *(f"{name} {v}" for name, v in versions.items())]),
+        markdown_table(HEAD, rows(summaries)),
+        markdown_table(GOAL_HEAD, goal_rows(goals)),
+        "Settings, where they differ from a system's defaults:",
+        "\n".join(
+            f"- {system}, {setting.name}: {_values(setting)} ({setting.source})"
+            for system, each in settings.items()
+            for setting in each
+        ),
+        *remarks,
+        *(
+            f"{f.system}, {f.setting}, {f.event}, round {f.round}: {_first_line(f.problem)}"
+            for f in figures
+            if f.problem
+        ),
+        END,
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _values(setting: Setting) -> str:
+    pairs: list[tuple[str, JsonValue]] = []
+    for name, value in setting.values.items():
+        pairs += value.items() if isinstance(value, dict) else [(name, value)]
+    return ", ".join(f"`{name} = {value}`" for name, value in pairs) or "none"
+
+
+def _first_line(problem: str) -> str:
+    return problem.splitlines()[0]
+
+
+def replaced(document: str, new: str) -> str:
+    """The document with its section replaced, or added at the end. Raises ValueError if it has only one of
+    the section's two marks."""
+    if (BEGIN in document) != (END in document):
+        raise ValueError(f"expected both {BEGIN!r} and {END!r}, or neither")
+    if BEGIN not in document:
+        return document.rstrip("\n") + "\n\n" + new if document else "# Benchmarks\n\n" + new
+    before, rest = document.split(BEGIN, 1)
+    return before + new.rstrip("\n") + rest.split(END, 1)[1]
