@@ -1,7 +1,7 @@
 """For how long writes stand still when the primary's node of a lab is killed, under its default settings.
 
-Two kinds of clients write: four as fast as they can by the service's name, whose TTL they honour; and one every
-20 ms that knows the nodes and looks for the one that takes writes (`target_session_attrs=read-write`).
+Two kinds of clients write: four as fast as they can by the service's name, whose TTL they honour; and one
+every 20 ms that knows the nodes and looks for the one that takes writes (`target_session_attrs=read-write`).
 """
 
 from __future__ import annotations

@@ -44,9 +44,15 @@ def performance_page() -> str:
     for target, recipe in TARGET.findall(MAKEFILE.read_text()):
         parts.append(f"### make {target}\n\n")
         for module in _modules(recipe):
-            source = f"{module.replace('.', '/')}.py"
+            source = _source(module)
             parts += [_documented(module), f"[`{source}`](../{source})\n\n"]
     return "".join(parts)
+
+
+def _source(module: str) -> str:
+    """Its file, or its folder."""
+    path = module.replace(".", "/")
+    return path if (MAKEFILE.parent / path).is_dir() else f"{path}.py"
 
 
 def _modules(recipe: str) -> list[str]:

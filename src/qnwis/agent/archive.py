@@ -8,7 +8,7 @@ import re
 import signal
 
 from .files import as_user
-from .logs import log
+from qnwis.logs import log
 from .postgres import Postgres
 from .programs import read_setting
 
