@@ -7,8 +7,9 @@ import os
 import re
 import signal
 
-from .files import as_user
 from qnwis.logs import log
+
+from .files import as_user
 from .postgres import Postgres
 from .programs import read_setting
 
