@@ -18,11 +18,13 @@ from qnwis.temporal import connect
 from qnwis.tracing.asked import traced
 
 from .settings import WorkerSettings
-from .wiring import workers_of
+from .wiring import GRACE_S, workers_of
 
 log = logging.getLogger(__name__)
 
 SERVICE = "qnwis-worker"
+ENDS_WITHIN_S = GRACE_S + 5.0
+"""After it was told to stop. The SDK itself waits for minutes to report to a server that is gone."""
 
 
 async def run_worker(settings: WorkerSettings) -> None:
@@ -49,3 +51,16 @@ async def run_worker(settings: WorkerSettings) -> None:
             log.info("worker polls %s", worker.task_queue)
         await stop.wait()
         log.info("worker stops")
+        loop.call_later(ENDS_WITHIN_S, _end_all_the_same)
+
+
+def _end_all_the_same() -> None:
+    """As if it had been killed: what it did not report is done again by whoever takes it up, and has no
+    further effect."""
+    log.error(
+        "the worker did not end within %g s: it has something to report, and no Temporal server takes it;"
+        " it ends without",
+        ENDS_WITHIN_S,
+    )
+    logging.shutdown()
+    os._exit(1)
