@@ -17,6 +17,8 @@ from .files import write_output, write_text
 from .output import Exit, clear_errors, fail, out, print_json, refuse, refuse_patroni
 from .report import Format, format_of, rendered
 
+NEEDS = "--runs needs numpy, and a page matplotlib: pip install 'qnwis-continuity[simulator]'"
+
 try:
     from qnwis.montecarlo.document import compared, document_of, rows, verdict, yearly
     from qnwis.montecarlo.result import Other, Study, StudyResult, study
@@ -25,7 +27,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "numpy":
         raise
-    fail(Exit.USAGE, "--runs needs numpy and matplotlib: pip install 'qnwis-continuity[simulator]'")
+    fail(Exit.USAGE, NEEDS)
 
 APPROVAL = "manual_failover"
 
@@ -101,8 +103,10 @@ def _write_report(path: Path, found: Study) -> None:
     drawn: dict[str, str] = {}
     if format_of(path) is Format.HTML:
         # Only a page has pictures, and they take a second to load.
-        from qnwis.montecarlo.pictures import pictures
-
+        try:
+            from qnwis.montecarlo.pictures import pictures
+        except ModuleNotFoundError:
+            fail(Exit.USAGE, NEEDS)
         drawn = pictures(found)
     write_text(path, rendered(document_of(found.result, drawn), format_of(path)))
 

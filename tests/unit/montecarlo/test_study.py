@@ -188,6 +188,19 @@ def test_a_world_that_there_is_not_is_answered_with_those_there_are() -> None:
     assert code == 2 and "moon" in text and "cloud, lab, wan" in text
 
 
+@pytest.mark.parametrize(("missing", "more"), [("numpy", []), ("matplotlib", ["--report", "x.html"])])
+def test_without_the_extra_it_says_what_to_install(missing: str, more: list[str], tmp_path: Path) -> None:
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None; from qnwis.cli.qnwis_continuity import app;"
+        f" app({['simulate', *FILES, '--runs', '10', '--processes', '1', *more]!r})"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert ran.returncode == 2 and "pip install 'qnwis-continuity[simulator]'" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -63,6 +63,8 @@ def run_demo() -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(ran.stdout)
     except ValueError as error:
-        why = (ran.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        # What it does begins with a dot; what stopped it comes first after that, before the logs of its parts.
+        said = [line for line in ran.stderr.splitlines() if line.strip() and not line.startswith("·")]
+        why = (said or ["it said nothing"])[0]
         raise NotHere(f"`lab demo` ended with {ran.returncode} and no report: {why}") from error
     return report

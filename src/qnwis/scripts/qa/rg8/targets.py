@@ -125,9 +125,7 @@ def _busy(load: float, cores: int) -> list[str]:
     """What to make of a miss on a machine that has more to do than it has cores."""
     if load <= cores:
         return []
-    return [
-        f"the machine was busy (load {load:.0f} on {cores} cores), which makes CPU time up to twice as much"
-    ]
+    return [f"the machine was busy (load {load:.0f} on {cores} cores); on an idle one CPU time is less"]
 
 
 def best_p95_ms(call: Call, limit_ms: float) -> float:
