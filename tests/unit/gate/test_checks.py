@@ -88,7 +88,12 @@ def demo(*, verified: bool = True, lost: list[str] | None = None, took_ms: float
         "writes": {"lost": lost or []},
         "detect_ms": 2100.0,
         "writes_back_ms": None,
-        "result": {"outcome": "completed" if verified else "incomplete", "steps": steps},
+        "result": {
+            "outcome": "completed" if verified else "refused",
+            "refusal": None if verified else {"message": "node-1 is healthy"},
+            "new_primary": "node-2" if verified else None,
+            "steps": steps,
+        },
     }
 
 
@@ -96,7 +101,9 @@ def test_an_execution_that_is_slow_loses_writes_or_is_not_verified_is_missed() -
     assert execution.check(demo).verdict is Verdict.PASSED
     missed(execution.check(lambda: demo(took_ms=60_000)), "execution is 60000 ms, expected below 60000 ms")
     missed(execution.check(lambda: demo(lost=["1-2"])), "1 acknowledged writes are lost")
-    missed(execution.check(lambda: demo(verified=False)), "ended incomplete, expected it verified")
+    refused = execution.check(lambda: demo(verified=False, lost=["1-2"]))
+    missed(refused, "ended refused (node-1 is healthy), expected it verified")
+    assert len(refused.reasons) == 1
 
 
 def test_where_there_can_be_no_lab_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

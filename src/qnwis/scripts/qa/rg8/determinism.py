@@ -71,11 +71,11 @@ def parts(printed: str) -> dict[str, str]:
 
 
 def others_here() -> list[str]:
-    """The other interpreters on PATH, each once."""
+    """The other interpreters on PATH, by name: a summary tells nothing of where a machine keeps them."""
     here = Path(sys.executable).resolve()
     places = {name: shutil.which(name) for name in NAMES}
     return [
-        place
+        name
         for name, place in places.items()
         if place is not None
         and Path(place).resolve() != here

@@ -30,8 +30,11 @@ def check(demo: Callable[[], dict[str, Any]] | None = None) -> Found:
     took_ms = {step["name"]: step["elapsed_ms"] for step in report["result"]["steps"]}
     misses = []
     if not report["verified"]:
-        misses.append(f"the failover ended {report['result']['outcome']}, expected it verified")
-    if lost := report["writes"]["lost"]:
+        refusal = report["result"].get("refusal")
+        why = "" if refusal is None else f" ({refusal['message']})"
+        misses.append(f"the failover ended {report['result']['outcome']}{why}, expected it verified")
+    # Where no new primary is, none was asked what it has.
+    if report["result"].get("new_primary") and (lost := report["writes"]["lost"]):
         misses.append(f"{len(lost)} acknowledged writes are lost, expected none")
     if took_ms.get("execution") is None:
         misses.append("the run has no execution, expected one")
@@ -63,7 +66,7 @@ def run_demo() -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(ran.stdout)
     except ValueError as error:
-        # What it does begins with a dot; what stopped it comes first after that, before the logs of its parts.
+        # What it does begins with a dot; what stopped it comes after that, before the logs of its parts.
         said = [line for line in ran.stderr.splitlines() if line.strip() and not line.startswith("·")]
         why = (said or ["it said nothing"])[0]
         raise NotHere(f"`lab demo` ended with {ran.returncode} and no report: {why}") from error
