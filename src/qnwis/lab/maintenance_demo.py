@@ -18,6 +18,7 @@ from .acks import WriteReport, analyse
 from .cluster import Lab
 from .control_plane import ControlPlane
 from .demonstration import WRITE_BEFORE_S, Follow, on_a_new_lab, start_writing
+from .errors import LabError
 from .people import token_of, vote_of
 from .temporal_server import Say
 
@@ -98,7 +99,8 @@ def _signed_request(lab: Lab, person: str) -> FailoverRequest:
 
 
 async def _approve(control: ControlPlane, handle: RunHandle, person: str, say: Say) -> None:
-    """Vote for the plan as soon as it waits; a run that ended without asking needs no vote."""
+    """Vote for the plan as soon as it waits; a run that ended without asking needs no vote. Raises LabError
+    when it asks for none in time."""
     lab, cluster_id = control.lab, control.lab.cluster.cluster_id
     deadline = time.monotonic() + ASKED_WITHIN_S
     while time.monotonic() < deadline:
@@ -113,3 +115,4 @@ async def _approve(control: ControlPlane, handle: RunHandle, person: str, say: S
         await vote(control.client, failover_id(cluster_id), agreed, approve=True)
         say(f"{person} approves {pending.window.digest}")
         return
+    raise LabError(f"the run asked for no approval within {ASKED_WITHIN_S:g} s")

@@ -64,7 +64,11 @@ async def _struck(figure: Figure, running: Running, setting: Setting, bed: Bed) 
             raise LabError("the clients cannot write to the new cluster")
         await asyncio.sleep(BEFORE_S + random.uniform(0, setting.phase_s))
         load, since_s = os.getloadavg()[0], time.monotonic()
-        await _strike(event, running, bed.network)
+        try:
+            async with asyncio.timeout(BACK_WITHIN_S):
+                await _strike(event, running, bed.network)
+        except TimeoutError:
+            raise LabError(f"{event}: not done within {BACK_WITHIN_S:g} s") from None
         moved = event is Event.SWITCHOVER
         back = await writers.until_all(
             after_s=since_s + IN_FLIGHT_S, not_on=old if moved else None, within_s=BACK_WITHIN_S
