@@ -3,7 +3,7 @@
 #   make demo-maintenance  move the service to another node under a write load; exits 0 only if nothing was lost
 #   make demo-region  lose a region, have four clusters leave it and come back, one of them active/active; exits 0 only
 #                if nothing was lost
-#   make compose-demo  the same in containers (docker compose), then again with the worker killed that carries it out
+#   make compose-demo  two failovers in containers (docker compose), the second with the worker killed that carries it out
 #   make test    unit and integration tests on real processes
 #   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one (LASTS=600: for so long)
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones
@@ -24,6 +24,9 @@
 #   make bench-rto  ROUNDS=3: write gaps beside other failover managers (SYSTEMS=ours,patroni,auto_failover,repmgr,floor for
 #                some); as root, after make install-peers
 #   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced? (SETTING=fastest: by bench-rto's terms)
+#   make test-containers  containers killed and cut off, where an engine answers
+#   make install-system  the Debian packages that the whole test suite uses; install-peers: those of bench-rto
+#   make lock    requirements/lock.txt again, after a change of pyproject.toml; wheel: what is installed elsewhere
 
 # A lab starts dozens of Python processes, a test dozens of workflow sandboxes: they find compiled modules.
 unexport PYTHONDONTWRITEBYTECODE

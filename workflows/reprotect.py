@@ -18,7 +18,7 @@ from . import options
 from .details import show_details
 from .names import CLUSTER, KIND, failover_id, reprotect_id
 from .recording import RECORDED
-from .versioning import PINNED
+from .versioning import FOLLOWS
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -45,7 +45,7 @@ class ReprotectState(Model):
     """Of the newest rejoin that was ordered."""
 
 
-@workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=PINNED)
+@workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=FOLLOWS)
 class Reprotect:
     """Brings standbys of one cluster back for as long as its policy says so."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from pathlib import Path
+from textwrap import dedent
 
 from qnwis.continuity.policy import Policy
 from tests.bench.test_bench_domain import PLANNING_MS, SIMULATION_MS, VERIFICATION_MS
@@ -66,5 +67,5 @@ def _documented(module: str) -> str:
     parts = []
     for block in (import_module(module).__doc__ or "").strip().split("\n\n"):
         typed = block.startswith("    ")
-        parts.append(f"```bash\n{block.strip()}\n```\n\n" if typed else f"{cell(block)}\n\n")
+        parts.append(f"```bash\n{dedent(block).strip()}\n```\n\n" if typed else f"{cell(block)}\n\n")
     return "".join(parts)

@@ -23,7 +23,12 @@ def worker(
     config_dir: ConfigDir,
     state_dir: OptionalStateDir = None,
     vantage: Annotated[
-        list[str] | None, typer.Option(help="Place to probe from; may be repeated.", show_default="default")
+        list[str] | None,
+        typer.Option(
+            envvar="QNWIS_VANTAGE",
+            help="Place to probe from; may be repeated. One that is named default, if none is given.",
+            show_default=False,
+        ),
     ] = None,
     vantages_only: Annotated[
         bool, typer.Option("--vantages-only", help="Serve only the named vantages: no runbooks, no state.")
@@ -31,7 +36,10 @@ def worker(
     address: Address = None,
     build: Annotated[
         str | None,
-        typer.Option(help="Build of this program: a run ends on the build it began on (see `builds`)."),
+        typer.Option(
+            envvar="QNWIS_BUILD",
+            help="Build of this program: a run ends on the build it began on (see `builds`).",
+        ),
     ] = None,
     deployment: Annotated[
         str, typer.Option(help="Name that workers of all builds share.", show_default=True)

@@ -164,9 +164,11 @@ async def _until_all_healthy(
                 return
     except TimeoutError:
         pass
-    seen = "nothing" if view is None else "; ".join(_in_words(view))
+    seen = "; ".join(_in_words(view)) if view is not None else ""
     ends = [f"{worker.log} ends:\n{last_lines(worker.log)}" for worker in workers]
-    raise LabError("\n".join([f"the guardian does not see every node healthy (it sees {seen})", *ends]))
+    raise LabError(
+        "\n".join([f"the guardian does not see every node healthy (it sees {seen or 'nothing'})", *ends])
+    )
 
 
 def _in_words(view: GuardianView) -> list[str]:

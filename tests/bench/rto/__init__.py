@@ -1,6 +1,9 @@
 """This project beside other failover managers: for how long writes stand still, and whether any is lost.
 
+    make install-peers
     make bench-rto ROUNDS=3
+
+Both as root.
 
 Every system manages three PostgreSQL of the same programs, each node in a network namespace of its own
 (`qnwis.lab.network`), under the same clients. Every figure is of a new cluster: it is made, written to,

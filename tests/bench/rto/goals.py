@@ -72,7 +72,7 @@ def goals(summaries: Sequence[Summary]) -> list[Goal]:
 
     return [
         goal(
-            "killed node, fastest safe settings: at most a quarter of the best fenced peer",
+            "killed node, fastest settings: at most a quarter of the best fenced peer",
             Event.KILLED,
             FASTEST,
             FENCED,
@@ -86,14 +86,14 @@ def goals(summaries: Sequence[Summary]) -> list[Goal]:
             plus_ms=ABOVE_REPMGR_MS,
         ),
         goal(
-            "crashed database under a living agent, fastest safe settings: at most 0.4 of Patroni",
+            "crashed database under a living agent, fastest settings: at most 0.4 of Patroni",
             Event.CRASHED,
             FASTEST,
             (PATRONI,),
             factor=OF_PATRONI,
         ),
         goal(
-            "switchover, fastest safe settings: at most a quarter of the best peer",
+            "switchover, fastest settings: at most a quarter of the best peer",
             Event.SWITCHOVER,
             FASTEST,
             (*FENCED, REPMGR),

@@ -95,7 +95,7 @@ def section(
         " of several fast writers, from the event on. Each figure is of a new cluster of three PostgreSQL,"
         " every node in a network namespace of its own; systems take turns, and only one runs at a time.",
         "A commit waits for a standby where that is a system's default (this project, pg_auto_failover) and"
-        " in Patroni's fastest safe setting. The floor is a promotion as soon as the primary is killed:"
+        " in Patroni's fastest setting. The floor is a promotion as soon as the primary is killed:"
         " nothing is detected, nothing fenced.",
         "\n".join(f"- {line}" for line in [*machine, *(f"{name} {v}" for name, v in versions.items())]),
         markdown_table(HEAD, rows(summaries)),

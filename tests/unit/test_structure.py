@@ -1,0 +1,33 @@
+"""What holds the parts together: what the domain may import, and what goes on under a new build."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from temporalio import workflow
+
+from qnwis.tracing.temporal import WITHOUT_END
+from workers.wiring import WORKFLOWS
+from workflows.versioning import FOLLOWS
+
+PROJECT = Path(__file__).parents[2]
+
+
+def test_the_domain_imports_no_other_part_of_the_project_whichever_comes() -> None:
+    with (PROJECT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (pure,) = [contract for contract in contracts if contract["name"].startswith("The domain is pure")]
+    source = PROJECT / "src/qnwis"
+    parts = {path.stem for path in source.glob("*.py")} | {
+        path.parent.name for path in source.glob("*/__init__.py")
+    }
+    others = {f"qnwis.{part}" for part in parts - {"__init__", "continuity"}}
+    assert others <= set(pure["forbidden_modules"])
+
+
+def test_whatever_has_no_end_goes_over_to_a_new_build() -> None:
+    """Else the workers of an old build could never be stopped."""
+    definitions = [workflow._Definition.must_from_class(kind) for kind in WORKFLOWS]
+    follows = {found.name for found in definitions if found.versioning_behavior is FOLLOWS}
+    assert follows >= WITHOUT_END
