@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
@@ -81,3 +82,21 @@ def test_a_span_leaves_without_texts_and_addresses() -> None:
     assert sent.status.status_code is StatusCode.ERROR
     assert [dict(event.attributes or {}) for event in sent.events] == [{"exception.type": "ValueError"}]
     assert sent.context == span.get_span_context()
+
+
+def test_what_has_no_end_or_waits_for_days_makes_no_span() -> None:
+    pytest.importorskip(
+        "temporalio.contrib.opentelemetry",
+        reason="OpenTelemetry is not installed (the extra `otel`)",
+    )
+    from qnwis.tracing.temporal import _Workflows
+    from workers.wiring import WORKFLOWS
+
+    def traced(workflow_type: str) -> bool:
+        past, spans, outbound = Mock(), Mock(), Mock()
+        outbound.info.return_value.workflow_type = workflow_type
+        _Workflows(past, spans).init(outbound)
+        return bool(spans.init.called)
+
+    untraced = {kind.__name__ for kind in WORKFLOWS if not traced(kind.__name__)}
+    assert untraced == {"Guardian", "RegionGuardian", "Reprotect", "OverrideReview"}

@@ -1,8 +1,8 @@
 """Temporal's own interceptor, for what has a beginning and an end.
 
 A guardian goes on for months: its spans would never be sent, and all that it starts would be one trace
-without an end. So it has none, and each failover that it starts is a trace of its own. An activity has a span
-where its workflow has one.
+without an end. So it has none, and each failover that it starts is a trace of its own. The review of an
+override waits for people for days, so it has none either. An activity has a span where its workflow has one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from temporalio.worker import (
 
 HEADER = "_tracer-data"
 """Temporal's own, in which a trace goes from a workflow to its activities and children."""
-WITHOUT_END = frozenset({"Guardian", "RegionGuardian", "Reprotect"})
+WITHOUT_END = frozenset({"Guardian", "RegionGuardian", "Reprotect", "OverrideReview"})
 
 
 def _own() -> OpenTelemetryInterceptor:
