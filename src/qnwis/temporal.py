@@ -52,5 +52,5 @@ async def connect(
     except (RuntimeError, RPCError, TimeoutError) as error:
         raise NoServer(
             f"no Temporal server answers at {target}; start one (`qnwis-continuity lab start` has its own)"
-            " or set TEMPORAL_ADDRESS"
+            " or set TEMPORAL_ADDRESS; with no Temporal server at all: `qnwis-continuity break-glass plan`"
         ) from error
