@@ -45,6 +45,13 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     assert {link for link in links if not (page.parent / link).exists()} == set()
 
 
+def test_every_picture_is_on_a_page() -> None:
+    shown = {
+        name for page in PAGES for name in re.findall(r"!\[[^]]+\]\(\S*images/(\S+)\)", page.read_text())
+    }
+    assert {path.name for path in (PROJECT / "docs" / "images").iterdir()} == shown
+
+
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: page.name)
 def test_every_command_a_page_tells_to_type_is_taken(page: Path) -> None:
     wrong = {typed.words: wrong_with(typed) for typed in commands_on(page.read_text())}
