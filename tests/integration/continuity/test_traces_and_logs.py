@@ -35,6 +35,7 @@ pytest.importorskip(
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+PAGE = Path(__file__).parents[3] / "docs" / "howto" / "traces-and-logs.md"
 CLUSTER, PERSON, REASON = "traced", "ann-of-the-night-shift", "a reason that names bob"
 
 
@@ -149,6 +150,8 @@ async def test_a_request_its_run_and_its_activities_are_one_trace_and_logs_name_
         here = {"qnwis.run_id": run_id, "qnwis.cluster_id": CLUSTER, "qnwis.step": "audit"}
         assert here.items() <= record.attributes.items()
         assert not [one for one in collector.spans if one.name.startswith("HandleQuery") and not one.parent]
+        sent = {name for one in collector.spans for name in one.attributes}
+        assert {name for name in sent if f"`{name}`" not in PAGE.read_text()} == set()
         for never in (token, token.split("_")[2], PERSON, "bob", REASON):
             assert not [body for body in collector.raw if never.encode() in body], never
 
