@@ -40,8 +40,8 @@ class HttpEndpoint(Model):
         if unknown := [name for name in re.findall(r"\{([^}]*)\}", url) if name not in PLACEHOLDERS]:
             raise ValueError(f"expected no placeholder but {{node_id}} and {{hostname}}, found {unknown}")
         parts = urlsplit(_filled(url, "n", "h"))
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("expected http://… or https://…")
+        if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", url):
+            raise ValueError("expected http://… or https://…, without spaces")
         if parts.username is not None or parts.password is not None:
             raise ValueError("expected a URL without user and password; use a header with file:/path")
         return url

@@ -3,8 +3,10 @@ two real processes, real runs. The tests follow each other on them."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,7 +17,7 @@ from qnwis.config.registry import Registry
 from qnwis.continuity.executor import OutcomeStatus
 from qnwis.continuity.orders import FencingEvidenceType
 from qnwis.continuity.run import FailoverRequest, Maintenance, RunOutcome, RunResult
-from qnwis.continuity.topology import Cluster, FencingHook
+from qnwis.continuity.topology import Cluster, FencingHook, NodeStatus
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.dns import Rfc2136Dns
@@ -26,12 +28,15 @@ from qnwis.providers.notifier import LogNotifier
 from qnwis.transport import Transport
 from workers.settings import WorkerSettings
 from workers.wiring import Providers, workers_for
-from workflows.names import failover_id
+from workflows.guardian import Guardian
+from workflows.guardian_state import GuardianState
+from workflows.names import failover_id, guardian_id
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 
 from .application import HOSTS, TOKEN, ApplicationLab, application_lab
 from .dns_lab import dns_lab
+from .test_guardian import until
 from .world import write_registry
 
 
@@ -101,12 +106,16 @@ async def service(client: Client, tmp_path_factory: pytest.TempPathFactory) -> A
         AllNodes(Transport()) as nodes,
     ):
         cluster_id = f"h{uuid.uuid4().hex[:8]}"
-        shared = {"vantages": (f"{cluster_id}-1",), "dns": names.service.model_dump(mode="json")}
+        shared = {
+            "vantages": (f"{cluster_id}-1",),
+            "dns": names.service.model_dump(mode="json"),
+            "heartbeat": {"interval_sec": 0.2, "timeout_sec": 1},
+        }
         hook = {"url": "http://power.test/{node_id}/{state}"}
         cluster = Cluster.model_validate(lab.topology(cluster_id, fencing=hook, **shared))
         without_hook = Cluster.model_validate(lab.topology(f"{cluster_id}-bare", **shared))
         for one in (cluster, without_hook):
-            write_registry(home / "config", one, max_failover_time_s=120, min_healthy_nodes=1)
+            write_registry(home / "config", one, max_failover_time_s=120, min_healthy_nodes=1, cooldown_s=0)
         power, applications = Power(lab), HttpApplications(Transport())
         providers = Providers(
             registry=Registry(home / "config"),
@@ -126,8 +135,9 @@ async def service(client: Client, tmp_path_factory: pytest.TempPathFactory) -> A
         made = Service(client, lab, cluster, without_hook, power, settings.task_queue)
         await lab.write("a", 1)
         made.rows = 1
-        runbooks, *_ = workers_for(client, settings, providers, sandboxed=False)
-        async with runbooks:
+        async with AsyncExitStack() as running:
+            for worker in workers_for(client, settings, providers, sandboxed=False):
+                await running.enter_async_context(worker)
             yield made
         await applications.aclose()
 
@@ -197,3 +207,32 @@ async def test_the_dead_node_comes_back_as_it_was_and_every_plan_is_refused(serv
     result = await service.run(maintenance=Maintenance(target_node_id="b"))
     assert result.outcome is RunOutcome.REFUSED, result
     assert "is not known: writable nodes are" in result.reason
+
+
+async def test_a_killed_node_is_failed_over_without_anybody(service: Service) -> None:
+    """With the hook; the guardian of the cluster without one holds."""
+    service.lab.kill("b")
+    (service.lab.folder("b") / "state.json").write_text(json.dumps({"writable": False, "rows": []}))
+    await service.lab.start("b")
+    await service.serves_all("a")
+    guardians = [
+        await service.client.start_workflow(
+            Guardian.run,
+            GuardianState(cluster_id=cluster.cluster_id),
+            id=guardian_id(cluster.cluster_id),
+            task_queue=service.queue,
+        )
+        for cluster in (service.cluster, service.without_hook)
+    ]
+    acting, holding = guardians
+    for guardian in guardians:
+        await until(guardian, lambda v: set(v.statuses.values()) == {NodeStatus.HEALTHY})
+    service.lab.kill("a")
+    held = await until(holding, lambda v: v.holding is not None)
+    assert "whether a silent node still writes is not known" in (held.holding or "")
+    view = await until(acting, lambda v: v.last_result is not None)
+    assert view.last_result is not None and view.last_result.verified, view.last_result
+    assert service.power.switched[-1] == ("a", "off") and view.primary_node_id == "b"
+    await service.serves_all("b")
+    for guardian in guardians:
+        await guardian.terminate()

@@ -15,6 +15,7 @@ from qnwis.continuity.managers import agents_only_refusal
 from qnwis.continuity.orders import FencingEvidenceType
 from qnwis.continuity.override import GiveUp
 from qnwis.continuity.planner import Planning, make_plan
+from qnwis.continuity.promotion import http_promotion_refusal
 from qnwis.continuity.run import Assessment, Detection, FailoverRequest, Maintenance
 from qnwis.continuity.simulate import rehearse
 from qnwis.continuity.switchover import make_switchover
@@ -131,6 +132,17 @@ def test_nobody_is_promoted_beside_a_writer_or_beside_a_silent_node_that_was_not
     three = by_http("t1", "t2", "t3")
     silent = others_write(three, evidence(three, says("t2", writable=False)), target="t2", left="t1")
     assert silent is not None and silent.values == {"writable": [], "silent": ["t3"]}
+
+
+def test_the_promotion_asks_that_again_and_whether_the_target_still_answers() -> None:
+    plan = switchover().plan
+    assert plan is not None
+    writes = http_promotion_refusal(plan, CLUSTER, POLICY, WELL)
+    assert writes is not None and writes.rule == "http_node_may_write"
+    quiet = evidence(CLUSTER, says("t1", writable=False), says("t2", writable=False))
+    assert http_promotion_refusal(plan, CLUSTER, POLICY, quiet) is None
+    gone = http_promotion_refusal(plan, CLUSTER, POLICY, evidence(CLUSTER, says("t1", writable=False)))
+    assert gone is not None and gone.rule == "target_no_longer_suitable"
 
 
 # On paper, and verified

@@ -45,6 +45,7 @@ def test_the_cluster_to_paste_is_accepted(tmp_path: Path) -> None:
         ("    http: *application\n", "", "nodes[1].http", "its state, demote and promote"),
         ("//{hostname}:8080/admin/promote", "//lb:8080/promote", "nodes[1].http.promote.url", "nodes[0]"),
         ("https://{hostname}:8080/state", "{hostname}:8080/state", "nodes[0].http.state.url", "https://"),
+        ("{hostname}:8080/state", "{hostname}:8080/a b", "nodes[0].http.state.url", "without spaces"),
         ("{hostname}:8080/state", "{host}:8080/state", "nodes[0].http.state.url", "{node_id}"),
         ("writable: /node/writable", "writable: node.writable", "nodes[0].http.state.writable", "/writable"),
         ("answer_s: 10", "answer_s: 31", "nodes[0].http.answer_s", "30"),
