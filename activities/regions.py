@@ -18,8 +18,8 @@ from qnwis.config.regions import region_rules
 from qnwis.config.registry import Registered, Registry
 from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.leaving import answering_in, come_back, leave, unmoved
+from qnwis.continuity.managers import automatic_refusal
 from qnwis.continuity.model import Identifier, Model
-from qnwis.continuity.patroni import automatic_refusal
 from qnwis.continuity.policy import Strategy
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_decision import region_answers, stays_manual

@@ -11,6 +11,7 @@ from qnwis.config.problem import ConfigError
 from qnwis.config.registry import Registry
 from qnwis.continuity.evidence import ClusterEvidence
 from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.http_service import http_agents_only_refusal
 from qnwis.continuity.model import Model
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.rejoining import rejoin_order
@@ -64,6 +65,8 @@ class Rejoining:
             raise ApplicationError(str(error), type="cluster_not_loaded", non_retryable=True) from error
 
         async def rejoined() -> Outcome:
+            if (refusal := http_agents_only_refusal(cluster, "rejoin")) is not None:
+                raise Refused(refusal)
             evidence = await collect_evidence(self._nodes, cluster)
             if cluster.by_patroni:
                 return _brought_back_by_patroni(evidence, asked.node_id)

@@ -24,6 +24,7 @@ from .evidence import Evidence
 from .executions import ended_by
 from .fencing import Fencing
 from .forcing import Forcing
+from .http_application import ApplicationMoves
 from .patroni import PatroniMoves
 from .patroni_fencing import PatroniFencing
 from .patroni_regions import PatroniRegions
@@ -47,6 +48,9 @@ EFFECTS = {
         PatroniRegions.demote_cluster,
         PatroniFencing.fence_cluster,
         PatroniRegions.promote_cluster,
+        ApplicationMoves.http_demote,
+        ApplicationMoves.http_fence,
+        ApplicationMoves.http_promote,
     )
 }
 UNDOING = {
@@ -58,6 +62,8 @@ UNDOING = {
         DnsRecords.retime_back,
         PatroniRegions.take_cluster_back,
         PatroniFencing.unfence_cluster,
+        ApplicationMoves.http_take_back,
+        ApplicationMoves.http_unfence,
     )
 }
 LOOK_BACK = "look_back"

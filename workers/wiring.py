@@ -31,6 +31,7 @@ from activities.fencing import Fencing
 from activities.forcing import Forcing
 from activities.health import Health
 from activities.hooks import Hooks
+from activities.http_application import ApplicationMoves
 from activities.notification import Notifications
 from activities.past_evacuations import PastEvacuations
 from activities.past_runs import PastRuns
@@ -65,6 +66,7 @@ from qnwis.providers.channels import channel_notifier
 from qnwis.providers.dns import Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.fencing import Hook, HookByMaker, PowerHook
+from qnwis.providers.http_application import Applications, HttpApplications
 from qnwis.providers.key_store import FileKeyStore, key_store_of
 from qnwis.providers.nodes import Nodes
 from qnwis.providers.nonces import TemporalNonces
@@ -127,6 +129,8 @@ class Providers:
     notifier: Notifier
     patroni: Patroni = field(default_factory=lambda: HttpPatroni(Transport()))
     """Of clusters that Patroni manages."""
+    applications: Applications = field(default_factory=lambda: HttpApplications(Transport()))
+    """Of clusters with `manager: http`."""
     caller: Caller = field(default_factory=lambda: Caller(Transport()))
     """Of hooks and probes."""
     weights: RegionWeights = field(default_factory=DnsWeights)
@@ -159,13 +163,14 @@ def providers_for(settings: WorkerSettings) -> Providers:
     assert settings.state_dir is not None, "the settings demand it"
     transport = _agents(settings)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    patroni = HttpPatroni(transport)
+    patroni, applications = HttpPatroni(transport), HttpApplications(transport)
     audit = audit_store_of(settings.state_dir, os.environ)
     keys = key_store_of(os.environ) or FileKeyStore(settings.state_dir / "audit-keys.json")
     return Providers(
         registry=Registry(settings.config_dir),
-        nodes=AllNodes(transport, patroni),
+        nodes=AllNodes(transport, patroni, applications),
         patroni=patroni,
+        applications=applications,
         dns=DnsByHolder(),
         hook=HookByMaker(PowerHook(transport)),
         tls=AskedAgents(transport),
@@ -198,6 +203,7 @@ def runbook_activities(
     forcing, switchover = Forcing(p.nodes, fencing), Switchover(p.nodes, fencing)
     moves, by_region = PatroniMoves(p.nodes, p.patroni), PatroniRegions(p.nodes, p.patroni)
     without_patroni = PatroniFencing(p.hook)
+    by_application = ApplicationMoves(p.nodes, p.applications, p.hook)
     hooks, steady_state = Hooks(p.registry.directory, p.caller), SteadyState(p.registry.directory, p.caller)
     return [
         evidence.load_cluster,
@@ -231,6 +237,14 @@ def runbook_activities(
         by_region.preview_demote_cluster,
         without_patroni.preview_fence_cluster,
         by_region.preview_promote_cluster,
+        by_application.http_demote,
+        by_application.http_take_back,
+        by_application.http_fence,
+        by_application.http_unfence,
+        by_application.http_promote,
+        by_application.preview_http_demote,
+        by_application.preview_http_fence,
+        by_application.preview_http_promote,
         Rejoining(p.registry, p.nodes, p.hook).bring_back,
         Protecting(p.registry, p.nodes, client).watch_protection,
         dns.flip,

@@ -31,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
         advance,
         is_committed,
     )
+    from qnwis.continuity.http_actions import HttpDemote, HttpPromote
     from qnwis.continuity.orders import DemotionToken
     from qnwis.continuity.patroni_actions import (
         PatroniDemoteCluster,
@@ -198,7 +199,14 @@ class Execution:
                 besides = {"target": plan.failover_target_id, "reason": plan.trigger_reason}
             case ReleasePrimary():
                 besides = {"plan": self._plan, "policy": self._policy}
-            case PatroniSwitchover() | PatroniFailover() | PatroniDemoteCluster() | PatroniPromoteCluster():
+            case (
+                PatroniSwitchover()
+                | PatroniFailover()
+                | PatroniDemoteCluster()
+                | PatroniPromoteCluster()
+                | HttpDemote()
+                | HttpPromote()
+            ):
                 besides = {"plan": self._plan, "policy": self._policy, "again": again}
             case PromoteTarget():
                 besides = {"plan": self._plan, "policy": self._policy, "at": self._token, "again": again}

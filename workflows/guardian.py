@@ -45,7 +45,7 @@ with workflow.unsafe.imports_passed_through():
         decide,
         remembered,
     )
-    from qnwis.continuity.patroni import automatic_refusal
+    from qnwis.continuity.managers import automatic_refusal
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.region_groups import decide_regions, primaries_now
     from qnwis.continuity.region_wait import answering, failed_after, region_hold

@@ -75,6 +75,16 @@ def patroni(summary: str) -> ActivityConfig:
     )
 
 
+def application(summary: str) -> ActivityConfig:
+    """Having an application demote or promote itself: its answer and what is seen after it take at most 30 s
+    each, as the topology says."""
+    return patroni(summary)
+
+
+def compensate_application(summary: str) -> ActivityConfig:
+    return compensate_patroni(summary)
+
+
 def compensate_patroni(summary: str) -> ActivityConfig:
     """Undoing what Patroni was told: without limit, each attempt as long as it takes Patroni."""
     return ActivityConfig({**compensate(summary), "start_to_close_timeout": timedelta(seconds=90)})

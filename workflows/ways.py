@@ -15,6 +15,12 @@ with workflow.unsafe.imports_passed_through():
     from activities.dns import DnsRecords, FlipRequest, RetimeRequest
     from activities.fencing import FenceRequest, Fencing
     from activities.forcing import ForceRequest, Forcing
+    from activities.http_application import (
+        ApplicationMoves,
+        DemoteRequest,
+        HttpFenceRequest,
+        HttpPromoteRequest,
+    )
     from activities.patroni import HandOverRequest, PatroniMoves
     from activities.patroni_fencing import FenceClusterRequest, PatroniFencing
     from activities.patroni_regions import (
@@ -24,6 +30,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from activities.promotion import PromoteRequest, Promotion, RepointRequest
     from activities.switchover import PrepareRequest, RejoinRequest, ReleaseRequest, Switchover
+    from qnwis.continuity.http_actions import HttpDemote, HttpFence, HttpPromote
     from qnwis.continuity.patroni_actions import (
         PatroniDemoteCluster,
         PatroniFailover,
@@ -113,6 +120,27 @@ WAYS: Mapping[type, Way] = {
         PatroniRegions.promote_cluster,
         preview=PatroniRegions.preview_promote_cluster,
         within=options.patroni,
+    ),
+    HttpDemote: Way(
+        DemoteRequest,
+        ApplicationMoves.http_demote,
+        ApplicationMoves.http_take_back,
+        ApplicationMoves.preview_http_demote,
+        within=options.application,
+        undone_within=options.compensate_application,
+    ),
+    HttpFence: Way(
+        HttpFenceRequest,
+        ApplicationMoves.http_fence,
+        ApplicationMoves.http_unfence,
+        ApplicationMoves.preview_http_fence,
+        within=options.fence,
+    ),
+    HttpPromote: Way(
+        HttpPromoteRequest,
+        ApplicationMoves.http_promote,
+        preview=ApplicationMoves.preview_http_promote,
+        within=options.application,
     ),
 }
 """Verification is in none of them: the run itself verifies."""

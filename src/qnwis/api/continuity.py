@@ -13,7 +13,7 @@ from qnwis.config.registry import Registered
 from qnwis.continuity.assessment import assess
 from qnwis.continuity.evidence import evidence_from_file
 from qnwis.continuity.identity import Permission
-from qnwis.continuity.patroni import agents_only_refusal
+from qnwis.continuity.managers import agents_only_refusal
 from qnwis.continuity.plan import Plan
 from qnwis.continuity.planner import make_plan, topology_digest
 from qnwis.continuity.policy import Policy

@@ -47,7 +47,7 @@ from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import transport_of
 
 from .files import read_break_glass, read_plan, write_output, write_text
-from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse, refuse_patroni
+from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse, refuse_without_agents
 from .proving import PeopleDir, proved_here
 from .settings import StateDir
 from .signing import By, KeyFile, me
@@ -85,7 +85,7 @@ def plan(
     """Print the steps of a failover or switchover. Asks the agents; changes nothing."""
     with clear_errors(as_json=as_json):
         topology, rules = load_cluster(cluster), load_policy(policy)
-        refuse_patroni(topology, "break-glass", as_json=as_json)
+        refuse_without_agents(topology, "break-glass", as_json=as_json)
         request = FailoverRequest(
             cluster_id=topology.cluster_id,
             initiated_by="break-glass",

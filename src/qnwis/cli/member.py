@@ -22,7 +22,7 @@ from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import transport_of
 
-from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse_patroni
+from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse_without_agents
 from .rejoin import REJOIN_TIMEOUT_S
 
 app = typer.Typer(help="List, add, remove and replace the members of a cluster.", no_args_is_help=True)
@@ -41,7 +41,7 @@ def list_members(cluster: ClusterFile, as_json: AsJson = False) -> None:
     """What each agent knows of the membership."""
     with clear_errors(as_json=as_json):
         topology = load_cluster(cluster)
-        refuse_patroni(topology, "member list", as_json=as_json)
+        refuse_without_agents(topology, "member list", as_json=as_json)
         views = asyncio.run(_with_nodes(lambda nodes: _views(nodes, topology)))
     if as_json:
         print_json({node_id: view and view.model_dump(mode="json") for node_id, view in views.items()})
@@ -83,7 +83,7 @@ Change = Callable[[HttpNodes, Cluster, Node], Awaitable[MembershipView]]
 def _carry_out(path: Path, node_id: str, change: Change, *, as_json: bool) -> None:
     with clear_errors(as_json=as_json):
         topology = load_cluster(path)
-        refuse_patroni(topology, "member", as_json=as_json)
+        refuse_without_agents(topology, "member", as_json=as_json)
         if node_id not in {node.node_id for node in topology.nodes}:
             fail(Exit.USAGE, f"{path}: no node {node_id!r} in {topology.cluster_id}")
         view = asyncio.run(_with_nodes(lambda nodes: change(nodes, topology, topology.node(node_id))))

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from qnwis.config.problem import ConfigError
-from qnwis.continuity.patroni import agents_only_refusal
+from qnwis.continuity.managers import agents_only_refusal
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused, Unreachable
@@ -63,8 +63,8 @@ def refuse(refusal: Refusal, *, as_json: bool) -> NoReturn:
     raise typer.Exit(Exit.REFUSED)
 
 
-def refuse_patroni(cluster: Cluster, what: str, *, as_json: bool) -> None:
-    """End a command that speaks to agents where Patroni manages the nodes."""
+def refuse_without_agents(cluster: Cluster, what: str, *, as_json: bool) -> None:
+    """End a command that speaks to agents where the nodes have none."""
     if (refusal := agents_only_refusal(cluster, what)) is not None:
         refuse(refusal, as_json=as_json)
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from qnwis.cluster_status import live_evidence
 from qnwis.config.load import load_cluster, load_policy
 from qnwis.continuity.evidence import evidence_from_file
+from qnwis.continuity.http_actions import HttpDemote, HttpFence, HttpPromote
 from qnwis.continuity.patroni_actions import (
     PatroniDemoteCluster,
     PatroniFailover,
@@ -133,6 +134,13 @@ def describe(action: Action) -> str:
             return f"switch off {members}" if who is None else f"take {members} for off, as {who} states"
         case PatroniPromoteCluster():
             return f"make the standby cluster of {action.node_id} a primary one  (point of no return)"
+        case HttpDemote():
+            return f"have the application on {action.node_id} demote itself, and see that it does not write"
+        case HttpFence():
+            who, node = action.attested_by, action.node_id
+            return f"switch off {node}" if who is None else f"take {node} for off, as {who} states"
+        case HttpPromote():
+            return f"have the application on {action.node_id} accept writes  (point of no return)"
         case VerifyService():
             return f"verify that {action.node_id} serves"
 

@@ -19,7 +19,7 @@ from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import transport_of
 
-from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse_patroni
+from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse_without_agents
 
 REJOIN_TIMEOUT_S = 3600.0
 """A node that cannot be rewound takes a fresh copy of the whole database."""
@@ -35,7 +35,7 @@ def rejoin(
         topology = load_cluster(cluster)
         if node_id not in {node.node_id for node in topology.nodes}:
             fail(Exit.USAGE, f"{cluster}: no node {node_id!r} in {topology.cluster_id}")
-        refuse_patroni(topology, "rejoin", as_json=as_json)
+        refuse_without_agents(topology, "rejoin", as_json=as_json)
         receipt = asyncio.run(_rejoin(topology, node_id))
     if as_json:
         print_json(receipt)

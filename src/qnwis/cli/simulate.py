@@ -12,7 +12,7 @@ from qnwis.continuity.simulate import Scenario, SimulationResult
 from qnwis.continuity.simulate import simulate as play
 
 from .files import write_output, write_text
-from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse_patroni
+from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse_without_agents
 
 
 def simulate(
@@ -55,7 +55,7 @@ def simulate(
         fail(Exit.USAGE, "--against-cluster and --against-policy: expected --runs N with them")
     with clear_errors(as_json=as_json):
         topology = load_cluster(cluster)
-        refuse_patroni(topology, "simulate", as_json=as_json)
+        refuse_without_agents(topology, "simulate", as_json=as_json)
         result = play(topology, load_policy(policy), scenario, seed)
         if output is not None:
             write_output(output, result)

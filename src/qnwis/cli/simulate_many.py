@@ -14,7 +14,7 @@ from qnwis.continuity.access import ApprovalWorkflow
 from qnwis.continuity.simulate import Scenario
 
 from .files import write_output, write_text
-from .output import Exit, clear_errors, fail, out, print_json, refuse, refuse_patroni
+from .output import Exit, clear_errors, fail, out, print_json, refuse, refuse_without_agents
 from .report import Format, format_of, rendered
 
 NEEDS = "--runs needs numpy, and a page matplotlib: pip install 'qnwis-continuity[simulator]'"
@@ -86,7 +86,7 @@ def simulate_many(
 
 def _settings(cluster: Path, policy: Path, world: World, *, as_json: bool) -> Settings:
     topology = load_cluster(cluster)
-    refuse_patroni(topology, "simulate", as_json=as_json)
+    refuse_without_agents(topology, "simulate", as_json=as_json)
     return Settings(topology, load_policy(policy), world, _approval(cluster.parent))
 
 

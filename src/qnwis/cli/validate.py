@@ -70,10 +70,10 @@ def validate(
     if as_json:
         print_json({"losses": [one.model_dump(mode="json") for one in found], "advice": advised})
     else:
-        _show(found, advised)
+        _show(found, advised, by_http=topology.by_http)
 
 
-def _show(found: tuple[Loss, ...], advised: tuple[str, ...]) -> None:
+def _show(found: tuple[Loss, ...], advised: tuple[str, ...], *, by_http: bool) -> None:
     table = Table("without", "members left", "the cluster", "", box=None, pad_edge=False)
     for loss in found:
         left = f"{loss.left}, quorum {loss.quorum}"
@@ -82,7 +82,11 @@ def _show(found: tuple[Loss, ...], advised: tuple[str, ...]) -> None:
         out.print(table)
     else:
         out.print(
-            "Patroni manages it: within a region it fails over by itself, as its DCS allows", markup=False
+            "an application without a lease: another node is promoted once the old one is seen not to write,"
+            " or is fenced"
+            if by_http
+            else "Patroni manages it: within a region it fails over by itself, as its DCS allows",
+            markup=False,
         )
     for line in advised:
         out.print(f"→ {line}", markup=False)

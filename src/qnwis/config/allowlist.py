@@ -19,10 +19,10 @@ def load_allowlist(path: Path) -> Allowlist:
 
 def unlisted(cluster: Cluster, allowlist: Allowlist, file: Path) -> list[Problem]:
     """Where an agent of the topology is not listed as it stands there: nobody would speak to it. Nodes under
-    Patroni have no agent."""
+    Patroni, and those of an application, have no agent."""
     problems = []
     for index, node in enumerate(cluster.nodes):
-        if node.patroni is not None:
+        if not node.has_agent:
             continue
         entry = allowlist.node_at(node.agent_url)
         expected = f"an endpoint that {file} lists, for {node.node_id} in {node.region}"

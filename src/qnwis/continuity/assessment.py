@@ -5,13 +5,14 @@ from __future__ import annotations
 from .detection import contradiction
 from .evidence import ClusterEvidence, NodeEvidence, current_primary
 from .forced import forced_epoch
-from .patroni import automatic_refusal
+from .http_service import http_request_refusal
+from .managers import automatic_refusal
 from .planner import healthy_primary_refusal, make_plan, plan_fits
 from .policy import Policy, Strategy
 from .refusal import Refusal
 from .run import Assessment, FailoverRequest
 from .switchover import make_switchover
-from .topology import Cluster, NodeStatus
+from .topology import Cluster, Manager, NodeStatus
 
 EMERGENCY_OVERRIDE = "emergency_override"
 """Name of the approval workflow, in `config/rbac/continuity.yaml`."""
@@ -27,7 +28,7 @@ def assess(
     """
     evidence = _with_detection(request, evidence)
     highest = max((n.state.epoch for n in evidence.nodes if n.state is not None), default=0)
-    forced = request.give_up is not None and not cluster.by_patroni
+    forced = request.give_up is not None and cluster.manager is Manager.AGENTS
     epoch = forced_epoch(highest) if forced else 1 + highest
     primary = current_primary(cluster, evidence)
     if primary not in {node.node_id for node in cluster.nodes}:
@@ -35,6 +36,7 @@ def assess(
     notes: list[str] = []
     for gate in (
         _override_refusal(request),
+        http_request_refusal(request, cluster),
         _automatic_refusal(request, cluster, primary),
         _healthy_refusal(request, evidence, primary),
         _contradiction_refusal(request, cluster, evidence, primary),

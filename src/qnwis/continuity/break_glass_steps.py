@@ -6,6 +6,7 @@ from . import break_glass_after as after
 from . import break_glass_before as before
 from .break_glass_hands import Hands, Step
 from .break_glass_shell import functions, prepare, psql
+from .http_actions import HttpDemote, HttpFence, HttpPromote
 from .patroni_actions import (
     PatroniDemoteCluster,
     PatroniFailover,
@@ -82,5 +83,7 @@ def step_of(action: Action, h: Hands) -> Step:
             | PatroniPromoteCluster()
         ):
             raise AssertionError("by hand, Patroni is driven by patronictl")
+        case HttpDemote() | HttpFence() | HttpPromote():
+            raise AssertionError("by hand, an application is asked by its own means")
         case VerifyService():
             return after.verify(action, h)

@@ -57,6 +57,8 @@ class NodeState(Model):
     """Highest epoch this agent has obeyed or promised; on its disk."""
     member: bool = True
     """Whether the agent takes part in leases; one that is new or lost its disk has to be added first."""
+    position: int | None = None
+    """Of an application (`manager: http`) that tells it: how far its data reach, in a unit of its own."""
     patroni: PatroniWord | None = None
     """What Patroni says, where it manages the node: then `epoch` is the timeline, and there is no agent."""
 
@@ -127,12 +129,23 @@ def current_primary(cluster: Cluster, evidence: ClusterEvidence) -> str | None:
         top = max(s.epoch for s in writable)
         holders = {s.node_id for s in writable if s.epoch == top}
         return holders.pop() if len(holders) == 1 else None
+    if cluster.by_http and states:
+        return _primary_of_application(cluster, evidence)
     followers = [s for s in states if s.upstream is not None]
     if followers:
         top = max(s.epoch for s in followers)
         upstreams = {root_of(cluster, evidence, s) for s in followers if s.epoch == top}
         return upstreams.pop() if len(upstreams) == 1 else None
     return next((n.node_id for n in cluster.nodes if n.role is NodeRole.PRIMARY), None)
+
+
+def _primary_of_application(cluster: Cluster, evidence: ClusterEvidence) -> str | None:
+    """Where no node says that it accepts writes: the only one that is silent, because it alone may; else, as
+    none does, the topology's own word. None when several are silent."""
+    silent = [seen.node_id for seen in evidence.nodes if seen.state is None]
+    if len(silent) > 1:
+        return None
+    return silent[0] if silent else next(n.node_id for n in cluster.nodes if n.role is NodeRole.PRIMARY)
 
 
 def root_of(cluster: Cluster, evidence: ClusterEvidence, state: NodeState) -> str | None:

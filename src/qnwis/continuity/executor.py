@@ -30,12 +30,20 @@ from .refusal import Refusal
 
 PATRONI_HANDS_OVER = frozenset({"patroni_switchover", "patroni_failover"})
 """Patroni fences and promotes in one; the same action brings the evidence."""
-POINTS_OF_NO_RETURN = PATRONI_HANDS_OVER | {"promote_target", "patroni_promote_cluster"}
+POINTS_OF_NO_RETURN = PATRONI_HANDS_OVER | {"promote_target", "patroni_promote_cluster", "http_promote"}
 """A plan has one of them."""
 FORCES = "force_membership"
 """Its plan was agreed to as one that may have no evidence: an emergency override."""
 FENCES = frozenset(
-    {"fence_primary", "release_primary", FORCES, "patroni_demote_cluster", "patroni_fence_cluster"}
+    {
+        "fence_primary",
+        "release_primary",
+        FORCES,
+        "patroni_demote_cluster",
+        "patroni_fence_cluster",
+        "http_demote",
+        "http_fence",
+    }
 )
 """Each brings the evidence that is the gate before promotion."""
 REVERSIBLE = FENCES | {"lower_ttl"}

@@ -10,14 +10,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from .hooks import DueHook, OnFailure, When
+from .http_headers import IDEMPOTENCY_HEADER, SECRET_HEADERS
 from .model import Identifier, Model
 from .run import OF_A_CLUSTER, RunKind
 from .steady_state import DueProbe
 
 ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 """`env:NAME`: the value of that environment variable of the worker."""
-SECRET_HEADERS = re.compile(r"auth|cookie|key|password|secret|signature|token", re.IGNORECASE)
-IDEMPOTENCY_HEADER = "Idempotency-Key"
 LONGEST_S = 600.0
 """Whoever has to be waited for longer is a manual step."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .detection import contradiction
 from .evidence import ClusterEvidence, current_primary
+from .http_service import http_region_refusal
 from .planner import Planning, make_plan
 from .policy import Policy
 from .region_plan import Direction, Move
@@ -27,6 +28,14 @@ def leave(
         return None
     state = evidence.of(primary).state if primary is not None else None
     serves = state is not None and state.writable
+    if (refusal := http_region_refusal(cluster)) is not None:
+        return Candidate(
+            cluster_id=cluster.cluster_id,
+            priority=policy.evacuation_priority,
+            how=Move.SWITCHOVER if serves else Move.FAILOVER,
+            plan=None,
+            refusal=refusal,
+        )
     planning = (
         _switchover(cluster, policy, evidence, region, primary or "", reason)
         if serves
@@ -54,6 +63,14 @@ def come_back(
     heard = any(one.state is not None for one in evidence.nodes)  # else the topology's word is no evidence
     if home is None or home.region != region or (heard and primary in inside):
         return None
+    if (refusal := http_region_refusal(cluster)) is not None:
+        return Candidate(
+            cluster_id=cluster.cluster_id,
+            priority=policy.evacuation_priority,
+            how=Move.SWITCHOVER,
+            plan=None,
+            refusal=refusal,
+        )
     leads = _leader_of(cluster, evidence, region) if cluster.by_patroni else None
     wanted = Maintenance(target_node_id=leads or home.node_id)
     planning = make_switchover(cluster, policy, evidence, wanted, trigger_reason=reason)

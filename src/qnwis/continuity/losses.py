@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from .model import Model
 from .refusal import Refusal
-from .topology import Cluster, Node, NodeRole, ReplicationMode, majority
+from .topology import Cluster, Manager, Node, NodeRole, ReplicationMode, majority
 from .weights import without
 
 
@@ -41,8 +41,9 @@ class Loss(Model):
 
 def losses(cluster: Cluster) -> tuple[Loss, ...]:
     """The loss of each node, then of each region that has nodes and is not all of the cluster. None of a
-    cluster that Patroni manages: its DCS, which is not in the topology, decides what it survives."""
-    if cluster.by_patroni:
+    cluster that Patroni manages: its DCS, which is not in the topology, decides what it survives; and none of
+    an application, which is failed over wherever the old node can be fenced."""
+    if cluster.manager is not Manager.AGENTS:
         return ()
     if cluster.is_active_active:
         return tuple(loss for region in cluster.regions for loss in _in_region(cluster, region))
@@ -57,7 +58,7 @@ def losses(cluster: Cluster) -> tuple[Loss, ...]:
 def unsurvivable(cluster: Cluster) -> str | None:
     """Why no failover can ever happen here, with what would change it."""
     members = len(cluster.nodes)
-    if members >= 3 or cluster.by_patroni or cluster.is_active_active:
+    if members >= 3 or cluster.manager is not Manager.AGENTS or cluster.is_active_active:
         return None
     return (
         f"at least 3 nodes: of {members} a majority is {majority(members)}, so the loss of any one stops the"
@@ -98,6 +99,8 @@ def advice(cluster: Cluster, found: Iterable[Loss]) -> tuple[str, ...]:
     """What would let the cluster survive the losses of regions that now stop it."""
     if cluster.by_patroni:
         return _advice_for_patroni(cluster)
+    if cluster.by_http:
+        return _advice_for_an_application(cluster)
     if cluster.is_active_active:
         return ()
     stopping = [loss for loss in found if loss.effect is Effect.STOPS and len(loss.node_ids) > 1]
@@ -106,6 +109,15 @@ def advice(cluster: Cluster, found: Iterable[Loss]) -> tuple[str, ...]:
         for loss in stopping
         for line in (_more_members(cluster, loss), _more_acks(cluster, loss))
         if line
+    )
+
+
+def _advice_for_an_application(cluster: Cluster) -> tuple[str, ...]:
+    if cluster.fencing is not None:
+        return ()
+    return (
+        "the loss of the node that writes: give the topology a fencing hook (fencing.url); without one"
+        " nothing fails over by itself, and a person has to state that the node is off",
     )
 
 

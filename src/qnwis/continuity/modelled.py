@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 
 from .evidence import ClusterEvidence, NodeEvidence, NodeState
 from .executor import Do, Finish, Outcome, OutcomeStatus, RunEnd, Undo, advance
+from .http_actions import HttpDemote, HttpFence, HttpPromote
+from .modelled_http import carry_out as carry_out_on_application
 from .modelled_patroni import SOURCE as SOURCE
 from .modelled_patroni import carry_out as carry_out_by_patroni
 from .orders import FencingEvidence, FencingEvidenceType
@@ -117,6 +119,8 @@ class ModelledCluster:
                 | PatroniPromoteCluster()
             ):
                 return carry_out_by_patroni(action, self.cluster, self.states, epoch=epoch, at=at)
+            case HttpDemote() | HttpFence() | HttpPromote():
+                return carry_out_on_application(action, self.states, epoch=epoch, at=at)
             case VerifyService():
                 raise ValueError("verification reads the world and changes nothing; see `play`")
 

@@ -270,7 +270,7 @@ def old_region_writes(evidence: ClusterEvidence, *, left: Sequence[str]) -> Refu
     )
 
 
-def automatic_refusal(cluster: Cluster) -> Refusal | None:
+def patroni_automatic_refusal(cluster: Cluster) -> Refusal | None:
     """Within a region Patroni fails over by itself, and no automaton promotes another region."""
     if not cluster.by_patroni:
         return None
@@ -284,7 +284,7 @@ def automatic_refusal(cluster: Cluster) -> Refusal | None:
     )
 
 
-def agents_only_refusal(cluster: Cluster, what: str) -> Refusal | None:
+def patroni_agents_only_refusal(cluster: Cluster, what: str) -> Refusal | None:
     """What speaks to agents has nobody to speak to where Patroni manages the nodes."""
     if not cluster.by_patroni:
         return None

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .evidence import ClusterEvidence
+from .http_actions import HttpDemote, HttpFence, HttpPromote
 from .model import Identifier, Model, sha256_digest
 from .patroni_actions import (
     PatroniDemoteCluster,
@@ -165,7 +166,10 @@ Action = Annotated[
     | PatroniFailover
     | PatroniDemoteCluster
     | PatroniFenceCluster
-    | PatroniPromoteCluster,
+    | PatroniPromoteCluster
+    | HttpDemote
+    | HttpFence
+    | HttpPromote,
     Field(discriminator="kind"),
 ]
 

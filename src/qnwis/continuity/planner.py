@@ -16,6 +16,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from .evidence import ClusterEvidence, NodeEvidence, current_primary
+from .http_plan import http_failover_actions
+from .http_service import http_fencing_refusal, http_refusal_to_move
 from .model import Model, sha256_digest
 from .override import GiveUp, given_up_refusal, suspended_notes
 from .patroni import fencing_refusal, refusal_to_move
@@ -34,7 +36,7 @@ from .policy import Policy, Strategy
 from .quorum import VOTING, QuorumView, assess
 from .refusal import Refusal
 from .targets import Basis, Candidate, Survey, basis_of, coverage_refusal, predicted_loss_bytes, rank, survey
-from .topology import Cluster, Node, NodeStatus, majority, service_address
+from .topology import Cluster, Manager, Node, NodeStatus, majority, service_address
 
 REASONS_IN_A_MESSAGE = 10
 """A message is for a person: of a thousand reasons it shows these, the values hold them all."""
@@ -252,6 +254,17 @@ def patroni_lets_it_move(s: Situation) -> Refusal | None:
     )
 
 
+def the_application_lets_it_move(s: Situation) -> Refusal | None:
+    """Where an application brings its own promote and demote: whether no other node may write, and whether
+    there can be evidence that the old one does not."""
+    target = next((c.node_id for c in s.candidates if c.eligible), None)
+    if target is None or s.survey.basis is Basis.FILE:
+        return None
+    return http_refusal_to_move(s.cluster, s.survey.seen, s.primary_id, target) or http_fencing_refusal(
+        s.cluster, s.survey.seen, s.primary_id, s.give_up
+    )
+
+
 RULES: tuple[Callable[[Situation], Refusal | None], ...] = (
     the_lost_are_gone,
     quorum_is_there,
@@ -260,6 +273,7 @@ RULES: tuple[Callable[[Situation], Refusal | None], ...] = (
     acknowledged_writes_are_held,
     a_target_is_suitable,
     patroni_lets_it_move,
+    the_application_lets_it_move,
 )
 
 
@@ -310,9 +324,11 @@ def _actions(
     cluster: Cluster, policy: Policy, primary: Node, target: Node, give_up: GiveUp | None
 ) -> tuple[Action, ...]:
     """Always these five, in this order; an override that gives nodes up forces where others fence. Patroni is
-    asked for what it does."""
+    asked for what it does, and an application for its own demote and promote."""
+    attested_by = give_up.attested_by if give_up is not None else None
+    if cluster.by_http:
+        return tuple(http_failover_actions(cluster, policy, primary, target, attested_by=attested_by))
     if cluster.by_patroni:
-        attested_by = give_up.attested_by if give_up is not None else None
         return tuple(failover_actions(cluster, policy, primary, target, attested_by=attested_by))
     estimates, dns = policy.estimates_ms, cluster.dns
     lost = give_up.node_ids if give_up is not None else ()
@@ -368,10 +384,11 @@ def standbys_left(cluster: Cluster, primary: Node, target: Node) -> tuple[str, .
 
 
 def topology_digest(cluster: Cluster) -> str:
-    """`sha256:<hex>` of the topology without its nodes' `status`, which is evidence. What only clusters by
-    Patroni have is left out of others, whose digests stay what they were before there was such a thing."""
-    besides = set() if cluster.by_patroni else {"manager"}
-    of_nodes = {"status"} if cluster.by_patroni else {"status", "patroni"}
+    """`sha256:<hex>` of the topology without its nodes' `status`, which is evidence. What only clusters
+    without agents have is left out of others, whose digests stay what they were before there was such a
+    thing."""
+    besides = {"manager"} if cluster.manager is Manager.AGENTS else set()
+    of_nodes = {"status"} | ({"patroni", "http"} - {cluster.manager.value})
     without: dict[str, Any] = {"nodes": {"__all__": of_nodes}, **dict.fromkeys(besides, True)}
     return sha256_digest(cluster.model_dump(mode="json", exclude=without))
 
@@ -432,7 +449,7 @@ def _current_primary(cluster: Cluster, evidence: ClusterEvidence) -> str | None:
 
 
 def _notes_of(give_up: GiveUp, cluster: Cluster, evidence: ClusterEvidence) -> Iterable[str]:
-    if cluster.by_patroni:
+    if cluster.manager is not Manager.AGENTS:
         lost = ", ".join(give_up.node_ids)
         return (f"The plan rests on the word of {give_up.attested_by or 'nobody'} that {lost} are off.",)
     return suspended_notes(give_up, cluster, evidence)
@@ -441,6 +458,10 @@ def _notes_of(give_up: GiveUp, cluster: Cluster, evidence: ClusterEvidence) -> I
 def _notes(view: Survey) -> tuple[str, ...]:
     if view.basis is Basis.FILE:
         return ("Log positions and timelines are not known: the statuses come from a file.",)
+    if view.cluster.by_http:
+        return (
+            "The application replicates by itself: what the target lacks is lost, how much is not known.",
+        )
     if not view.synchronous:
         return (
             "Replication is asynchronous: what the primary sent to nobody is lost, how much is not known.",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .evidence import ClusterEvidence
+from .http_service import http_refusal_to_move, others_write
 from .patroni import old_region_writes, refusal_to_move
 from .plan import Plan
 from .policy import Policy
@@ -82,6 +83,26 @@ def patroni_promotion_refusal(
 ) -> Refusal | None:
     """Why the target's region must not be promoted, after the old one was demoted or fenced."""
     return old_region_writes(evidence, left=left) or promotion_refusal(plan, cluster, policy, evidence)
+
+
+def http_promotion_refusal(
+    plan: Plan, cluster: Cluster, policy: Policy, evidence: ClusterEvidence
+) -> Refusal | None:
+    """Why the plan's target must not be promoted, after the old node was demoted or fenced."""
+    view = survey(cluster, policy, evidence, plan.primary_node_id)
+    return others_write(
+        cluster, evidence, target=plan.failover_target_id, left=plan.primary_node_id
+    ) or _target_refusal(plan, view)
+
+
+def http_demotion_refusal(
+    plan: Plan, cluster: Cluster, policy: Policy, evidence: ClusterEvidence
+) -> Refusal | None:
+    """What has changed since the plan was made and makes it useless, or dangerous, to demote the old node."""
+    view = survey(cluster, policy, evidence, plan.primary_node_id)
+    return _target_refusal(plan, view) or http_refusal_to_move(
+        cluster, view.seen, plan.primary_node_id, plan.failover_target_id
+    )
 
 
 def _target_refusal(plan: Plan, view: Survey) -> Refusal | None:

@@ -159,6 +159,10 @@ def survives_each_node(look: _Look) -> Check:
     if look.facts.cluster.by_patroni:
         reason = "Patroni fails over within a region by itself; its DCS is not looked at"
         return Check(name="loss of any node", grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
+    if look.facts.cluster.by_http:
+        advised = advice(look.facts.cluster, ())
+        reason = "; ".join(advised) or "the fencing hook switches the old node off, and another is promoted"
+        return Check(name="loss of any node", grade=Grade.WARNING if advised else Grade.READY, reason=reason)
     found = losses(look.facts.cluster)[: len(look.facts.cluster.nodes)]
     return _survival(look, "loss of any node", found, otherwise=Grade.NOT_READY)
 
@@ -172,6 +176,9 @@ def survives_each_region(look: _Look) -> Check:
         reason = "; ".join(advised) or "a person has the region left; the fencing hook fences it"
         grade = Grade.WARNING if advised else Grade.READY
         return Check(name="loss of any region", grade=grade, reason=reason)
+    if cluster.by_http:
+        reason = "a region is not evacuated with an application; its service is moved by itself"
+        return Check(name="loss of any region", grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
     if not found:
         reason = "all nodes are in one region, and its loss is the loss of all"
         return Check(name="loss of any region", grade=Grade.WARNING, reason=reason)

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from .detection import Finding, Verdict
 from .guardian_rules import PastRun, Pause, held_back
+from .managers import automatic_refusal
 from .model import Identifier, Model
-from .patroni import automatic_refusal
 from .policy import Policy, Strategy
 from .region_wait import Heard, RegionFinding
 from .topology import Cluster, NodeStatus, majority

@@ -137,6 +137,8 @@ def _why_missing(
             why=f"does not answer ({error or 'it was not asked'})",
             remedy="Start its machine and its agent, or give the node up",
         )
+    if cluster.by_http:  # it does not say whom it follows: that it stands by is all there is to see
+        return _not_standing_by(state, node_id)
     if state.streaming and (primary is None or _on_its_timeline(cluster, state, primary)):
         return None
     if primary is None:
@@ -170,6 +172,16 @@ def _why_missing(
         if cluster.by_patroni
         else f"qnwis-continuity rejoin {node_id}",
         rejoins=not cluster.by_patroni,
+    )
+
+
+def _not_standing_by(state: NodeState, node_id: str) -> Missing | None:
+    if not state.writable:
+        return None
+    return Missing(
+        node_id=node_id,
+        why="accepts writes itself",
+        remedy="Ask its application to demote itself, by its own means",
     )
 
 

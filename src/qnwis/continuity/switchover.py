@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from .evidence import ClusterEvidence, current_primary, root_of
+from .http_plan import http_switchover_actions
+from .http_service import http_refusal_to_move, keeps_position
 from .model import sha256_digest
 from .patroni import refusal_to_move
 from .patroni_plan import switchover_actions
@@ -67,6 +69,7 @@ def make_switchover(
         or _target_streams(view, target, evidence)
         or _standbys_answer(view)
         or (target and refusal_to_move(cluster, view.seen, primary_id, target.node_id))
+        or (target and http_refusal_to_move(cluster, view.seen, primary_id, target.node_id))
     )
     plan = None
     if refusal is None and target is not None:
@@ -89,9 +92,14 @@ def make_switchover(
         primary_node_id=primary_id,
         quorum=quorum,
         candidates=candidates,
-        # The target has all of the log before the primary is stopped, or the run goes back.
-        predicted_loss_bytes=None if plan is None else 0,
+        predicted_loss_bytes=0 if plan is not None and _loses_nothing(cluster, plan) else None,
     )
+
+
+def _loses_nothing(cluster: Cluster, plan: Plan) -> bool:
+    """The target has all before it is promoted, or the run goes back. Of an application that is known only
+    where both nodes tell a position."""
+    return not cluster.by_http or keeps_position(cluster, plan.primary_node_id, plan.failover_target_id)
 
 
 def window_refusal(
@@ -164,8 +172,10 @@ def _target_is_suitable(
 
 
 def _target_streams(view: Survey, target: Candidate | None, evidence: ClusterEvidence) -> Refusal | None:
-    """What the primary writes last reaches the target by its own stream."""
+    """What the primary writes last reaches the target by its own stream. An application tells of none."""
     assert target is not None, "the rule before has refused"
+    if view.cluster.by_http:
+        return None
     state = view.seen[target.node_id].state
     if (
         state is not None
@@ -223,6 +233,9 @@ def _actions(cluster: Cluster, policy: Policy, primary: Node, target: Node) -> I
     """In this order; without a DNS service there is no TTL to change."""
     if cluster.by_patroni:
         yield from switchover_actions(cluster, policy, primary, target)
+        return
+    if cluster.by_http:
+        yield from http_switchover_actions(cluster, policy, primary, target)
         return
     estimates, limits, dns = policy.estimates_ms, policy.switchover, cluster.dns
     low_s = 0 if dns is None else min(limits.ttl_s, dns.ttl_s)

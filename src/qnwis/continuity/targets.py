@@ -229,6 +229,10 @@ def _patroni_allows(survey: Survey, node: Node, seen: NodeEvidence) -> str | Non
     return reason_against(survey.cluster, survey.primary, node, seen, survey.behind_primary(node.node_id))
 
 
+def _is_not_writing(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
+    return "accepts writes already" if _known(seen).writable else None
+
+
 Rule = Callable[[Survey, Node, NodeEvidence], str | None]
 
 ON_FILE: tuple[Rule, ...] = (_is_healthy, _holds_data, _is_elsewhere, _is_secondary_on_file)
@@ -244,11 +248,19 @@ LIVE: tuple[Rule, ...] = (
     _has_the_log,
     _patroni_allows,
 )
+APPLICATION: tuple[Rule, ...] = (_is_healthy, _holds_data, _is_elsewhere, _answers, _is_not_writing)
+"""It says nothing of a log or of whom it follows."""
+
+
+def rules_of(survey: Survey) -> tuple[Rule, ...]:
+    if survey.basis is Basis.FILE:
+        return ON_FILE
+    return APPLICATION if survey.cluster.by_http else LIVE
 
 
 def rank(survey: Survey) -> tuple[Candidate, ...]:
     """Every node besides the primary: the eligible ones in order of preference, then the others."""
-    rules = LIVE if survey.basis is Basis.LIVE else ON_FILE
+    rules = rules_of(survey)
     eligible: list[Node] = []
     others: list[Candidate] = []
     for node in survey.standbys:

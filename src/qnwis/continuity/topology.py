@@ -16,6 +16,7 @@ from .active_active_rules import active_active_rules
 from .broken_rule import BrokenRule
 from .heartbeat import HeartbeatConfig
 from .heartbeat import NodeStatus as NodeStatus
+from .http_application import HttpApplication, broken_http_rules
 from .model import LONGEST_TTL_S, Identifier, Model
 from .patroni_members import PatroniMember, broken_patroni_rules
 from .weights import Share
@@ -39,6 +40,7 @@ class Manager(StrEnum):
 
     AGENTS = "agents"  # the agents beside the databases, by their leases
     PATRONI = "patroni"  # Patroni, in each region by a DCS; it is driven, and never promoted behind
+    HTTP = "http"  # nobody: an application that brings its own promote and demote, and gives no lease
 
 
 class ReplicationMode(StrEnum):
@@ -200,10 +202,16 @@ class Node(Model):
     database: Database | None = None
     patroni: PatroniMember | None = None
     """With `manager: patroni` only: its REST API."""
+    http: HttpApplication | None = None
+    """With `manager: http` only: how its application is asked."""
 
     @property
     def agent_url(self) -> str:
         return self.endpoint or f"http://{self.hostname}:{DEFAULT_AGENT_PORT}"
+
+    @property
+    def has_agent(self) -> bool:
+        return self.patroni is None and self.http is None
 
     @property
     def holds_data(self) -> bool:
@@ -235,14 +243,18 @@ class Cluster(Model):
     @property
     def quorum(self) -> int:
         """Votes needed, resolved. The DCS of Patroni has a quorum of its own: whoever answers tells of
-        that."""
-        if self.manager is Manager.PATRONI:
+        that. Of an application nobody votes: each node but the target is seen not to write, or fenced."""
+        if self.manager is not Manager.AGENTS:
             return 1
         return self.quorum_size if self.quorum_size is not None else majority(len(self.nodes))
 
     @property
     def by_patroni(self) -> bool:
         return self.manager is Manager.PATRONI
+
+    @property
+    def by_http(self) -> bool:
+        return self.manager is Manager.HTTP
 
     def in_region(self, region: str) -> tuple[Node, ...]:
         """The nodes there; of a cluster by Patroni, the members of one Patroni cluster."""
@@ -364,6 +376,7 @@ def broken_rules(topology: Mapping[str, object]) -> list[BrokenRule]:
             topology.get("deployment", Deployment.ACTIVE_PASSIVE),
         ),
         *(BrokenRule(*broken) for broken in broken_patroni_rules(topology, fields)),
+        *(BrokenRule(*broken) for broken in broken_http_rules(topology, fields)),
         *(
             active_active_rules(fields, topology.get("dns"))
             if topology.get("deployment") == Deployment.ACTIVE_ACTIVE

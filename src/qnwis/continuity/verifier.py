@@ -13,6 +13,7 @@ from functools import cached_property
 
 from .confidence import Confidence, Signs, rate
 from .evidence import ClusterEvidence, NodeEvidence, NodeState, root_of
+from .http_actions import HttpFence
 from .model import Model, sha256_digest
 from .orders import FencingEvidence, FencingEvidenceType
 from .patroni_actions import PatroniFailover, PatroniFenceCluster
@@ -95,6 +96,8 @@ class World:
         One that was away before the run and still does not answer is left out: the run did not lose it, and
         quorum and `min_healthy_nodes` judge whether the cluster can do without it.
         """
+        if self.cluster.by_http:
+            return tuple(n for n in _others(self.plan, self.cluster) if not self._is_silent_as_before(n))
         if self.cluster.by_patroni:
             return tuple(n for n in _followers(self.plan, self.cluster) if not self._is_silent_as_before(n))
         planned = [n for a in self.plan.actions if isinstance(a, RepointStandbys) for n in a.node_ids]
@@ -119,6 +122,12 @@ def _followers(plan: Plan, cluster: Cluster) -> tuple[str, ...]:
     gone = {n for a in plan.actions if isinstance(a, PatroniFenceCluster) for n in a.node_ids}
     gone |= {a.leader for a in plan.actions if isinstance(a, PatroniFailover)}
     gone.add(plan.failover_target_id)
+    return tuple(node.node_id for node in cluster.nodes if node.node_id not in gone)
+
+
+def _others(plan: Plan, cluster: Cluster) -> tuple[str, ...]:
+    """Of an application: all but the target and what was fenced."""
+    gone = {a.node_id for a in plan.actions if isinstance(a, HttpFence)} | {plan.failover_target_id}
     return tuple(node.node_id for node in cluster.nodes if node.node_id not in gone)
 
 
@@ -175,6 +184,11 @@ def verify(
 
 def consistency(w: World) -> Iterator[Check]:
     yield _one_writable_node(w)
+    if w.cluster.by_http:  # it has no epoch, no timeline, and does not say whom it follows
+        yield _old_primary_fenced(w)
+        for node_id in w.standbys:
+            yield _stands_by(w, node_id)
+        return
     yield _epoch_obeyed(w)
     yield _timeline_advanced(w)
     yield _old_primary_fenced(w)
@@ -229,6 +243,17 @@ def _old_primary_fenced(w: World) -> Check:
     else:
         ok, detail = True, f"{old}: {evidence.type}, says {evidence.source}"
     return Check(aspect=Aspect.CONSISTENCY, name="old_primary_fenced", ok=ok, detail=detail)
+
+
+def _stands_by(w: World, node_id: str) -> Check:
+    state = w.state(node_id)
+    said = "does not answer" if state is None else "accepts writes" if state.writable else "does not write"
+    return Check(
+        aspect=Aspect.CONSISTENCY,
+        name=f"stands_by:{node_id}",
+        ok=state is not None and not state.writable,
+        detail=f"{node_id} {said}",
+    )
 
 
 def _standby_follows(w: World, node_id: str) -> Check:
@@ -295,7 +320,7 @@ def quorum_held(w: World) -> Iterator[Check]:
 def freshness(w: World) -> Iterator[Check]:
     yield _evidence_newer(w)
     yield _evidence_complete(w)
-    for node_id in w.standbys:
+    for node_id in () if w.cluster.by_http else w.standbys:
         yield _standby_replayed(w, node_id)
 
 

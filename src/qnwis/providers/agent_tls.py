@@ -57,7 +57,7 @@ class AskedAgents:
 
 
 def _agents(cluster: Cluster) -> list[Node]:
-    return [node for node in cluster.nodes if node.patroni is None]
+    return [node for node in cluster.nodes if node.has_agent]
 
 
 async def _refused(client: httpx.AsyncClient, node: Node) -> RefusedCallers | None:

@@ -1,4 +1,4 @@
-"""Nodes of either kind: with an agent, or under Patroni. The topology says of each which it is."""
+"""Nodes of every kind: with an agent, under Patroni, or of an application. The topology says which."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from qnwis.continuity.topology import Node
 from qnwis.transport import Transport
 
 from .errors import Refused, Unreachable
+from .http_application import HttpApplications
 from .nodes import HttpNodes, Probe
 from .patroni import HttpPatroni
 
@@ -23,11 +24,17 @@ PATRONI_PATHS = {"/health/live": "/liveness", "/health/ready": "/health", "/heal
 
 
 class AllNodes:
-    """See `nodes.Nodes`. A node under Patroni has a state and its health; nobody there takes an agent's
-    order."""
+    """See `nodes.Nodes`. A node under Patroni or of an application has a state and its health; nobody there
+    takes an agent's order."""
 
-    def __init__(self, transport: Transport, patroni: HttpPatroni | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        patroni: HttpPatroni | None = None,
+        applications: HttpApplications | None = None,
+    ) -> None:
         self._agents = HttpNodes(transport)
+        self._applications = applications or HttpApplications(transport)
         self._patroni = patroni or HttpPatroni(transport)
 
     async def __aenter__(self) -> Self:
@@ -36,13 +43,18 @@ class AllNodes:
     async def __aexit__(self, *_: object) -> None:
         await self._agents.aclose()
         await self._patroni.aclose()
+        await self._applications.aclose()
 
     async def state(self, node: Node, *, timeout_s: float) -> NodeState:
+        if node.http is not None:
+            return await self._applications.state(node, timeout_s=timeout_s)
         if node.patroni is None:
             return await self._agents.state(node, timeout_s=timeout_s)
         return await self._patroni.state(node, timeout_s=timeout_s)
 
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
+        if node.http is not None:
+            return await self._probe_application(node, timeout_s=timeout_s)
         if node.patroni is None:
             return await self._agents.probe(node, path, timeout_s=timeout_s)
         asked, began = PATRONI_PATHS[path], perf_counter()
@@ -55,36 +67,56 @@ class AllNodes:
             return Probe(True, took_ms)
         return Probe(False, took_ms, f"Patroni answered GET {asked} with {status}", f"http_{status}")
 
+    async def _probe_application(self, node: Node, *, timeout_s: float) -> Probe:
+        """Its state is its health: it answers as the topology says that it does."""
+        began = perf_counter()
+        try:
+            await self._applications.state(node, timeout_s=timeout_s)
+        except Unreachable as error:
+            why = type(error.__cause__).__name__ if error.__cause__ is not None else "answer"
+            return Probe(False, (perf_counter() - began) * 1000, str(error), why)
+        return Probe(True, (perf_counter() - began) * 1000)
+
     async def events(self, node: Node) -> AsyncGenerator[NodeEvent, None]:
-        if node.patroni is not None:
-            raise Unreachable(f"Patroni of {node.node_id} tells of no events; it is asked at each beat")
+        if not node.has_agent:
+            raise Unreachable(f"no agent of {node.node_id} tells of events; it is asked at each beat")
         async for event in self._agents.events(node):
             yield event
 
     async def order(self, node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:
-        _refuse_patroni(node, order.kind)
+        _refuse_without_agent(node, order.kind)
         return await self._agents.order(node, order, timeout_s=timeout_s)
 
     async def promise(self, node: Node, request: PromiseRequest, *, timeout_s: float) -> Promised:
-        _refuse_patroni(node, "promise an epoch")
+        _refuse_without_agent(node, "promise an epoch")
         return await self._agents.promise(node, request, timeout_s=timeout_s)
 
     async def withdraw(self, node: Node, withdrawal: Withdrawal, *, timeout_s: float) -> None:
-        _refuse_patroni(node, "let go of an epoch")
+        _refuse_without_agent(node, "let go of an epoch")
         await self._agents.withdraw(node, withdrawal, timeout_s=timeout_s)
 
     async def membership(self, node: Node, *, timeout_s: float) -> MembershipView:
-        if node.patroni is not None:
-            raise Unreachable(f"{node.node_id} is under Patroni, and in no membership")
+        if not node.has_agent:
+            raise Unreachable(f"{node.node_id} has no agent, and is in no membership")
         return await self._agents.membership(node, timeout_s=timeout_s)
 
     async def force_membership(self, node: Node, adopted: Adopted, *, timeout_s: float) -> MembershipView:
-        _refuse_patroni(node, "follow a membership")
+        _refuse_without_agent(node, "follow a membership")
         return await self._agents.force_membership(node, adopted, timeout_s=timeout_s)
 
 
-def _refuse_patroni(node: Node, what: str) -> None:
-    """Raises Refused: a node under Patroni is never promoted, demoted or re-pointed behind it."""
+def _refuse_without_agent(node: Node, what: str) -> None:
+    """Raises Refused where no agent is: a node under Patroni is never promoted, demoted or re-pointed behind
+    it, and an application is asked by its own means."""
+    if node.http is not None:
+        raise Refused(
+            Refusal(
+                rule="managed_by_http",
+                message=f"{node.node_id} runs an application with manager: http; no agent is there to {what}",
+                values={"node_id": node.node_id},
+                remedy="Ask the application's own demote and promote.",
+            )
+        )
     if node.patroni is not None:
         raise Refused(
             Refusal(

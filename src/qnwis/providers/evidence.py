@@ -69,7 +69,7 @@ async def _collect(nodes: Nodes, cluster: Cluster) -> ClusterEvidence:
 
 async def _ask(nodes: Nodes, node: Node) -> NodeEvidence:
     started = monotonic()
-    source = f"agent {node.agent_url}" if node.patroni is None else f"patroni {node.patroni.url}"
+    source = source_of(node)
     try:
         state = await nodes.state(node, timeout_s=STATE_TIMEOUT_S)
     except Unreachable as error:
@@ -88,6 +88,15 @@ async def _ask(nodes: Nodes, node: Node) -> NodeEvidence:
         state=state,
         latency_ms=(monotonic() - started) * 1000,
     )
+
+
+def source_of(node: Node) -> str:
+    """Who speaks of the node."""
+    if node.patroni is not None:
+        return f"patroni {node.patroni.url}"
+    if node.http is not None:
+        return f"application {node.http.state.url_of(node.node_id, node.hostname)}"
+    return f"agent {node.agent_url}"
 
 
 def status_of(node: Node, state: NodeState) -> NodeStatus:

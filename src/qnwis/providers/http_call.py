@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 import httpx
 
-from qnwis.continuity.hooks_file import IDEMPOTENCY_HEADER, HttpCall, named_variable
+from qnwis.continuity.hooks_file import HttpCall, named_variable
+from qnwis.continuity.http_headers import IDEMPOTENCY_HEADER
 from qnwis.continuity.notifications import HIDDEN
 from qnwis.transport import Transport
 

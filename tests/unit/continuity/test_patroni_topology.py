@@ -62,7 +62,7 @@ def test_a_cluster_by_patroni_is_accepted_with_two_nodes(tmp_path: Path) -> None
     ("old", "new", "field", "expected"),
     [
         ("manager: patroni\n", "", "nodes[0].patroni", "`manager: patroni`"),
-        ("manager: patroni\n", "manager: patrony\n", "manager", "'agents' or 'patroni'"),
+        ("manager: patroni\n", "manager: patrony\n", "manager", "'agents', 'patroni' or 'http'"),
         ('    patroni: {url: "https://10.0.0.3:8008"}\n', "", "nodes[1].patroni", "url of its Patroni"),
         ("https://10.0.0.3:8008", "https://10.0.0.1:8008", "nodes[1].patroni.url", "nodes[0] already"),
         ("https://10.0.0.3:8008", "10.0.0.3:8008", "nodes[1].patroni.url", "http:// or https://"),
@@ -130,7 +130,7 @@ def test_what_such_a_cluster_survives_is_not_counted_by_agents() -> None:
 def test_the_digest_of_a_topology_without_patroni_is_what_it_was() -> None:
     """Plans that were written before there was a manager still fit."""
     plain = SPEC_CLUSTER.model_dump(
-        mode="json", exclude={"manager": True, "nodes": {"__all__": {"status", "patroni"}}}
+        mode="json", exclude={"manager": True, "nodes": {"__all__": {"status", "patroni", "http"}}}
     )
     assert topology_digest(SPEC_CLUSTER) == sha256_digest(plain)
     assert topology_digest(by_patroni()) != topology_digest(by_patroni(fencing=HOOK))
