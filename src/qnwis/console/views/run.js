@@ -81,7 +81,7 @@ export async function run(place, signal, clusterId, runId) {
 
   if (first.run.status !== "running") {
     showResult(first.result);
-    tell.ended(first.result);
+    tell.ended(first.result, first.progress);
     return;
   }
   if (first.progress) showProgress(first.progress);
@@ -91,7 +91,7 @@ export async function run(place, signal, clusterId, runId) {
   follow(path, signal, showProgress, (result) => {
     clearInterval(ticking);
     showResult(result);
-    tell.ended(result);
+    tell.ended(result, seen.progress);
   });
 }
 
@@ -199,7 +199,9 @@ function teller(log, startedAt) {
       if (after.approval && !before?.approval) line("It waits for votes", "waits");
       if (after.paused && after.paused !== before?.paused) line(`Held: ${after.paused}`);
     },
-    ended(result) {
+    ended(result, before) {
+      // What came to pass between the last look and the end.
+      if (result) this.progress(before, { ...result, approval: null, paused: null });
       line(result ? `It ended: ${words(result.outcome)}. ${result.reason}` : "It ended without a result", "end");
     },
   };
