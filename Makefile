@@ -53,7 +53,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m tests.prepare
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

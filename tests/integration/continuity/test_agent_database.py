@@ -109,7 +109,7 @@ async def test_a_crashed_database_is_restarted_under_its_lease_where_the_agent_g
 
 
 async def test_a_restart_that_takes_too_long_gives_the_lease_up(scene: Scene) -> None:
-    async with configured(scene.primary, local_restart_s=0.001):
+    async with configured(scene.primary, local_restart_s=1e-9):
         os.kill(scene.primary.postmaster_pid(), signal.SIGKILL)
         ended = await scene.primary.until(database_ended=True)
         assert not ended.restarting
