@@ -80,7 +80,13 @@ def others_here() -> list[str]:
         if place is not None
         and Path(place).resolve() != here
         and name != f"python{sys.version_info.major}.{sys.version_info.minor}"
+        and _runs(place)
     ]
+
+
+def _runs(interpreter: str) -> bool:
+    """A name on PATH may be that of a chooser, which has no such interpreter to choose."""
+    return subprocess.run([interpreter, "-c", ""], capture_output=True).returncode == 0
 
 
 def run(interpreter: str, hash_seed: str) -> str:
