@@ -74,7 +74,10 @@ class ContainerLab:
         await self._do("up", "--detach", "--no-deps", WRITERS, settings=settings)
 
         async def writing() -> str | None:
-            log = await asyncio.to_thread(self.ack_log)
+            try:
+                log = await asyncio.to_thread(self.ack_log)
+            except LabError as error:  # their container is up before they have begun to write
+                return str(error)
             silent = {str(number) for number in range(count)} - {ack.client for ack in log.acks}
             return f"clients {sorted(silent)} have written nothing; {log.errors[:3]}" if silent else None
 
