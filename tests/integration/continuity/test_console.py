@@ -210,7 +210,7 @@ async def tab_to(page: Page, what: Locator) -> None:
 
 
 async def opened_by_enter(page: Page, file: Locator) -> FileChooser:
-    """A busy Chromium lets a key press go by without opening the dialog; whoever sees that presses again."""
+    """A press once opened nothing, and why is not known; whoever sees that presses again."""
     for _ in range(PRESSES):
         await tab_to(page, file)
         with contextlib.suppress(PlaywrightTimeout):
