@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,20 +25,21 @@ from qnwis.lab.errors import LabError
 from qnwis.lab.layout import default_directory
 from qnwis.lab.network import Network
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE, CLI_VARIABLE, obtain_cli
+from tests.bench.document import text_table, write_section
+from tests.bench.machine import machine
 
 from .auto_failover import AutoFailover
-from .bed import AT
+from .bed import AT, PG_BIN
 from .figures import Event, Figure, summaries
 from .floor import Floor
 from .goals import failures, goals
-from .machine import machine
 from .measure import measure
 from .ours import Ours
 from .patroni import Patroni
 from .repmgr import Repmgr
 from .settings import SETTINGS, Setting
 from .systems import System
-from .table import GOAL_HEAD, HEAD, goal_rows, replaced, rows, section, text
+from .table import GOAL_HEAD, HEAD, goal_rows, rows, section
 
 SYSTEMS: dict[str, System] = {
     "ours": Ours(),
@@ -135,20 +137,19 @@ def report(options: Options, measured: Sequence[Figure], took_s: float) -> int:
     reached, why = goals(each), failures(each)
     versions = {s.name: s.version() + ("" if s.fences else " (fences nothing)") for s in options.chosen}
     if options.write is not None:
-        new = section(
+        paragraphs = section(
             each,
             reached,
-            machine=[*machine(), f"rounds: {options.rounds}, in {took_s / 60:.0f} minutes"],
+            machine=[*measured_on(), f"rounds: {options.rounds}, in {took_s / 60:.0f} minutes"],
             versions=versions,
             settings={system.name: system.settings for system in options.chosen},
             remarks=[remark for system in options.chosen for remark in system.remarks],
             figures=measured,
         )
-        old = options.write.read_text() if options.write.exists() else ""
-        options.write.write_text(replaced(old, new))
+        write_section(options.write, "make bench-rto", paragraphs)
     if options.json:
         whole = {
-            "machine": machine(),
+            "machine": measured_on(),
             "versions": versions,
             "figures": [figure.model_dump(mode="json") for figure in measured],
             "summary": [summary.model_dump(mode="json") for summary in each],
@@ -157,11 +158,16 @@ def report(options: Options, measured: Sequence[Figure], took_s: float) -> int:
         }
         print(json.dumps(whole, indent=1))
     else:
-        print("\n".join([*machine(), *(f"{name} {version}" for name, version in versions.items())]))
-        print("\ngap, ms\n" + text(HEAD, rows(each)))
-        print("\n" + text(GOAL_HEAD, goal_rows(reached)))
+        print("\n".join([*measured_on(), *(f"{name} {version}" for name, version in versions.items())]))
+        print("\ngap, ms\n" + text_table(HEAD, rows(each)))
+        print("\n" + text_table(GOAL_HEAD, goal_rows(reached)))
         print("\n".join(why), file=sys.stderr)
     return 1 if why else 0
+
+
+def measured_on() -> list[str]:
+    postgres = subprocess.run([PG_BIN / "postgres", "--version"], capture_output=True, text=True).stdout
+    return [machine(), f"{postgres.strip()}, of every system"]
 
 
 def prepare(directory: Path) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
+from tests.bench.document import Row, markdown_table
+
 from .figures import Figure, Summary
 from .goals import Goal
 from .settings import Setting
 
-BEGIN, END = "<!-- bench-rto: written by `make bench-rto` -->", "<!-- bench-rto: end -->"
 HEAD = ("system", "setting", "event", "n", "min", "median", "max", "writes", "lost")
 GOAL_HEAD = ("goal (medians)", "ours", "at most", "beside", "ratio", "")
-Row = tuple[str, ...]
 
 
 def rows(summaries: Sequence[Summary]) -> list[Row]:
@@ -52,31 +52,6 @@ def ms(value: float | None) -> str:
     return "–" if value is None else f"{value:.0f}"
 
 
-def text(head: Row, body: Sequence[Row]) -> str:
-    """For a terminal. What is no number is set to the left."""
-    widths = [max(len(row[column]) for row in (head, *body)) for column in range(len(head))]
-    numbers = [all(_is_number(row[column]) for row in body) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if number else cell.ljust(width)
-            for cell, width, number in zip(row, widths, numbers, strict=True)
-        ).rstrip()
-        for row in (head, *body)
-    )
-
-
-def markdown_table(head: Row, body: Sequence[Row]) -> str:
-    numbers = [all(_is_number(row[column]) for row in body) for column in range(len(head))]
-    line = "|".join("---:" if number else "---" for number in numbers)
-    return "\n".join(
-        ["| " + " | ".join(head) + " |", f"|{line}|", *("| " + " | ".join(row) + " |" for row in body)]
-    )
-
-
-def _is_number(cell: str) -> bool:
-    return cell == "–" or cell.replace(".", "", 1).isdigit()
-
-
 def section(
     summaries: Sequence[Summary],
     goals: Sequence[Goal],
@@ -86,10 +61,9 @@ def section(
     settings: Mapping[str, Sequence[Setting]],
     remarks: Sequence[str],
     figures: Sequence[Figure],
-) -> str:
-    """The part of the document between BEGIN and END."""
-    parts = [
-        BEGIN,
+) -> list[str]:
+    """The paragraphs of this bench in the document."""
+    return [
         "## Beside other failover managers",
         "Written by `make bench-rto`. Milliseconds in which a client had no write acknowledged: the longest"
         " of several fast writers, from the event on. Each figure is of a new cluster of three PostgreSQL,"
@@ -112,9 +86,7 @@ def section(
             for f in figures
             if f.problem
         ),
-        END,
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _values(setting: Setting) -> str:
@@ -126,14 +98,3 @@ def _values(setting: Setting) -> str:
 
 def _first_line(problem: str) -> str:
     return problem.splitlines()[0]
-
-
-def replaced(document: str, new: str) -> str:
-    """The document with its section replaced, or added at the end. Raises ValueError if it has only one of
-    the section's two marks."""
-    if (BEGIN in document) != (END in document):
-        raise ValueError(f"expected both {BEGIN!r} and {END!r}, or neither")
-    if BEGIN not in document:
-        return document.rstrip("\n") + "\n\n" + new if document else "# Benchmarks\n\n" + new
-    before, rest = document.split(BEGIN, 1)
-    return before + new.rstrip("\n") + rest.split(END, 1)[1]

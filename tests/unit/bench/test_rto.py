@@ -8,13 +8,14 @@ import pytest
 
 from qnwis.lab.acks import Ack, AckLog
 from qnwis.lab.errors import LabError
+from tests.bench.document import markdown_table, text_table
 from tests.bench.rto.__main__ import SYSTEMS, parse, prepare
 from tests.bench.rto.figures import Event, Figure, gap_ms, lost, summaries
 from tests.bench.rto.goals import Verdict, failures, goals
 from tests.bench.rto.measure import around
 from tests.bench.rto.names import AUTO_FAILOVER, OURS, PATRONI, REPMGR
 from tests.bench.rto.settings import DEFAULT, EQUAL, FASTEST, OUR_TERMS
-from tests.bench.rto.table import BEGIN, END, HEAD, markdown_table, replaced, rows, section, text
+from tests.bench.rto.table import HEAD, rows, section
 
 
 def acks(client: str, *at: float) -> list[Ack]:
@@ -117,17 +118,17 @@ def test_only_our_losses_fail_the_run() -> None:
 
 def test_tables_have_systems_beside_each_other_and_numbers_to_the_right() -> None:
     some = summaries([HELD[0], HELD[6], HELD[1], figure(REPMGR, EQUAL, Event.KILLED, None)])
-    lines = text(HEAD, rows(some)).splitlines()
+    lines = text_table(HEAD, rows(some)).splitlines()
     assert [line.split("  ")[0].strip() for line in lines[1:]] == [OURS, PATRONI, REPMGR, OURS]
     assert lines[1].rstrip().endswith("100     0")
     assert "0 of 1" in lines[3] and "–" in lines[3]
     assert markdown_table(HEAD, rows(some)).splitlines()[1].endswith("---:|---:|")
 
 
-def test_the_section_of_a_document_is_replaced_and_the_rest_left() -> None:
+def test_the_section_names_settings_goals_and_what_has_no_figure() -> None:
     problem = figure(REPMGR, EQUAL, Event.KILLED, None)
     each = summaries([*HELD, problem])
-    new = section(
+    paragraphs = section(
         each,
         goals(each),
         machine=["2 cores"],
@@ -136,18 +137,11 @@ def test_the_section_of_a_document_is_replaced_and_the_rest_left() -> None:
         remarks=["a remark"],
         figures=[*HELD, problem],
     )
+    new = "\n\n".join(paragraphs)
     assert "| this project | fastest | killed node | 1 | 2500 | 2500 | 2500 | 100 | 0 |" in new
     assert "| held |" in new and "etcd does not start" in new and "and more" not in new
     assert "`ttl = 20`" in new and "`wal_retrieve_retry_interval = 100ms`" in new
     assert "`lease.duration_s = 1.5`" in new
-    first = replaced("", new)
-    assert first.startswith("# ") and first.endswith(END + "\n")
-    document = first + "\n## Other\n\nstays\n"
-    assert replaced(document, f"{BEGIN}\n\nnewer\n\n{END}\n") == (
-        f"# Benchmarks\n\n{BEGIN}\n\nnewer\n\n{END}\n\n## Other\n\nstays\n"
-    )
-    with pytest.raises(ValueError, match="both"):
-        replaced(BEGIN, new)
 
 
 def test_a_round_measures_every_goal_and_systems_take_turns() -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .bed import PG_BIN
 
-
-def machine() -> list[str]:
+def machine() -> str:
     cpu = next(
         (
             line.split(":", 1)[1].strip()
@@ -21,9 +18,7 @@ def machine() -> list[str]:
         platform.machine(),
     )
     memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
-    postgres = subprocess.run([PG_BIN / "postgres", "--version"], capture_output=True, text=True).stdout
-    return [
+    return (
         f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores ({cpu}), {memory_kib / 2**20:.0f} GiB,"
-        f" Linux {platform.release()}, Python {platform.python_version()}",
-        f"{postgres.strip()}, of every system",
-    ]
+        f" Linux {platform.release()}, Python {platform.python_version()}"
+    )
