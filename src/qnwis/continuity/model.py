@@ -37,16 +37,17 @@ class Model(BaseModel):
         if deep:
             return super().model_copy(update=update, deep=True)
         copied = type(self).__new__(type(self))
-        changes = update or {}
-        copied.__setstate__(
-            {
-                "__dict__": {**self.__dict__, **changes},
-                "__pydantic_fields_set__": {*self.__pydantic_fields_set__, *changes},
-                "__pydantic_extra__": None,
-                "__pydantic_private__": None,
-            }
-        )
+        changes, given = update or {}, self.__pydantic_fields_set__
+        _set(copied, "__dict__", {**self.__dict__, **changes})
+        # A frozen model's set of given fields does not change either, so a copy may have the same one.
+        _set(copied, "__pydantic_fields_set__", given if given.issuperset(changes) else given.union(changes))
+        _set(copied, "__pydantic_extra__", None)
+        _set(copied, "__pydantic_private__", None)
         return copied
+
+
+_set = object.__setattr__
+"""A frozen model's own refuses."""
 
 
 def canonical_json(value: BaseModel | Mapping[str, Any]) -> str:

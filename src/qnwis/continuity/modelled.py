@@ -68,19 +68,27 @@ class ModelledCluster:
 
     def evidence(self, at: datetime) -> ClusterEvidence:
         """What a collector would find now: silence is unknown, because it does not say why."""
-        nodes = []
-        for node in self.cluster.nodes:
-            node_id = node.node_id
+        silent = NodeEvidence(
+            node_id="",
+            status=NodeStatus.UNKNOWN,
+            source=SOURCE,
+            observed_at=at,
+            state=None,
+            error="no answer",
+        )
+
+        def seen(node_id: str) -> NodeEvidence:
+            """A copy: a cluster may have a thousand nodes, and a copy is not validated."""
             state = None if node_id in self.unheard else self.states.get(node_id)
-            status, error = (
-                (NodeStatus.UNKNOWN, "no answer") if state is None else (self.statuses[node_id], None)
+            if state is None:
+                return silent.model_copy(update={"node_id": node_id})
+            status = self.statuses[node_id]
+            return silent.model_copy(
+                update={"node_id": node_id, "status": status, "state": state, "error": None}
             )
-            nodes.append(
-                NodeEvidence(
-                    node_id=node_id, status=status, source=SOURCE, observed_at=at, state=state, error=error
-                )
-            )
-        return ClusterEvidence(cluster_id=self.cluster.cluster_id, nodes=tuple(nodes), taken_at=at)
+
+        nodes = tuple(seen(node.node_id) for node in self.cluster.nodes)
+        return ClusterEvidence(cluster_id=self.cluster.cluster_id, nodes=nodes, taken_at=at)
 
     def lose(self, node_ids: Collection[str]) -> None:
         """These nodes are gone, and who streamed from them streams no more."""

@@ -66,13 +66,11 @@ def address_of(node: Node) -> str | None:
 def reason_against(
     cluster: Cluster, primary: NodeEvidence, node: Node, seen: NodeEvidence, lag_bytes: int | None
 ) -> str | None:
-    """Why Patroni would not, or must not, make this node the leader; None for a cluster without Patroni.
+    """Why Patroni, which manages the cluster, would not, or must not, make this node the leader.
 
     `lag_bytes`: behind the primary's end of the log, else behind the most advanced standby; None where not
     known.
     """
-    if not cluster.by_patroni:
-        return None
     word = seen.state.patroni if seen.state is not None else None
     if word is None:
         return "is known to no Patroni: that does not say who its leader is"

@@ -84,10 +84,11 @@ def at_rest(cluster: Cluster, policy: Policy, rng: Random) -> ModelledCluster:
     synchronous = cluster.replication.mode is ReplicationMode.SYNCHRONOUS
     most_lag = 0 if synchronous else min(LAG_BYTES, policy.max_lag_bytes)
     primary_id = first_primary(cluster).node_id
+    of_role = {role: _state_of(role, primary_id) for role in NodeRole}
     return ModelledCluster(
         cluster,
         states={
-            node.node_id: _state(node, primary_id, rng.randint(0, most_lag))
+            node.node_id: _state(node, of_role[node.role], rng.randint(0, most_lag))
             for node in cluster.nodes
             if node.status is not NodeStatus.FAILED or node.node_id == primary_id
         },
@@ -98,14 +99,23 @@ def at_rest(cluster: Cluster, policy: Policy, rng: Random) -> ModelledCluster:
     )
 
 
-def _state(node: Node, primary_id: str, lag_bytes: int) -> NodeState:
-    match node.role:
+def _state(node: Node, of_role: NodeState, lag_bytes: int) -> NodeState:
+    """A copy of what its role says: a cluster may have a thousand nodes, and a copy is not validated."""
+    own: dict[str, object] = {"node_id": node.node_id}
+    if node.role is NodeRole.SECONDARY:
+        own["receive_lsn"] = own["replay_lsn"] = HEAD_LSN - lag_bytes
+    return of_role.model_copy(update=own)
+
+
+def _state_of(role: NodeRole, primary_id: str) -> NodeState:
+    """Of any node of that role, without lag."""
+    match role:
         case NodeRole.WITNESS:
-            return NodeState(node_id=node.node_id, role=node.role, database_up=False, epoch=1)
+            return NodeState(node_id="", role=role, database_up=False, epoch=1)
         case NodeRole.PRIMARY:
             return NodeState(
-                node_id=node.node_id,
-                role=node.role,
+                node_id="",
+                role=role,
                 database_up=True,
                 writable=True,
                 in_recovery=False,
@@ -116,14 +126,14 @@ def _state(node: Node, primary_id: str, lag_bytes: int) -> NodeState:
             )
         case NodeRole.SECONDARY:
             return NodeState(
-                node_id=node.node_id,
-                role=node.role,
+                node_id="",
+                role=role,
                 database_up=True,
                 in_recovery=True,
                 system_identifier=SOURCE,
                 timeline=1,
-                receive_lsn=HEAD_LSN - lag_bytes,
-                replay_lsn=HEAD_LSN - lag_bytes,
+                receive_lsn=HEAD_LSN,
+                replay_lsn=HEAD_LSN,
                 upstream=primary_id,
                 streaming=True,
                 last_message_age_s=0.0,

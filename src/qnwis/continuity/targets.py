@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import NamedTuple
 
 from .evidence import ClusterEvidence, NodeEvidence, NodeState
@@ -18,7 +19,7 @@ from .model import Model
 from .patroni import reason_against
 from .policy import Policy
 from .refusal import Refusal
-from .topology import Cluster, Node, NodeRole, NodeStatus, ReplicationMode
+from .topology import Cluster, Manager, Node, NodeRole, NodeStatus, ReplicationMode
 
 
 class Basis(StrEnum):
@@ -95,16 +96,21 @@ class Survey:
     def synchronous(self) -> bool:
         return self.cluster.replication.mode is ReplicationMode.SYNCHRONOUS
 
-    @property
+    @cached_property
     def allowed_lag_bytes(self) -> int:
         return 0 if self.synchronous and not self.primary_writes else self.policy.max_lag_bytes
 
     def lag_bytes(self, node_id: str) -> int | None:
         """Behind the most advanced standby; None where not known or on another timeline."""
-        own = self.positions.get(node_id)
-        if own is None or self.head is None or own.timeline != self.head.timeline:
-            return None
-        return self.head.lsn - own.lsn
+        return self._lags_bytes.get(node_id)
+
+    @cached_property
+    def _lags_bytes(self) -> Mapping[str, int]:
+        head = self.head
+        if head is None:
+            return {}
+        own = self.positions.items()
+        return {node_id: head.lsn - at.lsn for node_id, at in own if at.timeline == head.timeline}
 
     def behind_primary(self, node_id: str) -> int | None:
         """Behind the primary's end of the log, as far as that is known, else as `lag_bytes`."""
@@ -133,8 +139,7 @@ def survey(
 ) -> Survey:
     """Read the evidence once, for all rules. Raises nothing: what is missing becomes unknown."""
     seen = {e.node_id: e for e in evidence.nodes}
-    for node in cluster.nodes:
-        seen.setdefault(node.node_id, _nothing_known(node))
+    seen |= {node.node_id: _nothing_known(node) for node in cluster.nodes if node.node_id not in seen}
     standbys = tuple(node for node in cluster.nodes if node.node_id != primary_id)
     states = {n.node_id: seen[n.node_id].state for n in standbys if n.holds_data}
     identifier = _system_identifier(seen[primary_id].state, states.values())
@@ -246,8 +251,8 @@ LIVE: tuple[Rule, ...] = (
     _is_of_this_database,
     _is_on_the_latest_timeline,
     _has_the_log,
-    _patroni_allows,
 )
+PATRONI: tuple[Rule, ...] = (*LIVE, _patroni_allows)
 APPLICATION: tuple[Rule, ...] = (_is_healthy, _holds_data, _is_elsewhere, _answers, _is_not_writing)
 """It says nothing of a log or of whom it follows."""
 
@@ -255,7 +260,7 @@ APPLICATION: tuple[Rule, ...] = (_is_healthy, _holds_data, _is_elsewhere, _answe
 def rules_of(survey: Survey) -> tuple[Rule, ...]:
     if survey.basis is Basis.FILE:
         return ON_FILE
-    return APPLICATION if survey.cluster.by_http else LIVE
+    return {Manager.AGENTS: LIVE, Manager.PATRONI: PATRONI, Manager.HTTP: APPLICATION}[survey.cluster.manager]
 
 
 def rank(survey: Survey) -> tuple[Candidate, ...]:
@@ -360,7 +365,11 @@ def coverage_refusal(survey: Survey) -> Refusal | None:
 
 def _first_reason(rules: Iterable[Rule], survey: Survey, node: Node) -> str | None:
     seen = survey.seen[node.node_id]
-    return next((reason for rule in rules if (reason := rule(survey, node, seen)) is not None), None)
+    for rule in rules:
+        reason = rule(survey, node, seen)
+        if reason is not None:
+            return reason
+    return None
 
 
 def _merits(node: Node, survey: Survey) -> str:

@@ -71,7 +71,6 @@ class World:
     before: ClusterEvidence
     after: ClusterEvidence
     was: Mapping[str, NodeEvidence]
-    now: Mapping[str, NodeEvidence]
     quorum: QuorumView
     fencing: FencingEvidence | None
     dns: Mapping[str, tuple[str, ...]] | None
@@ -80,10 +79,12 @@ class World:
 
     def state(self, node_id: str) -> NodeState | None:
         """What the node itself says now; None when it did not answer, or another node answered for it."""
-        seen = self.now.get(node_id)
-        if seen is None or seen.state is None or seen.state.node_id != node_id:
-            return None
-        return seen.state
+        return self._states.get(node_id)
+
+    @cached_property
+    def _states(self) -> Mapping[str, NodeState]:
+        states = {seen.node_id: seen.state for seen in self.after.nodes}
+        return {n: state for n, state in states.items() if state is not None and state.node_id == n}
 
     @cached_property
     def target(self) -> NodeState | None:
@@ -103,6 +104,19 @@ class World:
         planned = [n for a in self.plan.actions if isinstance(a, RepointStandbys) for n in a.node_ids]
         planned += [a.node_id for a in self.plan.actions if isinstance(a, RejoinOldPrimary)]
         return tuple(n for n in planned if not self._is_silent_as_before(n))
+
+    @cached_property
+    def replay_lags_bytes(self) -> Mapping[str, int | None]:
+        """Of each of `standbys`; None where not known."""
+        end = None if self.target is None else self.target.write_lsn
+
+        def lag(state: NodeState | None) -> int | None:
+            if state is None or state.replay_lsn is None or end is None:
+                return None
+            # The two were read one after the other, so a standby can seem to be ahead.
+            return max(0, end - state.replay_lsn)
+
+        return {node_id: lag(self.state(node_id)) for node_id in self.standbys}
 
     def _is_silent_as_before(self, n: str) -> bool:
         return self._was_away(n) and self.state(n) is None
@@ -155,7 +169,6 @@ def verify(
         before=before,
         after=after,
         was={e.node_id: e for e in before.nodes},
-        now={e.node_id: e for e in after.nodes},
         quorum=assess(cluster.without(plan.lost), after),
         fencing=fencing,
         dns=dns,
@@ -163,15 +176,15 @@ def verify(
         epoch=epoch,
     )
     checks = tuple(check for questions in QUESTIONS for check in questions(world))
-    ok = {aspect: all(c.ok for c in checks if c.aspect is aspect) for aspect in Aspect}
+    failed = {check.aspect for check in checks if not check.ok}
     report = VerificationReport(
         report_id="",
-        passed=all(check.ok for check in checks),
-        consistency_ok=ok[Aspect.CONSISTENCY],
-        policy_ok=ok[Aspect.POLICY],
-        quorum_ok=ok[Aspect.QUORUM],
-        freshness_ok=ok[Aspect.FRESHNESS],
-        dns_ok=None if cluster.dns is None else ok[Aspect.DNS],
+        passed=not failed,
+        consistency_ok=Aspect.CONSISTENCY not in failed,
+        policy_ok=Aspect.POLICY not in failed,
+        quorum_ok=Aspect.QUORUM not in failed,
+        freshness_ok=Aspect.FRESHNESS not in failed,
+        dns_ok=None if cluster.dns is None else Aspect.DNS not in failed,
         checks=checks,
         confidence=rate(_signs(world, checks)),
     )
@@ -354,7 +367,7 @@ def _evidence_complete(w: World) -> Check:
 
 
 def _standby_replayed(w: World, node_id: str) -> Check:
-    lag, most = _replay_lag_bytes(w, node_id), w.policy.max_lag_bytes
+    lag, most = w.replay_lags_bytes[node_id], w.policy.max_lag_bytes
     return Check(
         aspect=Aspect.FRESHNESS,
         name=f"standby_replayed:{node_id}",
@@ -365,14 +378,6 @@ def _standby_replayed(w: World, node_id: str) -> Check:
             else f"{node_id} is {lag} bytes behind, allowed are {most}"
         ),
     )
-
-
-def _replay_lag_bytes(w: World, node_id: str) -> int | None:
-    state, target = w.state(node_id), w.target
-    if state is None or target is None or state.replay_lsn is None or target.write_lsn is None:
-        return None
-    # The two were read one after the other, so a standby can seem to be ahead.
-    return max(0, target.write_lsn - state.replay_lsn)
 
 
 # --- DNS ----------------------------------------------------------------------------------------------------
@@ -396,7 +401,7 @@ QUESTIONS = (consistency, policy_limits, quorum_held, freshness, dns_moved)
 
 
 def _signs(w: World, checks: tuple[Check, ...]) -> Signs:
-    lags = [_replay_lag_bytes(w, node_id) for node_id in w.standbys]
+    lags = w.replay_lags_bytes.values()
     known = [lag for lag in lags if lag is not None]
     worst = max(known) if known and len(known) == len(lags) else None
     return Signs(
