@@ -17,9 +17,11 @@ from qnwis.continuity.scenarios import Scenario
 from qnwis.continuity.topology import Cluster
 from qnwis.scripts.qa.rg8.targets import (
     PLANNING_MS,
+    ROUNDS,
     SIMULATION_MS,
     SIZES,
     VERIFICATION_MS,
+    WARM_UP,
     percentile,
     planning,
     simulation,
@@ -28,8 +30,6 @@ from qnwis.scripts.qa.rg8.targets import (
 )
 
 pytestmark = [pytest.mark.bench, pytest.mark.benchmark(timer=process_time)]
-
-ROUNDS, WARM_UP = 100, 5
 
 Measure = Callable[[Callable[[], object], int], None]
 

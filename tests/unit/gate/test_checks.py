@@ -54,14 +54,14 @@ def test_what_takes_as_long_as_its_target_is_missed_with_both_values() -> None:
     ]
 
 
-def test_a_series_that_misses_is_repeated_and_the_best_of_three_counts(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("slow", "verdict"), [(5, Verdict.PASSED), (6, Verdict.MISSED)])
+def test_one_series_is_measured_and_its_slowest_twentieth_alone_may_take_longer(
+    slow: int, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    series = iter([90.0, 70.0, 80.0, 10.0, 60.0, 40.0])
-    monkeypatch.setattr(targets, "p95_ms", lambda call: next(series))
-    assert targets.best_p95_ms(lambda: None, 50) == 70
-    assert targets.best_p95_ms(lambda: None, 50) == 10  # met at once, and measured once
-    assert targets.best_p95_ms(lambda: None, 50) == 40
+    took_ms = iter([60.0] * slow + [10.0] * (targets.ROUNDS - slow))
+    monkeypatch.setattr(targets, "_took_ms", lambda call: next(took_ms))
+    assert targets.check({"planning": (lambda: None, 50.0)}).verdict is verdict
+    assert next(took_ms, None) is None, "all of it is measured, and nothing again"
 
 
 def test_a_busy_machine_is_told_of() -> None:

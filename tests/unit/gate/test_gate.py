@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,13 +79,12 @@ def test_figures_differ_below_the_mark_alone() -> None:
     assert "0.5 ms" in below and "note 0.5" in below and "0.5" not in above
 
 
-def test_the_committed_summary_is_of_the_checks_of_today() -> None:
-    """Its verdicts and figures are of the run that was committed."""
+def test_the_committed_summary_is_of_the_checks_of_today_and_all_of_them_passed() -> None:
+    """Its figures are of the run that was committed."""
     committed = (PROJECT / summary.FOLDER / summary.MARKDOWN).read_text()
-    above, below = committed.split(summary.MARK)
-    rows = re.findall(r"^\| (.+?) \| (?:passed|missed|not run) \| (.+) \|$", above, flags=re.MULTILINE)
-    assert dict(rows) == gate.HOLDS, "make gate"
-    assert "## Figures of one run" in below
+    passed = [found(name, holds, []) for name, holds in gate.HOLDS.items()]
+    assert committed.split(summary.MARK)[0] == summary.stable(passed), "make gate"
+    assert "## Figures of one run" in committed.split(summary.MARK)[1]
 
 
 @pytest.mark.parametrize("how", [["src/qnwis/scripts/qa/rg8_continuity_gate.py"], ["-m", gate.__name__]])
