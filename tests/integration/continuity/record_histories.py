@@ -32,6 +32,7 @@ from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Stage, dev_server
+from .further_scenes import FURTHER_SCENES, Studio
 from .matrix import reset, tasks
 from .people import Crowd
 
@@ -276,13 +277,12 @@ async def record(names: list[str]) -> None:
             client = await connect(server.found.address)
             client.service_client.config.identity = WORKER  # who terminated a run stands in its record
             for name in names:
-                async with AsyncExitStack() as running, asyncio.timeout(60):
-                    on = Stage.set(client, Path(home) / name)
-                    for worker in on.workers():
-                        await running.enter_async_context(worker)
-                    run = await SCENES[name](on)
-                    if (await on.client.get_workflow_handle(run.id).describe()).close_time is None:
-                        await on.client.get_workflow_handle(run.id).terminate("recorded")
+                async with AsyncExitStack() as running, asyncio.timeout(120):
+                    studio = Studio(client, Path(home) / name, running)
+                    further = FURTHER_SCENES.get(name)
+                    run = await (SCENES[name](await studio.stage()) if further is None else further(studio))
+                    if (await client.get_workflow_handle(run.id).describe()).close_time is None:
+                        await client.get_workflow_handle(run.id).terminate("recorded")
                     events = without_its_machine(await run.fetch_history())
                     path = HISTORIES / f"{name}.json"
                     path.write_text(json.dumps(events, indent=1, ensure_ascii=False) + "\n")
@@ -290,4 +290,4 @@ async def record(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(record(sys.argv[1:] or list(SCENES)))
+    asyncio.run(record(sys.argv[1:] or [*SCENES, *FURTHER_SCENES]))

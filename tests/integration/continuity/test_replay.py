@@ -14,6 +14,7 @@ from temporalio.workflow import NondeterminismError
 
 from qnwis.scripts.qa.rg8.histories import replay
 
+from .further_scenes import FURTHER_SCENES
 from .mutated import WithAnotherLook, WithAnotherTimer, WithoutRehearsal
 from .record_histories import HISTORIES, SCENES, WORKER
 
@@ -26,7 +27,7 @@ async def test_a_recorded_run_replays(path: Path) -> None:
 
 
 def test_every_scene_is_recorded() -> None:
-    assert [path.stem for path in RECORDED] == sorted(SCENES)
+    assert [path.stem for path in RECORDED] == sorted([*SCENES, *FURTHER_SCENES])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -16,18 +17,17 @@ from workers.wiring import WORKFLOWS, sandbox
 from .found import Found, Measured, found, repository
 
 NAME = "histories"
-HOLDS = "every recorded history of tests/histories replays on the workflows of today"
-OF_EACH = ("guardian_", "primary_failure_", "planned_maintenance_")
-"""There is at least one history of each."""
+HOLDS = "there is a recorded history of every workflow in tests/histories, and each replays on those of today"
 
 
 def check(folder: Path | None = None, workflows: Sequence[type] = WORKFLOWS) -> Found:
     folder = folder or repository() / "tests" / "histories"
     paths = sorted(folder.glob("*.json"))
+    known = {_started(path)["workflowType"]["name"] for path in paths}
     misses = [
-        f"{folder} has no history {kind}*.json, expected at least one"
-        for kind in OF_EACH
-        if not any(path.name.startswith(kind) for path in paths)
+        f"{folder} has no history of {workflow.__name__}, expected at least one"
+        for workflow in WORKFLOWS
+        if workflow.__name__ not in known
     ]
     misses += asyncio.run(_replayed(paths, workflows))
     return found(NAME, HOLDS, misses, [Measured(what="histories", value=len(paths))])
@@ -54,6 +54,11 @@ async def replay(path: Path, workflows: Sequence[type] = WORKFLOWS) -> None:
 
 
 def recorded(path: Path) -> WorkflowHistory:
-    events = json.loads(path.read_text())
-    started = events["events"][0]["workflowExecutionStartedEventAttributes"]
-    return WorkflowHistory.from_json(started["workflowId"], events)
+    return WorkflowHistory.from_json(_started(path)["workflowId"], path.read_text())
+
+
+def _started(path: Path) -> dict[str, Any]:
+    started: dict[str, Any] = json.loads(path.read_text())["events"][0][
+        "workflowExecutionStartedEventAttributes"
+    ]
+    return started
