@@ -18,6 +18,7 @@
 #   make bench   speed of planning, verification and simulation, and of the HTTP API with and without its door
 #   make bench-simulator  ROUNDS=5: the simulator's median write gap of a killed node, beside the lab's
 #   make gate    the RG-8 gate: targets, determinism, scenarios, histories, RBAC, audit, metrics, dashboards, docs
+#   make interpreters  an environment for each other Python that is here, with which the gate compares
 #   make bench-newcomer  from a clone of this commit to the first verified failover, part by part
 #   make docs    the site of docs/ into site/; fails on any warning
 #   make reference  make docs/reference and what else is made from the code again
@@ -37,7 +38,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-simulator gate soak clean install-system lock wheel bench-newcomer docs reference screenshots compose-demo test-containers bench-rto install-peers
+.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-simulator gate interpreters soak clean install-system lock wheel bench-newcomer docs reference screenshots compose-demo test-containers bench-rto install-peers
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -91,7 +92,7 @@ fuzz: $(STAMP)
 		tests/integration/continuity/test_api_made_up.py $(ARGS)
 
 bench: $(STAMP)
-	@$(BIN)/python -m pytest tests/bench -m bench --benchmark-only $(ARGS)
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 bench-rto: $(STAMP)
 	@$(BIN)/python -m tests.bench.rto --rounds $(or $(ROUNDS),3) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(ARGS)
@@ -101,6 +102,15 @@ bench-simulator: $(STAMP)
 
 gate: $(STAMP)
 	@$(BIN)/python -m qnwis.scripts.qa.rg8_continuity_gate $(ARGS)
+
+# `.venv-3.12` and so on: where the gate looks first.
+interpreters: $(STAMP)
+	@for python in $$($(BIN)/python -m qnwis.scripts.qa.rg8.determinism); do \
+		venv=.venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		test -x $$venv/bin/python || $$python -m venv $$venv || exit 1; \
+		echo "installing into $$venv …"; \
+		$$venv/bin/python -m pip -q install --disable-pip-version-check --require-hashes -r requirements/lock.txt || exit 1; \
+	done
 
 bench-newcomer: $(STAMP)
 	@$(BIN)/python -m tests.bench.newcomer $(ARGS)

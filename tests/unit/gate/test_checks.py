@@ -120,8 +120,8 @@ def test_the_bytes_of_another_process_that_differ_are_named() -> None:
     def ask(interpreter: str, hash_seed: str) -> str:
         return f"plan aa\nflapping/1 {hash_seed if interpreter != '/other' else 'zz'}\n"
 
-    found = determinism.check(["/other"], ask)
-    missed(found, "flapping/1", "under PYTHONHASHSEED=1", "under PYTHONHASHSEED=4711", "under /other")
+    found = determinism.check({"other": "/other"}, ask)
+    missed(found, "flapping/1", "under PYTHONHASHSEED=1", "under PYTHONHASHSEED=4711", "under other")
     assert len(found.reasons) == 3
 
 
@@ -130,22 +130,57 @@ def test_real_processes_under_other_hash_seeds_are_compared(monkeypatch: pytest.
     monkeypatch.setattr(determinism, "MODULE", "tests.unit.gate.unstable")
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.chdir(PROJECT)
-    missed(determinism.check([]), "names has the digest")
+    missed(determinism.check({}), "names has the digest")
 
 
 def test_an_interpreter_that_cannot_run_the_project_is_told_of_and_no_miss(tmp_path: Path) -> None:
     broken = tmp_path / "python9"
     broken.write_text("#!/bin/sh\necho 'No module named pydantic' >&2; exit 1\n")
     broken.chmod(0o755)
-    found = determinism.check([str(broken)], lambda who, seed: _asked(who, seed, str(broken)))
+    found = determinism.check({"python9": str(broken)}, lambda who, seed: _asked(who, seed, str(broken)))
     assert found.verdict is Verdict.PASSED
     assert found.notes == (
-        f"{broken} is here and cannot run the project, so it was not compared: No module named pydantic",
+        "python9 is here and cannot run the project, so it was not compared: No module named pydantic",
     )
 
 
 def _asked(interpreter: str, hash_seed: str, broken: str) -> str:
     return determinism.run(interpreter, hash_seed) if interpreter == broken else "plan aa\n"
+
+
+def test_what_an_interpreter_lacks_is_told_of_and_the_rest_compared() -> None:
+    printed = {"other": "plan bb\n"}
+    found = determinism.check({"other": "other"}, lambda who, _: printed.get(who, "plan aa\nstudy cc\n"))
+    missed(found, "plan has the digest bb… under other")
+    assert found.notes == ("other was compared", "other has not what study takes")
+
+
+def test_an_environment_goes_before_an_interpreter_and_both_before_pyenvs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(determinism, "VERSIONS", ("3.97", "3.98", "3.99"))
+    monkeypatch.setattr(determinism, "repository", lambda: tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path / "pyenv"))
+
+    def program(place: str, end: int = 0) -> str:
+        file = tmp_path / place
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"#!/bin/sh\nexit {end}\n")
+        file.chmod(0o755)
+        return str(file)
+
+    environment = program(".venv-3.98/bin/python")
+    program("path/python3.98")
+    chosen = program("path/python3.99")
+    program("path/python3.97", end=127)  # a chooser that has none
+    program("pyenv/versions/3.97.9/bin/python")
+    newest = program("pyenv/versions/3.97.10/bin/python")
+    assert determinism.others_here() == {
+        "python3.97": newest,
+        "python3.98": environment,
+        "python3.99": chosen,
+    }
 
 
 # --- scenarios

@@ -4,9 +4,9 @@
     python src/qnwis/scripts/qa/rg8_continuity_gate.py [--only NAME …] [--without NAME …]
     python -m qnwis.scripts.qa.rg8_continuity_gate
 
-Writes docs/audit/rg8/CONTINUITY_SUMMARY.md, and continuity_summary.json beside it. Ends with 0 if every check
-passed, 1 if one is missed (each with what was found and what was expected), 3 if none is missed and one could
-not be run here, or was left out.
+Writes `docs/audit/rg8/CONTINUITY_SUMMARY.md`, and every verdict, reason and figure as JSON beside it
+(`continuity_summary.json`). Ends with 0 if every check passed, 1 if one is missed (each with what was found
+and what was expected), 3 if none is missed and one could not be run here, or was left out.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def checks(interpreters: Sequence[str] = ()) -> dict[str, Check]:
     """By name, in the order in which they are run."""
     every: dict[str, Check] = {module.NAME: module.check for module in MODULES}
     if interpreters:
-        every[determinism.NAME] = partial(determinism.check, [*determinism.others_here(), *interpreters])
+        given = dict(zip(interpreters, interpreters, strict=True))
+        every[determinism.NAME] = partial(determinism.check, {**determinism.others_here(), **given})
     return every
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from random import Random
 
 from qnwis.config.registry import Registry
@@ -29,13 +30,12 @@ def texts() -> Iterator[tuple[str, str]]:
     for scenario in Scenario:
         for seed in SEEDS:
             yield f"{scenario.value}/{seed}", canonical_json(simulate(cluster, policy, scenario, seed))
-    try:
-        from qnwis.montecarlo.result import study
-        from qnwis.montecarlo.study import Settings
-        from qnwis.montecarlo.world import load_world
-    except ModuleNotFoundError:
+    if find_spec("numpy") is None:
         return  # without the extra `simulator`
     from qnwis.config.access import AccessFiles
+    from qnwis.montecarlo.result import study
+    from qnwis.montecarlo.study import Settings
+    from qnwis.montecarlo.world import load_world
 
     approval = AccessFiles(shipped("config") / "continuity").load_rbac().approval_workflows["manual_failover"]
     settings = Settings(cluster, policy, load_world("cloud"), approval)
