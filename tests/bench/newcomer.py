@@ -5,8 +5,11 @@
 Clones the commit into a temporary folder, lets `make` install into it as the README says, and runs
 `make demo` there. Timed are the clone, the installation, the start of the lab until its guardian sees every
 node healthy (a Temporal server is found, downloaded or built in it), and from the kill of the primary to the
-verdict. Prints a table, and JSON with `--json`; fails where the failover was not verified. pip's cache counts
-where there is one; `--no-cache` leaves it out.
+verdict. Prints a table; fails where the failover was not verified. pip's cache counts where there is one;
+`ARGS=--no-cache` leaves it out.
+
+`ARGS=--json` prints every figure as JSON; `ARGS='--write docs/benchmarks.md'` has its section of that page
+written anew.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from .document import Row, markdown_table, text_table, write_section
+from .machine import machine
+
+HEAD: Row = ("what", "seconds")
 PROJECT = Path(__file__).parents[2]
 HEALTHY = "the guardian sees every node healthy"
 KILLED = re.compile(r"· \S+ is killed: ")
@@ -136,12 +143,12 @@ def _lab_directory() -> Iterator[Path]:
         yield Path(home) / "lab"
 
 
-def table(found: Newcomer) -> str:
-    rows = [
+def rows(found: Newcomer) -> list[Row]:
+    parts = [
         ("clone", found.clone_s),
         ("install into .venv", found.install_s),
         ("lab and control plane started", found.lab_s),
-        ("  of that from the search for a Temporal server on", found.server_s),
+        ("of that from the search for a Temporal server on", found.server_s),
         ("clients write before the kill", found.writing_s),
         ("from the kill to the verdict", found.failover_s),
         (
@@ -149,16 +156,30 @@ def table(found: Newcomer) -> str:
             found.total_s,
         ),
     ]
-    return "\n".join(f"{name:52} {'–' if took is None else f'{took:.1f} s':>9}" for name, took in rows)
+    return [(name, "–" if took is None else f"{took:.1f}") for name, took in parts]
+
+
+def section(found: Newcomer, *, no_cache: bool) -> list[str]:
+    """The paragraphs of this bench in the document."""
+    cache = "without pip's cache" if no_cache else "with what pip's cache has"
+    return [
+        "## A newcomer's wait",
+        f"Written by `make bench-newcomer`. {machine()}; {cache}.",
+        markdown_table(HEAD, rows(found)),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests.bench.newcomer")
     parser.add_argument("--no-cache", action="store_true", help="without pip's cache")
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="every figure")
+    parser.add_argument("--write", type=Path, help="a document whose section is replaced by the result")
     options = parser.parse_args()
     found = measure(no_cache=options.no_cache)
-    print(json.dumps(asdict(found), indent=1) if options.json else table(found))
+    told = {"machine": machine(), "no_cache": options.no_cache, **asdict(found)}
+    print(json.dumps(told, indent=1) if options.json else text_table(HEAD, rows(found)))
+    if options.write is not None:
+        write_section(options.write, "make bench-newcomer", section(found, no_cache=options.no_cache))
     sys.exit(0 if found.verified else 1)
 
 

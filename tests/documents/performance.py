@@ -13,7 +13,7 @@ from tests.bench.test_bench_domain import PLANNING_MS, SIMULATION_MS, VERIFICATI
 from .markdown import cell, table
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
-TARGET = re.compile(r"^(bench[\w-]*|soak): .*\n\t(.*(?:\n\t.*)*)", re.MULTILINE)
+TARGET = re.compile(r"^(bench[\w-]*|soak|gate): .*\n\t(.*(?:\n\t.*)*)", re.MULTILINE)
 
 
 def performance_page() -> str:
@@ -30,8 +30,9 @@ def performance_page() -> str:
     ]
     parts = [
         "# Performance\n\n",
-        "Figures depend on the machine, so this page has none: each command prints them for yours. What a"
-        " running system shows of itself is in the [metrics](reference/metrics.md).\n\n",
+        "Figures depend on the machine, so this page has none: each command prints them for yours, and"
+        " [Benchmarks](benchmarks.md) has what they printed on one. What a running system shows of itself is"
+        " in the [metrics](reference/metrics.md).\n\n",
         "## Targets\n\n",
         table(
             ("what", "target", "held by"),
@@ -51,15 +52,17 @@ def performance_page() -> str:
 
 
 def _source(module: str) -> str:
-    """Its file, or its folder."""
-    path = module.replace(".", "/")
-    return path if (MAKEFILE.parent / path).is_dir() else f"{path}.py"
+    """Its file, or the folder of a package."""
+    path = Path(import_module(module).__file__ or "").relative_to(MAKEFILE.parent)
+    return str(path.parent if path.name == "__init__.py" else path)
 
 
 def _modules(recipe: str) -> list[str]:
-    if (named := re.search(r"-m (tests\.bench\.\w+)", recipe)) is not None:
-        return [named[1]]
-    return ["tests.bench.test_bench_domain", "tests.bench.test_bench_api"]
+    named = re.search(r"-m ([\w.]+)", recipe)
+    assert named is not None, recipe
+    if named[1] == "tests.bench":
+        return ["tests.bench.__main__", "tests.bench.test_bench_domain", "tests.bench.test_bench_api"]
+    return [named[1]]
 
 
 def _documented(module: str) -> str:

@@ -9,4 +9,7 @@ Every system manages three PostgreSQL of the same programs, each node in a netwo
 (`qnwis.lab.network`), under the same clients. Every figure is of a new cluster: it is made, written to,
 struck and thrown away, and only one exists at a time. A round takes every system, setting and event once, so
 that all of them meet whatever else happens on the machine.
+
+`ARGS=--json` prints every figure as JSON; `ARGS='--write docs/benchmarks.md'` has its section of that page
+written anew.
 """
