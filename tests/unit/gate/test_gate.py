@@ -85,6 +85,11 @@ def test_the_committed_summary_is_of_the_checks_of_today_and_all_of_them_passed(
     passed = [found(name, holds, []) for name, holds in gate.HOLDS.items()]
     assert committed.split(summary.MARK)[0] == summary.stable(passed), "make gate"
     assert "## Figures of one run" in committed.split(summary.MARK)[1]
+    told = json.loads((PROJECT / summary.FOLDER / summary.JSON).read_text())
+    expected = json.loads(summary.as_json(passed))
+    of_one_run = {"measured", "machine"}
+    assert told.keys() == expected.keys()
+    assert all(told[name] == expected[name] for name in expected.keys() - of_one_run), "make gate"
 
 
 @pytest.mark.parametrize("how", [["src/qnwis/scripts/qa/rg8_continuity_gate.py"], ["-m", gate.__name__]])
