@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -112,6 +111,9 @@ WORKFLOWS = (
 
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
+ACTIVITIES = 10_000
+"""At once in one worker: nearly all of them wait, one for each cluster and vantage and one for its runs, and
+they must not keep an effect from being begun."""
 GRACE_S = 5.0
 """How long activities may finish when a worker is asked to stop."""
 
@@ -299,7 +301,7 @@ def workers_for(
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
         activities=runbook_activities(client, p, metrics),
-        activity_executor=ThreadPoolExecutor(4, thread_name_prefix="activity"),
+        max_concurrent_activities=ACTIVITIES,
         workflow_runner=sandbox(plain) if sandboxed else plain(),
         interceptors=[Whereabouts(), *tracing],
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),
@@ -337,6 +339,7 @@ def vantage_workers(
             client,
             task_queue=vantage_queue(vantage),
             activities=[watch],
+            max_concurrent_activities=ACTIVITIES,
             interceptors=[Whereabouts(), *tracing],
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
