@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +17,7 @@ from temporalio.worker import (
     UnsandboxedWorkflowRunner,
     Worker,
     WorkerDeploymentConfig,
-    WorkflowRunner,
 )
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.access_review import AccessReviews
 from activities.audit import Audit
@@ -287,7 +284,6 @@ def workers_for(
     settings: WorkerSettings,
     p: Providers,
     *,
-    sandboxed: bool = True,
     metrics: CollectorRegistry | None = None,
     tracing: Sequence[Interceptor] = (),
 ) -> Sequence[Worker]:
@@ -295,14 +291,16 @@ def workers_for(
     if metrics is not None:
         RunMetrics(p.audit, p.registry, metrics)
         ApprovalMetrics(client, p.registry, metrics)
-    plain = Unversioned if settings.build is None else UnsandboxedWorkflowRunner
+    # In no sandbox: one takes a quarter of a second of CPU time to make, for each run, in the middle of a
+    # failover. Recorded runs are replayed in one, and import-linter keeps clocks and lots out of workflows.
+    runner = Unversioned if settings.build is None else UnsandboxedWorkflowRunner
     runbooks = Worker(
         client,
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
         activities=runbook_activities(client, p, metrics),
         max_concurrent_activities=ACTIVITIES,
-        workflow_runner=sandbox(plain) if sandboxed else plain(),
+        workflow_runner=runner(),
         interceptors=[Whereabouts(), *tracing],
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
@@ -346,25 +344,3 @@ def vantage_workers(
         )
         for vantage in settings.vantages
     ]
-
-
-def sandbox(plain: type[WorkflowRunner] = Unversioned) -> SandboxedWorkflowRunner:
-    """The SDK's sandbox; the project's own pure modules are not loaded anew for each run."""
-    passed_through = (
-        "qnwis",
-        "activities",
-        "pydantic",
-        "pydantic_core",
-        "yaml",
-        "httpx",
-        "dns",
-        "cryptography",
-        "opentelemetry",
-    )
-    restrictions = SandboxRestrictions.default
-    return SandboxedWorkflowRunner(
-        runner_class=plain,
-        restrictions=dataclasses.replace(
-            restrictions, passthrough_modules=restrictions.passthrough_modules | set(passed_through)
-        ),
-    )
