@@ -11,6 +11,7 @@ import signal
 from prometheus_client import CollectorRegistry
 from temporalio import activity, workflow
 
+from qnwis.continuity.model import build_models
 from qnwis.labels import use_labels
 from qnwis.metrics.serving import sdk_runtime, served
 from qnwis.providers.key_store import key_store_of
@@ -33,6 +34,7 @@ async def run_worker(settings: WorkerSettings) -> None:
     # Which run and activity it is stands in the line by itself.
     activity.logger.activity_info_on_message = False
     workflow.logger.workflow_info_on_message = False
+    build_models()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):

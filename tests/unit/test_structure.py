@@ -8,6 +8,7 @@ from pathlib import Path
 
 from temporalio import workflow
 
+from qnwis.continuity.model import Model, build_models
 from qnwis.tracing.temporal import WITHOUT_END
 from workers.wiring import WORKFLOWS
 from workflows.versioning import FOLLOWS
@@ -46,3 +47,9 @@ def test_workflows_ask_no_clock_for_the_time() -> None:
         and call.value.id in {"datetime", "date"}
     ]
     assert asked == []
+
+
+def test_a_worker_builds_every_model_before_its_first_run() -> None:
+    """Else each run would build those that it decodes, some of them in the middle of a failover."""
+    assert build_models() > 200
+    assert not [model for model in Model.__subclasses__() if not model.__pydantic_complete__]
