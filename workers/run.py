@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 
 from prometheus_client import CollectorRegistry
@@ -34,6 +35,7 @@ async def run_worker(settings: WorkerSettings) -> None:
     # Which run and activity it is stands in the line by itself.
     activity.logger.activity_info_on_message = False
     workflow.logger.workflow_info_on_message = False
+    allow_many_connections()
     build_models()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -54,6 +56,13 @@ async def run_worker(settings: WorkerSettings) -> None:
         await stop.wait()
         log.info("worker stops")
         loop.call_later(ENDS_WITHIN_S, _end_all_the_same)
+
+
+def allow_many_connections() -> None:
+    """As many open files as this process may have: it keeps two connections to each node that it watches,
+    and systems let a process begin with 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _end_all_the_same() -> None:
