@@ -133,3 +133,26 @@ async def test_a_probe_names_how_it_ended(how: Callable[[Agent], None], error_ty
         probe = await nodes.probe(node, "/health/live", timeout_s=0.1)
     assert (probe.ok, probe.error_type) == (False, error_type)
     assert probe.error is not None and says in probe.error
+
+
+async def test_orders_to_each_agent_have_connections_of_their_own() -> None:
+    """However many others there are: a stream of events is open to each."""
+    silent, answering = Agent(), Agent()
+    silent.answer = None
+    async with (
+        listening(silent) as one,
+        listening(answering) as other,
+        Transport().agents(timeout_s=5, connections=2) as client,
+    ):
+        held = [asyncio.create_task(client.get(f"{one}/events")) for _ in range(4)]
+        try:
+            async with asyncio.timeout(5):
+                while silent.connections < 2:
+                    await asyncio.sleep(0.001)
+                for _ in range(3):
+                    assert (await client.get(f"{other}/state")).status_code == 200
+        finally:
+            for stream in held:
+                stream.cancel()
+            await asyncio.gather(*held, return_exceptions=True)
+    assert (silent.connections, answering.connections) == (2, 1)

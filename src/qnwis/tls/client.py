@@ -26,11 +26,11 @@ class PinnedTransport(httpx.AsyncBaseTransport):
     """Speaks to nobody but listed agents. A connection is used for as long as the pin that it was made with
     stands."""
 
-    def __init__(self, files: TlsFiles, *, connections: int) -> None:
-        """`connections`: at once to one agent. Whoever asks again and again before the first is made must not
+    def __init__(self, files: TlsFiles, limits: httpx.Limits) -> None:
+        """`limits`: of each agent. Whoever asks again and again before the first connection is made must not
         have both ends shake hands again and again."""
         self._pins = Pins(files)
-        self._limits = httpx.Limits(max_connections=connections, keepalive_expiry=KEPT_S)
+        self._limits = limits
         self._made: dict[str | None, tuple[Pin, httpx.AsyncHTTPTransport]] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
