@@ -12,9 +12,10 @@ from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
-from workers.wiring import WORKFLOWS, sandbox
+from workers.wiring import WORKFLOWS
 
 from .found import Found, Measured, found, repository
+from .sandbox import sandbox
 
 NAME = "histories"
 HOLDS = "there is a recorded history of every workflow in tests/histories, and each replays on those of today"
