@@ -384,12 +384,16 @@ def standbys_left(cluster: Cluster, primary: Node, target: Node) -> tuple[str, .
 
 
 def topology_digest(cluster: Cluster) -> str:
-    """`sha256:<hex>` of the topology without its nodes' `status`, which is evidence. What only clusters
-    without agents have is left out of others, whose digests stay what they were before there was such a
-    thing."""
+    """`sha256:<hex>` of the topology without its nodes' `status`, which is evidence, and without how often a
+    watch speaks up, which is no matter of a plan. What only clusters without agents have is left out of
+    others, whose digests stay what they were before there was such a thing."""
     besides = {"manager"} if cluster.manager is Manager.AGENTS else set()
     of_nodes = {"status"} | ({"patroni", "http"} - {cluster.manager.value})
-    without: dict[str, Any] = {"nodes": {"__all__": of_nodes}, **dict.fromkeys(besides, True)}
+    without: dict[str, Any] = {
+        "nodes": {"__all__": of_nodes},
+        "heartbeat": {"watch_timeout_sec"},
+        **dict.fromkeys(besides, True),
+    }
     return sha256_digest(cluster.model_dump(mode="json", exclude=without))
 
 

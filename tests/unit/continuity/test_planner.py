@@ -517,11 +517,14 @@ def test_log_positions_that_merely_moved_do_not_change_the_digest() -> None:
     assert planned(SYNC, SPEC_POLICY, early).digest == planned(SYNC, SPEC_POLICY, late).digest
 
 
-def test_the_topologys_digest_covers_all_but_the_statuses() -> None:
+def test_the_topologys_digest_covers_all_but_the_statuses_and_how_often_a_watch_speaks_up() -> None:
     statuses = changed(
         SPEC_CLUSTER, nodes=[{**n.model_dump(), "status": "failed"} for n in SPEC_CLUSTER.nodes]
     )
     assert topology_digest(statuses) == topology_digest(SPEC_CLUSTER)
+    seldom = changed(SPEC_CLUSTER, heartbeat={"watch_timeout_sec": 30})
+    assert topology_digest(seldom) == topology_digest(SPEC_CLUSTER)
+    assert topology_digest(changed(SPEC_CLUSTER, heartbeat={"interval_sec": 4})) != topology_digest(seldom)
     hostnames = changed(SPEC_CLUSTER, nodes=[{**n.model_dump(), "hostname": "x"} for n in SPEC_CLUSTER.nodes])
     assert topology_digest(hostnames) != topology_digest(SPEC_CLUSTER)
 
