@@ -23,9 +23,10 @@ def outcome(folder: Path, tests: str, **environment: str) -> subprocess.Complete
     (folder / "test_it.py").write_text(tests)
     clean = {name: value for name, value in os.environ.items() if name != "QNWIS_NO_SKIPS"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", "-p", "asyncio", "-p", "timeout"],
         cwd=folder,
-        env={**clean, **environment},
+        # The other plugins, which no rule is about, take longer to load than the tests to run.
+        env={**clean, **environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
     )

@@ -36,7 +36,7 @@ from tests.looking import Looks
 from tests.unit.continuity.scenes import policy
 
 from .pg import PASSWORD, TestNode, os_user, running_cluster
-from .real import PAUSE_MS, WITHIN_S, Said, command, lab_directory, until, until_state
+from .real import PAUSE_MS, WITHIN_S, Said, command, kill, lab_directory, until, until_state
 
 MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: make install-system")
@@ -143,7 +143,7 @@ async def lab() -> AsyncIterator[Lab]:
         try:
             yield lab
         finally:
-            await lab.stop()
+            await kill(lab)
 
 
 @pytest.fixture

@@ -1,0 +1,94 @@
+"""Which process of `make test` runs which files, in which order, and with which priority.
+
+    pytest -p tests.lanes --numprocesses 4 --dist loadfile --no-loadscope-reorder
+
+Tests of real clusters wait for a good part of their time: for a lease to run out, for beats that are missed,
+for a process to start. So more of them run at once than there are processors, and what only computes fills
+the time between: one process, the patient one, takes nothing else and gives way to the others, so that it
+keeps no agent from renewing its lease and no page from being drawn. When no real cluster is left, the others
+take what only computes as well. A file's tests stay together: they share what they started.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
+
+PUNCTUAL = ("tests/integration/", "tests/unit/agent/", "tests/unit/test_telling.py")
+"""Where something has to come to pass in time: leases, guards, a channel that hangs. Everything else only
+computes, and passes on a machine that gives it next to nothing."""
+LONGEST = (
+    "test_matrix_of_maintenance.py",
+    "test_failover_on_real_parts.py",
+    "test_agent.py",
+    "test_scenarios.py",
+    "test_agent_enforcement.py",
+    "test_tutorial.py",
+    "test_console.py",
+)
+"""Begun first, so that at the end no process waits for another's last file. What is not named follows."""
+NICENESS = 5
+"""Of the patient process: a third of another's share. With the least of all, a busy machine lets it get
+nowhere for minutes, and each test has a time limit."""
+
+
+def is_patient(file: str) -> bool:
+    """Whether the tests in this file (its path, as in a test's id) may give way to the others."""
+    return not file.startswith(PUNCTUAL)
+
+
+def next_file(waiting: Iterable[str], *, patient: bool) -> str | None:
+    """Of these files, in their order, the one for the patient process, or for another; None if none is."""
+    files = sorted(waiting, key=is_patient)
+    return next(filter(is_patient, files), None) if patient else next(iter(files), None)
+
+
+def rank(name: str) -> int:
+    """By which files of these names are begun in turn."""
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config, "workerinput", {}).get("patient"):
+        os.nice(NICENESS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: rank(item.path.name))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: WorkerController) -> None:
+    node.workerinput["patient"] = _is_last(node)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Lanes | None:
+    return Lanes(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def _is_last(node: WorkerController) -> bool:
+    """Of those that the run began with; one that takes a crashed one's place is like any other."""
+    count = node.workerinput["workercount"]
+    return bool(count > 1 and node.workerinput["workerid"] == f"gw{count - 1}")
+
+
+class Lanes(LoadFileScheduling):  # type: ignore[misc]
+    """Gives each process whole files, of the kind that it is for."""
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        file = self._next_for(node)
+        if file is None:
+            node.shutdown()  # when it has done what it was given
+        else:
+            self.workqueue.move_to_end(file, last=False)
+            super()._assign_work_unit(node)
+
+    def _next_for(self, node: WorkerController) -> str | None:
+        # Of a single file one process is left, whichever was ready first.
+        alone = all(map(_is_last, self.nodes))
+        return next_file(self.workqueue, patient=_is_last(node) and not alone)
