@@ -4,7 +4,7 @@
 #   make demo-region  lose a region, have four clusters leave it and come back, one of them active/active; exits 0 only
 #                if nothing was lost
 #   make compose-demo  two failovers in containers (docker compose), the second with the worker killed that carries it out
-#   make test    unit and integration tests on real processes; PROCESSES=4 files at once (tests/lanes.py)
+#   make test    unit and integration tests on real processes; PROCESSES=3 files at once (tests/lanes.py)
 #   make chaos   fault stories on real processes; SEED=n RUNS=100 adds composed ones, ONLY=slug plays one (LASTS=600: for so long)
 #   make chaos-simulated  the same in simulated time, and 10,000 composed ones
 #   make check   ruff, mypy --strict, import-linter, and that the site of docs/ is built
@@ -54,7 +54,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m tests.prepare
-	@$(BIN)/python -m pytest -p tests.lanes --numprocesses $(or $(PROCESSES),4) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest -p tests.lanes --numprocesses $(or $(PROCESSES),3) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff check .

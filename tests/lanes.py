@@ -1,6 +1,6 @@
 """Which process of `make test` runs which files, in which order, and with which priority.
 
-    pytest -p tests.lanes --numprocesses 4 --dist loadfile --no-loadscope-reorder
+    pytest -p tests.lanes --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 Tests of real clusters wait for a good part of their time: for a lease to run out, for beats that are missed,
 for a process to start. So more of them run at once than there are processors, and what only computes fills
