@@ -7,7 +7,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +38,9 @@ from qnwis.continuity.simulate import Rehearsal
 from qnwis.lab.errors import LabError
 from workers.wiring import Providers
 from workflows.ways import WAYS
+
+OUTSIDE = replace(ActivityEnvironment.default_info(), workflow_id=None)
+"""Of no workflow: there is no history that a record's bundle could have."""
 
 
 @dataclass
@@ -142,7 +145,9 @@ class Script:
 
     async def _call(self, call: Callable[..., Any], *arguments: Any) -> Any:
         self.calls.append(call.__name__)
-        answer = ActivityEnvironment().run(call, *arguments)
+        environment = ActivityEnvironment()
+        environment.info = OUTSIDE
+        answer = environment.run(call, *arguments)
         return await answer if asyncio.iscoroutine(answer) else answer
 
 
