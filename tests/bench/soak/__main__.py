@@ -29,7 +29,7 @@ from .cycles import Cycle
 from .levels import beyond, trends
 from .play import Soak
 from .sampling import Sampler
-from .table import GROWTH_HEAD, LEVELS_HEAD, TIMES_HEAD, growth, levels, line, section, times
+from .table import GROWTH_HEAD, LEVELS_HEAD, TIMES_HEAD, growth, levels, line, note, section, times
 
 CYCLES = 100
 """Where nobody says for how long."""
@@ -132,6 +132,7 @@ def report(options: Options, played: Sequence[Cycle], broken_off: str | None, to
             (GROWTH_HEAD, growth(found)),
         ):
             print(text_table(head, body), end="\n\n")
+        print(note(played))
         print(f"{len(played)} cycles, {sum(cycle.writes for cycle in played)} acknowledged writes")
     print("\n".join(failures) or "no violation, and nothing beyond its bound", file=sys.stderr)
     return 1 if failures else 0

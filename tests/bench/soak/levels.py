@@ -28,6 +28,7 @@ class Measure(StrEnum):
     GUARDIAN_BYTES = "guardian's history"  # that it grew by in the cycle
     RUN_EVENTS = "run's events"  # in the history of the cycle's run
     RUN_BYTES = "run's history"  # the size of that
+    GUARDIAN_WHOLE = "guardian's whole history"
     TEMPORAL = "Temporal's database"
     AUDIT = "audit trail"
     WRITTEN = "clients' table"
@@ -66,6 +67,10 @@ BOUNDS: Mapping[Measure, Bound] = {
 }
 """What has none grows by right."""
 BY_RIGHT: Mapping[Measure, tuple[str, str]] = {
+    Measure.GUARDIAN_WHOLE: (
+        "KiB",
+        "goes on as a new one where the server says so: at 4,096 events or 4 MiB",
+    ),
     Measure.TEMPORAL: ("KiB", "keeps the histories of closed runs for its retention, a day by default"),
     Measure.AUDIT: ("KiB", "every run and every word of a person stays on record, with a bundle"),
     Measure.WRITTEN: ("KiB", "what the clients write"),

@@ -54,11 +54,12 @@ class Sampler:
             ]
         before, now = self._guardian, await _length(self.control.guardian)
         self._guardian = now
+        found.append(Reading(measure=Measure.GUARDIAN_WHOLE, of="guardian", value=now[2] / 1024))
         if before is not None and before[0] == now[0]:  # else it went on as a new execution
             events, size = now[1] - before[1], now[2] - before[2]
             found += [
-                Reading(measure=Measure.GUARDIAN_EVENTS, of="a cycle", value=events),
-                Reading(measure=Measure.GUARDIAN_BYTES, of="a cycle", value=size / 1024),
+                Reading(measure=Measure.GUARDIAN_EVENTS, of="guardian", value=events),
+                Reading(measure=Measure.GUARDIAN_BYTES, of="guardian", value=size / 1024),
             ]
         return found
 

@@ -12,7 +12,7 @@ from .spread import spread
 
 TIMES_HEAD = ("ms", "n", "mean", "P95", "deviation", "min", "max")
 LEVELS_HEAD = ("what must level off", "of", "unit", "first", "median", "last", "slope", "bound", "")
-GROWTH_HEAD = ("what grows by right", "of", "first", "last", "slope", "why")
+GROWTH_HEAD = ("what grows by right, KiB", "of", "first", "most", "last", "slope", "why")
 
 
 def line(cycle: Cycle) -> str:
@@ -65,11 +65,11 @@ def levels(found: Sequence[Trend]) -> list[Row]:
 
 
 def growth(found: Sequence[Trend]) -> list[Row]:
-    """Of what has none, in KiB."""
+    """Of what has none."""
     return [
         (
             *(str(t.measure), t.of),
-            *(_amount(value) for value in (t.first, t.last)),
+            *(_amount(value) for value in (t.first, t.most, t.last)),
             *(_slope(t.slope), BY_RIGHT[t.measure][1]),
         )
         for t in found
@@ -91,6 +91,15 @@ def _verdict(trend: Trend) -> str:
     return "levels off" if trend.within else "beyond"
 
 
+def note(cycles: Sequence[Cycle]) -> str:
+    """How the slopes are to be read."""
+    return (
+        f"Slopes are per cycle (Theil-Sen), without the first {warm_up(len(cycles))} cycles, and judged from"
+        f" {JUDGED_FROM} further ones on. Memory is PSS. The agent of node-1, which each cycle kills, is another"
+        " process in each; every other series is of one."
+    )
+
+
 def section(cycles: Sequence[Cycle], failures: Sequence[str], measured_on: Sequence[str]) -> list[str]:
     """The paragraphs of the soak in the document."""
     found = trends([cycle.readings for cycle in cycles])
@@ -102,11 +111,8 @@ def section(cycles: Sequence[Cycle], failures: Sequence[str], measured_on: Seque
         f"{len(cycles)} cycles, {sum(cycle.writes for cycle in cycles)} acknowledged writes,"
         f" {sum(len(cycle.violations) for cycle in cycles)} violations.",
         markdown_table(TIMES_HEAD, times(cycles)),
-        f"Slopes are per cycle (Theil-Sen), without the first {warm_up(len(cycles))} cycles, and judged from"
-        f" {JUDGED_FROM} cycles on. Memory is PSS. `agent-node-1` is the agent of the node that each cycle"
-        " kills: its series is of as many processes as there were cycles, all others are of one.",
+        note(cycles),
         markdown_table(LEVELS_HEAD, levels(found)),
-        "In KiB:",
         markdown_table(GROWTH_HEAD, growth(found)),
         *(f"**Failed:** {failure}." for failure in failures),
     ]

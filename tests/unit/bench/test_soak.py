@@ -234,7 +234,7 @@ def test_the_tables_have_a_row_for_each_time_and_each_series() -> None:
     assert levels(found) == [
         ("memory", "worker", "KiB", "100000", "100000", "100000", "0.00", "64", "levels off")
     ]
-    assert growth(found)[0][:5] == ("audit trail", "worker", "10", "300", "10.00")
+    assert growth(found)[0][:6] == ("audit trail", "worker", "10", "300", "300", "10.00")
     assert markdown_table(TIMES_HEAD, times(cycles)) and markdown_table(LEVELS_HEAD, levels(found))
     assert markdown_table(GROWTH_HEAD, growth(found))
     said = "\n\n".join(section(cycles, ["cycle 4: a client never wrote again"], ["this machine"]))
