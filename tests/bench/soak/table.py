@@ -95,8 +95,8 @@ def note(cycles: Sequence[Cycle]) -> str:
     """How the slopes are to be read."""
     return (
         f"Slopes are per cycle (Theil-Sen), without the first {warm_up(len(cycles))} cycles, and judged from"
-        f" {JUDGED_FROM} further ones on. Memory is PSS. The agent of node-1, which each cycle kills, is another"
-        " process in each; every other series is of one."
+        f" {JUDGED_FROM} further ones on. Memory is PSS. The agent of node-1, which each cycle kills, is"
+        " another process in each; every other series is of one."
     )
 
 
