@@ -6,7 +6,8 @@
 One lab, one control plane, an HTTP API that is asked all the while. Each cycle kills the primary's node,
 agent and database; waits for the failover that the guardian starts; brings the node back, which is rewound;
 and moves the service back to it by planned maintenance, which bob asks for and ann approves. Clients write by
-the service's name all the while, and one on each node writes past it, which would find a second primary.
+the service's name all the while, and one on each node writes past it, which would find a second primary. Each
+primary begins a new file of its log once, as it would after more writes.
 
 A violation is a write that was acknowledged and is gone (those of earlier cycles are counted again), a write
 acknowledged by a primary that another had succeeded, an effect that happened twice, a killed node that could

@@ -58,6 +58,8 @@ class Soak:
         first = time.time_ns() // 1000
         """As `qnwis.lab.clients` numbers its writes: all of this cycle are above it."""
         await self._start_writing()
+        # As after more writes: else what PostgreSQL keeps of its log would not level off for hours.
+        await lab.begin_log_file(home)
         await asyncio.sleep(BEFORE_S)
 
         killed_at, killed_s = time.time(), time.monotonic()
@@ -72,6 +74,7 @@ class Soak:
         there = await self._followed(failover)
         wrong = unverified(there, "failover", old=home)
         await asyncio.sleep(AFTER_S)
+        await lab.begin_log_file(there.new_primary or home)
         rejoin_ms, how = await self._bring_back(home)
         wrong += unless_rewound(how)
 
