@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import httpx
 from pydantic import ValidationError
@@ -81,8 +81,12 @@ class HttpNodes:
     def __init__(self, transport: Transport) -> None:
         self._connect_timeout_s = transport.connect_timeout_s
         self._client = transport.agents(timeout_s=transport.connect_timeout_s)
+        self._left: set[asyncio.Task[httpx.Response]] = set()
+        """Questions that nobody need wait for any more."""
 
     async def aclose(self) -> None:
+        for task in self._left:
+            task.cancel()
         await self._client.aclose()
 
     async def __aenter__(self) -> Self:
@@ -178,17 +182,40 @@ class HttpNodes:
     ) -> httpx.Response:
         timeout = httpx.Timeout(timeout_s, connect=min(self._connect_timeout_s, timeout_s))
         headers = {"content-type": "application/json"} if content is not None else None
+        asked = self._client.request(
+            method, node.agent_url + path, content=content, headers=headers, timeout=timeout
+        )
         try:
             # httpx bounds each phase; this bounds the whole.
+            if method == "GET":
+                return await self._within(timeout_s, asked)
             async with asyncio.timeout(timeout_s):
-                return await self._client.request(
-                    method, node.agent_url + path, content=content, headers=headers, timeout=timeout
-                )
+                return await asked  # an order must not set out when nobody waits for it any more
         except (httpx.HTTPError, TimeoutError) as error:
             raise Unreachable(
                 f"{_party(node)} did not answer {method} {path} within {timeout_s:g} s ({_why(error)});"
                 " check that the agent runs and can be reached from here"
             ) from error
+
+    async def _within(self, timeout_s: float, asked: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
+        """The answer to a question. Raises TimeoutError.
+
+        One that is late is left to its own end, which the bounds of its phases bring about. Cut off at the
+        wrong moment it would keep its place among the connections for ever (encode/httpcore#1093), and a
+        process that was slow for a while would reach nobody any more.
+        """
+        task = asyncio.create_task(asked)
+        self._left.add(task)
+        task.add_done_callback(self._let_go)
+        await asyncio.wait({task}, timeout=timeout_s)
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+
+    def _let_go(self, task: asyncio.Task[httpx.Response]) -> None:
+        self._left.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it; of one that is late nobody is to be told
 
 
 def _party(node: Node) -> str:

@@ -1,0 +1,91 @@
+"""What becomes of a question to an agent whose answer comes too late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from qnwis.continuity.topology import Node, NodeRole, NodeStatus
+from qnwis.providers.nodes import HttpNodes
+from qnwis.transport import Transport
+
+LIVE = "/health/live"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Agent:
+    """Answers each question with 200 after `answers_after_s`, and counts who connects."""
+
+    answers_after_s = 0.0
+    answers_once = False
+    """Then it ends the connection."""
+    connections = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                await asyncio.sleep(self.answers_after_s)
+                writer.write(ANSWER)
+                await writer.drain()
+                if self.answers_once:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def agent() -> AsyncIterator[tuple[Agent, Node]]:
+    here = Agent()
+    server = await asyncio.start_server(here.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    node = Node(
+        node_id="n1",
+        hostname="127.0.0.1",
+        role=NodeRole.PRIMARY,
+        region="r",
+        site="s",
+        status=NodeStatus.HEALTHY,
+        endpoint=f"http://127.0.0.1:{port}",
+    )
+    try:
+        yield here, node
+    finally:
+        server.close()
+
+
+async def test_questions_whose_answers_are_late_keep_no_place_among_the_connections() -> None:
+    """Of so many that are given up at so many moments some would be cut off at a wrong one."""
+    async with agent() as (here, node), HttpNodes(Transport()) as nodes:
+        here.answers_once = True
+        for step in range(400):
+            await nodes.probe(node, LIVE, timeout_s=step * 1e-5)
+        await until_none_in_use(nodes)
+        assert (await nodes.probe(node, LIVE, timeout_s=5)).ok
+
+
+async def until_none_in_use(nodes: HttpNodes) -> None:
+    """Return when the next question can have every place among the connections."""
+    transport: Any = nodes._client._transport
+    async with asyncio.timeout(5):
+        while any(not connection.is_idle() for connection in transport._pool.connections):
+            await asyncio.sleep(0.01)
+
+
+async def test_whoever_is_cancelled_leaves_the_connection_as_well() -> None:
+    async with agent() as (here, node), HttpNodes(Transport()) as nodes:
+        here.answers_after_s = 0.2
+        waiting = asyncio.create_task(nodes.probe(node, LIVE, timeout_s=5))
+        await asyncio.sleep(0.1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await until_none_in_use(nodes)
+        assert (await nodes.probe(node, LIVE, timeout_s=5)).ok
+        assert here.connections == 1
