@@ -1,4 +1,4 @@
-"""What becomes of a question to an agent whose answer comes too late."""
+"""What becomes of a request to an agent whose answer comes too late."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from typing import Any
 
 import pytest
 
+from qnwis.agent import speaking
+from qnwis.agent.speaking import Speaker
+from qnwis.continuity.membership import Peer
+from qnwis.continuity.model import Model
 from qnwis.continuity.topology import Node, NodeRole, NodeStatus
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 
 LIVE = "/health/live"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+
+
+class Empty(Model):
+    pass
 
 
 class Agent:
@@ -70,9 +78,9 @@ async def test_questions_whose_answers_are_late_keep_no_place_among_the_connecti
         assert (await nodes.probe(node, LIVE, timeout_s=5)).ok
 
 
-async def until_none_in_use(nodes: HttpNodes) -> None:
+async def until_none_in_use(asking: HttpNodes | Speaker) -> None:
     """Return when the next question can have every place among the connections."""
-    transport: Any = nodes._client._transport
+    transport: Any = asking._client._transport
     async with asyncio.timeout(5):
         while any(not connection.is_idle() for connection in transport._pool.connections):
             await asyncio.sleep(0.01)
@@ -89,3 +97,17 @@ async def test_whoever_is_cancelled_leaves_the_connection_as_well() -> None:
         await until_none_in_use(nodes)
         assert (await nodes.probe(node, LIVE, timeout_s=5)).ok
         assert here.connections == 1
+
+
+async def test_an_agent_that_gave_its_peers_up_can_reach_them_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has four connections to each, and its lease hangs on them."""
+    async with agent() as (here, node):
+        here.answers_once = True
+        speaker, peer = Speaker(Transport()), Peer(node_id="n1", agent_url=node.agent_url)
+        for step in range(400):
+            monkeypatch.setattr(speaking, "ANSWER_WITHIN_S", step * 1e-5)
+            await speaker.ask(peer, "empty", Empty)
+        monkeypatch.setattr(speaking, "ANSWER_WITHIN_S", 5.0)
+        await until_none_in_use(speaker)
+        assert await speaker.tell(peer, "empty", Empty(), Empty) == Empty()
+        await speaker.aclose()

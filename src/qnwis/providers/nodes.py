@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import httpx
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder, Receipt
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Node
+from qnwis.requests_at_large import RequestsAtLarge
 from qnwis.transport import Transport
 
 from .errors import Refused, Unreachable
@@ -81,12 +82,10 @@ class HttpNodes:
     def __init__(self, transport: Transport) -> None:
         self._connect_timeout_s = transport.connect_timeout_s
         self._client = transport.agents(timeout_s=transport.connect_timeout_s)
-        self._left: set[asyncio.Task[httpx.Response]] = set()
-        """Questions that nobody need wait for any more."""
+        self._questions = RequestsAtLarge()
 
     async def aclose(self) -> None:
-        for task in self._left:
-            task.cancel()
+        self._questions.cancel()
         await self._client.aclose()
 
     async def __aenter__(self) -> Self:
@@ -188,7 +187,7 @@ class HttpNodes:
         try:
             # httpx bounds each phase; this bounds the whole.
             if method == "GET":
-                return await self._within(timeout_s, asked)
+                return await self._questions.within(timeout_s, asked)
             async with asyncio.timeout(timeout_s):
                 return await asked  # an order must not set out when nobody waits for it any more
         except (httpx.HTTPError, TimeoutError) as error:
@@ -196,26 +195,6 @@ class HttpNodes:
                 f"{_party(node)} did not answer {method} {path} within {timeout_s:g} s ({_why(error)});"
                 " check that the agent runs and can be reached from here"
             ) from error
-
-    async def _within(self, timeout_s: float, asked: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
-        """The answer to a question. Raises TimeoutError.
-
-        One that is late is left to its own end, which the bounds of its phases bring about. Cut off at the
-        wrong moment it would keep its place among the connections for ever (encode/httpcore#1093), and a
-        process that was slow for a while would reach nobody any more.
-        """
-        task = asyncio.create_task(asked)
-        self._left.add(task)
-        task.add_done_callback(self._let_go)
-        await asyncio.wait({task}, timeout=timeout_s)
-        if not task.done():
-            raise TimeoutError
-        return task.result()
-
-    def _let_go(self, task: asyncio.Task[httpx.Response]) -> None:
-        self._left.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waited has it; of one that is late nobody is to be told
 
 
 def _party(node: Node) -> str:
