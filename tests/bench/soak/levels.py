@@ -66,6 +66,8 @@ BOUNDS: Mapping[Measure, Bound] = {
     Measure.RUN_BYTES: Bound("KiB", 0.1),
 }
 """What has none grows by right."""
+OF_TEMPORAL = Bound("KiB", 512)
+"""Of the memory of Temporal's server, which moves by tens of MiB between two collections of its garbage."""
 BY_RIGHT: Mapping[Measure, tuple[str, str]] = {
     Measure.GUARDIAN_WHOLE: (
         "KiB",
@@ -127,7 +129,7 @@ def trends(cycles: Sequence[Sequence[Reading]]) -> list[Trend]:
 
 def _trend(measure: Measure, of: str, points: Sequence[tuple[float, float]], cycles: int) -> Trend:
     settled = [point for point in points if point[0] >= warm_up(cycles)] or list(points)
-    bound = BOUNDS.get(measure)
+    bound = bound_of(measure, of)
     return Trend(
         measure=measure,
         of=of,
@@ -140,6 +142,13 @@ def _trend(measure: Measure, of: str, points: Sequence[tuple[float, float]], cyc
         cycles=len(settled),
         bound=None if bound is None else bound.per_cycle,
     )
+
+
+def bound_of(measure: Measure, of: str) -> Bound | None:
+    """None for what grows by right."""
+    if (measure, of) == (Measure.MEMORY, "temporal"):
+        return OF_TEMPORAL
+    return BOUNDS.get(measure)
 
 
 def warm_up(cycles: int) -> int:

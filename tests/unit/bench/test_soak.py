@@ -15,6 +15,7 @@ from qnwis.continuity.orders import FollowOrder, Receipt
 from qnwis.continuity.run import RunKind, RunOutcome, RunResult
 from qnwis.lab.acks import Ack, AckLog
 from qnwis.lab.history import Event, Kind
+from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
 from tests.bench.document import markdown_table
 from tests.bench.soak.__main__ import CYCLES, parse
 from tests.bench.soak.cycles import Cycle, gaps_ms, unless_rewound, unverified
@@ -25,6 +26,7 @@ from tests.bench.soak.levels import (
     Measure,
     Reading,
     beyond,
+    bound_of,
     trends,
     warm_up,
 )
@@ -88,6 +90,7 @@ def series(measure: Measure, each: Sequence[float]) -> list[list[Reading]]:
 
 def test_every_measure_levels_off_or_grows_by_right() -> None:
     assert set(BOUNDS) | set(BY_RIGHT) == set(Measure) and not set(BOUNDS) & set(BY_RIGHT)
+    assert bound_of(Measure.MEMORY, TEMPORAL) != bound_of(Measure.MEMORY, "worker")
 
 
 def test_what_grows_beyond_its_bound_fails_once_there_are_cycles_enough() -> None:
