@@ -24,7 +24,10 @@
 #   make reference  make docs/reference and what else is made from the code again
 #   make bench-rto  ROUNDS=3: write gaps beside other failover managers (SYSTEMS=ours,patroni,auto_failover,repmgr,floor for
 #                some); as root, after make install-peers
-#   make soak    MINUTES=60: is a healthy primary on a loaded machine ever fenced? (SETTING=fastest: by bench-rto's terms)
+#   make bench-overhead  ROUNDS=10: what a run takes beyond its calls, beside a plain script that makes the same
+#   make soak    CYCLES=100 (MINUTES=60 for a time): failover and failback in turns under writes; nothing is lost, and
+#                memory, descriptors, histories and databases level off
+#   make soak-lease  MINUTES=60: is a healthy primary on a loaded machine ever fenced? (SETTING=fastest: by bench-rto's terms)
 #   make test-containers  containers killed and cut off, where an engine answers
 #   make install-system  the Debian packages that the whole test suite uses; install-peers: those of bench-rto
 #   make lock    requirements/lock.txt again, after a change of pyproject.toml; wheel: what is installed elsewhere
@@ -38,7 +41,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-simulator gate interpreters soak clean install-system lock wheel bench-newcomer docs reference screenshots compose-demo test-containers bench-rto install-peers
+.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-simulator bench-overhead gate interpreters soak soak-lease clean install-system lock wheel bench-newcomer docs reference screenshots compose-demo test-containers bench-rto install-peers
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -100,6 +103,9 @@ bench-rto: $(STAMP)
 bench-simulator: $(STAMP)
 	@$(BIN)/python -m tests.bench.simulator --rounds $(or $(ROUNDS),5) $(ARGS)
 
+bench-overhead: $(STAMP)
+	@$(BIN)/python -m tests.bench.overhead --rounds $(or $(ROUNDS),10) $(ARGS)
+
 gate: $(STAMP)
 	@$(BIN)/python -m qnwis.scripts.qa.rg8_continuity_gate $(ARGS)
 
@@ -122,7 +128,10 @@ reference: $(STAMP)
 	@$(BIN)/python -m tests.documents.reference
 
 soak: $(STAMP)
-	@$(BIN)/python -m tests.bench.soak --minutes $(or $(MINUTES),60) $(if $(SETTING),--setting $(SETTING)) $(ARGS)
+	@$(BIN)/python -m tests.bench.soak $(if $(CYCLES),--cycles $(CYCLES)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+soak-lease: $(STAMP)
+	@$(BIN)/python -m tests.bench.soak_lease --minutes $(or $(MINUTES),60) $(if $(SETTING),--setting $(SETTING)) $(ARGS)
 
 wheel: $(STAMP)
 	$(BIN)/python -m pip -q wheel --no-deps -w dist .

@@ -26,13 +26,16 @@ _NO_FILE = re.compile(r'could not (?:find|open) file "(?:pg_wal/)?([0-9A-F]{24})
 
 
 class Segments:
-    """The files of the log, by timeline and number."""
+    """The files of the log, by timeline and number. PostgreSQL makes files ahead: one that it has not written
+    yet is none of them."""
 
     def __init__(self, postgres: Postgres, size: int) -> None:
         """`size`: of each, in bytes."""
         self.folder = postgres.data_dir / "pg_wal"
         self.size = size
-        names = [path.name for path in self.folder.iterdir() if _SEGMENT.match(path.name)]
+        names = [
+            path.name for path in self.folder.iterdir() if _SEGMENT.match(path.name) and _is_written(path)
+        ]
         self.timeline = max((int(name[:8], 16) for name in names), default=0)
         """The newest; 0 where there is none."""
         self._there = set(names)
@@ -73,6 +76,16 @@ class Segments:
         number = int(name[8:16], 16) * ((1 << 32) // self.size) + int(name[16:], 16)
         return not later and number > 0 and self.path(int(timeline, 16), number - 1).name in earlier
 
+    def outermost(self, stretch: Stretch, start: int) -> list[str]:
+        """Names of the first and the last file of that part of the stretch, where both are there."""
+        number = start // self.size
+        if stretch.to_lsn is not None:
+            last = self.path(stretch.timeline, max(number, (stretch.to_lsn - 1) // self.size)).name
+        else:
+            last = max((one for one in self._there if int(one[:8], 16) == stretch.timeline), default="")
+        names = [self.path(stretch.timeline, number).name, last]
+        return names if self._there.issuperset(names) else []
+
     def holding(self, stretch: Stretch) -> list[Path]:
         """Those of a stretch, as far as there are any."""
         number, found = stretch.from_lsn // self.size, []
@@ -107,6 +120,12 @@ async def read_stretch(postgres: Postgres, segments: Segments, stretch: Stretch,
     return found
 
 
+def _is_written(path: Path) -> bool:
+    """Whether its first page has a header. What was made ahead is zeros."""
+    with path.open("rb") as file:
+        return file.read(2) != bytes(2)
+
+
 def _name(segments: Segments, timeline: int, lsn: int) -> str:
     return segments.path(timeline, lsn // segments.size).name
 
@@ -116,6 +135,8 @@ def _read(postgres: Postgres, segments: Segments, stretch: Stretch, start: int, 
     arguments = ["--path", "pg_wal", "--timeline", str(stretch.timeline), "--start", lsn_text(start)]
     if stretch.to_lsn is not None:
         arguments += ["--end", lsn_text(stretch.to_lsn)]
+    # It learns from a file how large they are: without a name from any, be that one that was made ahead.
+    arguments += segments.outermost(stretch, start)
     with (
         gzip.open(listing, "wt") as kept,
         subprocess.Popen(

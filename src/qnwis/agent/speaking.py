@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.model import Model
 from qnwis.continuity.refusal import Refusal
+from qnwis.requests_at_large import RequestsAtLarge
 from qnwis.transport import Transport
 
 ANSWER_WITHIN_S = 1.0
@@ -28,8 +29,10 @@ class Speaker:
 
     def __init__(self, transport: Transport) -> None:
         self._client = transport.agents(timeout_s=ANSWER_WITHIN_S, connections=CONNECTIONS)
+        self._requests = RequestsAtLarge()
 
     async def aclose(self) -> None:
+        self._requests.cancel()
         await self._client.aclose()
 
     async def tell_all(
@@ -50,14 +53,14 @@ class Speaker:
     async def _answer(
         self, peer: Peer, method: str, path: str, kind: type[M], content: str | None
     ) -> M | Refusal | None:
+        request = self._client.request(
+            method,
+            f"{peer.agent_url}/{path}",
+            content=content,
+            headers={"content-type": "application/json"},
+        )
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
-                response = await self._client.request(
-                    method,
-                    f"{peer.agent_url}/{path}",
-                    content=content,
-                    headers={"content-type": "application/json"},
-                )
+            response = await self._requests.within(ANSWER_WITHIN_S, request)
             if response.status_code == httpx.codes.CONFLICT:
                 return Refusal.model_validate_json(response.content)
             return kind.model_validate_json(response.raise_for_status().content)

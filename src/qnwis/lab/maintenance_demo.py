@@ -72,20 +72,21 @@ async def play_maintenance(
     )
 
 
-async def move(control: ControlPlane, say: Say, follow: Follow) -> RunResult:
-    """Planned maintenance of the primary's node: bob asks for it, ann agrees."""
-    handle = await start_maintenance(control.client, _signed_request(control.lab, "bob"))
+async def move(control: ControlPlane, say: Say, follow: Follow, *, target: str | None = None) -> RunResult:
+    """Planned maintenance of the primary's node: bob asks for it, ann agrees. `target`: who takes over, else
+    the planner's choice."""
+    handle = await start_maintenance(control.client, _signed_request(control.lab, "bob", target))
     say("bob has started planned maintenance; it waits for an approval")
     result, _ = await asyncio.gather(follow(handle), _approve(control, handle, "ann", say))
     return result
 
 
-def _signed_request(lab: Lab, person: str) -> FailoverRequest:
+def _signed_request(lab: Lab, person: str, target: str | None) -> FailoverRequest:
     request = FailoverRequest(
         cluster_id=lab.cluster.cluster_id,
         initiated_by=person,
         reason="the host of the primary gets a new kernel",
-        maintenance=Maintenance(),
+        maintenance=Maintenance(target_node_id=target),
     )
     token = token_of(
         lab.folder,

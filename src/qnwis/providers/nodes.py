@@ -18,6 +18,7 @@ from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder, Receipt
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Node
+from qnwis.requests_at_large import RequestsAtLarge
 from qnwis.transport import Transport
 
 from .asking import FAILED, Asker
@@ -83,8 +84,10 @@ class HttpNodes:
         self._connect_timeout_s = transport.connect_timeout_s
         self._client = transport.agents(timeout_s=transport.connect_timeout_s)
         self._asker = Asker(transport)
+        self._questions = RequestsAtLarge()
 
     async def aclose(self) -> None:
+        self._questions.cancel()
         await self._client.aclose()
         await self._asker.aclose()
 
@@ -184,12 +187,15 @@ class HttpNodes:
     ) -> httpx.Response:
         timeout = httpx.Timeout(timeout_s, connect=min(self._connect_timeout_s, timeout_s))
         headers = {"content-type": "application/json"} if content is not None else None
+        asked = self._client.request(
+            method, node.agent_url + path, content=content, headers=headers, timeout=timeout
+        )
         try:
             # httpx bounds each phase; this bounds the whole.
+            if method == "GET":
+                return await self._questions.within(timeout_s, asked)
             async with asyncio.timeout(timeout_s):
-                return await self._client.request(
-                    method, node.agent_url + path, content=content, headers=headers, timeout=timeout
-                )
+                return await asked  # an order must not set out when nobody waits for it any more
         except (httpx.HTTPError, TimeoutError) as error:
             raise Unreachable(_no_answer(node, method, path, timeout_s, error)) from error
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import stat
 import tempfile
@@ -207,6 +208,27 @@ async def test_where_the_log_that_is_left_begins_too_late_nothing_counts_as_expo
         for path in moved:
             shutil.move(path, log)
     assert not folder_of(old.postgres.config.state_dir, order.effect_id).exists()
+
+
+async def test_files_of_the_log_that_were_made_ahead_are_none_of_it(old: Old) -> None:
+    """By which of the files pg_waldump learns how large they are is chance, where nobody says: of so many it
+    would be one."""
+    log = old.postgres.data_dir / "pg_wal"
+    newest = max(path for path in log.glob("0*") if len(path.name) == 24)
+    ahead = [log / f"{int(newest.name, 16) + number:024X}" for number in range(1, 101)]
+    owner = newest.stat()
+    for path in ahead:
+        with path.open("xb") as file:
+            file.truncate(owner.st_size)
+        os.chown(path, owner.st_uid, owner.st_gid)
+    try:
+        export = await old.export(ORDER.model_copy(update={"effect_id": "made ahead"}))
+    finally:
+        for path in ahead:
+            path.unlink()
+    assert export is not None and export.rows == 2004
+    kept = {Path(file.name).name for file in export.files}
+    assert newest.name in kept and not kept & {path.name for path in ahead}
 
 
 async def test_the_old_database_is_read_where_nobody_else_can_and_nobody_can_write(old: Old) -> None:

@@ -1,7 +1,7 @@
 """How often a healthy primary on a loaded machine is fenced: never, if the lease terms are right.
 
-    make soak MINUTES=60
-    make soak MINUTES=60 SETTING=fastest
+    make soak-lease MINUTES=60
+    make soak-lease MINUTES=60 SETTING=fastest
 
 A lab with the default terms, or with those of another setting of `make bench-rto`; four clients that write as
 fast as they can, and two busy processes. Prints how many leases ran out and the least that was ever left of
@@ -71,7 +71,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--setting", choices=OUR_TERMS, default=DEFAULT)
-    parser.add_argument("--directory", type=Path, default=Path("/var/tmp/qnwis-soak"))
+    parser.add_argument("--directory", type=Path, default=Path("/var/tmp/qnwis-soak-lease"))
     arguments = parser.parse_args()
     _, lease = OUR_TERMS[arguments.setting]
     sys.exit(0 if asyncio.run(soak(arguments.minutes, arguments.directory, lease)) else 1)
