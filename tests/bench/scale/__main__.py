@@ -12,6 +12,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from qnwis.lab.temporal_server import obtain_cli
 from tests.bench.document import text_table, write_section
 from tests.bench.machine import machine
 
-from .bed import KEPT, keep_logs, made
+from .bed import KEPT, keep_logs, made, stop_what_is_left
 from .beside import compared, missing, version
 from .control import How
 from .counting import SLACK_S, deadline_s
@@ -37,6 +38,7 @@ from .table import GOAL_HEAD, goal_rows, head, rows, section
 from .world import HEARTBEAT, MOST_CLUSTERS, NODES
 
 CORES = 2
+BED = "bed"
 IMAGES = "images"
 """Beside the document."""
 
@@ -105,7 +107,7 @@ async def bench(options: Options) -> list[Figures]:
     cli = await obtain_cli(default_directory().with_name(default_directory().name + "-cache"), say)
     every = []
     for clusters in options.clusters:
-        root = options.directory / "bed"
+        root = options.directory / BED
         shutil.rmtree(root, ignore_errors=True)
         try:
             async with made(root, cli, clusters, wave_size=options.plan.wave_size) as bed:
@@ -195,6 +197,7 @@ def prepare(directory: Path) -> None:
     if directory.exists():
         if not (directory / KEPT).exists():
             raise LabError(f"{directory}: expected a folder with {KEPT}, as this makes it; give another one")
+        stop_what_is_left(directory / BED)
         shutil.rmtree(directory)
     directory.mkdir(mode=0o711, parents=True)
     (directory / KEPT).touch()
@@ -205,6 +208,7 @@ def main() -> None:
     if options.blackbox and (lacking := missing()) is not None:
         print(lacking, file=sys.stderr)
         sys.exit(2)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # and nothing is left running
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     try:
         prepare(options.directory)

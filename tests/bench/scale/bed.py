@@ -91,7 +91,7 @@ async def made(root: Path, cli: Path, clusters: int, *, wave_size: int) -> Async
     config, run = root / "config", root / "run"
     for folder in (config, run):
         folder.mkdir()
-    processes = Processes(root / "processes", root / "logs")
+    processes = _processes(root)
     control = Control()
     key_file = root / "tsig.key"
     write_secret(key_file, key_file_text("qnwis-scale.", base64.b64encode(secrets.token_bytes(32)).decode()))
@@ -123,6 +123,15 @@ async def made(root: Path, cli: Path, clusters: int, *, wave_size: int) -> Async
     finally:
         await control.aclose()
         await asyncio.to_thread(processes.stop_all, grace_s=2.0)
+
+
+def stop_what_is_left(root: Path) -> None:
+    """Of a bench that was killed."""
+    _processes(root).stop_all()
+
+
+def _processes(root: Path) -> Processes:
+    return Processes(root / "processes", root / "logs")
 
 
 def _allow_files(needed: int) -> None:

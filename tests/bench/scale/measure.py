@@ -70,11 +70,15 @@ async def measured(bed: Bed, clusters: int, plan: Plan, say: Say) -> Figures:
     figures = Figures(clusters=clusters, load=os.getloadavg()[0])
     try:
         figures = await _ready(bed, figures, plan, say)
-        figures = figures.model_copy(update={"steady": await _steady(bed, clusters, plan.seconds)})
+        steady = await _steady(bed, clusters, plan.seconds)
+        say(_in_words(steady))
+        figures = figures.model_copy(update={"steady": steady})
         if figures.ready < clusters:
             return figures
         say(f"{clusters} clusters are held; primaries fail")
-        figures = figures.model_copy(update={"starts": await _strikes(bed, clusters, plan)})
+        starts = await _strikes(bed, clusters, plan)
+        say(f"{sum(one.outcome == 'completed' for one in starts)} of {len(starts)} failovers completed")
+        figures = figures.model_copy(update={"starts": starts})
         for region in (ONE, WAVE, MANY) if plan.region else ():
             if at_home_in(region, clusters, plan.wave_size):
                 left = await _evacuation(bed, region, clusters, plan)
@@ -94,25 +98,22 @@ async def _ready(bed: Bed, figures: Figures, plan: Plan, say: Say) -> Figures:
     await _for_each(range(clusters), lambda n: start_guardian(bed.client, cluster_id(n)))
     say(f"{clusters} guardians are started, in {time.monotonic() - began:.1f} s")
     deadline = began + plan.ready_within_s
-    while time.monotonic() < deadline:
+    counts = await bed.control.counts()
+    while not counts.heard_twice == counts.streams == counts.nodes and time.monotonic() < deadline:
         bed.check()
-        counts = await bed.control.counts()
-        if counts.heard_twice == counts.streams == counts.nodes:
-            break
         await asyncio.sleep(1.0)
+        counts = await bed.control.counts()
     waiting = set(range(clusters))
-    while True:
+    # Each is asked only once all nodes were; the question costs a worker that is behind even more.
+    while waiting and counts.heard_twice == counts.nodes and time.monotonic() < deadline:
         seen = await _for_each(sorted(waiting), lambda n: _sees_all(bed, n))
         waiting -= {number for number, all_healthy in seen if all_healthy}
-        if not waiting or time.monotonic() > deadline:
-            break
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(2.0 if waiting else 0)
     found: dict[str, object] = {"ready": clusters - len(waiting)}
     if waiting:
-        heard = (await bed.control.counts()).heard
         found["problem"] = (
             f"{len(waiting)} of {clusters} guardians do not see every node within {plan.ready_within_s:g} s"
-            f" ({heard} of {NODES * clusters} nodes were asked)"
+            f" ({counts.heard} of {counts.nodes} nodes were asked)"
         )
     else:
         found["ready_s"] = time.monotonic() - began
@@ -159,6 +160,15 @@ async def _steady(bed: Bed, clusters: int, seconds: float) -> Steady:
         events=sum(grown),
         grown=sum(n > 0 for n in grown),
         hours=hours,
+    )
+
+
+def _in_words(steady: Steady) -> str:
+    counts, us = steady.counts, steady.us_per_probe
+    return (
+        f"{counts.probes / steady.seconds:.0f} questions a second, {us or 0:.0f} µs each, {counts.late} late,"
+        f" worker {steady.worker.cpu_s / steady.seconds:.2f} cores,"
+        f" Temporal {steady.temporal.cpu_s / steady.seconds:.2f} cores"
     )
 
 

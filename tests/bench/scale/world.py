@@ -22,7 +22,7 @@ from qnwis.continuity.topology import (
 from qnwis.lab.layout import DNS_PORT
 
 VANTAGE = "vantage-1"
-HEARTBEAT = HeartbeatConfig(interval_sec=5.0)
+HEARTBEAT = HeartbeatConfig(interval_sec=5.0, watch_timeout_sec=30.0)
 NODES = 5
 AGENT_PORT = 19443
 """Of every agent; no lab has it."""
