@@ -32,13 +32,13 @@ class EffectRequest(Model):
 
 
 @contextlib.asynccontextmanager
-async def heartbeating() -> AsyncIterator[None]:
+async def heartbeating(every_s: float = BEAT_S) -> AsyncIterator[None]:
     """Heartbeat while the body runs: a dead worker is noticed in seconds, not at the step's timeout."""
 
     async def beat() -> None:
         while True:
+            await asyncio.sleep(every_s)
             activity.heartbeat()
-            await asyncio.sleep(BEAT_S)
 
     task = asyncio.create_task(beat())
     try:

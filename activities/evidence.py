@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -31,8 +33,11 @@ class Evidence:
         self._nodes = nodes
 
     @activity.defn
-    def load_cluster(self, name: ClusterName) -> Registered:
+    async def load_cluster(self, name: ClusterName) -> Registered:
         """The registered cluster and its policy; only registered nodes are ever contacted."""
+        return await asyncio.to_thread(self._load, name)
+
+    def _load(self, name: ClusterName) -> Registered:
         try:
             registered = self._registry.load(name.cluster_id)
         except ConfigError as error:

@@ -22,9 +22,8 @@ from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.nodes import Nodes
 
 from .beats import Beats, NodeVote, Told
-from .stalls import Stalls
-
-HEARTBEAT_S = 1.0
+from .stalls import Meters, Stalls
+from .waiting import speaks_every_s
 
 
 class WatchRequest(Model):
@@ -48,6 +47,7 @@ class Health:
         self._registry = registry
         self._nodes = nodes
         self._metrics = metrics
+        self._meters = Meters()
 
     @activity.defn
     async def watch(self, request: WatchRequest) -> WatchReport:
@@ -67,26 +67,26 @@ class Health:
 
     async def _watch(self, request: WatchRequest) -> WatchReport:
         cluster = self._registry.load(request.cluster_id).cluster
-        stalls = Stalls(cluster.heartbeat.stall_limit_s)
-        beats = Beats(
-            request.vantage, request.votes, cluster, self._nodes, stalls, self._told(cluster, request.vantage)
-        )
+        with self._meters.watching(cluster.heartbeat.stall_limit_s) as stalls:
+            return await self._beat(request, cluster, stalls)
+
+    async def _beat(self, request: WatchRequest, cluster: Cluster, stalls: Stalls) -> WatchReport:
+        told = self._told(cluster, request.vantage)
+        beats = Beats(request.vantage, request.votes, cluster, self._nodes, stalls, told)
         if self._metrics is None:
-            return await self._until_due(request, cluster, stalls, beats)
+            return await self._until_due(request, cluster, beats)
         with self._metrics.watching(cluster, request.vantage, beats.detectors):
-            return await self._until_due(request, cluster, stalls, beats)
+            return await self._until_due(request, cluster, beats)
 
     def _told(self, cluster: Cluster, vantage: str) -> Told | None:
         if (metrics := self._metrics) is None:
             return None
         return lambda node, path, probe: metrics.asked(cluster.cluster_id, vantage, node.node_id, path, probe)
 
-    async def _until_due(
-        self, request: WatchRequest, cluster: Cluster, stalls: Stalls, beats: Beats
-    ) -> WatchReport:
+    async def _until_due(self, request: WatchRequest, cluster: Cluster, beats: Beats) -> WatchReport:
         topology = asyncio.create_task(self._topology_changed(cluster))
         reported = asyncio.create_task(beats.reported.wait())
-        others = [asyncio.create_task(work) for work in (stalls.run(), beats.run(), _tell(beats))]
+        others = [asyncio.create_task(work) for work in (beats.run(), _tell(beats))]
         try:
             await asyncio.wait([topology, reported, *others], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -109,9 +109,10 @@ class Health:
 
 
 async def _tell(beats: Beats) -> None:
+    every_s = speaks_every_s()
     while True:
         activity.heartbeat({name: vote.model_dump(mode="json") for name, vote in beats.votes().items()})
-        await asyncio.sleep(HEARTBEAT_S)
+        await asyncio.sleep(every_s)
 
 
 def _ended(request: WatchRequest, why: str, *, expected: bool = False) -> ApplicationError:

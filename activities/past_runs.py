@@ -16,9 +16,9 @@ from qnwis.continuity.takeover import PastExecution, Remains, looked_back, unfin
 
 from .effect import heartbeating
 from .executions import GONE, RUNNING, executions, last_event, newest
+from .run_changes import RunChanges, changed_or_anyhow
 from .run_history import LOOK_BACK, HistoryReader, result_in
-
-POLL_S = 1.0
+from .waiting import speaks_every_s
 
 
 class LookBackRequest(Model):
@@ -55,8 +55,10 @@ class RunsReport(Model):
 
 
 class PastRuns:
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, prefix: str) -> None:
+        """`prefix`: of the locks of clusters."""
         self._client = client
+        self._changes = RunChanges(client, prefix)
 
     @activity.defn(name=LOOK_BACK)
     async def look_back(self, asked: LookBackRequest) -> Remains | None:
@@ -73,12 +75,10 @@ class PastRuns:
     @activity.defn
     async def watch_runs(self, asked: WatchRunsRequest) -> RunsReport:
         """Return when the newest execution under the lock is another, or has ended; at first at once."""
-        async with heartbeating():
-            while True:
-                seen = await newest(self._client, asked.workflow_id)
-                if seen != asked.seen:
-                    break
-                await asyncio.sleep(POLL_S)
+        async with heartbeating(speaks_every_s()):
+            with self._changes.of(asked.workflow_id) as changed:
+                while (seen := await newest(self._client, asked.workflow_id)) == asked.seen:
+                    await changed_or_anyhow(changed)
         first, _, status = seen.partition(" ")
         ids = list(dict.fromkeys([first, *await executions(self._client, asked.workflow_id)]))
         # One that goes on has no last event; the answer to the question for it does not end.

@@ -109,8 +109,11 @@ class People:
         return Proof(person=found)
 
     @activity.defn
-    def open_window(self, asked: OpenRequest) -> Opened:
+    async def open_window(self, asked: OpenRequest) -> Opened:
         """The rules of the approval workflow and who may vote by them."""
+        return await asyncio.to_thread(self._open, asked)
+
+    def _open(self, asked: OpenRequest) -> Opened:
         access = self._access()
         workflow = access.rbac.approval_workflows.get(asked.name or "")
         voters = () if workflow is None else access.voters(workflow, initiator=asked.initiator)

@@ -1,6 +1,11 @@
-"""Deciding, recorded: planner and simulator run here so that a run's history holds what they answered."""
+"""Deciding, recorded: planner and simulator run here so that a run's history holds what they answered.
+
+They compute in a thread: watches in the same process must not stand still for it.
+"""
 
 from __future__ import annotations
+
+import asyncio
 
 from temporalio import activity
 
@@ -30,11 +35,11 @@ class RehearseRequest(Model):
 
 class Planning:
     @activity.defn
-    def assess(self, asked: AssessRequest) -> Assessment:
+    async def assess(self, asked: AssessRequest) -> Assessment:
         """The plan for this request on this evidence, or the rule that refuses it."""
-        return assess(asked.request, asked.cluster, asked.policy, asked.evidence)
+        return await asyncio.to_thread(assess, asked.request, asked.cluster, asked.policy, asked.evidence)
 
     @activity.defn
-    def rehearse(self, asked: RehearseRequest) -> Rehearsal:
+    async def rehearse(self, asked: RehearseRequest) -> Rehearsal:
         """Play the plan against the model of this evidence before it is played for real."""
-        return rehearse(asked.plan, asked.cluster, asked.policy, asked.evidence)
+        return await asyncio.to_thread(rehearse, asked.plan, asked.cluster, asked.policy, asked.evidence)

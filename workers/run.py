@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 
 from prometheus_client import CollectorRegistry
 from temporalio import activity, workflow
 
+from qnwis.continuity.model import build_models
 from qnwis.labels import use_labels
 from qnwis.metrics.serving import sdk_runtime, served
 from qnwis.providers.key_store import key_store_of
@@ -33,6 +35,8 @@ async def run_worker(settings: WorkerSettings) -> None:
     # Which run and activity it is stands in the line by itself.
     activity.logger.activity_info_on_message = False
     workflow.logger.workflow_info_on_message = False
+    allow_many_connections()
+    build_models()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for sig in (signal.SIGTERM, signal.SIGINT):
@@ -52,6 +56,13 @@ async def run_worker(settings: WorkerSettings) -> None:
         await stop.wait()
         log.info("worker stops")
         loop.call_later(ENDS_WITHIN_S, _end_all_the_same)
+
+
+def allow_many_connections() -> None:
+    """As many open files as this process may have: it keeps two connections to each node that it watches,
+    and systems let a process begin with 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _end_all_the_same() -> None:

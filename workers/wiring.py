@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -19,9 +17,7 @@ from temporalio.worker import (
     UnsandboxedWorkflowRunner,
     Worker,
     WorkerDeploymentConfig,
-    WorkflowRunner,
 )
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.access_review import AccessReviews
 from activities.audit import Audit
@@ -81,7 +77,7 @@ from qnwis.providers.witness import Witness, witnesses_of
 from qnwis.transport import Transport, transport_of
 from workflows.access_review import AccessReviewRun
 from workflows.guardian import Guardian
-from workflows.names import vantage_queue
+from workflows.names import FAILOVER_PREFIX, vantage_queue
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 from workflows.readiness import ReadinessCheck
@@ -112,6 +108,9 @@ WORKFLOWS = (
 
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
+ACTIVITIES = 10_000
+"""At once in one worker: nearly all of them wait, one for each cluster and vantage and one for its runs, and
+they must not keep an effect from being begun."""
 GRACE_S = 5.0
 """How long activities may finish when a worker is asked to stop."""
 
@@ -191,7 +190,7 @@ def runbook_activities(
 ) -> list[Callable[..., Any]]:
     graded = ReadinessMetrics(metrics) if metrics is not None else None
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
-    past_runs, past_evacuations = PastRuns(client), PastEvacuations(client)
+    past_runs, past_evacuations = PastRuns(client, FAILOVER_PREFIX), PastEvacuations(client)
     people = People(AccessFiles(p.registry.directory), TemporalNonces(client), p.audit)
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     audit = Audit(p.audit, bundles=p.bundles, witnesses=p.witnesses)
@@ -285,7 +284,6 @@ def workers_for(
     settings: WorkerSettings,
     p: Providers,
     *,
-    sandboxed: bool = True,
     metrics: CollectorRegistry | None = None,
     tracing: Sequence[Interceptor] = (),
 ) -> Sequence[Worker]:
@@ -293,14 +291,16 @@ def workers_for(
     if metrics is not None:
         RunMetrics(p.audit, p.registry, metrics)
         ApprovalMetrics(client, p.registry, metrics)
-    plain = Unversioned if settings.build is None else UnsandboxedWorkflowRunner
+    # In no sandbox: one takes a quarter of a second of CPU time to make, for each run, in the middle of a
+    # failover. Recorded runs are replayed in one, and import-linter keeps clocks and lots out of workflows.
+    runner = Unversioned if settings.build is None else UnsandboxedWorkflowRunner
     runbooks = Worker(
         client,
         task_queue=settings.task_queue,
         workflows=WORKFLOWS,
         activities=runbook_activities(client, p, metrics),
-        activity_executor=ThreadPoolExecutor(4, thread_name_prefix="activity"),
-        workflow_runner=sandbox(plain) if sandboxed else plain(),
+        max_concurrent_activities=ACTIVITIES,
+        workflow_runner=runner(),
         interceptors=[Whereabouts(), *tracing],
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(),
@@ -337,31 +337,10 @@ def vantage_workers(
             client,
             task_queue=vantage_queue(vantage),
             activities=[watch],
+            max_concurrent_activities=ACTIVITIES,
             interceptors=[Whereabouts(), *tracing],
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             default_heartbeat_throttle_interval=timedelta(seconds=1),
         )
         for vantage in settings.vantages
     ]
-
-
-def sandbox(plain: type[WorkflowRunner] = Unversioned) -> SandboxedWorkflowRunner:
-    """The SDK's sandbox; the project's own pure modules are not loaded anew for each run."""
-    passed_through = (
-        "qnwis",
-        "activities",
-        "pydantic",
-        "pydantic_core",
-        "yaml",
-        "httpx",
-        "dns",
-        "cryptography",
-        "opentelemetry",
-    )
-    restrictions = SandboxRestrictions.default
-    return SandboxedWorkflowRunner(
-        runner_class=plain,
-        restrictions=dataclasses.replace(
-            restrictions, passthrough_modules=restrictions.passthrough_modules | set(passed_through)
-        ),
-    )

@@ -22,6 +22,7 @@ from .primary_failure import PrimaryFailure
 
 with workflow.unsafe.imports_passed_through():
     from activities.past_runs import PastRuns, RunsReport, WatchRunsRequest
+    from qnwis.continuity.heartbeat import HeartbeatConfig
     from qnwis.continuity.run import FailoverRequest, RunKind, RunResult
     from qnwis.continuity.takeover import Remains
     from qnwis.runbook import load_runbook
@@ -42,6 +43,8 @@ class GuardedRuns:
         self._tries: Counter[str] = Counter()
         self.own = own
         """Temporal's run id of the run that the guardian started, while that goes on."""
+        self.silent_s = HeartbeatConfig().watch_timeout_sec
+        """How long whoever looks at the runs may be silent before another does; the topology says."""
         self._followed: asyncio.Task[None] | None = None
 
     async def start(self, request: FailoverRequest) -> Child:
@@ -124,7 +127,7 @@ class GuardedRuns:
         report = await workflow.execute_activity_method(
             PastRuns.watch_runs,
             WatchRunsRequest(workflow_id=failover_id(self._cluster_id), seen=self._seen),
-            **options.watch_runs("runs of this cluster"),
+            **options.watch_runs("runs of this cluster", silent_s=self.silent_s),
         )
         self._seen = report.seen
         tries = self._tries[report.unfinished.run_id] if report.unfinished is not None else 0

@@ -142,6 +142,7 @@ class Guardian(GuardianListening):
         self.registered = await workflow.execute_activity_method(
             Evidence.load_cluster, name, **options.read("registered topology and policy")
         )
+        self.runs.silent_s = self._known.cluster.heartbeat.watch_timeout_sec
         evidence = await workflow.execute_activity_method(
             Evidence.collect, self._known.cluster, **options.read("who is the primary")
         )

@@ -14,9 +14,12 @@ SEARCH_ATTRIBUTES = (CLUSTER, KIND, OUTCOME, INITIATOR)
 """The one list: registered at server start, upserted by every run (an unregistered one fails every task)."""
 
 
+FAILOVER_PREFIX = "failover-"
+
+
 def failover_id(cluster_id: str, *, dry_run: bool = False) -> str:
     """The workflow id of a failover run. Without `dry_run` it is the cluster's lock: one run at a time."""
-    return f"dry-run-failover-{cluster_id}" if dry_run else f"failover-{cluster_id}"
+    return f"dry-run-failover-{cluster_id}" if dry_run else f"{FAILOVER_PREFIX}{cluster_id}"
 
 
 def round_trip_id(cluster_id: str) -> str:

@@ -12,8 +12,6 @@ from datetime import timedelta
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
-VANTAGE_SILENT = timedelta(seconds=4)
-"""A vantage whose watch was not heard from for this long abstains. It speaks up every second."""
 EFFECT_WITHIN_S = 60.0
 """After this an effect that nobody could carry out is given up: its outcome is unknown."""
 FENCED_WITHIN_S = 20.0
@@ -154,8 +152,9 @@ def notify(summary: str) -> ActivityConfig:
     )
 
 
-def watch(summary: str, task_queue: str) -> ActivityConfig:
-    """Watching: as long as nothing changes. It waits for a worker without limit, but a silent one ends it.
+def watch(summary: str, task_queue: str, *, silent_s: float) -> ActivityConfig:
+    """Watching: as long as nothing changes. It waits for a worker without limit, but one that is silent for
+    `silent_s` ends it.
 
     A server that tried again by itself would leave the vantage's old word standing meanwhile.
     """
@@ -164,7 +163,7 @@ def watch(summary: str, task_queue: str) -> ActivityConfig:
     return ActivityConfig(
         task_queue=task_queue,
         start_to_close_timeout=timedelta(days=365),
-        heartbeat_timeout=VANTAGE_SILENT,
+        heartbeat_timeout=timedelta(seconds=silent_s),
         retry_policy=retry,
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
         summary=summary,
@@ -182,11 +181,12 @@ def watch_steadily(summary: str) -> ActivityConfig:
     )
 
 
-def watch_runs(summary: str) -> ActivityConfig:
-    """Watching the cluster's runs: as long as nothing changes, whatever becomes of the worker that does."""
+def watch_runs(summary: str, *, silent_s: float = 4.0) -> ActivityConfig:
+    """Watching the cluster's runs: as long as nothing changes, whatever becomes of the worker that does. One
+    that is silent for `silent_s` is replaced."""
     return ActivityConfig(
         start_to_close_timeout=timedelta(days=365),
-        heartbeat_timeout=timedelta(seconds=4),
+        heartbeat_timeout=timedelta(seconds=silent_s),
         retry_policy=_retry(200, 5),
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
         summary=summary,

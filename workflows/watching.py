@@ -16,6 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.beats import NodeVote
     from activities.health import Health, WatchReport, WatchRequest
     from qnwis.continuity.detection import Votes
+    from qnwis.continuity.heartbeat import HeartbeatConfig
     from qnwis.continuity.model import Model
     from qnwis.continuity.region_wait import Sights
     from qnwis.continuity.run import Detection
@@ -42,9 +43,11 @@ class Watches:
         self.abstaining = dict(abstaining)
         """Why, by vantage."""
         self._running: dict[str, asyncio.Task[WatchReport]] = {}
+        self._silent_s = HeartbeatConfig().watch_timeout_sec
 
     def keep_going(self, cluster: Cluster) -> None:
         """A watch for each vantage of the topology, and for none that has left it."""
+        self._silent_s = cluster.heartbeat.watch_timeout_sec
         for gone in {*self._running, *self.statements, *self.abstaining} - {*cluster.vantages}:
             self.statements.pop(gone, None)
             self.abstaining.pop(gone, None)
@@ -63,7 +66,7 @@ class Watches:
             WatchRequest(
                 cluster_id=self._cluster_id, vantage=vantage, votes=None if said is None else said.votes
             ),
-            **options.watch(f"watch from {vantage}", vantage_queue(vantage)),
+            **options.watch(f"watch from {vantage}", vantage_queue(vantage), silent_s=self._silent_s),
         )
 
     @property
@@ -78,7 +81,7 @@ class Watches:
                 report = self._running.pop(vantage).result()
             except ActivityError as error:
                 self.statements.pop(vantage, None)
-                self.abstaining[vantage] = _why(error)
+                self.abstaining[vantage] = _why(error, self._silent_s)
                 continue
             self.statements[vantage] = Statement(votes=report.votes, at=workflow.now())
             self.abstaining.pop(vantage, None)
@@ -135,10 +138,10 @@ class Watches:
         await asyncio.gather(*self._running.values(), return_exceptions=True)
 
 
-def _why(error: ActivityError) -> str:
+def _why(error: ActivityError, silent_s: float) -> str:
     cause = error.cause
     if isinstance(cause, TimeoutError):
-        return f"not heard from for {options.VANTAGE_SILENT.total_seconds():g} s"
+        return f"not heard from for {silent_s:g} s"
     if is_cancelled_exception(error):
         return "its watch was cancelled"
     return f"its watch ended: {cause or error}"

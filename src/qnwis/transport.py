@@ -9,9 +9,10 @@ from pathlib import Path
 
 import httpx
 
-from qnwis.tls.client import PinnedTransport
+from qnwis.tls.client import KEPT_S, PinnedTransport
 from qnwis.tls.files import ALLOWLIST_VARIABLE, IDENTITY_VARIABLE, TlsError, TlsFiles
 
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 ALLOWLIST, CONFIG_VARIABLE = "allowlist.yaml", "QNWIS_CONFIG_DIR"
 
 
@@ -36,17 +37,38 @@ class Transport:
         return httpx.AsyncClient(timeout=self._timeout(timeout_s), trust_env=False, verify=verify)
 
     def agents(self, *, timeout_s: float, connections: int = 16) -> httpx.AsyncClient:
-        """The same for agents, and for nobody else; so many connections at once to each, with mutual TLS."""
-        if self.tls is None:
-            return self.client(timeout_s=timeout_s)
+        """The same for agents, and for nobody else; so many connections at once to each."""
+        limits = httpx.Limits(max_connections=connections, keepalive_expiry=KEPT_S)
         return httpx.AsyncClient(
             timeout=self._timeout(timeout_s),
             trust_env=False,
-            transport=PinnedTransport(self.tls, connections=connections),
+            transport=PoolOfEach(limits) if self.tls is None else PinnedTransport(self.tls, limits),
         )
 
     def _timeout(self, timeout_s: float) -> httpx.Timeout:
         return httpx.Timeout(timeout_s, connect=min(self.connect_timeout_s, timeout_s))
+
+
+class PoolOfEach(httpx.AsyncBaseTransport):
+    """A pool of connections for each agent: httpx looks at every connection of a pool for each request, and a
+    worker keeps one to each of thousands of nodes."""
+
+    def __init__(self, limits: httpx.Limits) -> None:
+        self._limits = limits
+        self._pools: dict[tuple[str, str, int | None], httpx.AsyncHTTPTransport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        origin = request.url.scheme, request.url.host, request.url.port
+        if (pool := self._pools.get(origin)) is None:
+            # Where nothing is secured no context is used, and the usual one takes long to make.
+            verify = _NO_TLS if request.url.scheme == "http" else True
+            pool = httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=self._limits)
+            self._pools[origin] = pool
+        return await pool.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        for pool in self._pools.values():
+            await pool.aclose()
 
 
 def transport_of(environment: Mapping[str, str], config_dir: Path | None = None) -> Transport:

@@ -41,9 +41,7 @@ async def hand_over(node: Node, order: HandOverOrder) -> Decision:
         # Its walsenders end only when every standby that is connected has the shutdown checkpoint.
         await postgres.stop()
         node.handed_over.begin(order.return_after_s)
-        if not node.give_up():
-            raise EffectError(f"processes of the database of {node.node_id} are left")
-        control, _ = await asyncio.gather(read_control(postgres), node.leases.told(TOLD_WITHIN_S))
+        control, _ = await asyncio.gather(read_control(postgres), _let_go(node))
         if not control.shut_down:
             node.handed_over.end()  # nobody can continue it, so the keeper need not wait
             raise EffectError(f"the database of {node.node_id} was not shut down: {control.state}")
@@ -56,6 +54,13 @@ async def hand_over(node: Node, order: HandOverOrder) -> Decision:
         )
 
     return effect
+
+
+async def _let_go(node: Node) -> None:
+    """Release the lease, and tell."""
+    if not node.give_up():
+        raise EffectError(f"processes of the database of {node.node_id} are left")
+    await node.leases.told(TOLD_WITHIN_S)
 
 
 async def resume(node: Node, order: ResumeOrder) -> Decision:

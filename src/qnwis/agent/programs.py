@@ -40,9 +40,11 @@ class Control:
 
 
 async def read_control(postgres: Postgres) -> Control:
-    """Raises EffectError where pg_controldata does not say it."""
+    """Raises EffectError where pg_controldata does not say it. It only reads, and works elsewhere, so that it
+    is no process of the database."""
     arguments = ("-D", str(postgres.data_dir))
-    status, output = await run_program(postgres, "pg_controldata", arguments, working_in=postgres.data_dir)
+    elsewhere = postgres.config.state_dir
+    status, output = await run_program(postgres, "pg_controldata", arguments, working_in=elsewhere)
     found = dict(re.findall(r"^(.+?): +(.+)$", output, re.MULTILINE))
     try:
         high, low = found["Latest checkpoint location"].split("/")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qnwis.continuity.hooks_file import Declared
@@ -10,6 +10,7 @@ from qnwis.continuity.model import Model
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.topology import Cluster
 
+from .kept import Kept
 from .load import load_cluster, load_policy
 from .problem import ConfigError, Problem
 
@@ -27,20 +28,22 @@ class Registered(Model):
 class Registry:
     """A directory with `cluster.yaml` and `policy.yaml`, and optionally `clusters/<cluster_id>/` with both.
 
-    Files are read anew on each load, so that an edit counts from the next decision on. A cluster of its own
-    folder loads even while another cluster's files are broken.
+    An edit of a file counts from the next load on; a file that is the same as before is not read again. A
+    cluster of its own folder loads even while another cluster's files are broken.
 
     An active/active cluster has a folder, `clusters/<cluster_id>/`. Each of its regions is a lease group,
     which `load` knows as `<cluster_id>-<region>`.
     """
 
     directory: Path
+    _cluster: Kept[Cluster] = field(default_factory=lambda: Kept(load_cluster), repr=False, compare=False)
+    _policy: Kept[Policy] = field(default_factory=lambda: Kept(load_policy), repr=False, compare=False)
 
     def cluster_ids(self) -> list[str]:
         """Every cluster there is, in alphabetical order. Raises ConfigError if the top-level file is bad."""
         ids = [folder.name for folder in self._folders()]
         if self._top_level.exists() or not ids:
-            top = load_cluster(self._top_level).cluster_id
+            top = self._cluster(self._top_level).cluster_id
             if top in ids:
                 raise _mismatch(self._top_level, top, f"an id that {self._folder(top)} does not have as well")
             ids.append(top)
@@ -48,9 +51,8 @@ class Registry:
 
     def load(self, cluster_id: str) -> Registered:
         """Raises ConfigError for an unknown id or a bad file."""
-        for folder in self._folders():
-            if folder.name == cluster_id:
-                return self._read(folder, cluster_id)
+        if self._has_folder(cluster_id):
+            return self._read(self._folder(cluster_id), cluster_id)
         if (group := self._lease_group(cluster_id)) is not None:
             return group
         if cluster_id not in (ids := self.cluster_ids()):
@@ -75,16 +77,20 @@ class Registry:
     def _folder(self, cluster_id: str) -> Path:
         return self.directory / "clusters" / cluster_id
 
+    def _has_folder(self, cluster_id: str) -> bool:
+        is_name = "/" not in cluster_id and cluster_id not in {"", ".", ".."}
+        return is_name and (self._folder(cluster_id) / "cluster.yaml").exists()
+
     def _folders(self) -> list[Path]:
         return sorted(path.parent for path in self.directory.glob("clusters/*/cluster.yaml"))
 
     def _read(self, folder: Path, cluster_id: str) -> Registered:
-        cluster = load_cluster(folder / "cluster.yaml")
+        cluster = self._cluster(folder / "cluster.yaml")
         if cluster.cluster_id != cluster_id:
             raise _mismatch(
                 folder / "cluster.yaml", cluster.cluster_id, f"{cluster_id}, as the folder is named"
             )
-        return Registered(cluster=cluster, policy=load_policy(folder / "policy.yaml"))
+        return Registered(cluster=cluster, policy=self._policy(folder / "policy.yaml"))
 
 
 def _mismatch(file: Path, found: str, expected: str) -> ConfigError:

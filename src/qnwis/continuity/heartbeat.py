@@ -35,6 +35,9 @@ class HeartbeatConfig(Model):
     """Consecutive misses that make a node failed."""
     recovery_threshold: int = Field(default=2, ge=1, le=MOST)
     """Consecutive answers that make a failed node healthy again."""
+    watch_timeout_sec: float = Field(default=4.0, ge=1, le=DAY_S)
+    """A vantage whose watch was not heard from for this long abstains, seconds. A watch speaks up four times
+    in it, which is all that a cluster at rest costs the Temporal server: many clusters want a longer one."""
     jitter_percent: float = Field(default=10.0, ge=0, le=50)
     """Each beat moves by up to this share of the interval, so that many watchers do not ask in step."""
     flap_window_sec: float = Field(default=600.0, ge=0, le=LONGEST_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,6 +47,22 @@ class Model(BaseModel):
             }
         )
         return copied
+
+
+def build_models() -> int:
+    """Build the validator of every model that is loaded; how many there are. For processes that live long:
+    whatever decodes a model whose validator is not built would build one for itself, each run of a workflow
+    anew."""
+    found = set(_below(Model))
+    for model in found:
+        model.model_rebuild()
+    return len(found)
+
+
+def _below(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for one in model.__subclasses__():
+        yield one
+        yield from _below(one)
 
 
 def canonical_json(value: BaseModel | Mapping[str, Any]) -> str:

@@ -238,6 +238,8 @@ async def start_server(
         *("--sqlite-pragma", "synchronous=normal"),
         # The default of 20 polls a second makes each step of a workflow wait for up to 50 ms.
         *("--dynamic-config-value", "history.transferProcessorMaxPollRPS=1000"),
+        # Whoever decides on a step begins it, with no task in between: a fifth less work for the server.
+        *("--dynamic-config-value", "system.enableActivityEagerExecution=true"),
     ]
     started = processes.start(PROCESS_NAME, command, cwd=database.parent, place=block.place(CONTROL))
     target = f"{block.temporal_host}:{block.temporal_port}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from datetime import timedelta
 
 from prometheus_client import CollectorRegistry
@@ -17,15 +17,17 @@ from temporalio.service import RPCError, RPCStatusCode
 from qnwis.config.registry import Registry
 from qnwis.continuity.metrics import APPROVALS_WAITING, Sample
 from qnwis.continuity.run import RunProgress
-from workflows.names import failover_id
+from workflows.names import FAILOVER_PREFIX, failover_id
 
 from .clusters import lease_groups
 from .instruments import gauges
 
 log = logging.getLogger(__name__)
 
+GOING_ON = f"WorkflowId STARTS_WITH '{FAILOVER_PREFIX}' AND ExecutionStatus = 'Running'"
+"""One question tells which of many clusters have a run at all."""
 ANSWER_WITHIN = timedelta(seconds=1)
-"""For each of the two questions about a run."""
+"""For each question."""
 ALL_WITHIN_S = 4.0
 """For all clusters together; a scrape has ten seconds as a rule."""
 
@@ -56,16 +58,25 @@ class ApprovalMetrics(Collector):
             return []
 
     async def _ask(self, cluster_ids: list[str]) -> list[Sample]:
-        waiting = await asyncio.gather(*(self._waits(cluster_id) for cluster_id in cluster_ids))
+        try:
+            going_on = {
+                run.id async for run in self._client.list_workflows(GOING_ON, rpc_timeout=ANSWER_WITHIN)
+            }
+        except RPCError as error:
+            log.warning("metrics do not say who waits for approval: %s", error)
+            return []
+        waiting = await asyncio.gather(*(self._waits(one, going_on) for one in cluster_ids))
         return [
             Sample(APPROVALS_WAITING, (cluster_id,), float(waits))
             for cluster_id, waits in zip(cluster_ids, waiting, strict=True)
             if waits is not None
         ]
 
-    async def _waits(self, cluster_id: str) -> bool | None:
+    async def _waits(self, cluster_id: str, going_on: Set[str]) -> bool | None:
         """None where that is not known now."""
-        run = self._client.get_workflow_handle(failover_id(cluster_id))
+        if (lock := failover_id(cluster_id)) not in going_on:
+            return False
+        run = self._client.get_workflow_handle(lock)
         try:
             described = await run.describe(rpc_timeout=ANSWER_WITHIN)
             if described.status is not WorkflowExecutionStatus.RUNNING:

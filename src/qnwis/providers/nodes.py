@@ -20,6 +20,7 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Node
 from qnwis.transport import Transport
 
+from .asking import FAILED, Asker
 from .errors import Refused, Unreachable
 
 M = TypeVar("M", bound=Model)
@@ -81,9 +82,11 @@ class HttpNodes:
     def __init__(self, transport: Transport) -> None:
         self._connect_timeout_s = transport.connect_timeout_s
         self._client = transport.agents(timeout_s=transport.connect_timeout_s)
+        self._asker = Asker(transport)
 
     async def aclose(self) -> None:
         await self._client.aclose()
+        await self._asker.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,7 +125,7 @@ class HttpNodes:
         what = f"GET {path}"
         response = await self._ask("GET", node, path, timeout_s=timeout_s)
         if response.status_code != httpx.codes.OK:
-            raise Unreachable(_unexpected(node, what, response))
+            raise Unreachable(_unexpected(node, what, response.status_code, response.text))
         try:
             return kind.model_validate_json(response.content)
         except ValidationError as error:
@@ -141,7 +144,7 @@ class HttpNodes:
                 raise Refused(Refusal.model_validate_json(response.content))
         except ValidationError as error:
             raise Unreachable(f"{_party(node)} answered {what} with something else: {error}") from error
-        raise Unreachable(_unexpected(node, what, response))
+        raise Unreachable(_unexpected(node, what, response.status_code, response.text))
 
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
         began = time.perf_counter()
@@ -150,13 +153,16 @@ class HttpNodes:
             return Probe(error is None, (time.perf_counter() - began) * 1000, error, error_type)
 
         try:
-            response = await self._ask("GET", node, path, timeout_s=timeout_s)
-        except Unreachable as error:
-            cause = error.__cause__
-            timed_out = isinstance(cause, TimeoutError | httpx.TimeoutException)
-            return ended(str(error), "timeout" if timed_out else type(cause).__name__)
-        if response.status_code != httpx.codes.OK:
-            return ended(_unexpected(node, f"GET {path}", response), f"http_{response.status_code}")
+            answered = await self._asker.get(node.agent_url, path, timeout_s=timeout_s)
+        except FAILED as error:
+            timed_out = isinstance(error, TimeoutError)
+            return ended(
+                _no_answer(node, "GET", path, timeout_s, error),
+                "timeout" if timed_out else type(error).__name__,
+            )
+        if answered.status != httpx.codes.OK:
+            why = _unexpected(node, f"GET {path}", answered.status, answered.text)
+            return ended(why, f"http_{answered.status}")
         return ended()
 
     async def events(self, node: Node) -> AsyncGenerator[NodeEvent, None]:
@@ -166,7 +172,7 @@ class HttpNodes:
             async with self._client.stream("GET", node.agent_url + "/events", timeout=timeout) as response:
                 if response.status_code != httpx.codes.OK:
                     await response.aread()
-                    raise Unreachable(_unexpected(node, "GET /events", response))
+                    raise Unreachable(_unexpected(node, "GET /events", response.status_code, response.text))
                 async for line in response.aiter_lines():
                     yield NodeEvent.model_validate_json(line)
         except (httpx.HTTPError, ValidationError) as error:
@@ -185,10 +191,7 @@ class HttpNodes:
                     method, node.agent_url + path, content=content, headers=headers, timeout=timeout
                 )
         except (httpx.HTTPError, TimeoutError) as error:
-            raise Unreachable(
-                f"{_party(node)} did not answer {method} {path} within {timeout_s:g} s ({_why(error)});"
-                " check that the agent runs and can be reached from here"
-            ) from error
+            raise Unreachable(_no_answer(node, method, path, timeout_s, error)) from error
 
 
 def _party(node: Node) -> str:
@@ -199,5 +202,12 @@ def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _unexpected(node: Node, what: str, response: httpx.Response) -> str:
-    return f"{_party(node)} answered {what} with status {response.status_code}: {response.text[:500]}"
+def _no_answer(node: Node, method: str, path: str, timeout_s: float, error: Exception) -> str:
+    return (
+        f"{_party(node)} did not answer {method} {path} within {timeout_s:g} s ({_why(error)});"
+        " check that the agent runs and can be reached from here"
+    )
+
+
+def _unexpected(node: Node, what: str, status: int, text: str) -> str:
+    return f"{_party(node)} answered {what} with status {status}: {text[:500]}"

@@ -154,9 +154,8 @@ class Stage:
         )
 
     def workers(self, settings: WorkerSettings | None = None) -> list[Worker]:
-        """A further set of workers, as a new process would bring. Without the workflow sandbox, which takes a
-        quarter of these tests' time: the lab's workers and the replay have it."""
-        return list(workers_for(self.client, settings or self.settings, self.providers, sandboxed=False))
+        """A further set of workers, as a new process would bring."""
+        return list(workers_for(self.client, settings or self.settings, self.providers))
 
 
 Run = WorkflowHandle[PrimaryFailure, RunResult]

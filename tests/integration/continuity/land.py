@@ -166,7 +166,7 @@ class Land:
         return self.region
 
     def workers(self) -> list[Worker]:
-        return list(workers_for(self.client, self.settings, self.providers, sandboxed=False))
+        return list(workers_for(self.client, self.settings, self.providers))
 
     def lose(self, region: str) -> None:
         for world in self.worlds.by_cluster.values():

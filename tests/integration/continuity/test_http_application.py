@@ -136,7 +136,7 @@ async def service(client: Client, tmp_path_factory: pytest.TempPathFactory) -> A
         await lab.write("a", 1)
         made.rows = 1
         async with AsyncExitStack() as running:
-            for worker in workers_for(client, settings, providers, sandboxed=False):
+            for worker in workers_for(client, settings, providers):
                 await running.enter_async_context(worker)
             yield made
         await applications.aclose()

@@ -31,7 +31,7 @@ async def test_workers_say_that_a_run_waits_for_approval_and_then_how_it_ended(s
 
     executions, waiting = "qnwis_failover_executions_total", "qnwis_continuity_approvals_waiting"
     async with AsyncExitStack() as running:
-        for worker in workers_for(on.client, on.settings, on.providers, sandboxed=False, metrics=registry):
+        for worker in workers_for(on.client, on.settings, on.providers, metrics=registry):
             await running.enter_async_context(worker)
         assert await value(waiting) == 0  # there is no run
         on.world.kill("node-1")

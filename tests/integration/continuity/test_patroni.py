@@ -181,7 +181,7 @@ async def service(client: Client, tmp_path_factory: pytest.TempPathFactory) -> A
         made = Service(client, lab, cluster, providers, power, settings.task_queue)
         await lab.sql("e1", "CREATE TABLE rows (n int PRIMARY KEY)")
         await made.write("e1")
-        runbooks, *_ = workers_for(client, settings, providers, sandboxed=False)
+        runbooks, *_ = workers_for(client, settings, providers)
         async with runbooks:
             yield made
     patch.undo()

@@ -20,7 +20,6 @@ from workers.wiring import vantage_workers
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianView
 from workflows.names import vantage_queue
-from workflows.options import VANTAGE_SILENT
 
 from .conftest import Stage
 from .test_guardian import all_healthy, until
@@ -188,5 +187,5 @@ async def test_a_vantage_that_freezes_abstains_and_its_old_word_counts_no_more(t
     await on.until(lambda v: third in v.statements)
     view = await on.until(lambda v: third in v.abstaining)
 
-    assert view.abstaining[third] == f"not heard from for {VANTAGE_SILENT.total_seconds():g} s"
+    assert view.abstaining[third] == f"not heard from for {on.world.cluster.heartbeat.watch_timeout_sec:g} s"
     assert third not in view.statements and all_healthy(view)

@@ -187,7 +187,7 @@ class OwnRuns:
     The real ones are listed, which this server cannot do.
     """
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, prefix: str) -> None:
         pass
 
     @activity.defn(name=LOOK_BACK)
@@ -294,7 +294,7 @@ async def hours(home: Path, **policy: object) -> AsyncIterator[Hours]:
         stage = Stage.set(client, home, notifier=notes, **policy)
         unwatched = stage.settings.model_copy(update={"vantages": ()})
         running.enter_context(pytest.MonkeyPatch.context()).setattr(wiring, "PastRuns", OwnRuns)
-        (runbooks,) = wiring.workers_for(client, unwatched, stage.providers, sandboxed=False)
+        (runbooks,) = wiring.workers_for(client, unwatched, stage.providers)
         watch = PatientWatch(stage.world).watch
         vantage = Worker(client, task_queue=vantage_queue(stage.settings.vantages[0]), activities=[watch])
         await running.enter_async_context(runbooks)

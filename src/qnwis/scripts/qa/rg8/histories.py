@@ -11,9 +11,10 @@ from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
-from workers.wiring import WORKFLOWS, sandbox
+from workers.wiring import WORKFLOWS
 
 from .found import Found, Measured, found, repository
+from .sandbox import sandbox
 
 NAME = "histories"
 HOLDS = "every recorded history of tests/histories replays on the workflows of today"
