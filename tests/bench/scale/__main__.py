@@ -176,8 +176,8 @@ def how(options: Options) -> list[str]:
     return [
         f"{NODES} nodes a cluster, asked every {heartbeat.interval_sec:g} s (jitter"
         f" {heartbeat.jitter_percent:g} %, timeout {heartbeat.timeout_sec:g} s,"
-        f" {heartbeat.failure_threshold} misses) by one vantage; without TLS; {plan.seconds:g} s in which"
-        " nothing happens.",
+        f" {heartbeat.failure_threshold} misses, watch_timeout_sec {heartbeat.watch_timeout_sec:g}) by one"
+        f" vantage; without TLS; {plan.seconds:g} s in which nothing happens.",
         "CPU per question: of the worker process, all it does included, less what it takes without a cluster;"
         " a bare loop and the exporter likewise. Each health question counts: heartbeats, readiness, deep"
         " checks.",
