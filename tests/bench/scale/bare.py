@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from activities.beats import DEEP, DEEP_EVERY, LIVE, READY, READY_EVERY
@@ -30,7 +31,8 @@ Done = Callable[[bool], None]
 MODULE = "health"
 """Of the exporter's configuration."""
 AT_ONCE = 200
-"""Connections that are made at the same time."""
+"""Connections that are made at the same time, and such as lead to one place. Whoever cannot be asked for want
+of one is not asked, which counts as failed: more of them would only hold up an exporter that is behind."""
 
 
 class Asked(Model):
@@ -99,7 +101,12 @@ class Lines:
     def __init__(self, good: bytes) -> None:
         self._good = good
         self._idle: dict[Place, list[Line]] = {}
+        self._made: Counter[Place] = Counter()
         self._connecting: set[asyncio.Task[None]] = set()
+
+    def stop(self) -> None:
+        for task in self._connecting:
+            task.cancel()
 
     async def connect(self, place: Place) -> Line:
         loop = asyncio.get_running_loop()
@@ -111,6 +118,7 @@ class Lines:
             some = places[at : at + AT_ONCE]
             for place, line in zip(some, await asyncio.gather(*map(self.connect, some)), strict=True):
                 self._idle.setdefault(place, []).append(line)
+                self._made[place] += 1
 
     def ask(self, place: Place, request: bytes, done: Done) -> None:
         idle = self._idle.setdefault(place, [])
@@ -119,6 +127,11 @@ class Lines:
             if line.open:
                 self._ask(line, idle, request, done)
                 return
+            self._made[place] -= 1
+        if self._made[place] >= AT_ONCE:
+            done(False)
+            return
+        self._made[place] += 1
         task = asyncio.ensure_future(self._ask_anew(place, request, done))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
@@ -134,6 +147,7 @@ class Lines:
         try:
             line = await self.connect(place)
         except OSError:
+            self._made[place] -= 1
             done(False)
             return
         self._ask(line, self._idle[place], request, done)
@@ -205,6 +219,7 @@ class Beats:
             Node(self, number, index, began + place * spread).schedule()
         cpu_s = time.process_time()
         await asyncio.sleep(seconds)
+        self.lines.stop()
         return Asked(
             seconds=seconds,
             cpu_s=time.process_time() - cpu_s,

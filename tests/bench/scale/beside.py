@@ -65,8 +65,7 @@ async def _blackbox(bed: Bed, clusters: int, seconds: float) -> Beside:
 
 
 def _told(name: str, asked: Asked, cpu_s: float, counts: Counts) -> Beside:
-    problem = f"{asked.failed} of {asked.answered + asked.failed} questions failed" if asked.failed else None
-    return Beside(name=name, seconds=asked.seconds, cpu_s=cpu_s, counts=counts, problem=problem)
+    return Beside(name=name, seconds=asked.seconds, cpu_s=cpu_s, counts=counts, failed=asked.failed)
 
 
 async def _ask(clusters: int, seconds: float, *through: str) -> Asked:

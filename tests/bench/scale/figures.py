@@ -77,7 +77,8 @@ class Beside(Model):
     seconds: float
     cpu_s: float
     counts: Counts
-    problem: str | None = None
+    failed: int
+    """Questions that were not answered in time, or could not be asked."""
 
     @property
     def us_per_probe(self) -> float | None:
@@ -126,6 +127,10 @@ class Figures(Model):
     def beside_named(self, name: str) -> float | None:
         """CPU time per question, µs."""
         return next((one.us_per_probe for one in self.beside if one.name == name), None)
+
+    def failed_beside(self, name: str) -> float | None:
+        """Of the questions that were asked that way."""
+        return next((float(one.failed) for one in self.beside if one.name == name), None)
 
     def took_s(self, region: str) -> float | None:
         """Until all clusters of the region had left it; None where they did not."""

@@ -89,9 +89,6 @@ def failures(every: Sequence[Figures]) -> list[str]:
             for left in one.evacuations
             if left.moved < left.clusters
         ]
-        said += [
-            f"{one.clusters} clusters, {other.name}: {other.problem}" for other in one.beside if other.problem
-        ]
     return said
 
 

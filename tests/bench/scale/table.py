@@ -38,6 +38,7 @@ ROWS: tuple[tuple[str, Value, str], ...] = (
     ("heartbeats past their deadline", of_steady(lambda s: float(s.counts.late)), ".0f"),
     ("longest time between two heartbeats, s", of_steady(lambda s: s.counts.longest_s), ".2f"),
     ("health questions that failed", of_steady(lambda s: float(sum(s.errors.values()))), ".0f"),
+    (f"the same by {BLACKBOX}", lambda one: one.failed_beside(BLACKBOX), ".0f"),
     ("history events per guardian and hour", lambda one: one.events_per_hour, ".2f"),
     ("failure to the run's start: P50, s", lambda one: percentile(one.after_s, 50), ".2f"),
     ("failure to the run's start: P99, s", lambda one: percentile(one.after_s, 99), ".2f"),
