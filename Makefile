@@ -28,8 +28,10 @@
 #   make soak    CYCLES=100 (MINUTES=60 for a time): failover and failback in turns under writes; nothing is lost, and
 #                memory, descriptors, histories and databases level off
 #   make soak-lease  MINUTES=60: is a healthy primary on a loaded machine ever fenced? (SETTING=fastest: by bench-rto's terms)
+#   make bench-scale  CLUSTERS=10,100,1000: what it costs to hold them, and how that grows; after make install-peers, or
+#                with ARGS=--no-blackbox
 #   make test-containers  containers killed and cut off, where an engine answers
-#   make install-system  the Debian packages that the whole test suite uses; install-peers: those of bench-rto
+#   make install-system  the Debian packages that the whole test suite uses; install-peers: those of bench-rto and bench-scale
 #   make lock    requirements/lock.txt again, after a change of pyproject.toml; wheel: what is installed elsewhere
 
 # A lab starts dozens of Python processes, a test dozens of workflow sandboxes: they find compiled modules.
@@ -41,7 +43,7 @@ STAMP := .venv/.installed
 
 CHAOS = $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(LASTS),--lasts $(LASTS)) $(ARGS)
 
-.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-simulator bench-overhead gate interpreters soak soak-lease clean install-system lock wheel bench-newcomer docs reference screenshots compose-demo test-containers bench-rto install-peers
+.PHONY: demo demo-maintenance demo-region test check security matrix chaos chaos-simulated histories dashboards fuzz bench bench-simulator bench-overhead gate interpreters soak soak-lease clean install-system lock wheel bench-newcomer docs reference screenshots compose-demo test-containers bench-rto bench-scale install-peers
 
 demo-maintenance: $(STAMP)
 	@$(BIN)/qnwis-continuity lab demo-maintenance $(ARGS)
@@ -100,6 +102,9 @@ bench: $(STAMP)
 bench-rto: $(STAMP)
 	@$(BIN)/python -m tests.bench.rto --rounds $(or $(ROUNDS),3) $(if $(SYSTEMS),--systems $(SYSTEMS)) $(ARGS)
 
+bench-scale: $(STAMP)
+	@$(BIN)/python -m tests.bench.scale $(if $(CLUSTERS),--clusters $(CLUSTERS)) $(ARGS)
+
 bench-simulator: $(STAMP)
 	@$(BIN)/python -m tests.bench.simulator --rounds $(or $(ROUNDS),5) $(ARGS)
 
@@ -152,13 +157,14 @@ install-system:
 	test -e $(POLICY) || { trap 'rm -f $(POLICY)' EXIT && printf '#!/bin/sh\nexit 101\n' >$(POLICY) && chmod 755 $(POLICY); }; \
 	sed -e 's/#.*//' requirements/debian.txt | DEBIAN_FRONTEND=noninteractive xargs apt-get install -y -qq --no-install-recommends
 
-# What `make bench-rto` measures besides; run as root. Nothing is started: its clusters are its own.
+# What `make bench-rto` and `make bench-scale` measure besides; run as root. Nothing is started as a service.
 install-peers:
 	apt-get update -qq
 	policy=/usr/sbin/policy-rc.d; \
 	if ! test -e $$policy; then trap "rm $$policy" EXIT; printf '#!/bin/sh\nexit 101\n' > $$policy; chmod 755 $$policy; fi; \
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-15 etcd-server \
-		postgresql-15-auto-failover pg-auto-failover-cli postgresql-15-repmgr repmgr iproute2 nftables util-linux
+		postgresql-15-auto-failover pg-auto-failover-cli postgresql-15-repmgr repmgr iproute2 nftables util-linux \
+		prometheus-blackbox-exporter
 
 lock:
 	$(BIN)/uv pip compile --universal --generate-hashes -q --python-version 3.11 --all-extras --group dev pyproject.toml -o requirements/lock.txt
