@@ -242,6 +242,10 @@ def _remaining_s(state: Grantor, now_s: float) -> float:
 # --- the holder: an agent whose database would serve writes ---
 
 
+ORDERED = -1
+"""In place of the last epoch that was held."""
+
+
 class HolderRecord(Model):
     """What a holder must not forget. Its membership is its own grantor's."""
 
@@ -250,7 +254,8 @@ class HolderRecord(Model):
     """The one it asks for; 0 before the first."""
     run_id: str = ""
     served_epoch: int = 0
-    """The last one it held; 0 again once a run ordered it to another, which may pass over others' writes."""
+    """The last one it held; ORDERED from a run's order to another one until it holds that: the run may have
+    passed over others' writes."""
     released_epoch: int = 0
     """It serves under none up to this one."""
     proposed: Membership | None = None
@@ -294,7 +299,9 @@ def seek(state: Holder, epoch: int, run_id: str, terms: LeaseTerms) -> Holder | 
             values={"epoch": epoch, "own_epoch": record.epoch, "released_epoch": record.released_epoch},
             remedy="Take a new epoch.",
         )
-    record = record.model_copy(update={"epoch": epoch, "run_id": run_id, "served_epoch": 0, "proposed": None})
+    record = record.model_copy(
+        update={"epoch": epoch, "run_id": run_id, "served_epoch": ORDERED, "proposed": None}
+    )
     return Holder(record=record, membership=state.membership, kept_until_s=lease_until(state, terms))
 
 

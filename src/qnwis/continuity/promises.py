@@ -14,7 +14,7 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from .lease_messages import LeaseTerms, Membership, Promised, PromiseRequest
-from .leases import Holder, seek
+from .leases import ORDERED, Holder, seek
 from .model import Model
 from .orders import FencingEvidence, FencingEvidenceType
 from .refusal import Refusal
@@ -96,7 +96,9 @@ def reacquire(
 ) -> Holder | Refusal:
     """Take the lease up again without a run, once a majority promised and none of it granted another since.
 
-    Whoever did hold a later epoch was granted it by one of that majority.
+    Whoever did hold a later epoch was granted it by one of that majority. One that a run ordered to an epoch,
+    in vain, stays with the run's: its own asks for that may have taken the place, in its grantors' memory, of
+    what they had granted another.
     """
     promised = promises(state.membership, request, answers)
     if isinstance(promised, Refusal):
@@ -112,6 +114,14 @@ def reacquire(
                 values={"member": answer.member, "holder": later.holder, "epoch": later.epoch},
                 remedy="Let a run choose the node with the most data.",
             )
+    if since == ORDERED:
+        record = state.record
+        return Refusal(
+            rule="ordered_by_a_run",
+            message=f"A run ordered {record.node_id} to epoch {record.epoch}, which it never held.",
+            values={"epoch": record.epoch, "run_id": record.run_id},
+            remedy="Let a run choose the node with the most data.",
+        )
     holder = seek(state, request.epoch, request.run_id, terms)
     if isinstance(holder, Refusal):
         return holder

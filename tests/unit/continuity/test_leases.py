@@ -20,6 +20,7 @@ from qnwis.continuity.lease_messages import (
     Release,
 )
 from qnwis.continuity.leases import (
+    ORDERED,
     Grantor,
     GrantorRecord,
     Holder,
@@ -484,9 +485,12 @@ def test_a_former_holder_that_a_run_ordered_on_waits_for_a_run(agents: Agents) -
     agents.now_s = 3.0
     agents.renew("b")
     agents.order("a", 3, "run-3")  # with older data, on a person's word
-    assert agents.holders["a"].record.served_epoch == 0
+    assert agents.holders["a"].record.served_epoch == ORDERED
     mine = request(4, "a again", former_holder="a")
-    assert rule(reacquire(agents.holders["a"], mine, agents.promise(mine), TERMS)) == "another_held_since"
+    promised = agents.promise(mine)
+    assert rule(reacquire(agents.holders["a"], mine, promised, TERMS)) == "another_held_since"
+    forgotten = [answer.model_copy(update={"granted": None}) for answer in promised]
+    assert rule(reacquire(agents.holders["a"], mine, forgotten, TERMS)) == "ordered_by_a_run"
 
 
 # --- membership ---

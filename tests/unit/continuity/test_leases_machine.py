@@ -215,3 +215,18 @@ class Leases(RuleBasedStateMachine):
 
 TestLeases = Leases.TestCase
 TestLeases.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+
+
+def test_a_node_that_a_run_ordered_to_an_epoch_in_vain_does_not_come_back_by_itself() -> None:
+    """Its own grant for that epoch took the place of the one that it gave another."""
+    state = Leases()
+    state.begin(size=3, rates=[1.0] * 6)
+    state.a_run_lies("b", 0, "liar", set(NAMES))
+    state.time_passes(4.0)
+    state.a_run_lies("a", 1, "liar", {"a", "b"})
+    assert state.held == (2, "a")
+    state.time_passes(4.0)
+    state.a_run_lies("b", 1, "other liar", {"b"})
+    assert state.held == (2, "a")
+    state.come_back("b", {"b", "c"})
+    assert state.held == (2, "a")
