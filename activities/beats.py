@@ -132,7 +132,8 @@ class Beats:
             while True:
                 due = started + next_beat_s(self._config, f"{self._vantage}/{node.node_id}", beat)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(poked.wait(), timeout=max(0.0, due - monotonic()))
+                    async with asyncio.timeout(max(0.0, due - monotonic())):
+                        await poked.wait()
                 hurried = poked.is_set()
                 if hurried:
                     poked.clear()

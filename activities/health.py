@@ -8,7 +8,6 @@ lets that vantage abstain, and the watch that follows begins anew, because nothi
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 
 from temporalio import activity
@@ -23,6 +22,7 @@ from qnwis.providers.nodes import Nodes
 
 from .beats import Beats, NodeVote, Told
 from .stalls import Meters, Stalls
+from .topology_changes import TopologyChanges
 from .waiting import speaks_every_s
 
 
@@ -48,6 +48,7 @@ class Health:
         self._nodes = nodes
         self._metrics = metrics
         self._meters = Meters()
+        self._topologies = TopologyChanges(registry)
 
     @activity.defn
     async def watch(self, request: WatchRequest) -> WatchReport:
@@ -84,28 +85,19 @@ class Health:
         return lambda node, path, probe: metrics.asked(cluster.cluster_id, vantage, node.node_id, path, probe)
 
     async def _until_due(self, request: WatchRequest, cluster: Cluster, beats: Beats) -> WatchReport:
-        topology = asyncio.create_task(self._topology_changed(cluster))
-        reported = asyncio.create_task(beats.reported.wait())
-        others = [asyncio.create_task(work) for work in (beats.run(), _tell(beats))]
-        try:
-            await asyncio.wait([topology, reported, *others], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (topology, reported, *others):
-                task.cancel()
-            ended = await asyncio.gather(topology, reported, *others, return_exceptions=True)
+        with self._topologies.of(cluster) as changed:
+            works = (changed.wait(), beats.reported.wait(), beats.run(), _tell(beats))
+            tasks = [asyncio.create_task(work) for work in works]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                ended = await asyncio.gather(*tasks, return_exceptions=True)
         for fault in ended:
             if isinstance(fault, Exception):
                 raise _ended(request, f"{type(fault).__name__}: {fault}") from fault
-        changed = topology.done() and not topology.cancelled()
-        return WatchReport(vantage=request.vantage, votes=beats.votes(), cluster_changed=changed)
-
-    async def _topology_changed(self, cluster: Cluster) -> None:
-        """Return when another topology is registered. A file that is just being written is none yet."""
-        while True:
-            await asyncio.sleep(cluster.heartbeat.interval_sec)
-            with contextlib.suppress(ConfigError):
-                if (await asyncio.to_thread(self._registry.load, cluster.cluster_id)).cluster != cluster:
-                    return
+        return WatchReport(vantage=request.vantage, votes=beats.votes(), cluster_changed=changed.is_set())
 
 
 async def _tell(beats: Beats) -> None:

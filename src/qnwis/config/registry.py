@@ -90,7 +90,10 @@ class Registry:
             raise _mismatch(
                 folder / "cluster.yaml", cluster.cluster_id, f"{cluster_id}, as the folder is named"
             )
-        return Registered(cluster=cluster, policy=self._policy(folder / "policy.yaml"))
+        policy = self._policy(folder / "policy.yaml")
+        return Registered.model_construct(
+            cluster=cluster, policy=policy
+        )  # each was validated when it was read
 
 
 def _mismatch(file: Path, found: str, expected: str) -> ConfigError:

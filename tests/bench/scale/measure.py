@@ -89,7 +89,7 @@ async def measured(bed: Bed, clusters: int, plan: Plan, say: Say) -> Figures:
     return figures
 
 
-STARTED_EVERY_S = 0.1
+STARTED_EVERY_S = 0.15
 """Between two guardians. A thousand that begin at once keep both cores busy for longer than their first calls
 have time, and those are made again and again."""
 
