@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qnwis.continuity.regions import RegionRules
 from qnwis.lab.errors import LabError
 from qnwis.lab.layout import default_directory
 from qnwis.lab.temporal_server import obtain_cli
@@ -39,6 +38,8 @@ from .world import HEARTBEAT, MOST_CLUSTERS, NODES
 
 CORES = 2
 BED = "bed"
+WAVE_SIZE = 40
+"""So that a hundred clusters leave in three waves."""
 IMAGES = "images"
 """Beside the document."""
 
@@ -63,7 +64,7 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument("--beside", action=flag, default=True, help="whether others ask the same")
     parser.add_argument("--blackbox", action=flag, default=True, help="the exporter among them")
     parser.add_argument(
-        "--wave-size", type=int, default=RegionRules().wave_size, help="clusters that leave at the same time"
+        "--wave-size", type=int, default=WAVE_SIZE, help="clusters that leave at the same time"
     )
     parser.add_argument("--how", type=How, choices=list(How), default=How.KILLED, help="how primaries fail")
     parser.add_argument("--ready-within", type=float, default=300.0, help="seconds, for each number")

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from temporalio.client import Client
@@ -75,6 +75,15 @@ class Bed:
     @property
     def metrics_url(self) -> str:
         return f"http://{self.block.control}:{METRICS_PORT}/metrics"
+
+    def kill_worker(self) -> None:
+        """As a host takes it that is switched off."""
+        self.processes.kill(WORKER)
+
+    async def with_another_worker(self) -> Bed:
+        """The same with a worker that starts now. Raises LabError where it does not."""
+        worker = await _start_worker(self.processes, self.root, self.block, self.server)
+        return replace(self, worker=worker)
 
     def check(self) -> None:
         """Raises LabError if one of the processes has ended."""
@@ -175,14 +184,16 @@ async def _start_worker(processes: Processes, root: Path, block: Block, server: 
         *("--vantage", VANTAGE, "--address", server.address),
         *("--metrics", f"{block.control}:{METRICS_PORT}"),
     )
+    log = root / "logs" / f"{WORKER}.log"
+    said_before = log.stat().st_size if log.exists() else 0  # by one that was killed
     started = processes.start(WORKER, command, cwd=root / "run")
-    return await _once_it_says(f"polls qnwis-vantage-{VANTAGE}", started)
+    return await _once_it_says(f"polls qnwis-vantage-{VANTAGE}", started, said_before)
 
 
-async def _once_it_says(text: str, started: Started) -> Started:
-    """Raises LabError where it does not."""
+async def _once_it_says(text: str, started: Started, said_before: int = 0) -> Started:
+    """Raises LabError where it does not. `said_before`: bytes of its log that do not count."""
     deadline = time.monotonic() + READY_WITHIN_S
-    while text not in started.log.read_text():
+    while text.encode() not in started.log.read_bytes()[said_before:]:
         if not started.alive or time.monotonic() > deadline:
             raise LabError(
                 f"{started.name} has not said {text!r} within {READY_WITHIN_S:g} s; its log"

@@ -97,6 +97,9 @@ class Figures(Model):
     steady: Steady | None = None
     starts: tuple[Started, ...] = ()
     evacuations: tuple[Evacuation, ...] = ()
+    taken_over_s: float | None = None
+    """From another worker's start after the first was killed until all guardians saw all nodes healthy by it;
+    None if not all did."""
     beside: tuple[Beside, ...] = ()
     load: float = 0.0
     """The machine's load average of one minute, when it began."""

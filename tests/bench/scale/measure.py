@@ -84,6 +84,7 @@ async def measured(bed: Bed, clusters: int, plan: Plan, say: Say) -> Figures:
                 left = await _evacuation(bed, region, clusters, plan)
                 say(f"region {region}: {left.moved} of {left.clusters} clusters in {left.took_s:.1f} s")
                 figures = figures.model_copy(update={"evacuations": (*figures.evacuations, left)})
+        figures = await _taken_over(bed, figures, plan, say)
     except (LabError, RPCError, httpx.HTTPError, TimeoutError) as error:
         figures = figures.model_copy(update={"problem": f"{type(error).__name__}: {error}"})
     return figures
@@ -104,7 +105,21 @@ async def _ready(bed: Bed, figures: Figures, plan: Plan, say: Say) -> Figures:
         await start_guardian(bed.client, cluster_id(number))
         await asyncio.sleep(max(0.0, began + (number + 1) * STARTED_EVERY_S - time.monotonic()))
     say(f"{clusters} guardians are started, in {time.monotonic() - began:.1f} s")
-    deadline = began + plan.ready_within_s
+    waiting, heard = await _until_all_is_well(bed, clusters, began + plan.ready_within_s)
+    found: dict[str, object] = {"ready": clusters - waiting}
+    if waiting:
+        found["problem"] = (
+            f"{waiting} of {clusters} guardians do not see every node within {plan.ready_within_s:g} s"
+            f" ({heard} of {clusters * NODES} nodes were asked)"
+        )
+    else:
+        found["ready_s"] = time.monotonic() - began
+    return figures.model_copy(update=found)
+
+
+async def _until_all_is_well(bed: Bed, clusters: int, deadline: float) -> tuple[int, int]:
+    """Guardians that do not see all their nodes healthy by then, by the monotonic clock, and nodes that were
+    asked."""
     counts = await bed.control.counts()
     while not counts.heard_twice == counts.streams == counts.nodes and time.monotonic() < deadline:
         bed.check()
@@ -116,15 +131,7 @@ async def _ready(bed: Bed, figures: Figures, plan: Plan, say: Say) -> Figures:
         seen = await _for_each(sorted(waiting), lambda n: _sees_all(bed, n))
         waiting -= {number for number, all_healthy in seen if all_healthy}
         await asyncio.sleep(2.0 if waiting else 0)
-    found: dict[str, object] = {"ready": clusters - len(waiting)}
-    if waiting:
-        found["problem"] = (
-            f"{len(waiting)} of {clusters} guardians do not see every node within {plan.ready_within_s:g} s"
-            f" ({counts.heard} of {counts.nodes} nodes were asked)"
-        )
-    else:
-        found["ready_s"] = time.monotonic() - began
-    return figures.model_copy(update=found)
+    return len(waiting), counts.heard
 
 
 async def _sees_all(bed: Bed, number: int) -> tuple[int, bool]:
@@ -284,6 +291,27 @@ async def _evacuation(bed: Bed, region: str, clusters: int, plan: Plan) -> Evacu
         outcome=result.outcome.value,
         reason=result.reason,
     )
+
+
+# When the worker dies
+
+
+async def _taken_over(bed: Bed, figures: Figures, plan: Plan, say: Say) -> Figures:
+    """Kill the worker, start another, and wait until every guardian sees all its nodes by it."""
+    bed.kill_worker()
+    await bed.control.mark()
+    began = time.monotonic()
+    bed = await bed.with_another_worker()
+    waiting, heard = await _until_all_is_well(bed, figures.clusters, began + plan.ready_within_s)
+    if waiting:
+        problem = (
+            f"after the worker was killed, {waiting} guardians do not see every node by another within"
+            f" {plan.ready_within_s:g} s ({heard} of {figures.clusters * NODES} nodes were asked)"
+        )
+        return figures.model_copy(update={"problem": problem})
+    took_s = time.monotonic() - began
+    say(f"another worker holds all {figures.clusters} clusters after {took_s:.1f} s")
+    return figures.model_copy(update={"taken_over_s": took_s})
 
 
 async def _for_each(items: Iterable[T], ask: Callable[[T], Awaitable[U]]) -> list[U]:

@@ -45,6 +45,7 @@ ROWS: tuple[tuple[str, Value, str], ...] = (
     ("one cluster leaves its region, s", lambda one: one.took_s(ONE), ".1f"),
     ("one wave of clusters does, s", lambda one: one.took_s(WAVE), ".1f"),
     ("up to 100 clusters do, s", lambda one: one.took_s(MANY), ".1f"),
+    ("worker killed: until another holds all, s", lambda one: one.taken_over_s, ".1f"),
 )
 
 
