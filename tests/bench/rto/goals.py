@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 from qnwis.continuity.model import Model
+from tests.bench.verdict import Verdict, verdict
 
 from .figures import Event, Summary
 from .names import AUTO_FAILOVER, OURS, PATRONI, REPMGR
@@ -15,12 +15,6 @@ FENCED = (PATRONI, AUTO_FAILOVER)
 """Of the others, those that see to it that the old primary takes no more writes."""
 OF_A_FENCED_PEER, OF_PATRONI = 0.25, 0.4
 ABOVE_REPMGR_MS = 500.0
-
-
-class Verdict(StrEnum):
-    HELD = "held"
-    MISSED = "missed"
-    NOT_MEASURED = "not measured"
 
 
 class Goal(Model):
@@ -57,17 +51,14 @@ def goals(summaries: Sequence[Summary]) -> list[Goal]:
         ours, peer = medians.get((OURS, setting, event)), best(event, systems, setting)
         asked = (OURS, setting, event) in medians and peer is not None
         at_most = None if peer is None else factor * peer[1] + plus_ms
-        if not asked or at_most is None:
-            verdict = Verdict.NOT_MEASURED
-        else:
-            verdict = Verdict.HELD if ours is not None and ours <= at_most else Verdict.MISSED
+        held = None if not asked or at_most is None else ours is not None and ours <= at_most
         return Goal(
             text=text,
             ours_ms=ours,
             at_most_ms=at_most,
             against="" if peer is None else f"{peer[0]}, {peer[1]:.0f} ms",
             ratio=None if ours is None or peer is None else ours / peer[1],
-            verdict=verdict,
+            verdict=verdict(held),
         )
 
     return [

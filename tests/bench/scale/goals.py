@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
 
 from qnwis.continuity.model import Model
 from qnwis.continuity.run import RunOutcome
+from tests.bench.verdict import Verdict, verdict
 
 from .figures import Figures
 from .world import MANY, MOST_IN_MANY, WAVE
 
 HELD_CLUSTERS = 1000
 TIMES_A_WAVE = 3.0
-
-
-class Verdict(StrEnum):
-    HELD = "held"
-    MISSED = "missed"
-    NOT_MEASURED = "not measured"
 
 
 class Goal(Model):
@@ -35,24 +29,24 @@ def _deadlines(every: Sequence[Figures]) -> Goal:
     text = f"{HELD_CLUSTERS:,} clusters held with no missed deadline"
     largest = next((one for one in every if one.clusters >= HELD_CLUSTERS), None)
     if largest is None:
-        return Goal(text=text, found="–", verdict=Verdict.NOT_MEASURED)
+        return Goal(text=text, found="–", verdict=verdict(None))
     if largest.ready < largest.clusters or largest.steady is None:
         found = largest.problem or f"{largest.ready} of {largest.clusters} guardians saw every node"
-        return Goal(text=text, found=found, verdict=Verdict.MISSED)
+        return Goal(text=text, found=found, verdict=verdict(False))
     counts, failed = largest.steady.counts, sum(largest.steady.errors.values())
     unheard = counts.nodes - counts.heard
     found = f"{counts.late} late, {failed} failed, {unheard} nodes not asked"
-    return Goal(text=text, found=found, verdict=_verdict(counts.late == failed == unheard == 0))
+    return Goal(text=text, found=found, verdict=verdict(counts.late == failed == unheard == 0))
 
 
 def _histories(every: Sequence[Figures]) -> Goal:
     text = "no history grows while nothing happens"
     measured = [one for one in every if one.steady is not None]
     if not measured:
-        return Goal(text=text, found="–", verdict=Verdict.NOT_MEASURED)
+        return Goal(text=text, found="–", verdict=verdict(None))
     events = {one.clusters: one.steady.events for one in measured if one.steady is not None}
     found = ", ".join(f"{n} of {clusters:,}" for clusters, n in events.items())
-    return Goal(text=text, found=f"events: {found} clusters", verdict=_verdict(not any(events.values())))
+    return Goal(text=text, found=f"events: {found} clusters", verdict=verdict(not any(events.values())))
 
 
 def _region(every: Sequence[Figures]) -> Goal:
@@ -64,13 +58,13 @@ def _region(every: Sequence[Figures]) -> Goal:
         if any(left.region == MANY and left.clusters == MOST_IN_MANY for left in one.evacuations)
     ]
     if not tried:
-        return Goal(text=text, found="–", verdict=Verdict.NOT_MEASURED)
+        return Goal(text=text, found="–", verdict=verdict(None))
     last = tried[-1]
     wave, many = last.took_s(WAVE), last.took_s(MANY)
     if wave is None or many is None:
-        return Goal(text=text, found="not every cluster left", verdict=Verdict.MISSED)
+        return Goal(text=text, found="not every cluster left", verdict=verdict(False))
     found = f"{many:.1f} s, one wave in {wave:.1f} s: {many / wave:.1f} times"
-    return Goal(text=text, found=found, verdict=_verdict(many <= TIMES_A_WAVE * wave))
+    return Goal(text=text, found=found, verdict=verdict(many <= TIMES_A_WAVE * wave))
 
 
 def failures(every: Sequence[Figures]) -> list[str]:
@@ -90,7 +84,3 @@ def failures(every: Sequence[Figures]) -> list[str]:
             if left.moved < left.clusters
         ]
     return said
-
-
-def _verdict(held: bool) -> Verdict:
-    return Verdict.HELD if held else Verdict.MISSED

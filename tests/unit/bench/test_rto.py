@@ -11,11 +11,12 @@ from qnwis.lab.errors import LabError
 from tests.bench.document import markdown_table, text_table
 from tests.bench.rto.__main__ import SYSTEMS, parse, prepare
 from tests.bench.rto.figures import Event, Figure, gap_ms, lost, summaries
-from tests.bench.rto.goals import Verdict, failures, goals
+from tests.bench.rto.goals import failures, goals
 from tests.bench.rto.measure import around
 from tests.bench.rto.names import AUTO_FAILOVER, OURS, PATRONI, REPMGR
 from tests.bench.rto.settings import DEFAULT, EQUAL, FASTEST, OUR_TERMS
 from tests.bench.rto.table import HEAD, rows, section
+from tests.bench.verdict import Verdict
 
 
 def acks(client: str, *at: float) -> list[Ack]:

@@ -13,7 +13,7 @@ from tests.bench.scale.cost import Memory
 from tests.bench.scale.counting import Counts, Heartbeats, deadline_s
 from tests.bench.scale.dropping import ranges
 from tests.bench.scale.figures import Evacuation, Figures, Party, Started, Steady, growth, percentile
-from tests.bench.scale.goals import Verdict, failures, goals
+from tests.bench.scale.goals import failures, goals
 from tests.bench.scale.pictures import SHOWS, pictures
 from tests.bench.scale.table import head, rows, section
 from tests.bench.scale.world import (
@@ -28,6 +28,7 @@ from tests.bench.scale.world import (
     every_node,
     register,
 )
+from tests.bench.verdict import Verdict
 
 BEFORE = Memory(rss=120_000, pss=100_000)
 HELD = 1000
