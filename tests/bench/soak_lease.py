@@ -73,5 +73,5 @@ if __name__ == "__main__":
     parser.add_argument("--setting", choices=OUR_TERMS, default=DEFAULT)
     parser.add_argument("--directory", type=Path, default=Path("/var/tmp/qnwis-soak-lease"))
     arguments = parser.parse_args()
-    _, lease = OUR_TERMS[arguments.setting]
+    lease = OUR_TERMS[arguments.setting].lease
     sys.exit(0 if asyncio.run(soak(arguments.minutes, arguments.directory, lease)) else 1)

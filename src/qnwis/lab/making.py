@@ -111,6 +111,7 @@ class Making:
             ),
             replication=group.replication,
             lease=self.shape.lease,
+            local_restart_s=self.shape.local_restart_s,
             tls=self._tls(node),
         )
 

@@ -55,6 +55,8 @@ class Shape(Model):
     required_acks: int = 1
     """Synchronous: standbys that confirm a commit."""
     lease: LeaseTerms = LEASE
+    local_restart_s: float = 0.0
+    """For how long an agent tries to have a crashed database back before it leaves that to a failover."""
     heartbeat: HeartbeatConfig = HEARTBEAT
     policy: Mapping[str, JsonValue] = {}
     """Fields of the policy that differ from the lab's."""

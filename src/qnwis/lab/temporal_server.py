@@ -240,7 +240,7 @@ async def start_server(
         *("--dynamic-config-value", "history.transferProcessorMaxPollRPS=1000"),
         # Whoever decides on a step begins it, with no task in between: a fifth less work for the server.
         *("--dynamic-config-value", "system.enableActivityEagerExecution=true"),
-        # By default it keeps each run in memory for an hour after it has ended, and then until it needs the place.
+        # By default it keeps each run in memory until it needs the place, however long ago it ended.
         *("--dynamic-config-value", 'history.cacheTTL="5m"'),
         *("--dynamic-config-value", 'history.cacheBackgroundEvict={"Enabled": true}'),
     ]

@@ -24,6 +24,10 @@ from .systems import Running, System
 
 class Ours(System):
     name, fences, settings = OURS, True, SETTINGS
+    remarks = (
+        "This project fails over from a crashed database by default; where `local_restart_s` gives it time it"
+        " first starts it again, under the lease that it has.",
+    )
 
     def missing(self) -> str | None:
         return installed()
@@ -33,10 +37,15 @@ class Ours(System):
 
     @asynccontextmanager
     async def running(self, bed: Bed, setting: Setting) -> AsyncIterator[Running]:
-        heartbeat, lease = OUR_TERMS[setting.name]
+        terms = OUR_TERMS[setting.name]
         lab = await Lab.create(
             bed.root / "lab",
-            shape=Shape(heartbeat=heartbeat, lease=lease, power_switch=False),
+            shape=Shape(
+                heartbeat=terms.heartbeat,
+                lease=terms.lease,
+                local_restart_s=terms.local_restart_s,
+                power_switch=False,
+            ),
             pg_bin=PG_BIN,
             ground=bed.network.ground,
             cache=bed.cache,

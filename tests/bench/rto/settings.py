@@ -14,6 +14,7 @@ from pydantic import JsonValue
 
 from qnwis.continuity.heartbeat import HeartbeatConfig
 from qnwis.continuity.lease_messages import LeaseTerms
+from qnwis.continuity.model import Model
 
 from .figures import Event
 
@@ -40,42 +41,65 @@ RETRY: dict[str, JsonValue] = {"wal_retrieve_retry_interval": "100ms"}
 Every other manager has it in its fastest setting; this project's agents set it by themselves."""
 
 
-def _ours(name: str, heartbeat: HeartbeatConfig, lease: LeaseTerms) -> Setting:
-    defaults = {"heartbeat": HeartbeatConfig().model_dump(), "lease": LeaseTerms().model_dump()}
-    asked = {"heartbeat": heartbeat.model_dump(), "lease": lease.model_dump()}
-    values: dict[str, JsonValue] = {
-        f"{part}.{field}": value
-        for part, fields in asked.items()
-        for field, value in fields.items()
-        if value != defaults[part][field]
-    }
-    return Setting(name, values, _OUR_SOURCES[name], phase_s=heartbeat.interval_sec, events=_OUR_EVENTS[name])
+class Terms(Model):
+    """What may be chosen of this project."""
+
+    heartbeat: HeartbeatConfig = HeartbeatConfig()
+    lease: LeaseTerms = LeaseTerms()
+    local_restart_s: float = 0.0
+    """Of an agent: how long it tries to have a crashed database back before it leaves that to a failover."""
+
+    @property
+    def differing(self) -> dict[str, JsonValue]:
+        """From the defaults."""
+        return {name: value for name, value in self._flat().items() if value != Terms()._flat()[name]}
+
+    def _flat(self) -> dict[str, JsonValue]:
+        heartbeat = {f"heartbeat.{field}": value for field, value in self.heartbeat.model_dump().items()}
+        lease = {f"lease.{field}": value for field, value in self.lease.model_dump().items()}
+        return {**heartbeat, **lease, "local_restart_s": self.local_restart_s}
 
 
-OUR_TERMS: dict[str, tuple[HeartbeatConfig, LeaseTerms]] = {
-    DEFAULT: (HeartbeatConfig(), LeaseTerms()),
-    EQUAL: (
-        HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3),
-        LeaseTerms(duration_s=2.5, renew_every_s=0.5),
+def _ours(name: str, terms: Terms) -> Setting:
+    return Setting(
+        name,
+        terms.differing,
+        _OUR_SOURCES[name],
+        phase_s=terms.heartbeat.interval_sec,
+        events=_OUR_EVENTS[name],
+    )
+
+
+OUR_TERMS: dict[str, Terms] = {
+    DEFAULT: Terms(),
+    EQUAL: Terms(
+        heartbeat=HeartbeatConfig(interval_sec=1.0, timeout_sec=0.8, failure_threshold=3),
+        lease=LeaseTerms(duration_s=2.5, renew_every_s=0.5),
     ),
-    FASTEST: (
-        HeartbeatConfig(interval_sec=0.5, timeout_sec=0.4, failure_threshold=3),
-        LeaseTerms(duration_s=1.5, renew_every_s=0.25),
+    FASTEST: Terms(
+        heartbeat=HeartbeatConfig(interval_sec=0.5, timeout_sec=0.4, failure_threshold=3),
+        lease=LeaseTerms(duration_s=1.5, renew_every_s=0.25),
+        local_restart_s=2.0,
     ),
 }
 """No setting here can make two writers (docs/guarantees.md): shorter ones only make it likelier that a busy
-machine is taken for a dead one. `fastest` keeps three misses, and a lease that five renewals may miss."""
+machine is taken for a dead one. `fastest` keeps three misses, and a lease that five renewals may miss; a
+database that crashed is started again under its lease, and failed over where that takes too long."""
 _OUR_SOURCES = {
     DEFAULT: "HeartbeatConfig and LeaseTerms",
     EQUAL: "the lab's own (qnwis.lab.shape)",
-    FASTEST: "docs/guarantees.md, “Lease terms are a choice”",
+    FASTEST: "docs/guarantees.md, “Lease terms are a choice” and what becomes of a database that crashes",
 }
-_OUR_EVENTS = {DEFAULT: (Event.KILLED, Event.SWITCHOVER), EQUAL: (Event.KILLED,), FASTEST: ALL}
-OURS = tuple(_ours(name, *terms) for name, terms in OUR_TERMS.items())
+_OUR_EVENTS = {
+    DEFAULT: (Event.KILLED, Event.CRASHED, Event.SWITCHOVER),
+    EQUAL: (Event.KILLED, Event.CRASHED),
+    FASTEST: ALL,
+}
+OURS = tuple(_ours(name, terms) for name, terms in OUR_TERMS.items())
 
 _PATRONI = "https://patroni.readthedocs.io/en/latest/dynamic_configuration.html"
 PATRONI = (
-    Setting(DEFAULT, {}, _PATRONI, phase_s=10, events=(Event.KILLED, Event.SWITCHOVER)),
+    Setting(DEFAULT, {}, _PATRONI, phase_s=10, events=(Event.KILLED, Event.CRASHED, Event.SWITCHOVER)),
     Setting(
         FASTEST,
         {

@@ -170,7 +170,7 @@ def test_a_folder_of_somebody_else_is_not_removed(tmp_path: Path) -> None:
 
 
 def test_our_settings_count_as_many_misses_as_the_default() -> None:
-    assert {heartbeat.failure_threshold for heartbeat, _ in OUR_TERMS.values()} == {3}
+    assert {terms.heartbeat.failure_threshold for terms in OUR_TERMS.values()} == {3}
 
 
 def test_a_blackholed_node_is_cut_from_everybody_both_ways() -> None:
