@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from time import monotonic
 
 from temporalio import activity
@@ -24,7 +24,7 @@ from qnwis.continuity.policy import Strategy
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_decision import region_answers, stays_manual
 from qnwis.continuity.region_plan import Direction, RegionPlan, Unmovable
-from qnwis.continuity.region_sight import ClusterInRegion, HeldByGuardian
+from qnwis.continuity.region_sight import ClusterInRegion
 from qnwis.continuity.regions import Candidate, RegionRules, make_region_plan, region_refusal
 from qnwis.continuity.shifting import WeightMove, shift_back, shift_out, unshifted
 from qnwis.continuity.topology import Cluster, majority
@@ -34,10 +34,13 @@ from qnwis.providers.nodes import Nodes
 from qnwis.providers.region_weights import RegionWeights
 
 from .effect import heartbeating
+from .guardian_views import GuardianViews
 
 LOOK_EVERY_S = 2.0
-"""How often the guardians are asked what they hold."""
-ANSWER_WITHIN_S = 2.0
+"""How often the guardians are looked at."""
+REST, LONGEST_REST_S = 9, 30.0
+"""The pause after a look is so many times as long as it took, within these bounds: a look at hundreds takes a
+while, and must not be all that this process and its server do."""
 LOOKS = 3
 """How often most of a cluster must have been silent to be taken for silent."""
 SETTLE_S, SETTLE_PAUSE_S = 8.0, 0.5
@@ -108,6 +111,7 @@ class Regions:
         self._nodes = nodes
         self._weights = weights
         self._client = client
+        self._views = GuardianViews(client)
 
     @activity.defn
     async def assess_region(self, asked: RegionName) -> RegionAssessment:
@@ -159,10 +163,12 @@ class Regions:
         """Return when the guardians hold something else than was reported last, or the rules have changed."""
         async with heartbeating():
             while True:
+                began = monotonic()
                 report = await self._report(asked)
                 if report != asked.seen:
                     return report
-                await asyncio.sleep(LOOK_EVERY_S)
+                rest_s = min(REST * (monotonic() - began), LONGEST_REST_S)
+                await asyncio.sleep(max(LOOK_EVERY_S, rest_s))
 
     async def _report(self, asked: WatchRegion) -> RegionReport:
         try:
@@ -180,11 +186,8 @@ class Regions:
     async def _held(self, registered: Registered, asked: WatchRegion) -> ClusterInRegion | str:
         """What the cluster's guardian holds now; why that is not known, where it does not answer."""
         cluster = registered.cluster
-        guardian = self._client.get_workflow_handle(asked.guardian.format(cluster_id=cluster.cluster_id))
         try:
-            view: HeldByGuardian = await guardian.query(
-                "view", result_type=HeldByGuardian, rpc_timeout=timedelta(seconds=ANSWER_WITHIN_S)
-            )
+            view = await self._views.of(asked.guardian.format(cluster_id=cluster.cluster_id))
         except (RPCError, WorkflowQueryFailedError) as error:
             return f"its guardian does not answer: {error}"
         return view.of_region(cluster, asked.region, registered.policy, datetime.now(UTC))
