@@ -31,7 +31,7 @@ from .control import How
 from .counting import SLACK_S, deadline_s
 from .figures import Figures
 from .goals import failures, goals
-from .measure import DETECTED_AFTER_S, Plan, measured
+from .measure import Plan, measured
 from .pictures import SHOWS, pictures
 from .table import GOAL_HEAD, goal_rows, head, rows, section
 from .world import HEARTBEAT, MOST_CLUSTERS, NODES
@@ -187,8 +187,11 @@ def how(options: Options) -> list[str]:
         f"Failure to the run's start: the primary is {plan.how.value}; from then to the run's start by"
         " Temporal's clock.",
         "Regions: their nodes are silent, as if their hosts were gone, and a person begins the evacuation"
-        f" {DETECTED_AFTER_S:g} s later, when every guardian has found it, in waves of {plan.wave_size}"
-        " clusters. The guardians of these clusters are paused, so that nobody else moves them.",
+        f" when every guardian has found it, in waves of {plan.wave_size} clusters. The guardians of these"
+        " clusters are paused, so that nobody else moves them.",
+        "Worker killed: from the start of another one until every guardian sees every node by it; for"
+        f" {heartbeat.watch_timeout_sec:g} s (watch_timeout_sec) Temporal does not know that the first is"
+        " gone.",
         "Databases are not there: what an order does takes no time. DNS is the lab's nameserver.",
     ]
 

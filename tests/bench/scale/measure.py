@@ -30,7 +30,7 @@ from .bed import Bed, Idle, Say, Stopwatch
 from .control import How
 from .cost import memory
 from .figures import Evacuation, Figures, Party, Started, Steady
-from .world import MANY, NODES, ONE, WAVE, at_home_in, cluster_id
+from .world import MANY, NODES, ONE, WAVE, at_home_in, cluster_id, node_id
 
 AT_ONCE = 8
 """Questions to Temporal that wait at the same time."""
@@ -42,9 +42,11 @@ STRIKE_EVERY_S = 1.2
 FOUND_AFTER_S = 9.0
 """No run starts earlier: two intervals of 5 s less their jitter have to pass."""
 START_WITHIN_S, END_WITHIN_S = 90.0, 120.0
-DETECTED_AFTER_S = 20.0
-"""By then every guardian has found that the nodes of a lost region are failed."""
-LEFT_WITHIN_S = 900.0
+FOUND_WITHIN_S = 180.0
+"""By then every guardian must have found that the nodes of a lost region are failed."""
+LOST = (0, 1)
+"""Indices of a cluster's nodes in its home region, the primary's first."""
+LEFT_WITHIN_S = 600.0
 BY = "bench-scale"
 T = TypeVar("T")
 U = TypeVar("U")
@@ -136,13 +138,18 @@ async def _until_all_is_well(bed: Bed, clusters: int, deadline: float) -> tuple[
 
 async def _sees_all(bed: Bed, number: int) -> tuple[int, bool]:
     """Whether the cluster's guardian calls every node healthy."""
+    view = await _view(bed, number)
+    healthy = [status for status in view.statuses.values() if status == "healthy"] if view else []
+    return number, view is not None and len(healthy) == NODES and not view.abstaining
+
+
+async def _view(bed: Bed, number: int) -> GuardianView | None:
+    """None where the guardian does not answer now."""
     guardian = bed.client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id(number)))
     try:
-        view: GuardianView = await guardian.query(Guardian.view, rpc_timeout=timedelta(seconds=5))
+        return await guardian.query(Guardian.view, rpc_timeout=timedelta(seconds=5))
     except RPCError:
-        return number, False
-    healthy = [status for status in view.statuses.values() if status == "healthy"]
-    return number, len(healthy) == NODES and not view.abstaining
+        return None
 
 
 # While nothing happens
@@ -267,14 +274,14 @@ async def _run_after(bed: Bed, number: int, at: float) -> Started:
 
 
 async def _evacuation(bed: Bed, region: str, clusters: int, plan: Plan) -> Evacuation:
-    """Lose a region, and have it left by a person's word once its loss is known. Its clusters' guardians are
-    paused, so that nobody else moves them."""
+    """Lose a region, and have it left by a person's word once every guardian knows of its loss. They are
+    paused, so that nobody else moves their clusters."""
     numbers = at_home_in(region, clusters, plan.wave_size)
     pause = PauseRequest(by=BY, reason=f"{region} is left by a person's word")
     await _for_each(numbers, lambda n: say_to_guardian(bed.client, cluster_id(n), "pause", pause))
-    lost = [(number, index) for number in numbers for index in (0, 1)]
+    lost = [(number, index) for number in numbers for index in LOST]
     await bed.control.fail(*lost, how=How.SILENT)
-    await asyncio.sleep(DETECTED_AFTER_S)
+    await _until_found(bed, numbers)
     request = EvacuateRequest(region=region, initiated_by=BY, reason=f"{region} is lost")
     handle = await start_evacuation(bed.client, request)
     async with asyncio.timeout(LEFT_WITHIN_S):
@@ -312,6 +319,25 @@ async def _taken_over(bed: Bed, figures: Figures, plan: Plan, say: Say) -> Figur
     took_s = time.monotonic() - began
     say(f"another worker holds all {figures.clusters} clusters after {took_s:.1f} s")
     return figures.model_copy(update={"taken_over_s": took_s})
+
+
+async def _until_found(bed: Bed, numbers: Iterable[int]) -> None:
+    """Until each cluster's guardian calls its lost nodes failed. Raises LabError where one never does."""
+    waiting, deadline = set(numbers), time.monotonic() + FOUND_WITHIN_S
+    await asyncio.sleep(FOUND_AFTER_S)
+    while waiting:
+        if time.monotonic() > deadline:
+            raise LabError(
+                f"{len(waiting)} guardians have not found within {FOUND_WITHIN_S:g} s that nodes are lost"
+            )
+        found = await _for_each(sorted(waiting), lambda number: _calls_failed(bed, number))
+        waiting -= {number for number, failed in found if failed}
+        await asyncio.sleep(2.0)
+
+
+async def _calls_failed(bed: Bed, number: int) -> tuple[int, bool]:
+    view = await _view(bed, number)
+    return number, view is not None and all(view.statuses[node_id(index)] == "failed" for index in LOST)
 
 
 async def _for_each(items: Iterable[T], ask: Callable[[T], Awaitable[U]]) -> list[U]:
