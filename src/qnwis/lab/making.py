@@ -67,7 +67,10 @@ class Making:
             passwords=passwords,
             network=self.block.network,
             segment_mb=_SMALL_SEGMENT_MB if self.shape.small_disks else _SEGMENT_MB,
-            wal_level="logical" if self.cluster.is_active_active else "replica",
+            parameters={
+                "wal_level": "logical" if self.cluster.is_active_active else "replica",
+                **self.shape.parameters,
+            },
         )
         for standby in holders:
             if standby is not primary:

@@ -11,7 +11,7 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -157,12 +157,13 @@ def make_primary(
     passwords: dict[str, str],
     network: IPv4Network,
     segment_mb: int,
-    wal_level: str = "replica",
+    parameters: Mapping[str, str] | None = None,
 ) -> None:
     """A data directory with the lab's roles, database and table.
 
     `data_dir` exists, empty, and belongs to PostgreSQL's user. `passwords` are those of the roles. Only the
     machine itself and the lab's own network may connect. The write-ahead log has files of `segment_mb`.
+    `parameters`: of postgresql.conf.
     """
     programs = installation.bin
     installation.run(
@@ -185,7 +186,7 @@ def make_primary(
     with (data_dir / "postgresql.conf").open("a") as settings:
         # In the data directory, so that a SIGKILL leaves nothing behind in /dev/shm.
         settings.write("dynamic_shared_memory_type = mmap\n")
-        settings.write(f"wal_level = {wal_level}\n")
+        settings.writelines(f"{name} = {value}\n" for name, value in (parameters or {}).items())
     # Without a server: single-user mode takes a tenth of the time of starting one.
     statements = {
         "postgres": (

@@ -57,6 +57,8 @@ class Shape(Model):
     lease: LeaseTerms = LEASE
     local_restart_s: float = 0.0
     """For how long an agent tries to have a crashed database back before it leaves that to a failover."""
+    parameters: Mapping[str, str] = {}
+    """Of PostgreSQL, in postgresql.conf."""
     heartbeat: HeartbeatConfig = HEARTBEAT
     policy: Mapping[str, JsonValue] = {}
     """Fields of the policy that differ from the lab's."""

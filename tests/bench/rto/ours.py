@@ -44,6 +44,7 @@ class Ours(System):
                 heartbeat=terms.heartbeat,
                 lease=terms.lease,
                 local_restart_s=terms.local_restart_s,
+                parameters=terms.parameters,
                 power_switch=False,
             ),
             pg_bin=PG_BIN,

@@ -10,8 +10,8 @@ from pathlib import Path
 from .bed import AT, NODES, PG_BIN, PORT, Bed, make_table, sql
 from .names import REPMGR
 from .peer import Peer, installed
+from .settings import QUICK, Setting
 from .settings import REPMGR as SETTINGS
-from .settings import RETRY, Setting
 from .systems import Running, System
 
 USER = "repmgr"
@@ -34,7 +34,7 @@ class Repmgr(System):
         first, *others = NODES
         for number, node in enumerate(NODES, start=1):
             cluster.write_config(number, node, setting)
-        database = {name: str(value) for name, value in setting.values.items() if name in RETRY}
+        database = {name: str(value) for name, value in setting.values.items() if name in QUICK}
         await bed.initdb(first, {"shared_preload_libraries": "'repmgr'", "wal_log_hints": "on", **database})
         await bed.start_postgres(first)
         await sql(AT[first], f"CREATE ROLE {USER} SUPERUSER LOGIN REPLICATION")
@@ -70,7 +70,7 @@ class Cluster(Peer):
             "promote_command": f"'{program} standby promote'",
             "follow_command": f"'{program} standby follow --upstream-node-id=%n'",
             "use_replication_slots": "no",
-            **{name: value for name, value in setting.values.items() if name not in RETRY},
+            **{name: value for name, value in setting.values.items() if name not in QUICK},
         }
         self.config(node).write_text("".join(f"{name}={value}\n" for name, value in values.items()))
 
