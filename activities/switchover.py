@@ -62,7 +62,8 @@ class Switchover:
 
     @activity.defn
     async def prepare(self, request: PrepareRequest) -> Outcome:
-        """Have checkpoints written, so that there is little to write when the primary stops."""
+        """Have checkpoints written and a new log file begun, so that there is little to write when the
+        primary stops, and little to be sent when standbys change over."""
         action = request.action
 
         async def prepared() -> Outcome:

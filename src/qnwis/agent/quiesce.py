@@ -18,6 +18,10 @@ HEEDED_WITHIN_S = 1.0
 """How long sessions may take to heed a reload, or their end."""
 REPLAYED_WITHIN_S = 2.0
 CHECKPOINT_WITHIN_S = 120.0
+RECEIVED_WITHIN_S = 5.0
+"""How long standbys may take to receive what is left of a log file that is ended."""
+ENDED_UP_TO_BYTES = 64 * 1024 * 1024
+"""A log file that is larger is not ended ahead: the rest of it takes too long to be sent."""
 POLL_S = 0.004
 
 _WRITERS = """
@@ -29,6 +33,10 @@ SELECT current_setting('default_transaction_read_only')::bool AS read_only,
 _END_WRITERS = """
 SELECT count(pg_terminate_backend(pid)) AS ended FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+"""
+_END_LOG_FILE = f"""
+SELECT pg_switch_wal() FROM pg_settings
+ WHERE name = 'wal_segment_size' AND setting::bigint <= {ENDED_UP_TO_BYTES}
 """
 _POSITION = "SELECT (pg_current_wal_lsn() - '0/0')::bigint AS lsn"
 _STANDBYS = """
@@ -74,7 +82,11 @@ async def quiesce(node: Node, order: QuiesceOrder) -> Decision:
 
 
 async def prepare(node: Node, order: PrepareOrder) -> Decision:
-    """Write a checkpoint, or a standby's restart point."""
+    """Write a checkpoint, or a standby's restart point; of a primary, end the log file that is written to.
+
+    A standby that changes over to another primary asks for its log from the beginning of a file, and commits
+    wait for as long as that takes to be sent.
+    """
     if (refusal := refuse_epoch(node, order)) is not None:
         return refusal
 
@@ -84,11 +96,27 @@ async def prepare(node: Node, order: PrepareOrder) -> Decision:
         connection = Connection(database, database.superuser)
         try:
             await connection.row("CHECKPOINT", timeout_s=CHECKPOINT_WITHIN_S)
+            if not node.postgres.standby:
+                await _end_log_file(connection)
         finally:
             await connection.close()
         return Done(f"{node.node_id} has written a checkpoint")
 
     return effect
+
+
+async def _end_log_file(connection: Connection) -> None:
+    """Begin a new file, and wait until the standbys have the rest of the old one. One that is slow is not
+    waited for any longer: whoever quiesces sees whether it has everything."""
+    await connection.row(_END_LOG_FILE)
+    lsn: int = (await connection.row(_POSITION))["lsn"]
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + RECEIVED_WITHIN_S
+    while clock() < deadline:
+        standbys = (await connection.row(_STANDBYS))["standbys"].values()
+        if all(standby["flush_lsn"] is not None and standby["flush_lsn"] >= lsn for standby in standbys):
+            return
+        await asyncio.sleep(POLL_S)
 
 
 def refuse_epoch(node: Node, order: PresentOrder) -> Refusal | None:

@@ -77,7 +77,8 @@ class QuiesceOrder(Order):
 
 
 class PrepareOrder(Order):
-    """Write a checkpoint (a standby: a restart point), so that a stop soon after is a short one."""
+    """Write a checkpoint (a standby: a restart point), so that a stop soon after is a short one; a primary
+    ends its log file besides, so that standbys that change over soon have little to be sent again."""
 
     kind: Literal["prepare"] = "prepare"
 

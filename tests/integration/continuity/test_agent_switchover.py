@@ -72,6 +72,24 @@ async def test_a_switchover_by_hand_loses_no_acknowledged_write(scene: Scene) ->
     await scene.standby.until(writable=True)
 
 
+async def test_a_prepared_primary_writes_to_a_new_log_file_whose_forerunner_its_standbys_have(
+    scene: Scene,
+) -> None:
+    """What is in the file that is written to is sent once more to a standby that changes over."""
+    await scene.primary.sql("INSERT INTO rows SELECT 'before ' || n FROM generate_series(1, 5000) AS n")
+    await scene.order(scene.primary, scene.prepare())
+    ((written, flushed),) = await scene.primary.sql(
+        """
+        SELECT pg_current_wal_lsn() - '0/0', (SELECT min(flush_lsn) - '0/0' FROM pg_stat_replication)
+        """
+    )
+    ((size,),) = await scene.primary.sql(
+        "SELECT setting::bigint FROM pg_settings WHERE name = 'wal_segment_size'"
+    )
+    assert written % size < 8192, "the file is a new one"
+    assert flushed // size >= written // size, "every standby has the one before"
+
+
 async def test_a_quiesced_primary_lets_writes_in_again_by_itself(scene: Scene) -> None:
     async with scene.primary.connect() as connection:
         receipt = await scene.order(scene.primary, scene.quiesce(for_s=1.5))
