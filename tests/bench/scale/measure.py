@@ -46,7 +46,7 @@ FOUND_WITHIN_S = 180.0
 """By then every guardian must have found that the nodes of a lost region are failed."""
 LOST = (0, 1)
 """Indices of a cluster's nodes in its home region, the primary's first."""
-LEFT_WITHIN_S = 600.0
+LEFT_WITHIN_S = 300.0
 BY = "bench-scale"
 T = TypeVar("T")
 U = TypeVar("U")
@@ -58,8 +58,8 @@ class Plan:
 
     seconds: float
     """How long nothing happens while it is measured."""
-    region: bool
-    """Whether regions are lost."""
+    region_up_to: int
+    """Regions are lost where no more clusters are held; 0 for nowhere."""
     wave_size: int
     how: How
     """In what way primaries fail."""
@@ -81,7 +81,7 @@ async def measured(bed: Bed, clusters: int, plan: Plan, say: Say) -> Figures:
         starts = await _strikes(bed, clusters, plan)
         say(f"{sum(one.outcome == 'completed' for one in starts)} of {len(starts)} failovers completed")
         figures = figures.model_copy(update={"starts": starts})
-        for region in (ONE, WAVE, MANY) if plan.region else ():
+        for region in (ONE, WAVE, MANY) if clusters <= plan.region_up_to else ():
             if at_home_in(region, clusters, plan.wave_size):
                 left = await _evacuation(bed, region, clusters, plan)
                 say(f"region {region}: {left.moved} of {left.clusters} clusters in {left.took_s:.1f} s")
