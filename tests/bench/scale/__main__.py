@@ -197,8 +197,8 @@ def how(options: Options) -> list[str]:
         "Regions: their nodes are silent, as if their hosts were gone, and a person begins the evacuation"
         f" when every guardian has found it, in waves of {plan.wave_size} clusters. The guardians of these"
         " clusters are paused, so that nobody else moves them. Not tried where more than"
-        f" {plan.region_up_to:,} clusters are held (--region-up-to): the cores are busy with holding them, and"
-        " waves have to be smaller.",
+        f" {plan.region_up_to:,} clusters are held (--region-up-to): the cores are busy with holding them,"
+        " and waves have to be smaller.",
         "Worker killed: from the start of another one until every guardian sees every node by it; for"
         f" {heartbeat.watch_timeout_sec:g} s (watch_timeout_sec) Temporal does not know that the first is"
         " gone.",
