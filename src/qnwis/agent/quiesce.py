@@ -18,7 +18,7 @@ HEEDED_WITHIN_S = 1.0
 """How long sessions may take to heed a reload, or their end."""
 REPLAYED_WITHIN_S = 2.0
 CHECKPOINT_WITHIN_S = 120.0
-RECEIVED_WITHIN_S = 5.0
+RECEIVED_WITHIN_S = 2.0
 """How long standbys may take to receive what is left of a log file that is ended."""
 ENDED_UP_TO_BYTES = 64 * 1024 * 1024
 """A log file that is larger is not ended ahead: the rest of it takes too long to be sent."""
