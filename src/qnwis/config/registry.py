@@ -91,9 +91,8 @@ class Registry:
                 folder / "cluster.yaml", cluster.cluster_id, f"{cluster_id}, as the folder is named"
             )
         policy = self._policy(folder / "policy.yaml")
-        return Registered.model_construct(
-            cluster=cluster, policy=policy
-        )  # each was validated when it was read
+        # Each was validated when it was read, and watches load thousands of them again and again.
+        return Registered.model_construct(cluster=cluster, policy=policy)
 
 
 def _mismatch(file: Path, found: str, expected: str) -> ConfigError:
