@@ -18,7 +18,7 @@ from pathlib import Path
 from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import ControlPlane
 from qnwis.lab.errors import LabError
-from qnwis.lab.shape import Shape
+from qnwis.lab.shape import HEARTBEAT, Shape
 from qnwis.lab.temporal_server import CLI_VERSION
 from qnwis.providers.nodes import HttpNodes
 from tests.bench.document import text_table, write_section
@@ -33,8 +33,13 @@ from .table import GROWTH_HEAD, LEVELS_HEAD, TIMES_HEAD, growth, levels, line, n
 
 CYCLES = 100
 """Where nobody says for how long."""
-SHAPE = Shape(policy={"cooldown_s": 0, "max_failovers_per_hour": 100_000}, power_switch=False)
-"""The guardian acts on every kill: its patience is not what is asked here."""
+SHAPE = Shape(
+    policy={"cooldown_s": 0, "max_failovers_per_hour": 100_000},
+    heartbeat=HEARTBEAT.model_copy(update={"flap_window_sec": 0.0}),
+    power_switch=False,
+)
+"""The guardian acts on every kill, and believes a node that was killed often as soon as any other: its
+patience is not what is asked here."""
 NOTHING = 4
 """Exit code: no lab could be started."""
 
