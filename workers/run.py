@@ -55,7 +55,9 @@ async def run_worker(settings: WorkerSettings) -> None:
         for worker in workers_of(client, settings, metrics, tracing.worker):
             await running.enter_async_context(worker)
             log.info("worker polls %s", worker.task_queue)
+        collecting = asyncio.create_task(collect_young())
         await stop.wait()
+        collecting.cancel()
         log.info("worker stops")
         loop.call_later(ENDS_WITHIN_S, _end_all_the_same)
 
@@ -71,6 +73,9 @@ GARBAGE_AFTER = 50_000, 20, 50
 """Objects made and not freed, and younger collections, before each generation is collected."""
 
 
+COLLECT_YOUNG_EVERY_S = 30.0
+
+
 def collect_seldom() -> None:
     """Have Python look for garbage in cycles seldom, and never among what was made until now. While thousands
     of nodes are taken up, the usual settings look through all that is held again and again, and a worker
@@ -78,6 +83,14 @@ def collect_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_AFTER)
+
+
+async def collect_young() -> None:
+    """Look through what was made lately, which takes milliseconds: a worker that has little to do would keep
+    tens of MiB of garbage until it has made so many objects. Runs until cancelled."""
+    while True:
+        await asyncio.sleep(COLLECT_YOUNG_EVERY_S)
+        gc.collect(1)
 
 
 def _end_all_the_same() -> None:
