@@ -20,8 +20,6 @@ REPLAYED_WITHIN_S = 2.0
 CHECKPOINT_WITHIN_S = 120.0
 RECEIVED_WITHIN_S = 2.0
 """How long standbys may take to receive what is left of a log file that is ended."""
-ENDED_UP_TO_BYTES = 64 * 1024 * 1024
-"""A log file that is larger is not ended ahead: the rest of it takes too long to be sent."""
 POLL_S = 0.004
 
 _WRITERS = """
@@ -34,9 +32,10 @@ _END_WRITERS = """
 SELECT count(pg_terminate_backend(pid)) AS ended FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()
 """
-_END_LOG_FILE = f"""
+# Of a larger file than this the rest would take too long to be sent.
+_END_LOG_FILE = """
 SELECT pg_switch_wal() FROM pg_settings
- WHERE name = 'wal_segment_size' AND setting::bigint <= {ENDED_UP_TO_BYTES}
+ WHERE name = 'wal_segment_size' AND setting::bigint <= 64 * 1024 * 1024
 """
 _POSITION = "SELECT (pg_current_wal_lsn() - '0/0')::bigint AS lsn"
 _STANDBYS = """
