@@ -78,16 +78,16 @@ COLLECT_YOUNG_EVERY_S = 30.0
 
 def collect_seldom() -> None:
     """Have Python look for garbage in cycles seldom, and never among what was made until now. While thousands
-    of nodes are taken up, the usual settings look through all that is held again and again, and a worker
-    with a thousand clusters stands still for half a second each time."""
+    of nodes are taken up, the usual settings look through all that is held again and again, and the worker
+    stands still meanwhile."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GARBAGE_AFTER)
 
 
 async def collect_young() -> None:
-    """Look through what was made lately, which takes milliseconds: a worker that has little to do would keep
-    tens of MiB of garbage until it has made so many objects. Runs until cancelled."""
+    """Look through what was made lately, which is little: a worker that is not busy would keep its garbage
+    until it has made so many objects. Runs until cancelled."""
     while True:
         await asyncio.sleep(COLLECT_YOUNG_EVERY_S)
         gc.collect(1)

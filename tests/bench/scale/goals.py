@@ -63,7 +63,7 @@ def _region(every: Sequence[Figures]) -> Goal:
     wave, many = last.took_s(WAVE), last.took_s(MANY)
     if wave is None or many is None:
         return Goal(text=text, found="not every cluster left", verdict=verdict(False))
-    found = f"{many:.1f} s, one wave in {wave:.1f} s: {many / wave:.1f} times"
+    found = f"{many:.1f} s, one wave in {wave:.1f} s: {many / wave:.1f} times (beside {last.clusters:,} held)"
     return Goal(text=text, found=found, verdict=verdict(many <= TIMES_A_WAVE * wave))
 
 
