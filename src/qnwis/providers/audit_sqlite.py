@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from .audit_sql import SqlLog
+from .sqlite_wal import write_ahead
 
 BUSY_TIMEOUT_S = 30.0
 """How long an append waits for other writers."""
@@ -83,7 +84,7 @@ class SqliteLog:
     def writing(self) -> Iterator[SqlLog]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
-            db.execute("PRAGMA journal_mode = WAL")
+            write_ahead(db, within_s=BUSY_TIMEOUT_S)
             db.execute("PRAGMA synchronous = FULL")
             db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
             db.execute("BEGIN IMMEDIATE")

@@ -14,6 +14,7 @@ from typing import TypeVar
 from qnwis.continuity.plan import Plan
 
 from .errors import Unreachable
+from .sqlite_wal import write_ahead
 
 T = TypeVar("T")
 
@@ -196,7 +197,7 @@ class RequestStore:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
-            db.execute("PRAGMA journal_mode = WAL")
+            write_ahead(db, within_s=BUSY_TIMEOUT_S)
             db.execute("PRAGMA synchronous = FULL")
             if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'plans'").fetchone():
                 db.executescript(SCHEMA)
