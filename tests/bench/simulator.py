@@ -29,6 +29,7 @@ from qnwis.montecarlo.study import Settings, play
 from qnwis.montecarlo.world import Clients, Finds, World, load_world
 
 from .document import Row, markdown_table, text_table, write_section
+from .ending import ends_on_sigterm
 from .gaps import measure
 from .machine import machine
 
@@ -130,6 +131,7 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="a document whose section is replaced by the result")
     options = parser.parse_args()
     on_paper = simulated_ms(options.directory)
+    ends_on_sigterm()
     try:
         real = asyncio.run(measured_ms(options.rounds, options.directory))
     except LabError as error:

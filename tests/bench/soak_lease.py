@@ -26,6 +26,7 @@ from qnwis.lab.errors import LabError
 from qnwis.lab.shape import Shape
 
 from .document import Row, markdown_table, text_table, write_section
+from .ending import ends_on_sigterm
 from .machine import machine
 from .rto.settings import DEFAULT, OUR_TERMS
 
@@ -135,6 +136,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.minutes <= 0:
         parser.error(f"--minutes: {options.minutes:g}; expected more than 0")
+    ends_on_sigterm()
     try:
         one = asyncio.run(soak(options.setting, options.minutes, options.directory))
     except LabError as error:

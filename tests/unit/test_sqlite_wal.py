@@ -15,7 +15,8 @@ def opened(path: Path) -> sqlite3.Connection:
 
 
 def test_who_comes_second_asks_again_until_the_first_is_done(tmp_path: Path) -> None:
-    with closing(opened(tmp_path / "new.sqlite")) as first, closing(opened(tmp_path / "new.sqlite")) as second:
+    path = tmp_path / "new.sqlite"
+    with closing(opened(path)) as first, closing(opened(path)) as second:
         first.execute("BEGIN IMMEDIATE")
         first.execute("CREATE TABLE things (name)")
         asked = threading.Semaphore(0)
@@ -31,7 +32,8 @@ def test_who_comes_second_asks_again_until_the_first_is_done(tmp_path: Path) -> 
 
 
 def test_a_file_that_stays_locked_is_told(tmp_path: Path) -> None:
-    with closing(opened(tmp_path / "new.sqlite")) as first, closing(opened(tmp_path / "new.sqlite")) as second:
+    path = tmp_path / "new.sqlite"
+    with closing(opened(path)) as first, closing(opened(path)) as second:
         first.execute("BEGIN IMMEDIATE")
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             write_ahead(second, within_s=0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from qnwis.lab.errors import LabError
 from qnwis.lab.temporal_server import CLI_VERSION
 from tests.bench.document import markdown_table, text_table, write_section
+from tests.bench.ending import ends_on_sigterm
 from tests.bench.machine import machine
 
 from .bed import made
@@ -66,6 +67,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds: {options.rounds}; expected at least 1")
+    ends_on_sigterm()
     try:
         rounds = asyncio.run(measured(options.rounds, options.directory.absolute()))
     except LabError as error:

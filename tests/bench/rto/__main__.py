@@ -26,6 +26,7 @@ from qnwis.lab.layout import default_directory
 from qnwis.lab.network import Network
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE, CLI_VARIABLE, obtain_cli
 from tests.bench.document import text_table, write_section
+from tests.bench.ending import ends_on_sigterm
 from tests.bench.machine import machine
 
 from .auto_failover import AutoFailover
@@ -201,6 +202,7 @@ def main() -> None:
     try:
         if not is_inside():
             sys.exit(outside(options, arguments))
+        ends_on_sigterm()
         began = time.monotonic()
         measured = asyncio.run(bench(options))
         sys.exit(report(options, measured, time.monotonic() - began))

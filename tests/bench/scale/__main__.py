@@ -12,7 +12,6 @@ import asyncio
 import json
 import os
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from qnwis.lab.errors import LabError
 from qnwis.lab.layout import default_directory
 from qnwis.lab.temporal_server import obtain_cli
 from tests.bench.document import text_table, write_section
+from tests.bench.ending import ends_on_sigterm
 from tests.bench.machine import machine
 
 from .bed import KEPT, keep_logs, made, stop_what_is_left
@@ -222,7 +222,7 @@ def main() -> None:
     if options.blackbox and (lacking := missing()) is not None:
         print(lacking, file=sys.stderr)
         sys.exit(2)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # and nothing is left running
+    ends_on_sigterm()
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     try:
         prepare(options.directory)
