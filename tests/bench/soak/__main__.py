@@ -41,8 +41,8 @@ SHAPE = Shape(
     parameters={"max_wal_size": "192MB"},
 )
 """The guardian acts on every kill, and believes a node that was killed often as soon as any other: its
-patience is not what is asked here. A node keeps about max_wal_size of its log of writes: a gigabyte, the
-default, would not be reached within the warm-up."""
+patience is not what is asked here. A node keeps up to about max_wal_size of its log of writes beyond
+wal_keep_size: a gigabyte more, by default, which would not be reached within the warm-up."""
 NOTHING = 4
 """Exit code: no lab could be started."""
 
