@@ -10,7 +10,12 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
-from temporalio.client import Client, WorkflowExecutionDescription, WorkflowHandle
+from temporalio.client import (
+    Client,
+    WorkflowExecutionDescription,
+    WorkflowExecutionStatus,
+    WorkflowHandle,
+)
 
 from qnwis.continuity.region_sight import HeldByGuardian
 
@@ -22,6 +27,10 @@ Mark = tuple[str | None, int]
 """Run and length of a history."""
 
 
+class GuardianEnded(Exception):
+    """It watches nothing any more, and what it held last says nothing of now."""
+
+
 class GuardianViews:
     """Belongs to one event loop."""
 
@@ -31,10 +40,15 @@ class GuardianViews:
         self._kept: dict[str, tuple[Mark, HeldByGuardian]] = {}
 
     async def of(self, workflow_id: str) -> HeldByGuardian:
-        """Raises RPCError or WorkflowQueryFailedError where the guardian does not answer."""
+        """Raises RPCError or WorkflowQueryFailedError where the guardian does not answer, and GuardianEnded
+        where it has ended: a closed workflow would answer as it was."""
         guardian = self._client.get_workflow_handle(workflow_id)
         async with self._slots:
             described = await guardian.describe(rpc_timeout=ANSWER_WITHIN)
+            if described.status is not WorkflowExecutionStatus.RUNNING:
+                self._kept.pop(workflow_id, None)
+                how = "unknown" if described.status is None else described.status.name.lower()
+                raise GuardianEnded(f"{workflow_id} has ended ({how})")
             # Looked at before it is asked: an event in between is one more reason to ask the next time.
             mark = described.run_id, described.history_length
             kept = self._kept.get(workflow_id)

@@ -34,13 +34,14 @@ from qnwis.providers.nodes import Nodes
 from qnwis.providers.region_weights import RegionWeights
 
 from .effect import heartbeating
-from .guardian_views import GuardianViews
+from .guardian_views import GuardianEnded, GuardianViews
 
 LOOK_EVERY_S = 2.0
 """How often the guardians are looked at."""
-REST, LONGEST_REST_S = 9, 30.0
+REST, LONGEST_REST_S = 9, 4.0
 """The pause after a look is so many times as long as it took, within these bounds: a look at hundreds takes a
-while, and must not be all that this process and its server do."""
+while, and must not be all that this process and its server do. No longer, since a cluster listens for
+`region_listen_s` whether its region is lost, and the word comes from here."""
 LOOKS = 3
 """How often most of a cluster must have been silent to be taken for silent."""
 SETTLE_S, SETTLE_PAUSE_S = 8.0, 0.5
@@ -167,8 +168,7 @@ class Regions:
                 report = await self._report(asked)
                 if report != asked.seen:
                     return report
-                rest_s = min(REST * (monotonic() - began), LONGEST_REST_S)
-                await asyncio.sleep(max(LOOK_EVERY_S, rest_s))
+                await asyncio.sleep(rest_s(monotonic() - began))
 
     async def _report(self, asked: WatchRegion) -> RegionReport:
         try:
@@ -188,7 +188,7 @@ class Regions:
         cluster = registered.cluster
         try:
             view = await self._views.of(asked.guardian.format(cluster_id=cluster.cluster_id))
-        except (RPCError, WorkflowQueryFailedError) as error:
+        except (RPCError, WorkflowQueryFailedError, GuardianEnded) as error:
             return f"its guardian does not answer: {error}"
         return view.of_region(cluster, asked.region, registered.policy, datetime.now(UTC))
 
@@ -269,6 +269,11 @@ class Regions:
             except ConfigError as error:
                 unread.append(f"{cluster_id}: {error}")
         return loaded, unread
+
+
+def rest_s(look_s: float) -> float:
+    """How long to rest after a look that took `look_s`, seconds."""
+    return max(LOOK_EVERY_S, min(REST * look_s, LONGEST_REST_S))
 
 
 def _not_read(cluster: Cluster, error: Refused | Unreachable) -> Refusal:

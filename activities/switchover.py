@@ -240,7 +240,10 @@ class Switchover:
     @activity.defn
     async def preview_prepare(self, request: PrepareRequest) -> Outcome:
         nodes = " and ".join(request.action.node_ids)
-        return preview(request.action.action_id, f"would have {nodes} write checkpoints")
+        return preview(
+            request.action.action_id,
+            f"would have {nodes} write checkpoints, and the primary begin a new log file",
+        )
 
     @activity.defn
     async def preview_release(self, request: ReleaseRequest) -> Outcome:

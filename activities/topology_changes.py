@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator
 from time import monotonic
 
 from qnwis.config.problem import ConfigError
 from qnwis.config.registry import Registry
 from qnwis.continuity.topology import Cluster
+
+log = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
 
@@ -62,8 +65,12 @@ class TopologyChanges:
         return [watched for watched in due if self._is_another(watched.cluster)]
 
     def _is_another(self, cluster: Cluster) -> bool:
-        """A file that is just being written, or cannot be read, is none yet."""
+        """A file that is just being written, or cannot be read, is none yet. Whatever is wrong with one must
+        not end the look for all the others."""
         try:
             return self._registry.load(cluster.cluster_id).cluster != cluster
         except (ConfigError, OSError):
+            return False
+        except Exception:
+            log.exception("the topology of %s could not be looked at", cluster.cluster_id)
             return False

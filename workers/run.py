@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import resource
@@ -20,6 +19,7 @@ from qnwis.providers.key_store import key_store_of
 from qnwis.temporal import connect
 from qnwis.tracing.asked import traced
 
+from .garbage import collect_garbage, collect_seldom
 from .settings import WorkerSettings
 from .wiring import GRACE_S, workers_of
 
@@ -55,7 +55,7 @@ async def run_worker(settings: WorkerSettings) -> None:
         for worker in workers_of(client, settings, metrics, tracing.worker):
             await running.enter_async_context(worker)
             log.info("worker polls %s", worker.task_queue)
-        collecting = asyncio.create_task(collect_young())
+        collecting = asyncio.create_task(collect_garbage())
         await stop.wait()
         collecting.cancel()
         log.info("worker stops")
@@ -67,30 +67,6 @@ def allow_many_connections() -> None:
     and systems let a process begin with 1,024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-GARBAGE_AFTER = 50_000, 20, 50
-"""Objects made and not freed, and younger collections, before each generation is collected."""
-
-
-COLLECT_YOUNG_EVERY_S = 30.0
-
-
-def collect_seldom() -> None:
-    """Have Python look for garbage in cycles seldom, and never among what was made until now. While thousands
-    of nodes are taken up, the usual settings look through all that is held again and again, and the worker
-    stands still meanwhile."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_AFTER)
-
-
-async def collect_young() -> None:
-    """Look through what was made lately, which is little: a worker that is not busy would keep its garbage
-    until it has made so many objects. Runs until cancelled."""
-    while True:
-        await asyncio.sleep(COLLECT_YOUNG_EVERY_S)
-        gc.collect(1)
 
 
 def _end_all_the_same() -> None:

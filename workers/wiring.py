@@ -111,6 +111,9 @@ STICKY_S = 2.0
 ACTIVITIES = 10_000
 """At once in one worker: nearly all of them wait, one for each cluster and vantage and one for its runs, and
 they must not keep an effect from being begun."""
+WORKFLOWS_HELD = 10_000
+"""In memory of one worker: a guardian for each cluster, and all of them have something to do when a region is
+lost. One that was let go would be replayed from its history just then."""
 GRACE_S = 5.0
 """How long activities may finish when a worker is asked to stop."""
 
@@ -300,6 +303,7 @@ def workers_for(
         workflows=WORKFLOWS,
         activities=runbook_activities(client, p, metrics),
         max_concurrent_activities=ACTIVITIES,
+        max_cached_workflows=WORKFLOWS_HELD,
         workflow_runner=runner(),
         interceptors=[Whereabouts(), *tracing],
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_S),

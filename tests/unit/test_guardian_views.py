@@ -8,10 +8,12 @@ from typing import cast
 
 import pytest
 from temporalio.api.workflowservice.v1 import DescribeWorkflowExecutionResponse
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.guardian_views import GuardianViews
+from activities.guardian_views import GuardianEnded, GuardianViews
+from activities.regions import LOOK_EVERY_S, rest_s
+from qnwis.continuity.policy import Policy
 from qnwis.continuity.region_sight import HeldByGuardian
 
 
@@ -24,6 +26,7 @@ class Played:
     events: int = 10
     task: bool = False
     gone: bool = False
+    status: WorkflowExecutionStatus = WorkflowExecutionStatus.RUNNING
     asked: int = 0
 
     def get_workflow_handle(self, workflow_id: str) -> Played:
@@ -34,7 +37,9 @@ class Played:
         raw = DescribeWorkflowExecutionResponse()
         if self.task:
             raw.pending_workflow_task.attempt = 7
-        return SimpleNamespace(run_id=self.run_id, history_length=self.events, raw_description=raw)
+        return SimpleNamespace(
+            run_id=self.run_id, history_length=self.events, raw_description=raw, status=self.status
+        )
 
     async def query(self, name: str, **_: object) -> HeldByGuardian:
         self.asked += 1
@@ -78,3 +83,22 @@ async def test_one_that_cannot_go_on_is_asked_although_its_history_does_not_grow
     guardian.task = guardian.gone = True
     with pytest.raises(RPCError):
         await guardian.held_by(views)
+
+
+async def test_one_that_was_ended_counts_for_nothing_although_it_would_still_answer() -> None:
+    guardian = Played()
+    views = of(guardian)
+    await guardian.held_by(views)
+    guardian.status = WorkflowExecutionStatus.TERMINATED
+    with pytest.raises(GuardianEnded, match=r"guardian-a has ended \(terminated\)"):
+        await guardian.held_by(views)
+    guardian.status, guardian.primary = WorkflowExecutionStatus.RUNNING, "node-2"
+    assert await guardian.held_by(views) == "node-2"
+
+
+LISTENS_S = Policy.model_fields["region_listen_s"].default
+
+
+@pytest.mark.parametrize("look_s", [0.0, 0.3, 2.0, 60.0])
+def test_however_long_a_look_takes_the_next_begins_while_clusters_still_listen(look_s: float) -> None:
+    assert LOOK_EVERY_S <= rest_s(look_s) < LISTENS_S / 2

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx
 import pytest
 
 from qnwis.agent import speaking
@@ -16,6 +18,7 @@ from qnwis.continuity.model import Model
 from qnwis.continuity.topology import Node, NodeRole, NodeStatus
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
+from qnwis.providers.other_clients import OtherClients
 from qnwis.transport import Transport
 
 LIVE = "/health/live"
@@ -96,15 +99,29 @@ async def test_questions_whose_answers_are_late_keep_no_place_among_the_connecti
         assert await ask(nodes, node, 5)
 
 
+async def test_of_others_than_agents_too() -> None:
+    async with agent() as (here, node):
+        here.answers_once = True
+        others = OtherClients(Transport())
+        for step in range(400):
+            with contextlib.suppress(httpx.HTTPError, TimeoutError):
+                await others.ask("GET", f"{node.agent_url}/state", ca_file=None, timeout_s=step * 1e-5)
+        pool: Any = others._clients[None]._transport
+        await until_idle([pool])
+        answer = await others.ask("GET", f"{node.agent_url}/state", ca_file=None, timeout_s=5)
+        assert answer.status_code == httpx.codes.OK
+        await others.aclose()
+
+
 async def until_none_in_use(asking: HttpNodes | Speaker) -> None:
     """Return when the next question can have every place among the connections."""
     transport: Any = asking._client._transport
+    await until_idle(transport._pools.values())
+
+
+async def until_idle(pools: Collection[Any]) -> None:
     async with asyncio.timeout(5):
-        while any(
-            not connection.is_idle()
-            for pool in transport._pools.values()
-            for connection in pool._pool.connections
-        ):
+        while any(not connection.is_idle() for pool in pools for connection in pool._pool.connections):
             await asyncio.sleep(0.01)
 
 

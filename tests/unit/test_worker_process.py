@@ -21,7 +21,7 @@ def test_a_worker_may_open_as_many_connections_as_it_is_allowed() -> None:
 
 FROZEN = """
 import gc
-from workers.run import collect_seldom
+from workers.garbage import collect_seldom
 collect_seldom()
 before = gc.get_stats()[2]["collections"]
 held = [[] for _ in range(1_000_000)]
@@ -36,3 +36,25 @@ print(sum(type(one) is Loop for one in gc.get_objects()) < 150_000)
 def test_a_worker_that_takes_much_up_does_not_look_through_all_of_it_and_yet_frees_what_is_let_go() -> None:
     ran = subprocess.run([sys.executable, "-c", FROZEN], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["True", "0", "True"]
+
+
+OUTLIVED = """
+import gc, weakref
+from time import monotonic
+from workers.garbage import collect_seldom, collected
+collect_seldom()
+class Loop: pass
+loop = Loop(); loop.itself = loop
+seen = weakref.ref(loop)
+due = collected(monotonic(), float("inf"))
+del loop
+collected(monotonic(), due)
+print(seen() is None)
+due = collected(monotonic(), monotonic() - 1)
+print(seen() is None, due >= monotonic() + 200)
+"""
+
+
+def test_what_outlived_a_look_of_a_quiet_worker_is_freed_by_a_later_one() -> None:
+    ran = subprocess.run([sys.executable, "-c", OUTLIVED], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "True", "True"]

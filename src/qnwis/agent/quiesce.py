@@ -10,15 +10,17 @@ from pydantic import JsonValue
 from qnwis.continuity.handing_over import PresentOrder, epoch_refusal
 from qnwis.continuity.orders import PrepareOrder, QuiesceOrder
 from qnwis.continuity.refusal import Refusal
+from qnwis.logs import log
 
-from .database import Connection
+from .database import Connection, DatabaseDownError
 from .effects import Decision, Done, EffectError, Node
 
 HEEDED_WITHIN_S = 1.0
 """How long sessions may take to heed a reload, or their end."""
 REPLAYED_WITHIN_S = 2.0
 CHECKPOINT_WITHIN_S = 120.0
-RECEIVED_WITHIN_S = 2.0
+END_LOG_FILE_WITHIN_S = 10.0
+RECEIVED_WITHIN_S = 10.0
 """How long standbys may take to receive what is left of a log file that is ended."""
 POLL_S = 0.004
 
@@ -32,10 +34,11 @@ _END_WRITERS = """
 SELECT count(pg_terminate_backend(pid)) AS ended FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND backend_xid IS NOT NULL AND pid <> pg_backend_pid()
 """
-# Of a larger file than this the rest would take too long to be sent.
+# Commits wait meanwhile for what is left of the file to be sent, so that may be no more than a usual file.
 _END_LOG_FILE = """
-SELECT pg_switch_wal() FROM pg_settings
- WHERE name = 'wal_segment_size' AND setting::bigint <= 64 * 1024 * 1024
+SELECT pg_switch_wal() AS ended FROM pg_settings
+ WHERE name = 'wal_segment_size' AND current_setting('synchronous_standby_names') <> ''
+   AND setting::bigint - (pg_walfile_name_offset(pg_current_wal_lsn())).file_offset <= 16 * 1024 * 1024
 """
 _POSITION = "SELECT (pg_current_wal_lsn() - '0/0')::bigint AS lsn"
 _STANDBYS = """
@@ -81,10 +84,12 @@ async def quiesce(node: Node, order: QuiesceOrder) -> Decision:
 
 
 async def prepare(node: Node, order: PrepareOrder) -> Decision:
-    """Write a checkpoint, or a standby's restart point; of a primary, end the log file that is written to.
+    """Write a checkpoint, or a standby's restart point; where commits wait for standbys, end the log file
+    that is written to.
 
     A standby that changes over to another primary asks for its log from the beginning of a file, and commits
-    wait for as long as that takes to be sent.
+    would wait for as long as that takes to be sent, in the midst of the switchover. They wait now, for as
+    long as the rest of the file takes.
     """
     if (refusal := refuse_epoch(node, order)) is not None:
         return refusal
@@ -95,27 +100,33 @@ async def prepare(node: Node, order: PrepareOrder) -> Decision:
         connection = Connection(database, database.superuser)
         try:
             await connection.row("CHECKPOINT", timeout_s=CHECKPOINT_WITHIN_S)
-            if not node.postgres.standby:
-                await _end_log_file(connection)
+            ended = not node.postgres.standby and await _end_log_file(connection)
         finally:
             await connection.close()
-        return Done(f"{node.node_id} has written a checkpoint")
+        return Done(f"{node.node_id} has written a checkpoint{' and begun a new log file' if ended else ''}")
 
     return effect
 
 
-async def _end_log_file(connection: Connection) -> None:
-    """Begin a new file, and wait until the standbys have the rest of the old one. One that is slow is not
-    waited for any longer: whoever quiesces sees whether it has everything."""
-    await connection.row(_END_LOG_FILE)
-    lsn: int = (await connection.row(_POSITION))["lsn"]
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + RECEIVED_WITHIN_S
-    while clock() < deadline:
-        standbys = (await connection.row(_STANDBYS))["standbys"].values()
-        if all(standby["flush_lsn"] is not None and standby["flush_lsn"] >= lsn for standby in standbys):
-            return
-        await asyncio.sleep(POLL_S)
+async def _end_log_file(connection: Connection) -> bool:
+    """Begin a new file, and wait until the standbys have the rest of the old one; whether that was done. One
+    that is slow is not waited for any longer: whoever quiesces sees whether it has everything."""
+    try:
+        if not await connection.row(_END_LOG_FILE, timeout_s=END_LOG_FILE_WITHIN_S):
+            return False
+        lsn: int = (await connection.row(_POSITION))["lsn"]
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + RECEIVED_WITHIN_S
+        while clock() < deadline:
+            standbys = (await connection.row(_STANDBYS))["standbys"].values()
+            if all(standby["flush_lsn"] is not None and standby["flush_lsn"] >= lsn for standby in standbys):
+                break
+            await asyncio.sleep(POLL_S)
+    except DatabaseDownError as error:
+        # It only saves time later: a switchover that goes on without it is none the worse.
+        log("log_file_not_ended", reason=str(error))
+        return False
+    return True
 
 
 def refuse_epoch(node: Node, order: PresentOrder) -> Refusal | None:

@@ -26,7 +26,8 @@ class YamlSource:
     nodes: dict[Loc, Node] = field(default_factory=dict)
     """The YAML node of each field's value."""
     problems: list[Problem] = field(default_factory=list)
-    """What YAML forbids and PyYAML lets pass: keys that stand twice, aliases inside what they name."""
+    """What YAML forbids and PyYAML lets pass: keys that stand twice, aliases inside what they name. And
+    scalars that look like a date and are none."""
 
     def problem(self, loc: Loc, expected: str) -> Problem:
         """A problem at the field `loc`, or, for what is not in the file, at the nearest part around it."""
@@ -88,7 +89,11 @@ class _Reading:
             return self._mapping(node, loc, (*inside, node))
         if isinstance(node, SequenceNode):
             return [self.value(item, (*loc, i), (*inside, node)) for i, item in enumerate(node.value)]
-        return self.loader.construct_object(node)
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, KeyError) as error:  # what looks like a date, and is none that the calendar has
+            self._complain(node, loc, _as_written(node), f"a value that there is ({error})")
+            return None
 
     def _mapping(self, node: MappingNode, loc: Loc, inside: tuple[Node, ...]) -> dict[str, Any]:
         data = self._merged(node, loc, inside)

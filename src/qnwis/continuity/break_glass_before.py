@@ -65,8 +65,9 @@ def prepare(action: PrepareNodes, h: Hands) -> Step:
         order = PrepareOrder.model_validate(h.order_head(action, node.node_id, epoch=h.epoch_of(node)))
         orders.append(tell(f"prepare-{node.node_id}", node, "/orders", order, within_s=PREPARE_WITHIN_S))
     return Step(
-        title="Write checkpoints",
-        does="So that the primary stops in a short time. Changes nothing.",
+        title="Write checkpoints, and begin a new log file",
+        does="So that the primary stops in a short time, and standbys change over in a short time. Commits"
+        " that wait for a standby wait until it has the rest of the old file, at most 16 MiB.",
         commands=h.block(*orders),
         see="a receipt of each node.",
     )

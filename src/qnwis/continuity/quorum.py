@@ -20,7 +20,7 @@ VOTING = frozenset({NodeStatus.HEALTHY, NodeStatus.DEGRADED})
 class ClusterState(StrEnum):
     HEALTHY = "healthy"  # every node is healthy
     DEGRADED = "degraded"  # some are not, the quorum is there
-    CRITICAL = "critical"  # no quorum: read-only
+    CRITICAL = "critical"  # no quorum: no writes
 
 
 class QuorumView(Model):

@@ -106,7 +106,7 @@ def _new_in_range(metric: Metric) -> str:
 
 
 UP_DOWN = (("1", "healthy", "green"), ("0", "failed", "red"))
-QUORUM = (("1", "quorum", "green"), ("0", "no quorum: read-only", "red"))
+QUORUM = (("1", "quorum", "green"), ("0", "no quorum: no writes", "red"))
 
 PANELS = (
     Panel(

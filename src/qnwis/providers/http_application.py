@@ -19,6 +19,7 @@ from qnwis.continuity.topology import Node, NodeRole
 from qnwis.transport import Transport
 
 from .errors import Refused, Unreachable
+from .other_clients import OtherClients
 
 KEPT = 300
 """Characters of an answer that a message repeats."""
@@ -49,13 +50,10 @@ class HttpApplications:
     """Applications as their topologies describe them, on pooled connections. Belongs to one event loop."""
 
     def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self._clients: dict[str | None, httpx.AsyncClient] = {}
-        """By the file of trusted certificates."""
+        self._clients = OtherClients(transport)
 
     async def aclose(self) -> None:
-        for client in self._clients.values():
-            await client.aclose()
+        await self._clients.aclose()
 
     async def state(self, node: Node, *, timeout_s: float) -> NodeState:
         """What the application says. Raises Unreachable, for an answer too that says not all it should."""
@@ -94,23 +92,18 @@ class HttpApplications:
     ) -> Answer:
         headers, url = await asyncio.to_thread(_headers, node, asked), _url(node, asked)
         secrets = [headers[name] for name, value in asked.headers.items() if SECRET_FILE.fullmatch(value)]
-        timeout = httpx.Timeout(timeout_s, connect=min(self._transport.connect_timeout_s, timeout_s))
+        ca_file = _application(node).ca_file
         try:
-            client = self._client(_application(node).ca_file, timeout_s)
-            async with asyncio.timeout(timeout_s):
-                response = await client.request(method, url, headers={**headers, **more}, timeout=timeout)
-                return Answer(response.status_code, response.content, _said(response.text, secrets))
+            response = await self._clients.ask(
+                method, url, ca_file=ca_file, timeout_s=timeout_s, headers={**headers, **more}
+            )
+            return Answer(response.status_code, response.content, _said(response.text, secrets))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError) as error:
             # A header that cannot be sent would be repeated with its value.
             why = (
                 type(error).__name__ if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             )
             raise Unreachable(f"{method} {url}: no answer within {timeout_s:g} s ({why})") from error
-
-    def _client(self, ca_file: str | None, timeout_s: float) -> httpx.AsyncClient:
-        if ca_file not in self._clients:
-            self._clients[ca_file] = self._transport.client(timeout_s=timeout_s, ca_file=ca_file)
-        return self._clients[ca_file]
 
 
 def state_of(node: Node, asked: HttpState, answer: JsonValue, party: str) -> NodeState:

@@ -18,6 +18,7 @@ from qnwis.continuity.topology import Node
 from qnwis.transport import Transport
 
 from .errors import Refused, Unreachable
+from .other_clients import OtherClients
 from .patroni_answers import ClusterAnswer, ConfigAnswer, StatusAnswer, state_of
 
 A = TypeVar("A", bound=BaseModel)
@@ -64,13 +65,10 @@ class HttpPatroni:
     """Patroni over its REST API, on pooled keep-alive connections. Belongs to one event loop."""
 
     def __init__(self, transport: Transport) -> None:
-        self._transport = transport
-        self._clients: dict[str | None, httpx.AsyncClient] = {}
-        """By the file of trusted certificates."""
+        self._clients = OtherClients(transport)
 
     async def aclose(self) -> None:
-        for client in self._clients.values():
-            await client.aclose()
+        await self._clients.aclose()
 
     async def state(self, node: Node, *, timeout_s: float) -> NodeState:
         # Without its DCS a member knows nothing of its cluster; then it is known of itself alone.
@@ -135,23 +133,16 @@ class HttpPatroni:
     ) -> httpx.Response:
         member = _member(node)
         auth = None if method == "GET" else _credentials(node, member)
-        timeout = httpx.Timeout(timeout_s, connect=min(self._transport.connect_timeout_s, timeout_s))
+        url = member.url + path
         try:
-            client = self._client(member, timeout_s)
-            async with asyncio.timeout(timeout_s):
-                return await client.request(method, member.url + path, json=body, auth=auth, timeout=timeout)
+            return await self._clients.ask(
+                method, url, ca_file=member.ca_file, timeout_s=timeout_s, json=body, auth=auth
+            )
         except (httpx.HTTPError, TimeoutError, OSError) as error:
             why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             raise Unreachable(
                 f"{_party(node)} did not answer {method} {path} within {timeout_s:g} s ({why})"
             ) from error
-
-    def _client(self, member: PatroniMember, timeout_s: float) -> httpx.AsyncClient:
-        if member.ca_file not in self._clients:
-            self._clients[member.ca_file] = self._transport.client(
-                timeout_s=timeout_s, ca_file=member.ca_file
-            )
-        return self._clients[member.ca_file]
 
 
 def _member(node: Node) -> PatroniMember:

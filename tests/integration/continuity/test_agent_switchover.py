@@ -77,7 +77,8 @@ async def test_a_prepared_primary_writes_to_a_new_log_file_whose_forerunner_its_
 ) -> None:
     """What is in the file that is written to is sent once more to a standby that changes over."""
     await scene.primary.sql("INSERT INTO rows SELECT 'before ' || n FROM generate_series(1, 5000) AS n")
-    await scene.order(scene.primary, scene.prepare())
+    receipt = await scene.order(scene.primary, scene.prepare())
+    assert receipt.detail.endswith("begun a new log file")
     ((written, flushed),) = await scene.primary.sql(
         """
         SELECT pg_current_wal_lsn() - '0/0', (SELECT min(flush_lsn) - '0/0' FROM pg_stat_replication)
@@ -88,6 +89,13 @@ async def test_a_prepared_primary_writes_to_a_new_log_file_whose_forerunner_its_
     )
     assert written % size < 8192, "the file is a new one"
     assert flushed // size >= written // size, "every standby has the one before"
+
+
+async def test_where_no_commit_waits_for_a_standby_no_log_file_is_ended() -> None:
+    async with HttpNodes(Transport()) as nodes, running_cluster(nodes, synchronous=False) as cluster:
+        scene = await healed(cluster)
+        receipt = await scene.order(scene.primary, scene.prepare())
+        assert receipt.detail == f"{scene.primary.node_id} has written a checkpoint"
 
 
 async def test_a_quiesced_primary_lets_writes_in_again_by_itself(scene: Scene) -> None:

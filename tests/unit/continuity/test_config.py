@@ -344,6 +344,22 @@ def test_repeated_keys_are_errors(cluster_file: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("written", "why"),
+    [
+        ("2026-13-45", "month must be in 1..12"),
+        ("!!int many", "invalid literal for int() with base 10: 'many'"),
+        ("!!bool maybe", "'maybe'"),
+    ],
+)
+def test_a_scalar_that_yaml_cannot_make_a_value_of_is_named(
+    cluster_file: Path, written: str, why: str
+) -> None:
+    name = next(line for line in CLUSTER_YAML.splitlines() if line.startswith("name: "))
+    found = problems_of(cluster_file, edited(name, f"name: {written}"))
+    assert (2, "name", written.split()[-1], f"a value that there is ({why})") in found
+
+
 def test_keys_that_yaml_would_turn_into_something_else_keep_their_name(cluster_file: Path) -> None:
     assert [(p[0], p[1]) for p in problems_of(cluster_file, CLUSTER_YAML + "on: 1\n7: x\n")] == [
         (34, "on"),

@@ -1,0 +1,44 @@
+"""When a worker process looks for garbage in cycles: at moments of its own, not in the midst of much work.
+
+Python's usual settings look through all that is held again and again while thousands of nodes are taken up,
+and the worker stands still meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from time import monotonic
+
+AFTER = 50_000, 20, 50
+"""Objects made and not freed, and younger collections, before each generation is collected."""
+YOUNG_EVERY_S = 30.0
+ALL_EVERY_S, ALL_REST = 300.0, 1000
+"""All that is held is looked through so often, and rests so many times as long as that took: of a worker that
+holds a thousand clusters it may take a second."""
+
+
+def collect_seldom() -> None:
+    """Have Python look by itself only after much was made, and never among what was made until now."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*AFTER)
+
+
+async def collect_garbage() -> None:
+    """Look through what was made lately, and seldom through all of it: a worker that is not busy would keep
+    its garbage until it has made so many objects, and for good what had outlived one look. Runs until
+    cancelled."""
+    all_at = monotonic() + ALL_EVERY_S
+    while True:
+        await asyncio.sleep(YOUNG_EVERY_S)
+        all_at = collected(monotonic(), all_at)
+
+
+def collected(began: float, all_at: float) -> float:
+    """Look once; when all is looked through next."""
+    if began < all_at:
+        gc.collect(1)
+        return all_at
+    gc.collect()
+    return began + max(ALL_EVERY_S, ALL_REST * (monotonic() - began))
