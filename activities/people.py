@@ -32,6 +32,8 @@ class ProofRequest(Model):
     """Whom the request names."""
     used_by: str
     """Names the one request that the token serves; the same when this is asked again."""
+    needs: tuple[str, ...] = ()
+    """Permissions besides the deed's own."""
 
 
 class Proof(Model):
@@ -94,7 +96,7 @@ class People:
         if isinstance(found, Refusal):
             return Proof(refusal=found)
         if asked.expected.deed not in VOTES:
-            refusal = permitted(found, asked.expected.deed, access)
+            refusal = permitted(found, asked.expected.deed, access, asked.needs)
             if refusal is not None:
                 return Proof(refusal=refusal)
         if standing or asked.expected.run_id is not None:

@@ -15,7 +15,7 @@ from qnwis.continuity.policy import Policy
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.verifier import VerificationReport, verify
 from qnwis.providers.dns import Dns
-from qnwis.providers.errors import Unreachable
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
 
@@ -75,10 +75,12 @@ class Verification:
         return Verified(report=report, after=after)
 
     async def _answers(self, cluster: Cluster) -> dict[str, tuple[str, ...]] | None:
-        """What every authoritative server answers; a silent one fails the check by its absence."""
+        """What every authoritative server answers; a silent one, or one that refuses to answer, fails the
+        check by its absence. It must not fail the run: what was done is done, and is on record by this."""
         if cluster.dns is None:
             return None
         try:
             return await self._dns.read(cluster.dns)
-        except Unreachable:
+        except (Unreachable, Refused) as error:
+            activity.logger.warning("the name cannot be read: %s", error)
             return {}

@@ -77,9 +77,14 @@ async def prove_to_run(
 
 
 async def prove(
-    token: Token | None, expected: Expected, *, claimed: str, used_by: str | None = None
+    token: Token | None,
+    expected: Expected,
+    *,
+    claimed: str,
+    used_by: str | None = None,
+    needs: tuple[str, ...] = (),
 ) -> Person | Refusal:
-    """Who did it: the person who signed, if that is who is named and they may.
+    """Who did it: the person who signed, if that is who is named and they may, by these permissions besides.
 
     A token that names no run serves one request: by default this one, so that the same token sent again is
     refused. A run that is started gives its own id as `used_by`, and may prove its start again after a reset.
@@ -87,7 +92,7 @@ async def prove(
     used_by = used_by or f"{workflow.info().workflow_id}, request {workflow.uuid4()}"
     proof = await workflow.execute_activity_method(
         People.prove,
-        ProofRequest(token=token, expected=expected, claimed=claimed, used_by=used_by),
+        ProofRequest(token=token, expected=expected, claimed=claimed, used_by=used_by, needs=needs),
         **options.read(f"who may {expected.deed}"),
     )
     return proof.person if proof.person is not None else proof.refused

@@ -21,6 +21,7 @@ from .guardian_state import AlertAnswer, GuardianState, GuardianView
 from .guardian_words import details
 from .names import CLUSTER, KIND, guardian_id
 from .recording import RECORDED, Recorder
+from .registered import as_registered
 from .reprotecting import Reprotecting
 from .versioning import FOLLOWS
 from .watching import Watches
@@ -28,7 +29,7 @@ from .watching import Watches
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
-    from activities.evidence import ClusterName, Evidence
+    from activities.evidence import Evidence
     from activities.past_runs import RunsReport
     from qnwis.config.registry import Registered
     from qnwis.continuity.detection import Finding, Verdict, judge, needs_evidence
@@ -138,10 +139,7 @@ class Guardian(GuardianListening):
 
     async def _look_around(self) -> None:
         """Load what is registered, and learn from the agents who the primary is."""
-        name = ClusterName(cluster_id=self.cluster_id)
-        self.registered = await workflow.execute_activity_method(
-            Evidence.load_cluster, name, **options.read("registered topology and policy")
-        )
+        self.registered = await as_registered(self.cluster_id, self.registered)
         self.runs.silent_s = self._known.cluster.heartbeat.watch_timeout_sec
         evidence = await workflow.execute_activity_method(
             Evidence.collect, self._known.cluster, **options.read("who is the primary")

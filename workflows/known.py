@@ -10,7 +10,7 @@ from temporalio import workflow
 from . import options
 from .approval import prove
 from .ended import Ended, end_if_refused
-from .names import REGION_PREFIX
+from .names import REGION_PREFIX, guardian_id
 from .progress import Progress
 from .takeover import Takeover
 
@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.evidence import ClusterName, Evidence
     from activities.planning import AssessRequest, Planning, RehearseRequest
     from qnwis.config.registry import Registered
-    from qnwis.continuity.access import Deed
+    from qnwis.continuity.access import OVERRIDE_CONSTRAINTS, Deed
     from qnwis.continuity.evidence import ClusterEvidence
     from qnwis.continuity.hooks_file import Declared
     from qnwis.continuity.plan import Plan
@@ -128,6 +128,8 @@ class Known:
         returns = request.maintenance is not None and request.maintenance.returns is not None
         if parent is None and returns:
             raise Ended(RunOutcome.REFUSED, "only a round trip may say that a run is its way back")
+        if request.automatic and not request.dry_run and not _is_the_guardian(parent, request.cluster_id):
+            raise Ended(RunOutcome.REFUSED, "only the cluster's guardian may start a run as automatic")
         if request.agreed_with is not None and not _is_part_of_an_evacuation(parent):
             raise Ended(RunOutcome.REFUSED, "only the evacuation of a region may say that it was agreed to")
         agreed = returns or request.agreed_with is not None
@@ -146,6 +148,7 @@ class Known:
             Expected(deed=deed, cluster_id=request.cluster_id, digest=request.digest),
             claimed=request.initiated_by,
             used_by=self.takeover.run_id,
+            needs=(OVERRIDE_CONSTRAINTS,) if _past_a_healthy_primary(request) else (),
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)
@@ -168,5 +171,14 @@ class Known:
         return self.registered
 
 
+def _is_the_guardian(parent: workflow.ParentInfo | None, cluster_id: str) -> bool:
+    return parent is not None and parent.workflow_id == guardian_id(cluster_id)
+
+
 def _is_part_of_an_evacuation(parent: workflow.ParentInfo | None) -> bool:
     return parent is not None and parent.workflow_id.startswith(REGION_PREFIX)
+
+
+def _past_a_healthy_primary(request: FailoverRequest) -> bool:
+    """Planned work moves away from a healthy primary by its nature; an override has a deed of its own."""
+    return request.even_if_healthy and request.maintenance is None and not request.override

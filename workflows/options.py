@@ -14,6 +14,8 @@ from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
 EFFECT_WITHIN_S = 60.0
 """After this an effect that nobody could carry out is given up: its outcome is unknown."""
+VERIFIED_WITHIN_S = 1800.0
+"""Of the last look at what was done, which changes nothing."""
 FENCED_WITHIN_S = 20.0
 """The same for fencing, which is undone then."""
 
@@ -59,6 +61,17 @@ def fence(summary: str) -> ActivityConfig:
     """Fencing: given up, and undone, sooner than what is past return."""
     return ActivityConfig(
         {**effect(summary), "schedule_to_close_timeout": timedelta(seconds=FENCED_WITHIN_S)}
+    )
+
+
+def verify(summary: str, *, by_patroni: bool) -> ActivityConfig:
+    """Reading the world after it was changed. A run past its point of no return has a record to leave, so
+    nobody's absence for some minutes may fail it."""
+    return ActivityConfig(
+        {
+            **(patroni if by_patroni else effect)(summary),
+            "schedule_to_close_timeout": timedelta(seconds=VERIFIED_WITHIN_S),
+        }
     )
 
 
@@ -152,9 +165,10 @@ def notify(summary: str) -> ActivityConfig:
     )
 
 
-def watch(summary: str, task_queue: str, *, silent_s: float) -> ActivityConfig:
-    """Watching: as long as nothing changes. It waits for a worker without limit, but one that is silent for
-    `silent_s` ends it.
+def watch(summary: str, task_queue: str, *, silent_s: float, spoken: bool) -> ActivityConfig:
+    """Watching: as long as nothing changes. A worker that is silent for `silent_s` ends it. It waits for a
+    worker without limit, but where the vantage has `spoken` only for as long: its word must not stand while
+    nobody watches from there.
 
     A server that tried again by itself would leave the vantage's old word standing meanwhile.
     """
@@ -163,6 +177,7 @@ def watch(summary: str, task_queue: str, *, silent_s: float) -> ActivityConfig:
     return ActivityConfig(
         task_queue=task_queue,
         start_to_close_timeout=timedelta(days=365),
+        schedule_to_start_timeout=timedelta(seconds=silent_s) if spoken else None,
         heartbeat_timeout=timedelta(seconds=silent_s),
         retry_policy=retry,
         cancellation_type=ActivityCancellationType.TRY_CANCEL,

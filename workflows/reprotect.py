@@ -18,15 +18,16 @@ from . import options
 from .details import show_details
 from .names import CLUSTER, KIND, failover_id, reprotect_id
 from .recording import RECORDED
+from .registered import as_registered
 from .versioning import FOLLOWS
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from activities.audit import Audit
-    from activities.evidence import ClusterName, Evidence
     from activities.protection import Protecting, WatchProtection
     from activities.rejoining import BringBack, Rejoining
+    from qnwis.config.registry import Registered
     from qnwis.continuity.executor import Outcome
     from qnwis.continuity.guardian_record import GuardianDecisions, brought_back
     from qnwis.continuity.model import Identifier, Model
@@ -53,6 +54,7 @@ class Reprotect:
     def __init__(self, state: ReprotectState | None = None) -> None:
         # Started without input it fails and says what is missing; a missing argument would retry for ever.
         self.state = state or ReprotectState.model_validate({})
+        self._registered: Registered | None = None
 
     @workflow.run
     async def run(self, state: ReprotectState | None = None) -> None:
@@ -73,12 +75,8 @@ class Reprotect:
         workflow.continue_as_new(self.state)
 
     async def _policy(self) -> Policy:
-        registered = await workflow.execute_activity_method(
-            Evidence.load_cluster,
-            ClusterName(cluster_id=self.state.cluster_id),
-            **options.read("registered topology and policy"),
-        )
-        return registered.policy
+        self._registered = await as_registered(self.state.cluster_id, self._registered)
+        return self._registered.policy
 
     async def _chosen(self, settle_s: float) -> Missing | datetime | None:
         """Whom to bring back, once there is somebody; else what there is instead of it, once that changed."""

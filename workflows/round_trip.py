@@ -68,6 +68,13 @@ class RoundTrip:
                 type="no_way_back",
                 non_retryable=True,
             )
+        if request.automatic or request.agreed_with is not None or request.initiator_roles:
+            raise ApplicationError(
+                "the request says that nobody need be asked (automatic, agreed_with or initiator_roles); only"
+                " guardians and the evacuation of a region say that",
+                type="not_agreed",
+                non_retryable=True,
+            )
         workflow.upsert_search_attributes(
             [CLUSTER.value_set(request.cluster_id), KIND.value_set("round_trip")]
         )

@@ -280,7 +280,7 @@ class Run(Steered):
                 elapsed_ms=((self.acted_until or workflow.now()) - began_at).total_seconds() * 1000,
                 **({"settle_s": PATRONI_SETTLES_S} if self.known.cluster.by_patroni else {}),
             ),
-            **(options.patroni if self.known.cluster.by_patroni else options.effect)("read the world again"),
+            **options.verify("read the world again", by_patroni=self.known.cluster.by_patroni),
         )
         self.known.after, self.verification = verified.after, verified.report
         failures = "; ".join(f"{c.name}: {c.detail}" for c in verified.report.checks if not c.ok)

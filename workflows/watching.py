@@ -66,7 +66,12 @@ class Watches:
             WatchRequest(
                 cluster_id=self._cluster_id, vantage=vantage, votes=None if said is None else said.votes
             ),
-            **options.watch(f"watch from {vantage}", vantage_queue(vantage), silent_s=self._silent_s),
+            **options.watch(
+                f"watch from {vantage}",
+                vantage_queue(vantage),
+                silent_s=self._silent_s,
+                spoken=said is not None,
+            ),
         )
 
     @property

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from .model import Identifier, Model
 
 EVERYTHING = "continuity:*"
+OVERRIDE_CONSTRAINTS = "continuity:override_constraints"
 
 PublicKey = Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
 """`ed25519:` and the 32 bytes of the key in base64."""
@@ -186,9 +187,11 @@ class Access(Model):
     def allows(self, person: Person, deed: Deed) -> bool:
         """Whether one of the person's roles gives the permission that the deed needs."""
         permission = PERMISSIONS.get(deed)
-        return permission is not None and any(
-            role is not None and role.allows(permission) for role in map(self.rbac.role, person.roles)
-        )
+        return permission is not None and self.gives(person, permission)
+
+    def gives(self, person: Person, permission: str) -> bool:
+        """Whether one of the person's roles gives it."""
+        return any(role is not None and role.allows(permission) for role in map(self.rbac.role, person.roles))
 
     def voters(self, workflow: ApprovalWorkflow, *, initiator: str) -> tuple[Person, ...]:
         """Who may vote in a window of this workflow."""

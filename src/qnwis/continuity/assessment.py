@@ -83,12 +83,12 @@ def approval_needed(request: FailoverRequest, policy: Policy) -> tuple[bool, str
         return False, f"not asked for: agreed to with run {request.maintenance.returns}"
     if request.agreed_with is not None:
         return False, f"not asked for: agreed to with run {request.agreed_with}"
+    if request.override:
+        return True, "asked for: an emergency override"
     if request.automatic and policy.strategy is not Strategy.MANUAL:
         return False, f"not asked for: strategy {policy.strategy}"
     if request.automatic:
         return True, "asked for: strategy manual"
-    if request.override:
-        return True, "asked for: an emergency override"
     if policy.approvals:
         return True, "asked for: a person started this run"
     return False, f"not asked for: policy {policy.policy_id} has approvals: false"

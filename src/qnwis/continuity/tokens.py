@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from binascii import Error as Base64Error
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from pydantic import AwareDatetime, Field
@@ -111,14 +111,17 @@ def proved(
     return person
 
 
-def permitted(person: Person, deed: Deed, access: Access) -> Refusal | None:
-    """Why the person may not do it, for deeds that need a permission (votes have their window's rules)."""
-    if access.allows(person, deed):
+def permitted(person: Person, deed: Deed, access: Access, needs: Sequence[str] = ()) -> Refusal | None:
+    """Why the person may not do it, for deeds that need a permission (votes have their window's rules), and
+    what is done that way these besides."""
+    lacking = [permission for permission in needs if not access.gives(person, permission)]
+    if access.allows(person, deed) and not lacking:
         return None
+    besides = f" so: that needs {' and '.join(lacking)}" if access.allows(person, deed) else ""
     return Refusal(
         rule="permission_missing",
-        message=f"{person.name} ({', '.join(person.roles)}) may not {deed}",
-        values={"person": person.name, "roles": [*person.roles], "deed": deed.value},
+        message=f"{person.name} ({', '.join(person.roles)}) may not {deed}{besides}",
+        values={"person": person.name, "roles": [*person.roles], "deed": deed.value, "lacking": [*lacking]},
         remedy="Let somebody with a role that allows it do this (config/rbac/continuity.yaml).",
     )
 

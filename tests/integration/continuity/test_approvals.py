@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +257,23 @@ async def test_who_starts_a_run_proves_it(meeting: Meeting, start: Callable[[Cro
     result = await (await crowd.stage.start(**start(crowd).model_dump(exclude_none=True))).result()
     assert result.outcome is RunOutcome.REFUSED and result.refusal is not None
     assert result.refusal.rule == rule
+    assert crowd.stage.world.journal == []
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"override": True, "give_up": {"node_ids": ["node-1"], "attested_by": "bob"}}]
+)
+async def test_nobody_but_the_guardian_starts_a_run_as_automatic(
+    meeting: Meeting, more: dict[str, object]
+) -> None:
+    """Such a run asks nobody, and needs no token."""
+    crowd = await meeting()
+    crowd.stage.world.kill("node-1")
+    detection = {"node_id": "node-1", "vantages": ["v"], "misses": 9, "detected_at": datetime.now(UTC)}
+    request = crowd.request("bob", automatic=True, detection=detection, **more)
+    fields = request.model_copy(update={"token": None}).model_dump(exclude_none=True)
+    result = await (await crowd.stage.start(**fields)).result()
+    assert result.outcome is RunOutcome.REFUSED and "only the cluster's guardian" in result.reason
     assert crowd.stage.world.journal == []
 
 

@@ -126,6 +126,24 @@ async def test_nobody_says_by_hand_that_a_round_trip_is_a_way_back(stage: Settin
     assert failover.outcome is RunOutcome.REFUSED and on.world.journal == []
 
 
+@pytest.mark.parametrize(
+    "said", [{"agreed_with": "x"}, {"initiator_roles": ["continuity_admin"]}, {"automatic": True}]
+)
+async def test_nobody_says_by_hand_that_a_round_trip_was_agreed_to(
+    stage: Setting, said: dict[str, object]
+) -> None:
+    """Not under the workflow id of a region's evacuation either, whose runs need not be asked about."""
+    on = await stage(approvals=True)
+    request = serving(on).request(maintenance=Maintenance(), **said)
+    trip = await on.client.start_workflow(
+        "RoundTrip", request, id=f"region-of-{on.cluster_id}", task_queue=on.settings.task_queue
+    )
+    with pytest.raises(WorkflowFailureError) as caught:
+        await trip.result()
+    assert isinstance(caught.value.cause, ApplicationError) and caught.value.cause.type == "not_agreed"
+    assert on.world.journal == []
+
+
 # The way back, tried again in skipping time
 
 

@@ -118,17 +118,27 @@ async def test_a_dry_run_changes_nothing(scene: Scene, qnwis: Command, tmp_path:
     assert {ack.server for ack in scene.lab.ack_log().acks} == {scene.primary}
 
 
+async def test_an_operator_alone_does_not_fail_over_from_a_primary_that_is_well(
+    scene: Scene, qnwis: Command, tmp_path: Path
+) -> None:
+    before, plan = await everything(scene), await live_plan(scene, qnwis, tmp_path)
+    bob = ("--key", str(scene.lab.folder.key("bob")))
+    refused = await qnwis("execute", "--plan", str(plan), "--even-if-healthy", "--reason", "now", *bob)
+    assert refused.code == 3 and "continuity:override_constraints" in refused.err, refused
+    assert await everything(scene) == before
+
+
 async def test_a_plan_is_executed_once_and_leaves_its_record(
     scene: Scene, qnwis: Command, tmp_path: Path
 ) -> None:
     plan, cluster_id = await live_plan(scene, qnwis, tmp_path), scene.lab.cluster.cluster_id
-    bob, carl = (("--key", str(scene.lab.folder.key(name))) for name in ("bob", "carl"))
-    execute = ("execute", "--plan", str(plan), "--even-if-healthy", "--reason", "maintenance", *bob)
+    ann, carl = (("--key", str(scene.lab.folder.key(name))) for name in ("ann", "carl"))
+    execute = ("execute", "--plan", str(plan), "--even-if-healthy", "--reason", "maintenance", *ann)
     with scene.stalled("flip"):
         first = asyncio.create_task(qnwis(*execute, "--json"))
         run = await scene.next_run()
         await until_asked(run)
-        own = await qnwis("approve", cluster_id, "--yes", *bob)
+        own = await qnwis("approve", cluster_id, "--yes", *ann)
         assert own.code == 3 and "initiator_excluded" in own.err, own
         approved = await qnwis("approve", cluster_id, "--yes", "--reason", "agreed", *carl)
         assert approved.code == 0 and "predicted loss" in approved.out, approved
@@ -148,8 +158,8 @@ async def test_a_plan_is_executed_once_and_leaves_its_record(
     audit_id = executed.json["audit_id"]
     record = await qnwis("audit", "--audit-id", audit_id, "--json")
     assert record.code == 0, record
-    assert (record.json["audit_id"], record.json["initiated_by"]) == (audit_id, "bob")
-    assert (record.json["role"], record.json["approval"]["approved_by"]) == ("continuity_operator", "carl")
+    assert (record.json["audit_id"], record.json["initiated_by"]) == (audit_id, "ann")
+    assert (record.json["role"], record.json["approval"]["approved_by"]) == ("continuity_admin", "carl")
     assert (record.json["source_node"], record.json["target_node"]) == (scene.primary, scene.target)
     verified = await qnwis("audit", "verify")
     assert (verified.code, verified.out) == (0, "the chain is unbroken\n")

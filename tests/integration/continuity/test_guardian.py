@@ -252,6 +252,29 @@ async def test_an_acknowledgement_and_the_waits_survive_a_continuation_as_new(st
     await current.terminate()
 
 
+async def test_files_that_cannot_be_used_for_a_while_end_no_guardian(stage: Setting) -> None:
+    """Neither when it hears of a run then, nor when it continues as new."""
+    on = await stage(strategy="manual")
+    guardian = await on.start_guardian(events_before_new=60)
+    first = guardian.first_execution_run_id
+    await until(guardian, all_healthy)
+    policy = on.settings.config_dir / "clusters" / on.cluster_id / "policy.yaml"
+    usable = policy.read_text()
+    policy.write_text("policy_id: [")
+    run = PastRun(run_id="theirs", outcome=RunOutcome.COMPLETED, ended_at=datetime.now(UTC))
+    await guardian.signal(Guardian.run_ended, run)
+    await until(guardian, lambda view: "theirs" in [one.run_id for one in view.history])
+
+    async with asyncio.timeout(WITHIN_S):
+        while (await on.client.get_workflow_handle(guardian.id).describe()).run_id == first:
+            await guardian.signal(Guardian.pause_failover, PauseRequest(by="ann", reason="work"))
+    current = on.client.get_workflow_handle_for(Guardian.run, guardian.id)
+    policy.write_text(usable)
+    view = await until(current, all_healthy)
+    assert "theirs" in [one.run_id for one in view.history]
+    await current.terminate()
+
+
 async def test_a_guardian_of_another_id_is_refused(stage: Setting) -> None:
     on = await stage()
     run = await on.client.start_workflow(

@@ -12,8 +12,9 @@ from temporalio.client import WorkflowFailureError
 
 from qnwis.continuity.executor import OutcomeStatus
 from qnwis.continuity.orders import FencingEvidenceType
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunKind, RunOutcome, StepStatus
-from qnwis.providers.errors import Unreachable
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.runbook import load_runbook
 from qnwis.starting import start_failover
 from tests.looking import WITHIN_S, Looks
@@ -181,6 +182,25 @@ async def test_a_dns_server_that_refuses_leaves_an_incomplete_run_past_return(st
     assert result.outcome is RunOutcome.INCOMPLETE and not result.verified
     assert on.world.writable() == ["node-2"] and on.world.changes("power_on") == []
     assert next(o for o in result.outcomes if "dns" in o.action_id).status is OutcomeStatus.FAILED
+
+
+async def test_a_name_that_cannot_be_read_after_the_flip_leaves_a_record_and_not_a_failed_run(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = await stage()
+    on.world.kill("node-1")
+
+    async def refuses(service: object) -> dict[str, tuple[str, ...]]:
+        raise Refused(Refusal(rule="dns_refused", message="SERVFAIL", remedy="look"))
+
+    monkeypatch.setattr(on.world, "read", refuses)
+    monkeypatch.setattr("workflows.run.SETTLES_S", 0.2, raising=False)
+
+    result = await (await on.start()).result()
+
+    assert result.outcome is RunOutcome.INCOMPLETE and not result.verified
+    assert on.world.writable() == ["node-2"] and on.world.address == on.world.cluster.node("node-2").hostname
+    assert await on.providers.audit.get(result.audit_id or "") is not None
 
 
 def halted_at_the_power_switch(on: Stage) -> tuple[asyncio.Event, asyncio.Event]:

@@ -96,7 +96,7 @@ async def three(client: Client, tmp_path: Path) -> AsyncIterator[Callable[[], Aw
             for worker in stage.workers(runbooks):
                 await running.enter_async_context(worker)
             guardian = await stage.start_guardian()
-            running.push_async_callback(guardian.terminate)
+            running.push_async_callback(client.get_workflow_handle(guardian.id).terminate)
             vantages = Vantages(stage, guardian)
             running.push_async_callback(vantages.stop_all)
             for vantage in stage.world.cluster.vantages:
@@ -175,6 +175,18 @@ async def test_a_vantage_that_comes_back_has_forgotten_its_old_word(three: Three
     detector = view.statements[third].votes["node-2"].detector
     assert (detector.status, detector.beats) in {("unknown", 1), ("unknown", 2), ("failed", 3)}
     assert view.verdicts["node-2"].status != "failed"
+
+
+async def test_the_word_of_a_vantage_where_nobody_takes_up_the_watch_does_not_stand(three: Three) -> None:
+    """It died between two watches, or while the guardian went on as new."""
+    on = await three()
+    *_, third = on.places
+    said = (await on.until(lambda view: all_healthy(view) and not view.abstaining)).statements
+    await on.stop(third)
+    await on.guardian.terminate()
+    on.guardian = await on._stage.start_guardian(statements=said)
+    view = await on.until(lambda v: third in v.abstaining)
+    assert third not in view.statements
 
 
 async def test_a_vantage_that_freezes_abstains_and_its_old_word_counts_no_more(three: Three) -> None:

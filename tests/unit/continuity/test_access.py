@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from qnwis.config.load import load_people, load_rbac
 from qnwis.config.shipped import shipped
-from qnwis.continuity.access import Access, Deed, People, Person
+from qnwis.continuity.access import OVERRIDE_CONSTRAINTS, Access, Deed, People, Person
 from qnwis.continuity.tokens import Claim, Expected, Token, permitted, proved
 from qnwis.providers.keys import new_key, public_key_of, sign_claim, verify
 
@@ -107,6 +107,15 @@ def test_roles_allow_what_the_file_says(name: str, deed: Deed, allowed: bool) ->
     person = ACCESS.people.named(name)
     assert person is not None
     assert (permitted(person, deed, ACCESS) is None) is allowed
+
+
+def test_what_needs_a_permission_besides_is_refused_with_its_name() -> None:
+    ann, bob = (ACCESS.people.named(name) for name in ("ann", "bob"))
+    assert ann is not None and bob is not None
+    assert permitted(ann, Deed.START, ACCESS, (OVERRIDE_CONSTRAINTS,)) is None
+    refusal = permitted(bob, Deed.START, ACCESS, (OVERRIDE_CONSTRAINTS,))
+    assert refusal is not None and refusal.values["lacking"] == [OVERRIDE_CONSTRAINTS]
+    assert OVERRIDE_CONSTRAINTS in refusal.message
 
 
 def test_the_voters_are_those_of_the_workflow_without_the_initiator() -> None:
