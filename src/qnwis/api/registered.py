@@ -20,7 +20,7 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.registration import AFTER, BEFORE, Change, draft_of_change
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused
-from qnwis.providers.service_tokens import write_private
+from qnwis.providers.whole_files import write_private
 from qnwis.starting import run_in_progress
 from workflows.names import failover_id
 
