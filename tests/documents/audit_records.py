@@ -27,7 +27,7 @@ from .markdown import cell, code, paragraphs, table
 
 DRY = "_dry_run"
 OTHERS = {
-    registration: "what is registered was changed through the API; the record has it before and after",
+    registration: "a change through the API of what is registered: recorded first, with before and after",
     review: "the review of an emergency override was closed",
     access_review: "who can do what, who did, and which rights nobody used",
     break_glass_record: "what people carried out by a break-glass plan, recorded afterwards",

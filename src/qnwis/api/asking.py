@@ -56,6 +56,11 @@ class Asking:
     async def once(self, work: Callable[[], Awaitable[Response]]) -> Response:
         """Carry the work out for this key, or give the answer that it gave before. Raises Refused where the
         key came with another request, or where that has no answer yet."""
+        return await self.once_as(lambda _: work())
+
+    async def once_as(self, work: Callable[[str], Awaitable[Response]]) -> Response:
+        """The same for work that is told its `deed_id`: the same whenever this request is tried again, and
+        another for every other one, also with the same key by somebody else or after a day."""
         store, name = self.parts.store, self.who.name
         begun = await store.begin(name, self.key, self.digest, self.parts.now())
         if begun.digest is not None and begun.digest != self.digest:
@@ -66,7 +71,7 @@ class Asking:
             headers = {**json.loads(begun.kept.headers), "Idempotency-Replayed": "true"}
             return Response(begun.kept.body, status_code=begun.kept.status, headers=headers)
         try:
-            answer = await work()
+            answer = await work(begun.deed_id)
         except Refused as refused:
             answer = problem(refused.refusal, request_id=self.request_id, path=self.path)
         except BaseException:

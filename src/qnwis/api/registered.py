@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
-import yaml
 from fastapi import APIRouter, Body, Response
-from pydantic import BaseModel
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from qnwis.continuity.identity import Permission
-from qnwis.continuity.model import Model, canonical_json, sha256_digest
+from qnwis.continuity.model import Model, sha256_digest
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.registration import AFTER, BEFORE, Change, draft_of_change
+from qnwis.continuity.registration import Change
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused
-from qnwis.providers.service_tokens import write_private
 from qnwis.starting import run_in_progress
 from workflows.names import failover_id
 
 from .asking import Asking, acts, answer, reads
 from .bodies import RULES, TOPOLOGY, example
+from .changing import alone, register_new, replace_file
 from .paths import ClusterId, IfMatch
 from .texts import WholeCharacters
 
@@ -81,14 +77,14 @@ async def register_cluster(
 ) -> Response:
     """Register a cluster that is not there yet, with the policy that governs it."""
 
-    async def register() -> Response:
+    async def register(deed_id: str) -> Response:
         cluster_id = body.cluster.cluster_id
-        await asyncio.to_thread(_register, asking, body)
-        await _record(Change.REGISTER_CLUSTER, cluster_id, None, body.cluster, asking)
-        location = {"Location": f"/api/v1/continuity/clusters/{cluster_id}"}
-        return _cluster(cluster_id, asking, status=201, headers=location)
+        async with alone(asking, cluster_id):
+            await register_new(asking, body.cluster, body.policy, deed_id)
+            location = {"Location": f"/api/v1/continuity/clusters/{cluster_id}"}
+            return _cluster(cluster_id, asking, status=201, headers=location)
 
-    return await asking.once(register)
+    return await asking.once_as(register)
 
 
 @router.put("/clusters/{cluster_id}", response_model=ClusterView)
@@ -100,17 +96,17 @@ async def set_cluster(
 ) -> Response:
     """Replace the registered topology, while no run of the cluster goes on."""
 
-    async def replace() -> Response:
+    async def replace(deed_id: str) -> Response:
         _same_id(cluster_id, body.cluster_id)
-        found = asking.parts.registered(cluster_id).cluster
-        if found != body:  # else this very request wrote it, and its record is missing
-            _matches(if_match, sha256_digest(found))
-            await _no_run(asking, cluster_id)
-            await asyncio.to_thread(_write, asking, cluster_id, "cluster.yaml", body)
-        await _record(Change.SET_CLUSTER, cluster_id, found, body, asking)
-        return _cluster(cluster_id, asking)
+        async with alone(asking, cluster_id):
+            found = asking.parts.registered(cluster_id).cluster
+            if found != body:  # else there is nothing to change or to record
+                _matches(if_match, sha256_digest(found))
+                await _no_run(asking, cluster_id)
+                await replace_file(asking, Change.SET_CLUSTER, cluster_id, found, body, deed_id)
+            return _cluster(cluster_id, asking)
 
-    return await asking.once(replace)
+    return await asking.once_as(replace)
 
 
 @router.get("/policies", response_model=Policies)
@@ -136,16 +132,16 @@ async def set_policy(
 ) -> Response:
     """Replace the policy that governs the cluster, while no run of it goes on."""
 
-    async def replace() -> Response:
-        found = asking.parts.registered(cluster_id).policy
-        if found != body:  # else this very request wrote it, and its record is missing
-            _matches(if_match, sha256_digest(found))
-            await _no_run(asking, cluster_id)
-            await asyncio.to_thread(_write, asking, cluster_id, "policy.yaml", body)
-        await _record(Change.SET_POLICY, cluster_id, found, body, asking)
-        return _policy(cluster_id, asking)
+    async def replace(deed_id: str) -> Response:
+        async with alone(asking, cluster_id):
+            found = asking.parts.registered(cluster_id).policy
+            if found != body:  # else there is nothing to change or to record
+                _matches(if_match, sha256_digest(found))
+                await _no_run(asking, cluster_id)
+                await replace_file(asking, Change.SET_POLICY, cluster_id, found, body, deed_id)
+            return _policy(cluster_id, asking)
 
-    return await asking.once(replace)
+    return await asking.once_as(replace)
 
 
 def _cluster(
@@ -164,23 +160,6 @@ def _policy(cluster_id: str, asking: Asking) -> Response:
         request_id=asking.request_id, cluster_id=cluster_id, policy=found, digest=sha256_digest(found)
     )
     return answer(view, headers={"ETag": f'"{view.digest}"'})
-
-
-async def _record(
-    change: Change, cluster_id: str, before: Model | None, after: Model, asking: Asking
-) -> None:
-    """Before it is answered that the change was made."""
-    draft = draft_of_change(
-        change,
-        cluster_id,
-        by=asking.who,
-        before=None if before is None else sha256_digest(before),
-        after=sha256_digest(after),
-        key=asking.key,
-        at=asking.parts.now(),
-    )
-    texts = {AFTER: canonical_json(after), **({} if before is None else {BEFORE: canonical_json(before)})}
-    await asking.parts.audit.append(draft, texts)
 
 
 def _same_id(path: str, body: str) -> None:
@@ -227,55 +206,3 @@ async def _no_run(asking: Asking, cluster_id: str) -> None:
         raise
     if found.status is WorkflowExecutionStatus.RUNNING:
         raise Refused(run_in_progress(cluster_id, found.id, found.run_id))
-
-
-def _write(asking: Asking, cluster_id: str, name: str, value: BaseModel) -> None:
-    """Replace the file whole. What a person wrote beside it (comments) is not kept. Raises Refused for a
-    lease group, whose files are those of its active/active cluster."""
-    registry = asking.parts.registry
-    if cluster_id not in registry.cluster_ids():
-        raise Refused(
-            Refusal(
-                rule="part_of_another",
-                message=f"{cluster_id} is a lease group, and has no files of its own",
-                values={"cluster_id": cluster_id},
-                remedy="Change the whole cluster.",
-            )
-        )
-    folder = registry.directory / "clusters" / cluster_id
-    path = (folder if folder.is_dir() else registry.directory) / name
-    mode = path.stat().st_mode & 0o777
-    write_private(path, _as_yaml(value))
-    path.chmod(mode)
-
-
-def _register(asking: Asking, body: RegisterBody) -> None:
-    """Write both files of a new cluster; they are there together or not at all. Raises Refused for one that
-    is registered."""
-    cluster_id, directory = body.cluster.cluster_id, asking.parts.registry.directory
-    if asking.parts.known(cluster_id) is not None:
-        raise Refused(_registered_already(cluster_id))
-    (directory / "clusters").mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=directory) as temporary:
-        made = Path(temporary) / cluster_id
-        made.mkdir(mode=0o755)
-        for name, value in (("policy.yaml", body.policy), ("cluster.yaml", body.cluster)):
-            (made / name).write_text(_as_yaml(value))
-        try:
-            made.rename(directory / "clusters" / cluster_id)
-        except OSError as error:  # somebody else was first
-            raise Refused(_registered_already(cluster_id)) from error
-
-
-def _registered_already(cluster_id: str) -> Refusal:
-    return Refusal(
-        rule="cluster_registered",
-        message=f"{cluster_id} is registered already",
-        values={"cluster_id": cluster_id},
-        remedy=f"Change it: PUT /api/v1/continuity/clusters/{cluster_id}.",
-    )
-
-
-def _as_yaml(value: BaseModel) -> str:
-    data = value.model_dump(mode="json", exclude_none=True, exclude_unset=True)
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

@@ -1,4 +1,9 @@
-"""The record that what is registered was changed: a cluster, or the policy that governs it."""
+"""The record of a change of what is registered: of a cluster, or of the policy that governs it.
+
+It is made before the change, when nothing is left to do but to rename a file: no change is in force without a
+record. A process that is killed between the two leaves a record of a change that was not made. Its request,
+sent again, makes it; otherwise what the next record has as `before` shows it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from .audit_layers import Citation, Layers, Step
 from .identity import Identity
 
 BEFORE, AFTER = "before", "after"
-"""The artefacts: what was registered, and what is now."""
+"""The artefacts: what was registered, and what is from this record on."""
 
 
 class Change(StrEnum):
@@ -28,13 +33,13 @@ def draft_of_change(
     by: Identity,
     before: str | None,
     after: str,
-    key: str,
+    deed_id: str,
     at: datetime,
 ) -> AuditDraft:
-    """`before` and `after`: the digests; None where nothing was registered. `key`: of the request, which is
-    recorded once however often it is sent."""
+    """`before` and `after`: the digests; None where nothing was registered. `deed_id`: of this one change,
+    which is recorded once however often its request is sent; a store takes one with the same id for it."""
     what = change.value.replace("_", " ")
-    cited = [Citation(artefact=AFTER, says=f"what is registered now: {after}")]
+    cited = [Citation(artefact=AFTER, says=f"what is registered from here on: {after}")]
     if before is not None:
         cited.insert(0, Citation(artefact=BEFORE, says=f"what was registered: {before}"))
     return AuditDraft(
@@ -48,11 +53,11 @@ def draft_of_change(
         reason=f"{what}: {before or 'nothing'} → {after}",
         approval=Approval(required=False),
         result=AuditResult(success=True, duration_ms=0, actions_executed=1),
-        run_id=f"{change.value}-{cluster_id}-{key}",
+        run_id=f"{change.value}-{cluster_id}-{deed_id}",
         layers=Layers(
             l19_cited_evidence=tuple(cited),
             l20_verification=None,
-            l21_trail=(Step(name=what, became="done"),),
+            l21_trail=(Step(name=what, became="recorded, then made"),),
             l22_confidence=None,
         ),
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from qnwis.continuity.plan import Plan
 
 from .errors import Unreachable
 from .sqlite_wal import write_ahead
+from .whole_files import alone_within
 
 T = TypeVar("T")
 
@@ -35,6 +37,10 @@ CREATE TABLE IF NOT EXISTS answers (
     name TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, at REAL NOT NULL,
     status INTEGER, headers TEXT, body BLOB, PRIMARY KEY (name, key)
 );
+CREATE TABLE IF NOT EXISTS deeds (
+    name TEXT NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, at REAL NOT NULL, deed_id TEXT NOT NULL,
+    PRIMARY KEY (name, key, digest)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alerts (alert_id TEXT PRIMARY KEY, at REAL NOT NULL, answer TEXT);
 CREATE TABLE IF NOT EXISTS plans (
     sequence INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, plan_id TEXT NOT NULL,
@@ -59,6 +65,8 @@ class Begun:
 
     digest: str | None = None
     kept: Kept | None = None
+    deed_id: str = ""
+    """Of a request that now begins: the same whenever it begins again, and of no other."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,9 @@ class RequestStore:
         """Note that a request with this key begins, unless one did."""
 
         def begin(db: sqlite3.Connection) -> Begun:
-            db.execute("DELETE FROM answers WHERE at < ?", ((now - ANSWERS_KEPT).timestamp(),))
+            kept_since = ((now - ANSWERS_KEPT).timestamp(),)
+            db.execute("DELETE FROM answers WHERE at < ?", kept_since)
+            db.execute("DELETE FROM deeds WHERE at < ?", kept_since)
             db.execute(
                 "DELETE FROM answers WHERE name = ? AND key = ? AND status IS NULL AND at < ?",
                 (name, key, (now - GIVEN_UP_AFTER).timestamp()),
@@ -102,7 +112,13 @@ class RequestStore:
                 "INSERT INTO answers (name, key, digest, at) VALUES (?, ?, ?, ?)",
                 (name, key, digest, now.timestamp()),
             )
-            return Begun()
+            # It outlives the row above where that is forgotten, and ends with it where it has an answer.
+            (deed_id,) = db.execute(
+                "INSERT INTO deeds (name, key, digest, at, deed_id) VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET at = excluded.at RETURNING deed_id",
+                (name, key, digest, now.timestamp(), secrets.token_hex(16)),
+            ).fetchone()
+            return Begun(deed_id=deed_id)
 
         return await self._write(begin)
 
@@ -115,10 +131,24 @@ class RequestStore:
         )
 
     async def forget(self, name: str, key: str) -> None:
-        """A request that failed for no reason of its own may be tried again with its key."""
+        """A request that failed for no reason of its own may be tried again with its key: the same deed."""
         await self._write(
             lambda db: db.execute("DELETE FROM answers WHERE name = ? AND key = ?", (name, key))
         )
+
+    @asynccontextmanager
+    async def alone(self, cluster_id: str, *, within_s: float) -> AsyncIterator[None]:
+        """While no other request, of whichever process, changes what is registered of the cluster. Raises
+        Unreachable where another has done so for `within_s`."""
+        lock = self._path.with_name(f".{cluster_id}.lock")
+        async with AsyncExitStack() as held:
+            try:
+                await held.enter_async_context(alone_within(lock, within_s))
+            except TimeoutError as error:
+                raise Unreachable(f"another change of {cluster_id} has gone on for {within_s:g} s") from error
+            except OSError as error:
+                raise Unreachable(f"{lock}: {error}") from error
+            yield
 
     async def alert_begins(self, alert_id: str, now: datetime) -> str | None:
         """None for an alert that was not seen; else its answer, empty while there is none."""
@@ -199,7 +229,8 @@ class RequestStore:
         with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
             write_ahead(db, within_s=BUSY_TIMEOUT_S)
             db.execute("PRAGMA synchronous = FULL")
-            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'plans'").fetchone():
+            # The table that came last: where it is missing the file is new, or of an earlier version.
+            if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'deeds'").fetchone():
                 db.executescript(SCHEMA)
             db.execute("BEGIN IMMEDIATE")
             with db:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from hmac import compare_digest
 from pathlib import Path
@@ -21,6 +18,7 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.service_tokens import ServiceToken, ServiceTokens, hash_of, service_identity, text_of
 
 from .errors import Refused
+from .whole_files import alone, write_private
 
 FILE = "service-tokens.yaml"
 
@@ -87,25 +85,7 @@ class TokenFile:
         return found
 
     def _change(self, change: Callable[[ServiceTokens], ServiceTokens]) -> ServiceTokens:
-        with _alone(self._path.with_name(f".{self._path.name}.lock")):
+        with alone(self._path.with_name(f".{self._path.name}.lock")):
             changed = change(self.load())
             write_private(self._path, yaml.safe_dump(changed.model_dump(mode="json"), sort_keys=False))
         return changed
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace the file whole, readable by its owner only; a reader sees the old text or the new one."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT, 0o600), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
