@@ -9,7 +9,7 @@ from typing import Annotated
 
 import yaml
 from fastapi import APIRouter, Body, Response
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -18,7 +18,7 @@ from qnwis.continuity.model import Model, canonical_json, sha256_digest
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.registration import AFTER, BEFORE, Change, draft_of_change
-from qnwis.continuity.topology import Cluster
+from qnwis.continuity.topology import Cluster, registrable
 from qnwis.providers.errors import Refused
 from qnwis.providers.service_tokens import write_private
 from qnwis.starting import run_in_progress
@@ -31,6 +31,9 @@ from .texts import WholeCharacters
 
 router = APIRouter(route_class=WholeCharacters)
 
+Registrable = Annotated[Cluster, AfterValidator(registrable)]
+"""A topology that its file can be read back from."""
+
 
 class ClusterView(Model):
     request_id: str
@@ -41,7 +44,7 @@ class ClusterView(Model):
 class RegisterBody(Model):
     model_config = example(cluster=TOPOLOGY, policy=RULES)
 
-    cluster: Cluster
+    cluster: Registrable
     policy: Policy
 
 
@@ -94,7 +97,7 @@ async def register_cluster(
 @router.put("/clusters/{cluster_id}", response_model=ClusterView)
 async def set_cluster(
     cluster_id: ClusterId,
-    body: Annotated[Cluster, Body(examples=[TOPOLOGY])],
+    body: Annotated[Registrable, Body(examples=[TOPOLOGY])],
     if_match: IfMatch = None,
     asking: Asking = acts(Permission.MANAGE_CLUSTER),
 ) -> Response:
