@@ -6,6 +6,7 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Response
+from pydantic import AfterValidator
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -14,7 +15,7 @@ from qnwis.continuity.model import Model, sha256_digest
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.registration import Change
-from qnwis.continuity.topology import Cluster
+from qnwis.continuity.topology import Cluster, registrable
 from qnwis.providers.errors import Refused
 from qnwis.starting import run_in_progress
 from workflows.names import failover_id
@@ -27,6 +28,9 @@ from .texts import WholeCharacters
 
 router = APIRouter(route_class=WholeCharacters)
 
+Registrable = Annotated[Cluster, AfterValidator(registrable)]
+"""A topology that its file can be read back from."""
+
 
 class ClusterView(Model):
     request_id: str
@@ -37,7 +41,7 @@ class ClusterView(Model):
 class RegisterBody(Model):
     model_config = example(cluster=TOPOLOGY, policy=RULES)
 
-    cluster: Cluster
+    cluster: Registrable
     policy: Policy
 
 
@@ -90,7 +94,7 @@ async def register_cluster(
 @router.put("/clusters/{cluster_id}", response_model=ClusterView)
 async def set_cluster(
     cluster_id: ClusterId,
-    body: Annotated[Cluster, Body(examples=[TOPOLOGY])],
+    body: Annotated[Registrable, Body(examples=[TOPOLOGY])],
     if_match: IfMatch = None,
     asking: Asking = acts(Permission.MANAGE_CLUSTER),
 ) -> Response:

@@ -24,8 +24,6 @@ from qnwis.continuity.break_glass import BreakGlass, agreed_membership, break_gl
 from qnwis.continuity.break_glass_record import (
     Answers,
     Recorded,
-    artefacts_of,
-    draft_of,
     elapsed_ms,
     fencing_of,
 )
@@ -40,6 +38,7 @@ from qnwis.continuity.tokens import Expected
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.verifier import VerificationReport, verify
 from qnwis.providers.audit_place import audit_store_of
+from qnwis.providers.break_glass_records import keep
 from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
@@ -47,7 +46,7 @@ from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import transport_of
 
 from .files import read_break_glass, read_plan, write_output, write_text
-from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse, refuse_without_agents
+from .output import AsJson, Exit, clear_errors, err, fail, out, print_json, refuse, refuse_without_agents
 from .proving import PeopleDir, proved_here
 from .settings import StateDir
 from .signing import By, KeyFile, me
@@ -194,11 +193,11 @@ def record(
     """Record afterwards what a person carried out, with what is found when the world is read again."""
     with clear_errors(as_json=as_json):
         paper, who = read_break_glass(plan), me(key, by)
+        kept = _kept(paper, answers)
         about = Expected(
             deed=Deed.RECORD, cluster_id=paper.plan.cluster_id, run_id=paper.run_id, digest=paper.digest
         )
         person, token = proved_here(who, about, reason, config_dir, as_json=as_json)
-        kept = _kept(answers or Path(paper.run_id))
         now = datetime.now(UTC)
         fencing = fencing_of(paper, kept, attested=attest, by=who.name, at=now)
         report, after = asyncio.run(_read_again(paper, fencing, elapsed_ms=elapsed_ms(paper, kept, now=now)))
@@ -213,12 +212,8 @@ def record(
             token=token,
         )
         store = audit_store_of(state_dir, os.environ)
-        written = asyncio.run(
-            store.append(
-                draft_of(paper, kept, recorded, report),
-                artefacts_of(paper, kept, recorded, report, fencing=fencing, after=after),
-            )
-        )
+        written, new = asyncio.run(keep(store, paper, kept, recorded, report, fencing=fencing, after=after))
+    _say_which(written, paper, new=new)
     if as_json:
         print_json(written)
     else:
@@ -269,14 +264,38 @@ async def _read_again(
             await asyncio.sleep(PAUSE_S)
 
 
-def _kept(folder: Path) -> Answers:
-    """What the steps kept; nothing where the folder is not there, which the record then shows."""
-    return {path.stem: path.read_text(errors="replace") for path in sorted(folder.glob("*.json"))}
+def _kept(paper: BreakGlass, named: Path | None) -> Answers:
+    """What the steps kept. Ends the command where the folder that was named is not there, which would be
+    recorded as if nobody had promised anything."""
+    folder = named or Path(paper.run_id)
+    if named is not None and not folder.is_dir():
+        fail(
+            Exit.USAGE,
+            f"--answers {folder} is no folder; expected the one where the steps kept answers, or no --answers"
+            " if none were kept",
+        )
+    kept = {path.stem: path.read_text(errors="replace") for path in sorted(folder.glob("*.json"))}
+    if not kept:
+        where = "has no kept answers" if folder.is_dir() else "is not there"
+        err.print(f"{folder} {where}: it is recorded without any; --answers names another", markup=False)
+    return kept
 
 
 def _record_command(paper: BreakGlass, steps: Path) -> str:
     files = join(["--plan", str(steps), "--answers", paper.run_id])
     return f"qnwis-continuity break-glass record {files} --reason … --state-dir …"
+
+
+def _say_which(record: AuditRecord, paper: BreakGlass, *, new: bool) -> None:
+    """On standard error, where the run had a record already."""
+    if not new:
+        said = (
+            f"{record.run_id} has the same words and answers already; nothing was added, and what follows is"
+        )
+        err.print(f"{said} what is found now, with the verdict of then", markup=False)
+    elif record.run_id != paper.run_id:
+        said = f"{paper.run_id} is recorded already, with other words or answers"
+        err.print(f"{said}; this is a supplement to it, {record.run_id}", markup=False)
 
 
 def _show(record: AuditRecord, report: VerificationReport) -> None:

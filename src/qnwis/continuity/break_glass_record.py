@@ -2,6 +2,9 @@
 
 What it calls verified is what the verifier found when it read the world again; the rest is the person's word,
 and the answers that the agents gave to the pasted commands.
+
+A record is final. Whoever has more to say of the same run, or gave the wrong folder, adds a supplement: a
+record of its own, which names the first one.
 """
 
 from __future__ import annotations
@@ -50,6 +53,8 @@ class Recorded(Model):
     read_again_and_missed: tuple[str, ...]
     """Those that did not."""
     token: Token | None = None
+    supplements: str | None = None
+    """Of a supplement: audit_id of the first record of this run."""
 
 
 def fencing_of(
@@ -86,10 +91,24 @@ def elapsed_ms(paper: BreakGlass, answers: Answers, *, now: datetime) -> float:
     return 0.0 if began is None else max(0.0, (ended - began).total_seconds() * 1000)
 
 
+def says_the_same(stored: Mapping[str, str], texts: Mapping[str, str]) -> bool:
+    """Whether the artefacts of two records are of the same person, words and answers, whatever was found when
+    the world was read again."""
+    one, other = (_read(Recorded, found.get("recorded", "")) for found in (stored, texts))
+    if one is None or other is None:
+        return False
+    typed = all(getattr(one, name) == getattr(other, name) for name in ("by", "roles", "reason", "attested"))
+    return typed and _json(stored.get("answers", "")) == _json(texts["answers"])
+
+
 def draft_of(
-    paper: BreakGlass, answers: Answers, recorded: Recorded, report: VerificationReport
+    paper: BreakGlass, answers: Answers, recorded: Recorded, report: VerificationReport, *, number: int = 1
 ) -> AuditDraft:
+    """`number`: of the run's records; each from the second on is a supplement, with a run id of its own."""
     plan = paper.plan
+    how = f"carried out by hand, and recorded afterwards by {recorded.by}"
+    if recorded.supplements is not None:
+        how += f"; a supplement to {recorded.supplements}"
     obeyed = [text for text in answers.values() if _read(Receipt, text) is not None]
     return AuditDraft(
         timestamp=recorded.recorded_at,
@@ -99,14 +118,14 @@ def draft_of(
         role=", ".join(recorded.roles) or UNAUTHENTICATED,
         source_node=plan.primary_node_id,
         target_node=plan.failover_target_id,
-        reason=f"{recorded.reason} (carried out by hand, and recorded afterwards by {recorded.by})",
+        reason=f"{recorded.reason} ({how})",
         approval=Approval(required=paper.policy.approvals),  # which nobody could give
         result=AuditResult(
             success=report.passed,
             duration_ms=round(elapsed_ms(paper, answers, now=recorded.recorded_at)),
             actions_executed=len(obeyed),
         ),
-        run_id=paper.run_id,
+        run_id=paper.run_id if number == 1 else f"{paper.run_id}-{number}",
         plan_digest=paper.digest,
         layers=_layers(report, answers),
     )

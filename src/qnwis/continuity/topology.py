@@ -19,6 +19,7 @@ from .heartbeat import NodeStatus as NodeStatus
 from .http_application import HttpApplication, broken_http_rules
 from .model import LONGEST_TTL_S, Identifier, Model
 from .patroni_members import PatroniMember, broken_patroni_rules
+from .record_addresses import broken_address_rules
 from .weights import Share
 
 DEFAULT_AGENT_PORT = 8443
@@ -187,6 +188,8 @@ class RegionRecord(Model):
 class Node(Model):
     node_id: Identifier
     hostname: str
+    """Where the node is, and its database if `database.host` is not set. Where one of them is what
+    `dns.servers` or `dns.route53` leads clients to, it is an IPv4 address."""
     role: NodeRole
     region: str
     site: str
@@ -331,23 +334,37 @@ class Cluster(Model):
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
-        broken = broken_rules(
-            {
-                "deployment": self.deployment,
-                "quorum_size": self.quorum_size,
-                "regions": self.regions,
-                "manager": self.manager,
-                "replication": self.replication.model_dump(mode="json"),
-                "dns": None if self.dns is None else self.dns.model_dump(),
-                "vantages": self.vantages,
-                "vantage_regions": self.vantage_regions,
-                "nodes": [node.model_dump(exclude_none=True) for node in self.nodes],
-            }
-        )
-        if broken:
-            # A ValidationError of our own, so that each error's `loc` leads to the field that broke the rule.
-            raise ValidationError.from_exception_data(type(self).__name__, [rule.error for rule in broken])
+        # Of the older rules only: a run or guardian in progress has its topology in its history, and a rule
+        # that came later must not keep it from being replayed.
+        _raise_broken(_incoherent(_plain(self)))
         return self
+
+
+def registrable(cluster: Cluster) -> Cluster:
+    """The same, if `load_cluster` would take a file that says so. Raises ValidationError."""
+    _raise_broken(broken_rules(_plain(cluster)))
+    return cluster
+
+
+def _plain(cluster: Cluster) -> dict[str, object]:
+    """Of the plain form: what the rules between fields are about."""
+    return {
+        "deployment": cluster.deployment,
+        "quorum_size": cluster.quorum_size,
+        "regions": cluster.regions,
+        "manager": cluster.manager,
+        "replication": cluster.replication.model_dump(mode="json"),
+        "dns": None if cluster.dns is None else cluster.dns.model_dump(),
+        "vantages": cluster.vantages,
+        "vantage_regions": cluster.vantage_regions,
+        "nodes": [node.model_dump(exclude_none=True) for node in cluster.nodes],
+    }
+
+
+def _raise_broken(broken: Sequence[BrokenRule]) -> None:
+    if broken:
+        # A ValidationError of our own, so that each error's `loc` leads to the field that broke the rule.
+        raise ValidationError.from_exception_data(Cluster.__name__, [rule.error for rule in broken])
 
 
 def broken_rules(topology: Mapping[str, object]) -> list[BrokenRule]:
@@ -356,10 +373,13 @@ def broken_rules(topology: Mapping[str, object]) -> list[BrokenRule]:
     Takes the plain form of a cluster, malformed parts included, so that one reading of a file can report
     these next to the errors of single fields. A part that is malformed itself breaks no rule here.
     """
-    nodes = topology.get("nodes")
+    return [*_incoherent(topology), *broken_address_rules(_fields(topology), topology.get("dns"))]
+
+
+def _incoherent(topology: Mapping[str, object]) -> list[BrokenRule]:
+    """Those without which there is no reading the topology, wherever it comes from."""
     regions = topology.get("regions")
-    nodes = list(nodes) if isinstance(nodes, list | tuple) else []
-    fields = [node if isinstance(node, Mapping) else {} for node in nodes]
+    fields = _fields(topology)
     return [
         *_repeated_ids([node.get("node_id") for node in fields]),
         *_unlisted_regions(
@@ -370,7 +390,7 @@ def broken_rules(topology: Mapping[str, object]) -> list[BrokenRule]:
             topology.get("vantages", ("default",)),
             regions if isinstance(regions, list | tuple) else None,
         ),
-        *_unsafe_quorum(topology.get("quorum_size"), len(nodes)),
+        *_unsafe_quorum(topology.get("quorum_size"), len(fields)),
         *_wrong_primaries(
             [node.get("role") for node in fields],
             topology.get("deployment", Deployment.ACTIVE_PASSIVE),
@@ -383,6 +403,13 @@ def broken_rules(topology: Mapping[str, object]) -> list[BrokenRule]:
             else _services_of_one_primary(topology.get("dns"))
         ),
     ]
+
+
+def _fields(topology: Mapping[str, object]) -> list[Mapping[str, object]]:
+    """The nodes, in their order; of a malformed one nothing."""
+    nodes = topology.get("nodes")
+    nodes = nodes if isinstance(nodes, list | tuple) else []
+    return [node if isinstance(node, Mapping) else {} for node in nodes]
 
 
 def _services_of_one_primary(dns: object) -> Iterator[BrokenRule]:

@@ -68,6 +68,7 @@ class Dns(Protocol):
         self, service: DnsService, *, from_address: str, to_address: str, ttl_s: int | None = None
     ) -> DnsChange:
         """Move the record, if and only if it holds exactly `from_address`; already moved changes nothing.
+        Returns when the address is answered everywhere.
 
         The same address twice sets the TTL alone, by default to the service's own.
         """

@@ -38,7 +38,8 @@ class RegionWeights(Protocol):
         ...
 
     async def shift(self, cluster: Cluster, *, before: Weights, after: Weights) -> WeightsChange:
-        """Have these weights in force, if and only if the former are; in force already changes nothing."""
+        """Have these weights in force, if and only if the former are; in force already changes nothing.
+        Returns when whoever holds the record answers them everywhere."""
         ...
 
 
@@ -80,6 +81,7 @@ class DnsWeights:
         found = await self._records(cluster, service)
         wanted = [(one, _with(cluster, node, one, after)) for node, one in found]
         if all(one == other for one, other in wanted):
+            await self.route53.confirm(service, [one for one, _ in wanted])
             return WeightsChange(changed=False, detail=told)
         expected = [(one, _with(cluster, node, one, before)) for node, one in found]
         if any(one != other for one, other in expected):

@@ -3,6 +3,9 @@
 One change batch deletes the record as it was found and creates it anew. Route 53 takes a batch whole or not
 at all, and refuses to delete what is not exactly there; so whoever else changes the record in between wins or
 loses, and nobody's change is overwritten. Weight, location and identifier of a record stay as they are.
+
+What its API lists need not be what its servers answer yet: a change may be PENDING for a minute. So a record
+that is found as it is wanted is waited for, too.
 """
 
 from __future__ import annotations
@@ -10,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from qnwis.continuity.readiness_facts import RecordAnswer, UpdateAnswer
 from qnwis.continuity.refusal import Refusal
@@ -42,14 +45,27 @@ def _client() -> Any:
     return aws_client("route53", extra="route53")
 
 
+class Sent(NamedTuple):
+    """A change that Route 53 took."""
+
+    change_id: str
+    records: Sequence[RecordSet]
+    """What it put there."""
+
+
 @dataclass(frozen=True)
 class Route53Dns:
     """Dns in Route 53."""
 
     client: Callable[[], Any] = _client
-    settle_s: float = 60.0
-    """How long Route 53 may take to have a change on all of its servers, seconds."""
+    settle_s: float = 15.0
+    """How long a call waits until a change is on all of Route 53's servers, seconds. Below the time that an
+    attempt of an effect has (`workflows.options`): it ends by itself, and the next one waits on."""
     poll_s: float = 1.0
+    """Between two questions whether it is there, seconds."""
+    _on_their_way: dict[tuple[str, str], Sent] = field(default_factory=dict, repr=False, compare=False)
+    """By zone and name: the last change, while nobody saw it everywhere. A repetition that sent another one
+    in its place would wait for that one from the beginning."""
 
     async def read(self, service: DnsService) -> dict[str, tuple[str, ...]]:
         found = await self._asked(lambda route53: _find(route53, service))
@@ -73,7 +89,9 @@ class Route53Dns:
             raise Refused(_changed(service, found, from_address, to_address))
         before = _addresses(found)
         wanted = {**found, "TTL": wanted_s, "ResourceRecords": [{"Value": to_address}]}
-        if found != wanted:
+        if found == wanted:
+            await self.confirm(service, [found])
+        else:
             await self.replace(service, [(found, wanted)])
         return DnsChange(changed=before != (to_address,), before=before, after=(to_address,))
 
@@ -107,13 +125,28 @@ class Route53Dns:
         answer = await self._asked(
             lambda route53: route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch=batch)
         )
-        change, deadline = answer["ChangeInfo"], time.monotonic() + self.settle_s
+        await self._everywhere(service, answer["ChangeInfo"], [wanted for _, wanted in pairs])
+
+    async def confirm(self, service: DnsService, records: Sequence[RecordSet]) -> None:
+        """Return when Route 53 answers these records, which its API lists, everywhere. What is on its way is
+        waited for; else each is replaced by itself, which is everywhere no sooner than what came before."""
+        sent = self._on_their_way.pop(_place(service), None)
+        if sent is None or any(one not in records for one in sent.records):
+            await self.replace(service, [(one, one) for one in records])
+            return
+        answer = await self._asked(partial(_change, sent.change_id))
+        await self._everywhere(service, answer["ChangeInfo"], sent.records)
+
+    async def _everywhere(self, service: DnsService, change: Any, records: Sequence[RecordSet]) -> None:
+        place, deadline = _place(service), time.monotonic() + self.settle_s
+        self._on_their_way[place] = Sent(change["Id"], records)
         while change["Status"] != "INSYNC":
             if time.monotonic() > deadline:
                 raise Unreachable(f"Route 53: {change['Id']} is not everywhere after {self.settle_s:g} s")
             await asyncio.sleep(self.poll_s)
             answer = await self._asked(partial(_change, change["Id"]))
             change = answer["ChangeInfo"]
+        self._on_their_way.pop(place, None)
 
     async def _asked(self, ask: Callable[[Any], T]) -> T:
         """Raises Refused for what no repetition heals, and Unreachable for the rest: a batch that came too
@@ -146,6 +179,10 @@ def _change(change_id: str, route53: Any) -> Any:
 def _held(service: DnsService) -> Route53Record:
     assert service.route53 is not None, "the caller chose this provider by it"
     return service.route53
+
+
+def _place(service: DnsService) -> tuple[str, str]:
+    return _held(service).hosted_zone_id, service.fqdn
 
 
 def _sets(route53: Any, service: DnsService) -> list[RecordSet]:

@@ -72,6 +72,7 @@ class ActiveActive:
                 f"{name}-{n}",
                 "primary",
                 region,
+                hostname=f"10.0.2.{n}",
                 weight=weight,
                 capacity=80.0,
                 record={"set_identifier": region},

@@ -174,8 +174,9 @@ def wrong(case: Case, result: RegionResult, point: Point, *, stopping: bool) -> 
     for name, world in case.on.worlds.by_cluster.items():
         if world.writable_at_most > 1 or len(world.journal) != len(set(world.journal)):
             return f"{name}: {world.writable_at_most} primaries, {world.journal}"
-        moved = (world.writable(), world.address) == ([f"{name}-3"], f"{name}-3.test")
-        as_it_was = (world.writable(), world.address) == ([], f"{name}-1.test")
+        first, third = (world.cluster.node(f"{name}-{n}").hostname for n in (1, 3))
+        moved = (world.writable(), world.address) == ([f"{name}-3"], third)
+        as_it_was = (world.writable(), world.address) == ([], first)
         if not (moved or (as_it_was and world.changes("promote") == [])):
             return f"{name}: {world.writable()} at {world.address}, {world.journal}"
         places[name[0]] = moved

@@ -60,7 +60,7 @@ async def test_all_clusters_of_a_lost_region_leave_it_under_one_approval(land: B
     assert serving == {name: [f"{name}-3"] for name in serving}
     for name in serving:
         world = on.worlds.by_cluster[name]
-        assert world.address == f"{name}-3.test" and world.writable_at_most == 1
+        assert world.address == world.cluster.node(f"{name}-3").hostname and world.writable_at_most == 1
         own = await on.run_of(name).result()
         assert own.verified and own.approval is None
         (record,) = await on.providers.audit.by_run(own.run_id)
@@ -283,7 +283,7 @@ async def test_all_go_back_to_where_they_are_at_home_once_that_is_well(land: Bui
     assert on.worlds.by_cluster[d].journal == [] and result.way_back == ()
     for name in (a, b):
         world = on.worlds.by_cluster[name]
-        assert world.address == f"{name}-1.test" and world.changes("hand_over") != []
+        assert world.address == world.cluster.node(f"{name}-1").hostname and world.changes("hand_over") != []
     (record,) = await on.providers.audit.by_run(result.run_id)
     assert record.operation == "region_failback"
 

@@ -17,6 +17,7 @@ from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.region_weights import DnsWeights
 from qnwis.providers.route53 import Route53Dns
 from tests.unit.continuity.scenes import cluster, node
+from workflows import options
 
 OLD, NEW, OTHER = "10.0.0.1", "10.0.0.2", "10.0.0.9"
 NAME = "db.example.test."
@@ -37,6 +38,18 @@ def zone(route53: Any) -> str:
     return str(made["HostedZone"]["Id"]).rpartition("/")[2]
 
 
+def recreating(route53: Any) -> None:
+    """Let a batch create what it deletes, as Route 53 does; moto looks at each of them by itself."""
+
+    def upserted(params: dict[str, Any], **_: Any) -> dict[str, Any]:
+        changes = params["ChangeBatch"]["Changes"]
+        if any(one["Action"] == "DELETE" for one in changes):
+            changes = [{**one, "Action": one["Action"].replace("CREATE", "UPSERT")} for one in changes]
+        return {**params, "ChangeBatch": {"Changes": changes}}
+
+    route53.meta.events.register("provide-client-params.route53.ChangeResourceRecordSets", upserted)
+
+
 def has(route53: Any, zone: str, address: str, *, by: str = "CREATE", **more: Any) -> None:
     made = {"Name": NAME, "Type": "A", "TTL": 30, "ResourceRecords": [{"Value": address}], **more}
     route53.change_resource_record_sets(
@@ -54,11 +67,12 @@ def service_in(zone: str, set_identifier: str | None = None) -> DnsService:
     return DnsService(zone="example.test", name="db", ttl_s=30, route53=record)
 
 
-def dns(route53: Any) -> DnsByHolder:
-    return DnsByHolder(route53=Route53Dns(client=lambda: route53, poll_s=0.01))
+def dns(route53: Any, *, settle_s: float = 15.0) -> DnsByHolder:
+    return DnsByHolder(route53=Route53Dns(client=lambda: route53, settle_s=settle_s, poll_s=0.01))
 
 
 async def test_a_record_is_moved_once_and_read_back(route53: Any, zone: str) -> None:
+    recreating(route53)
     has(route53, zone, OLD)
     provider, service = dns(route53), service_in(zone)
     assert await provider.read(service) == {f"route53:{zone}": (OLD,)}
@@ -141,14 +155,72 @@ async def test_a_change_that_came_between_look_and_batch_wins(route53: Any, zone
             await dns(route53).swap(service, from_address=OLD, to_address=NEW)
 
 
+def change(number: int, status: str = "PENDING") -> dict[str, Any]:
+    at = datetime(2025, 1, 11, tzinfo=UTC)
+    return {"ChangeInfo": {"Id": f"/change/C{number}", "Status": status, "SubmittedAt": at}}
+
+
+async def test_a_record_that_is_not_everywhere_yet_is_not_done_when_it_is_found_moved(
+    route53: Any, zone: str
+) -> None:
+    """What the API lists is what the servers will answer, up to a minute later."""
+    service, provider = service_in(zone), dns(route53, settle_s=0)
+    with Stubber(route53) as stub:
+        stub.add_response("list_resource_record_sets", listing(FOUND))
+        stub.add_response("change_resource_record_sets", change(1), batch(zone, FOUND, WANTED))
+        for status in ("PENDING", "INSYNC"):
+            with pytest.raises(Unreachable, match="C1 is not everywhere after 0 s"):
+                await provider.swap(service, from_address=OLD, to_address=NEW)
+            stub.add_response("list_resource_record_sets", listing(WANTED))
+            stub.add_response("get_change", change(1, status), {"Id": "/change/C1"})
+        done = await provider.swap(service, from_address=OLD, to_address=NEW)
+        stub.assert_no_pending_responses()
+    assert not done.changed and done.after == (NEW,)
+
+
+async def test_whoever_did_not_send_the_change_waits_for_one_that_came_after_it(
+    route53: Any, zone: str
+) -> None:
+    """A worker that takes the run over does not know how far the change of the other is."""
+    with Stubber(route53) as stub:
+        stub.add_response("list_resource_record_sets", listing(WANTED))
+        stub.add_response("change_resource_record_sets", change(2), batch(zone, WANTED, WANTED))
+        stub.add_response("get_change", change(2, "INSYNC"), {"Id": "/change/C2"})
+        done = await dns(route53).swap(service_in(zone), from_address=OLD, to_address=NEW)
+        stub.assert_no_pending_responses()
+    assert not done.changed
+
+
+async def test_the_last_change_of_the_name_is_the_one_that_is_waited_for(route53: Any, zone: str) -> None:
+    """There, and back before it was everywhere: what is found is what was sent last."""
+    service, provider = service_in(zone), dns(route53, settle_s=0)
+    with Stubber(route53) as stub:
+        for number, found, wanted in ((1, FOUND, WANTED), (2, WANTED, FOUND)):
+            stub.add_response("list_resource_record_sets", listing(found))
+            stub.add_response("change_resource_record_sets", change(number), batch(zone, found, wanted))
+            here, there = (one["ResourceRecords"][0]["Value"] for one in (found, wanted))
+            with pytest.raises(Unreachable, match=f"C{number} is not everywhere"):
+                await provider.swap(service, from_address=here, to_address=there)
+        stub.add_response("list_resource_record_sets", listing(FOUND))
+        stub.add_response("get_change", change(2, "INSYNC"), {"Id": "/change/C2"})
+        await provider.swap(service, from_address=NEW, to_address=OLD)
+        stub.assert_no_pending_responses()
+
+
+def test_an_attempt_has_time_to_say_that_it_waits_no_longer() -> None:
+    """One that was cut off would leave nobody the reason; the rest is for the questions before and after."""
+    for within in (options.effect(""), options.compensate(""), options.look("")):
+        attempt = within["start_to_close_timeout"]
+        assert attempt is not None and Route53Dns().settle_s + 10 <= attempt.total_seconds()
+
+
 async def test_whether_an_update_would_be_taken_is_tried_by_one_that_changes_nothing(
     route53: Any, zone: str
 ) -> None:
-    change = {"Id": "/change/C1", "Status": "PENDING", "SubmittedAt": datetime.now(UTC)}
     with Stubber(route53) as stub:
         stub.add_response("list_resource_record_sets", listing(FOUND))
-        stub.add_response("change_resource_record_sets", {"ChangeInfo": change}, batch(zone, FOUND, FOUND))
-        stub.add_response("get_change", {"ChangeInfo": {**change, "Status": "INSYNC"}}, {"Id": "/change/C1"})
+        stub.add_response("change_resource_record_sets", change(1), batch(zone, FOUND, FOUND))
+        stub.add_response("get_change", change(1, "INSYNC"), {"Id": "/change/C1"})
         (answer,) = await dns(route53).try_update(service_in(zone))
     assert answer.accepted
     (missing,) = await dns(route53).try_update(service_in(zone, "no such"))
@@ -193,6 +265,7 @@ HOME, OUT, STEP = {"eu": 60, "us": 40}, {"eu": 0, "us": 100}, {"eu": 6, "us": 94
 
 
 async def test_weights_of_regions_are_shifted_together_or_not_at_all(route53: Any, zone: str) -> None:
+    recreating(route53)
     topology, provider = active(zone, geo=False), weights(route53)
     has(route53, zone, OLD, SetIdentifier="eu", Weight=60, by="UPSERT")
     with pytest.raises(Refused, match="dns_record_unfit"):
@@ -207,6 +280,37 @@ async def test_weights_of_regions_are_shifted_together_or_not_at_all(route53: An
     with pytest.raises(Refused, match="dns_record_changed"):
         await provider.shift(topology, before=OUT, after=STEP)
     assert await provider.in_force(topology) == HOME
+
+
+async def test_weights_that_are_not_everywhere_yet_are_waited_for_when_they_are_found(
+    route53: Any, zone: str
+) -> None:
+    topology = active(zone, geo=False)
+    eu = {**FOUND, "SetIdentifier": "eu", "Weight": 60}
+    us = {**WANTED, "SetIdentifier": "us", "Weight": 40}
+    after = [{**eu, "Weight": 0}, {**us, "Weight": 100}]
+    provider = DnsWeights(route53=Route53Dns(client=lambda: route53, settle_s=0, poll_s=0.01))
+    with Stubber(route53) as stub:
+        stub.add_response("list_resource_record_sets", listing(eu, us))
+        stub.add_response("change_resource_record_sets", change(1))
+        with pytest.raises(Unreachable, match="C1 is not everywhere"):
+            await provider.shift(topology, before=HOME, after=OUT)
+        stub.add_response("list_resource_record_sets", listing(*after))
+        stub.add_response("get_change", change(1, "INSYNC"), {"Id": "/change/C1"})
+        assert not (await provider.shift(topology, before=HOME, after=OUT)).changed
+        stub.assert_no_pending_responses()
+
+        stub.add_response("list_resource_record_sets", listing(*after))
+        deleted = [{"Action": "DELETE", "ResourceRecordSet": one} for one in after]
+        created = [{"Action": "CREATE", "ResourceRecordSet": one} for one in after]
+        by_themselves = {"Comment": "QNWIS Continuity", "Changes": [*deleted, *created]}
+        stub.add_response(
+            "change_resource_record_sets",
+            change(2, "INSYNC"),
+            {"HostedZoneId": zone, "ChangeBatch": by_themselves},
+        )
+        assert not (await weights(route53).shift(topology, before=HOME, after=OUT)).changed
+        stub.assert_no_pending_responses()
 
 
 async def test_the_clients_of_a_lost_regions_geolocation_are_sent_to_the_others(

@@ -48,6 +48,22 @@ async def test_a_cluster_is_registered_once_with_the_policy_that_governs_it(tmp_
     ]
 
 
+async def test_a_topology_whose_file_could_not_be_read_back_is_not_registered(tmp_path: Path) -> None:
+    scene = ApiScene(tmp_path)
+    dns = {"zone": "example.org", "name": "db", "servers": ["127.0.0.1:53"]}
+    named = [{**TOPOLOGY["nodes"][0], "hostname": "db-1.example.org"}, *TOPOLOGY["nodes"][1:]]
+    body = {**BODY, "cluster": {**TOPOLOGY, "nodes": named, "dns": dns}}
+    async with scene.http() as api:
+        refused = await api.post("/clusters", json=body, headers=scene.acting("ann"))
+        put = await api.put(
+            "/clusters/prod-cluster", json=body["cluster"], headers={**scene.acting("ann"), "If-Match": "x"}
+        )
+    for answer in (refused, put):
+        assert (answer.status_code, rule_of(answer)) == (422, "not_understood"), answer.text
+        assert "nodes.0.hostname" in answer.text and "an IPv4 address like" in answer.text
+    assert not (tmp_path / "config" / "clusters" / "prod-cluster").exists()
+
+
 async def test_who_registered_a_cluster_is_on_record_once(tmp_path: Path) -> None:
     scene = ApiScene(tmp_path)
     async with scene.http() as api:
