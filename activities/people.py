@@ -90,7 +90,7 @@ class People:
     async def _proved(self, asked: ProofRequest) -> Proof:
         access, now = await asyncio.to_thread(self._access), datetime.now(UTC)
         standing = asked.expected.deed in STANDING
-        if standing and asked.token is not None:
+        if asked.token is not None and (standing or await self._served_this(asked, now)):
             now = asked.token.claim.expires_at - timedelta(seconds=1)
         found = proved(asked.token, asked.expected, asked.claimed, access, now, verify)
         if isinstance(found, Refusal):
@@ -109,6 +109,15 @@ class People:
         if user != asked.used_by:
             return Proof(refusal=used_refusal(claim, user))
         return Proof(person=found)
+
+    async def _served_this(self, asked: ProofRequest, now: datetime) -> bool:
+        """Whether a token that has ended since served the very same request while it was good: a run that is
+        reset proves its start again."""
+        assert asked.token is not None
+        claim = asked.token.claim
+        if asked.expected.run_id is not None or now < claim.expires_at:
+            return False
+        return await self._nonces.used(claim.person, claim.nonce) == asked.used_by
 
     @activity.defn
     async def open_window(self, asked: OpenRequest) -> Opened:

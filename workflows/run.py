@@ -138,7 +138,11 @@ class Run(Steered):
         looking_back = None if self.request.dry_run else asyncio.create_task(self.takeover.look_back())
         await self.known.load()
         self.announcements.begin()
-        await self.known.prove_initiator()
+        try:
+            await self.known.prove_initiator()
+        except Ended:
+            self.takeover.deny()
+            raise
         await self.known.look()
         if looking_back is not None:
             end_if_refused(await looking_back)

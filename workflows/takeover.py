@@ -29,11 +29,22 @@ class Takeover:
 
     def __init__(self, request: FailoverRequest) -> None:
         self._request = request
-        self.remains: Remains | None = None
+        self._found: Remains | None = None
+        self._denied = False
         self.forgot = False
         """A reset has set this workflow back since it last looked: others may know more of the run."""
         # Temporal gives a new seed at the point that a workflow was reset to, in every replay alike.
         workflow.register_random_seed_callback(self._reset)
+
+    @property
+    def remains(self) -> Remains | None:
+        """What is left of the run that this execution goes on with; None for one that begins anew."""
+        return None if self._denied else self._found
+
+    def deny(self) -> None:
+        """Whoever started this execution may not: it must not speak, nor make a record, as the run that it
+        was to finish."""
+        self._denied = self._request.continues is not None
 
     @property
     def run_id(self) -> str:
@@ -90,7 +101,7 @@ class Takeover:
             return nothing_left_refusal(continues) if continues is not None else None
         if self._request.continues is None and found.run_id != info.original_execution_run_id:
             return unfinished_refusal(found)
-        self.remains = found
+        self._found = found
         if may_still_happen(found):
             await workflow.sleep(LINGER, summary="effects of the ended execution")
         return None

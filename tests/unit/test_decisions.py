@@ -24,6 +24,22 @@ class NoNonces:
     async def use(self, person: str, nonce: str, *, used_by: str, task_queue: str) -> str:
         raise AssertionError("a token that names a run is remembered by that run")
 
+    async def used(self, person: str, nonce: str) -> str | None:
+        raise AssertionError("a token that names a run is remembered by that run")
+
+
+class Kept:
+    """Nonces, and what each was used for."""
+
+    def __init__(self) -> None:
+        self.by: dict[str, str] = {}
+
+    async def use(self, person: str, nonce: str, *, used_by: str, task_queue: str) -> str:
+        return self.by.setdefault(nonce, used_by)
+
+    async def used(self, person: str, nonce: str) -> str | None:
+        return self.by.get(nonce)
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> SqliteAuditStore:
@@ -81,3 +97,26 @@ async def test_nobody_is_let_through_without_a_record(
     (tmp_path / "audit.sqlite").mkdir()
     with pytest.raises(Unreachable):
         await ActivityEnvironment().run(people.prove, asked())
+
+
+def to_start(expires_at: datetime, *, used_by: str = "run-1") -> ProofRequest:
+    about = {"deed": Deed.START, "cluster_id": "c", "digest": DIGEST}
+    claim = Claim(person="dora", nonce="n" * 16, expires_at=expires_at, **about)
+    token = sign_claim(claim, KEY)
+    return ProofRequest(token=token, expected=Expected(**about), claimed="dora", used_by=used_by)
+
+
+async def test_a_run_that_is_reset_proves_its_start_again_and_nobody_else_does_by_that_token(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nonces = Kept()
+    monkeypatch.setattr(people, "_nonces", nonces)
+    ended = datetime.now(UTC) - timedelta(seconds=1)
+
+    async def proved(used_by: str) -> str | None:
+        found = await ActivityEnvironment().run(people.prove, to_start(ended, used_by=used_by))
+        return None if found.refusal is None else found.refusal.rule
+
+    assert await proved("run-1") == "token_expired" and nonces.by == {}
+    nonces.by["n" * 16] = "run-1"  # while it was good
+    assert [await proved("run-1"), await proved("run-2")] == [None, "token_expired"]

@@ -8,6 +8,7 @@ from typing import Protocol
 from temporalio.client import Client
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
 
 USED_TOKEN = "UsedToken"
 """The workflow that stands for a token which has served (`workflows/used_token.py`)."""
@@ -17,6 +18,9 @@ USED_BY = "used_by"
 class Nonces(Protocol):
     async def use(self, person: str, nonce: str, *, used_by: str, task_queue: str) -> str:
         """What this person's nonce is used for: `used_by`, unless it was used before."""
+
+    async def used(self, person: str, nonce: str) -> str | None:
+        """What it was used for; None where it has not served yet."""
 
 
 class TemporalNonces:
@@ -32,8 +36,7 @@ class TemporalNonces:
         self._client = client
 
     async def use(self, person: str, nonce: str, *, used_by: str, task_queue: str) -> str:
-        digest = sha256(f"{person} {nonce}".encode()).hexdigest()
-        token_id = f"token-{digest[:32]}"
+        token_id = _token_id(person, nonce)
         try:
             await self._client.start_workflow(
                 USED_TOKEN,
@@ -44,6 +47,21 @@ class TemporalNonces:
                 static_summary=f"A token of {person}, used by {used_by}",
             )
         except WorkflowAlreadyStartedError:
-            first = await self._client.get_workflow_handle(token_id).describe()
-            return str(await first.memo_value(USED_BY, "an unknown request", type_hint=str))
+            return await self._first_use(token_id)
         return used_by
+
+    async def used(self, person: str, nonce: str) -> str | None:
+        try:
+            return await self._first_use(_token_id(person, nonce))
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            return None
+
+    async def _first_use(self, token_id: str) -> str:
+        first = await self._client.get_workflow_handle(token_id).describe()
+        return str(await first.memo_value(USED_BY, "an unknown request", type_hint=str))
+
+
+def _token_id(person: str, nonce: str) -> str:
+    return f"token-{sha256(f'{person} {nonce}'.encode()).hexdigest()[:32]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -333,7 +334,8 @@ async def test_a_token_serves_once_whichever_worker_looks_at_it(meeting: Meeting
         (there, "ann", "start of run-2", "start of run-1"),
     ):
         used = await nonces.use(person, nonce, used_by=used_by, task_queue=crowd.stage.settings.task_queue)
-        assert used == answer
+        assert used == answer == await here.used(person, nonce)
+    assert await here.used("bob", secrets.token_hex(16)) is None
 
 
 async def test_without_anybody_who_may_vote_no_window_opens(meeting: Meeting) -> None:

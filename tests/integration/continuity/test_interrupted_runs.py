@@ -25,6 +25,7 @@ from workflows.takeover import LINGER
 
 from .conftest import Run, Setting, Stage
 from .matrix import reset, task_that_asks, tasks
+from .people import Crowd
 from .real import command
 from .test_guardian import all_healthy, until
 
@@ -133,6 +134,24 @@ async def test_nobody_starts_a_run_over_one_that_was_left_unfinished(stage: Sett
     again = await (await on.start(continues=run.result_run_id)).result()
     assert again.refusal is not None and again.refusal.rule == "nothing_to_finish"
     assert [effect for effect, _ in on.world.journal] == ["power_off", "promote", "follow", "dns"]
+
+
+async def test_who_may_not_finish_a_run_makes_no_record_in_its_name(stage: Setting) -> None:
+    """There is one record of a run, and it says what was done."""
+    on = await stage(approvals=True)
+    crowd = Crowd(on)
+    on.world.kill("node-1")
+    run = await crowd.start("bob")
+    await crowd.approve(run)
+    async with halted(on, "promote"):
+        await run.terminate("enough")
+
+    refused = await (await crowd.start("eve", continues="unfinished")).result()
+    assert refused.refusal is not None and refused.refusal.rule == "permission_missing"
+    finished = await (await crowd.start("bob", continues="unfinished")).result()
+    assert finished.verified and finished.run_id == run.result_run_id != refused.run_id
+    record = await on.providers.audit.get(finished.audit_id or "")
+    assert record is not None and record.result.success and record.refusal is None
 
 
 async def test_the_record_of_a_finished_run_says_how_it_was_interrupted(stage: Setting) -> None:

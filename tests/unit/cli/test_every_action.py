@@ -109,6 +109,9 @@ class Unused:
     async def use(self, person: str, nonce: str, *, used_by: str, task_queue: str) -> str:
         return used_by
 
+    async def used(self, person: str, nonce: str) -> str | None:
+        return None
+
 
 def typed(action: Action) -> list[str]:
     words = [word.replace("_", " ") if "*" in word else word for word in action.typed.split()]
