@@ -102,6 +102,8 @@ def _expected(error: ErrorDetails, model: type[BaseModel]) -> str:
             return f"text that matches {context['pattern']}"
         case "too_short":
             return f"at least {context['min_length']} entry"
+        case "too_long":
+            return f"at most {context['max_length']} entries"
         case "model_type":
             return "a mapping"
         case "tuple_type":
