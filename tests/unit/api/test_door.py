@@ -289,6 +289,20 @@ async def test_a_body_that_is_too_large_is_refused_however_it_comes(tmp_path: Pa
             assert (answer.status_code, rule_of(answer)) == (413, "body_too_large")
 
 
+async def test_a_body_that_does_not_come_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qnwis.api.door.BODY_WITHIN_S", 0.1)
+    scene = ApiScene(tmp_path)
+
+    async def half() -> Any:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with scene.http() as api, asyncio.timeout(30):
+        headers = {**scene.signed_in("ann"), "Content-Type": "application/json"}
+        answer = await api.post("/plan", content=half(), headers=headers)
+    assert (answer.status_code, rule_of(answer)) == (408, "body_too_slow")
+
+
 async def test_what_goes_past_the_policys_limits_needs_the_permission_for_that(tmp_path: Path) -> None:
     scene = ApiScene(tmp_path)
     async with scene.http() as api:
