@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qnwis.config.load import load_cluster, load_policy
+from qnwis.config.load import load_cluster, load_policy, load_rbac
 from qnwis.config.problem import ConfigError, Problem
 from qnwis.config.registry import Registry
 from qnwis.config.shipped import shipped
@@ -311,6 +311,36 @@ def test_a_far_off_field_name_lists_the_fields(cluster_file: Path) -> None:
     [(_, field, _, expected)] = problems_of(cluster_file, CLUSTER_YAML + "replication: {zzz: 1}\n")
     assert field == "replication.zzz"
     assert expected == "one of the fields mode, required_acks"
+
+
+@pytest.mark.parametrize(
+    ("text", "field", "expected"),
+    [
+        (
+            "approval_workflows: {manual_failover: {timeout_secs: 600}}",
+            "approval_workflows.manual_failover.timeout_secs",
+            "the field `timeout_sec` (there is none of this name)",
+        ),
+        (
+            "approval_workflows: {allowed_roles: {timeout_secs: 600}}",  # a key that is called as a field is
+            "approval_workflows.allowed_roles.timeout_secs",
+            "the field `timeout_sec` (there is none of this name)",
+        ),
+        (
+            "roles: [{name: r, zzz: 1}]",
+            "roles[0].zzz",
+            "one of the fields name, permissions, description",
+        ),
+    ],
+)
+def test_an_unknown_field_below_a_mapping_or_a_list(
+    tmp_path: Path, text: str, field: str, expected: str
+) -> None:
+    file = tmp_path / "continuity.yaml"
+    file.write_text(f"rbac: {{{text}}}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_rbac(file)
+    assert (f"rbac.{field}", expected) in {(one.field, one.expected) for one in caught.value.problems}
 
 
 def test_missing_field_points_to_where_its_owner_begins(cluster_file: Path) -> None:
