@@ -23,6 +23,7 @@ from qnwis.continuity.tokens import Claim
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.jwt_bearer import Bearer
 from qnwis.providers.keys import new_key, verify
+from qnwis.providers.request_store import GIVEN_UP_AFTER
 from qnwis.transport import Transport
 
 from .scene import AUDIENCE, ApiScene, jwk_set, rule_of
@@ -439,6 +440,16 @@ async def test_an_alert_that_nobody_mapped_or_that_is_over_asks_nobody(tmp_path:
         assert scene.client.asked == []
         await api.post("/alerts", json={"alerts": [alert]}, headers=scene.signed_in("robot"))
     assert scene.client.asked == ["execute_update"]
+
+
+async def test_an_alert_whose_process_was_killed_is_asked_about_again(tmp_path: Path) -> None:
+    store = ApiScene(tmp_path).parts.store
+    cut_off_at, gave_up_at = now(), now() + GIVEN_UP_AFTER + timedelta(seconds=1)
+    assert await store.alert_begins("alert-1", cut_off_at) is None
+    assert await store.alert_begins("alert-1", now()) == "", "another process may still be asking"
+    assert await store.alert_begins("alert-1", gave_up_at) is None
+    await store.alert_ends("alert-1", "asked")
+    assert await store.alert_begins("alert-1", gave_up_at + 2 * GIVEN_UP_AFTER) == "asked"
 
 
 async def test_a_policy_is_replaced_only_by_who_saw_it(tmp_path: Path) -> None:
