@@ -109,7 +109,8 @@ def type_of(of: Schema, whole: Schema, titles: Mapping[str, str] = NO_TITLES) ->
             return "list of " + ", ".join(type_of(one, whole, titles) for one in of["prefixItems"])
         case "array":
             least = f", at least {of['minItems']}" if of.get("minItems") else ""
-            return f"list of {type_of(of.get('items', {}), whole, titles)}{least}"
+            most = f", at most {of['maxItems']}" if of.get("maxItems") else ""
+            return f"list of {type_of(of.get('items', {}), whole, titles)}{least}{most}"
         case "object" if isinstance(of.get("additionalProperties"), Mapping):
             return f"mapping to {type_of(of['additionalProperties'], whole, titles)}"
         case "object":

@@ -33,7 +33,7 @@ from . import (
     steering,
 )
 from .console import pages
-from .door import Door, too_large
+from .door import Door, too_large, too_slow
 from .parts import Parts
 from .problems import DESCRIBED, Problem, problem, unreachable
 
@@ -45,6 +45,8 @@ PARTS = (
     *(me, continuity, runs, steering, guardians, regions, maintenance),
     *(registered, records, proofs, alerts),
 )
+
+OF_BODIES = {408: too_slow, 413: too_large}
 
 # FastAPI silences this while it makes its adapters; those of the domain's models are built when first used.
 warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
@@ -138,8 +140,8 @@ async def _not_understood(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == 413:
-        return _answer(request, too_large())
+    if error.status_code in OF_BODIES:
+        return _answer(request, OF_BODIES[error.status_code]())
     rule = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "not_understood")
     refusal = Refusal(
         rule=rule,

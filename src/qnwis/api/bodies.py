@@ -3,9 +3,11 @@ stands after its own fields and is optional."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from qnwis.cluster_status import Status
 from qnwis.continuity.confidence import Band
@@ -19,7 +21,7 @@ from qnwis.continuity.region_groups import GroupView
 from qnwis.continuity.reprotect import Protection
 from qnwis.continuity.run import RunOutcome, RunResult
 from qnwis.continuity.simulate import Scenario, SimulationResult
-from qnwis.continuity.topology import Cluster
+from qnwis.continuity.topology import MOST_NODES, Cluster
 from qnwis.continuity.verifier import VerificationReport
 
 Milliseconds = dict[str, float]
@@ -73,10 +75,27 @@ class NamedPlan(Model):
     plan_id: str = Field(pattern=r"^plan-[0-9a-f]{12}$")
 
 
+def _of_bounded_size(topology: Any) -> Any:
+    """A list that is too long is refused by its length alone. Pydantic looks at every entry first, and makes
+    several errors of each that is wrong: half a minute of work for one body."""
+    for name in ("nodes", "regions", "vantages", "vantage_regions") if isinstance(topology, Mapping) else ():
+        entries = topology.get(name)
+        if isinstance(entries, list | dict) and len(entries) > MOST_NODES:
+            raise PydanticCustomError(
+                "too_long",
+                "expected at most {most} {name}, found {found}",
+                {"most": MOST_NODES, "name": name, "found": len(entries)},
+            )
+    return topology
+
+
+OfBoundedSize = BeforeValidator(_of_bounded_size)
+
+
 class PlanRequest(Model):
     model_config = example(cluster=SHOP, trigger_reason="manual", live=True)
 
-    cluster: Cluster | NamedCluster
+    cluster: Annotated[Cluster | NamedCluster, OfBoundedSize]
     policy: Policy | None = None
     """By default the one that is registered for the cluster."""
     trigger_reason: str = Field(default="manual", min_length=1, max_length=1000)
@@ -152,7 +171,7 @@ class Accepted(Model):
 class StatusRequest(Model):
     model_config = example(cluster=SHOP)
 
-    cluster: Cluster | NamedCluster
+    cluster: Annotated[Cluster | NamedCluster, OfBoundedSize]
 
 
 class StatusResponse(Model):
@@ -188,7 +207,7 @@ class StatusResponse(Model):
 class SimulateRequest(Model):
     model_config = example(cluster=SHOP, scenario="primary_failure", seed=42)
 
-    cluster: Cluster | NamedCluster
+    cluster: Annotated[Cluster | NamedCluster, OfBoundedSize]
     policy: Policy | None = None
     scenario: Scenario = Scenario.PRIMARY_FAILURE
     seed: Seed = 42

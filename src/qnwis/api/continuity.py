@@ -56,13 +56,13 @@ async def plan(body: PlanRequest, asking: Asking = reads(Permission.GENERATE_PLA
     started = monotonic()
     cluster, policy = _given(asking, body.cluster, body.policy)
     if body.live:
-        cluster = registered_as_given(asking, body.cluster).cluster
+        cluster = (await asyncio.to_thread(registered_as_given, asking, body.cluster)).cluster
         evidence = await collect_evidence(asking.parts.nodes, cluster)
     else:
         evidence = evidence_from_file(cluster)
     began = monotonic()
-    planning = make_plan(
-        cluster, policy, evidence, trigger_reason=body.trigger_reason, override=body.override
+    planning = await asyncio.to_thread(
+        make_plan, cluster, policy, evidence, trigger_reason=body.trigger_reason, override=body.override
     )
     if planning.plan is None:
         assert planning.refusal is not None
@@ -119,7 +119,7 @@ async def _execute(body: ExecuteRequest, longest_s: float, asking: Asking) -> Re
     )
     evidence = await collect_evidence(parts.nodes, registered.cluster)
     # The run does the same with evidence of its own; here whoever asks is told at once.
-    assessed = assess(request, registered.cluster, registered.policy, evidence)
+    assessed = await asyncio.to_thread(assess, request, registered.cluster, registered.policy, evidence)
     if assessed.refusal is not None:
         raise Refused(assessed.refusal)
     signed = signed_start(asking.signer, request)
@@ -135,7 +135,7 @@ async def _execute(body: ExecuteRequest, longest_s: float, asking: Asking) -> Re
 @router.post("/status", response_model=StatusResponse)
 async def status(body: StatusRequest, asking: Asking = reads(Permission.READ_STATUS)) -> Response:
     """Ask every registered node of the cluster, and its guardian, what they see now."""
-    cluster = registered_as_given(asking, body.cluster).cluster
+    cluster = (await asyncio.to_thread(registered_as_given, asking, body.cluster)).cluster
     parts = asking.parts
     now = await look_at(
         cluster,
@@ -178,10 +178,11 @@ def registered_as_given(asking: Asking, cluster: Cluster | NamedCluster) -> Regi
         return registered
     given, known = cluster.model_dump(mode="json"), registered.cluster.model_dump(mode="json")
     differing = [name for name in known if name != "nodes" and given[name] != known[name]]
+    places, registered_places = _places(cluster), _places(registered.cluster)
     differing += [
         f"nodes.{node_id}"
-        for node_id in sorted({node.node_id for node in (*cluster.nodes, *registered.cluster.nodes)})
-        if _place(cluster, node_id) != _place(registered.cluster, node_id)
+        for node_id in sorted({*places, *registered_places})
+        if places.get(node_id) != registered_places.get(node_id)
     ]
     raise Refused(
         Refusal(
@@ -193,9 +194,9 @@ def registered_as_given(asking: Asking, cluster: Cluster | NamedCluster) -> Regi
     )
 
 
-def _place(cluster: Cluster, node_id: str) -> object:
-    node = next((node for node in cluster.nodes if node.node_id == node_id), None)
-    return None if node is None else node.model_dump(exclude={"status"})
+def _places(cluster: Cluster) -> dict[str, object]:
+    """By node_id, where each node is and what it is for."""
+    return {node.node_id: node.model_dump(exclude={"status"}) for node in cluster.nodes}
 
 
 async def _plan_of(plan: Plan | NamedPlan, asking: Asking) -> Plan:

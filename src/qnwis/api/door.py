@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections import OrderedDict
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 LARGEST = 1_048_576
 """Bytes of a body."""
+BODY_WITHIN_S = 60.0
+"""A body that comes more slowly is refused: whoever waits for it holds one of few connections."""
 WATCHED = 10_000
 """Identities and addresses whose requests are counted; the ones that asked longest ago are forgotten."""
 OPEN = frozenset({"/health/live"})
@@ -118,17 +121,26 @@ def _address(scope: Scope) -> str:
 
 
 class _Bounded:
-    """Gives a body on until it is too large."""
+    """Gives a body on until it is too large, or too slow."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._got = 0
+        self._until_s: float | None = asyncio.get_running_loop().time() + BODY_WITHIN_S
+        """None once it is whole: what is waited for then is that whoever asked goes away."""
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        # What is raised is answered as every refusal is (`app.py`).
+        try:
+            async with asyncio.timeout_at(self._until_s):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408) from None
         self._got += len(message.get("body", b""))
         if self._got > LARGEST:
-            raise HTTPException(413)  # answered as every refusal is (`app.py`)
+            raise HTTPException(413)
+        if not message.get("more_body", False):
+            self._until_s = None
         return message
 
 
@@ -147,6 +159,15 @@ class _Answering:
         if message["type"] == "http.response.start":
             message = {**message, "headers": [*message.get("headers", []), *self._more]}
         await self._send(message)
+
+
+def too_slow() -> Refusal:
+    return Refusal(
+        rule="body_too_slow",
+        message=f"The body did not come within {BODY_WITHIN_S:g} s",
+        values={"within_s": BODY_WITHIN_S},
+        remedy="Send it at once with its head.",
+    )
 
 
 def too_large() -> Refusal:

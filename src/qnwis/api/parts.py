@@ -27,6 +27,8 @@ from qnwis.providers.service_tokens import TokenFile
 from qnwis.signing import Signer
 from workflows.names import RUNBOOKS_QUEUE
 
+from .streams import Streams
+
 GOOD_FOR = timedelta(minutes=2)
 """A token that the API signs is sent at once."""
 
@@ -58,6 +60,7 @@ class Parts:
     bundles: Bundles
     voucher: Voucher
     alarms: Alarms = field(default_factory=Alarms)
+    streams: Streams = field(default_factory=Streams)
     task_queue: str = RUNBOOKS_QUEUE
     now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 

@@ -21,7 +21,7 @@ from qnwis.starting import run_in_progress
 from workflows.names import failover_id
 
 from .asking import Asking, acts, answer, reads
-from .bodies import RULES, TOPOLOGY, example
+from .bodies import RULES, TOPOLOGY, OfBoundedSize, example
 from .changing import alone, register_new, replace_file
 from .paths import ClusterId, IfMatch
 from .texts import WholeCharacters
@@ -41,7 +41,7 @@ class ClusterView(Model):
 class RegisterBody(Model):
     model_config = example(cluster=TOPOLOGY, policy=RULES)
 
-    cluster: Registrable
+    cluster: Annotated[Registrable, OfBoundedSize]
     policy: Policy
 
 
@@ -94,7 +94,7 @@ async def register_cluster(
 @router.put("/clusters/{cluster_id}", response_model=ClusterView)
 async def set_cluster(
     cluster_id: ClusterId,
-    body: Annotated[Registrable, Body(examples=[TOPOLOGY])],
+    body: Annotated[Registrable, OfBoundedSize, Body(examples=[TOPOLOGY])],
     if_match: IfMatch = None,
     asking: Asking = acts(Permission.MANAGE_CLUSTER),
 ) -> Response:

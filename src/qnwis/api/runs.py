@@ -21,6 +21,7 @@ from workflows.names import CLUSTER, INITIATOR, KIND, OUTCOME, failover_id
 
 from .asking import Asking, answer, reads
 from .paths import ClusterId, Limit, RunId
+from .streams import LONGEST_S, EventStream
 from .texts import WholeCharacters
 
 router = APIRouter(route_class=WholeCharacters)
@@ -105,13 +106,15 @@ async def show_run(
 async def follow_run(
     cluster_id: ClusterId, run_id: RunId, asking: Asking = reads(Permission.READ_STATUS)
 ) -> Response:
-    """The run as server-sent events: `progress` whenever that changes, then `result`, which ends them."""
+    """The run as server-sent events: `progress` whenever that changes, then `result`, which ends them. One
+    identity may follow 5 at once; after 10 minutes they end without a result, and may be asked for again."""
     handle, _ = await _found(asking, cluster_id, run_id)
-    return StreamingResponse(_events(handle), media_type="text/event-stream")
+    return EventStream(_events(handle), asking.parts.streams, asking.who.name)
 
 
 async def _events(handle: WorkflowHandle[Any, RunResult]) -> AsyncIterator[str]:
-    told, number, last_s = "", 0, monotonic()
+    began_s = last_s = monotonic()
+    told, number = "", 0
     while True:
         described = await handle.describe()
         if described.status is not WorkflowExecutionStatus.RUNNING:
@@ -127,6 +130,8 @@ async def _events(handle: WorkflowHandle[Any, RunResult]) -> AsyncIterator[str]:
         elif monotonic() - last_s > ALIVE_EVERY_S:
             yield ": the run goes on\n\n"
             last_s = monotonic()
+        if monotonic() - began_s > LONGEST_S:
+            return
         await asyncio.sleep(LOOK_EVERY_S)
 
 

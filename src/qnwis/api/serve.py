@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from qnwis.config.access import AccessFiles
 from qnwis.config.api import FILE, load_api
@@ -31,6 +32,7 @@ from qnwis.temporal import connect
 from qnwis.tracing.asked import Tracing, traced
 from qnwis.transport import transport_of
 
+from . import connections
 from .app import create_app
 from .parts import Parts, Voucher
 
@@ -103,17 +105,24 @@ async def _serve(settings: ApiSettings, tracing: Tracing) -> None:
             from .traced_requests import trace_requests
 
             trace_requests(app)
-        config = uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # whose address it is, nobody may say of himself
-            timeout_graceful_shutdown=GRACE_S,
-        )
-        await _Server(config).serve()
+        await _Server(served(app, settings)).serve()
         await parts.alarms.settled()
+
+
+def served(app: ASGIApp, settings: ApiSettings) -> uvicorn.Config:
+    """How the application is served: over which connections, and within which limits."""
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # whose address it is, nobody may say of himself
+        http=connections.Http,
+        ws="none",
+        limit_concurrency=connections.MOST_CONNECTIONS,
+        timeout_graceful_shutdown=GRACE_S,
+    )

@@ -13,10 +13,7 @@ from qnwis.continuity.plan import Plan, PlanFile
 
 def read_plan(path: Path) -> Plan:
     """The plan in a file that `plan --output` wrote. Raises ConfigError; an edited plan is one."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise _bad(path, "", str(error.strerror), "a file written by `plan --output`") from error
+    text = _read_text(path, "a file written by `plan --output`")
     try:
         file = PlanFile.model_validate_json(text)
     except ValidationError as error:
@@ -33,16 +30,26 @@ def read_plan(path: Path) -> Plan:
 def read_break_glass(path: Path) -> BreakGlass:
     """The steps that `break-glass plan --output` wrote as JSON. Raises ConfigError; edited ones are one."""
     expected = "a file written by `break-glass plan --output`"
+    text = _read_text(path, expected)
     try:
-        paper = BreakGlass.model_validate_json(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise _bad(path, "", str(error.strerror), expected) from error
+        paper = BreakGlass.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise _bad(path, ".".join(map(str, first["loc"])), first["msg"], expected) from error
     if paper.digest != paper.plan.digest:
         raise _bad(path, "digest", paper.digest, f"{paper.plan.digest}, the digest of the plan beside it")
     return paper
+
+
+def _read_text(path: Path, expected: str) -> str:
+    """Raises ConfigError for a file that cannot be read, or is no text."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise _bad(path, "", str(error.strerror), expected) from error
+    except UnicodeDecodeError as error:
+        byte = f"the byte 0x{error.object[error.start]:02x}, which is no UTF-8"
+        raise _bad(path, "", byte, expected) from error
 
 
 def write_text(path: Path, text: str) -> None:

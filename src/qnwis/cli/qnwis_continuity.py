@@ -67,6 +67,18 @@ class Commands(TyperGroup):
                 self.commands[name] = _loaded(name)
         return self.commands.get(cmd_name)
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            # Loaded only here: whoever types a command right does not wait for it.
+            from .output import Exit, fail
+            from .typed import not_usable
+
+            if (told := not_usable(error)) is None:
+                raise
+            fail(Exit.USAGE, told)
+
 
 def _loaded(name: str) -> Any:
     module, _, attribute = COMMANDS[name].partition(":")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -90,39 +90,65 @@ def _is_echo(error: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
 
 def _expected(error: ErrorDetails, model: type[BaseModel]) -> str:
     """Pydantic's message as the end of a sentence that began with `expected`."""
+    return _known_field(error["loc"], model) if error["type"] == "extra_forbidden" else expectation(error)
+
+
+def expectation(error: ErrorDetails) -> str:
+    """The same, for whoever does not know the model: of a field that there is."""
     context = error.get("ctx", {})
     match error["type"]:
         case "missing":
             return "a value; the field is required"
-        case "extra_forbidden":
-            return _known_field(error["loc"], model)
         case "value_error":
             return str(context["error"]).removeprefix("expected ")
         case "string_pattern_mismatch":
             return f"text that matches {context['pattern']}"
         case "too_short":
             return f"at least {context['min_length']} entry"
+        case "too_long":
+            return f"at most {context['max_length']} entries"
         case "model_type":
             return "a mapping"
         case "tuple_type":
             return "a list"
         case _:
-            return str(context.get("expected") or error["msg"].removeprefix("Input should be "))
+            told = error["msg"].removeprefix("Input should be ").removeprefix("String should have ")
+            return str(context.get("expected") or told)
 
 
 def _known_field(loc: Loc, model: type[BaseModel]) -> str:
-    for part in loc[:-1]:
-        if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation)
-    names = [field.alias or name for name, field in model.model_fields.items()]
+    names = [*map(str, _fields(_owner(loc[:-1], model)))]
     near = get_close_matches(str(loc[-1]), names, n=1)
     if near:
         return f"the field `{near[0]}` (there is none of this name)"
     return f"one of the fields {', '.join(names)}"
 
 
-def _model_in(annotation: Any) -> type[BaseModel]:
-    """The model inside an annotation such as `tuple[Node, ...]` or `Database | None`."""
+def _owner(loc: Loc, model: type[BaseModel]) -> type[BaseModel]:
+    """The model whose field stands below `loc`. On the way only fields lead to another model: numbers
+    of a list, keys of a mapping and names of a choice do not."""
+    is_key = False
+    for part in loc:
+        annotation = None if is_key else _fields(model).get(part)
+        inner = _model_in(annotation)
+        if inner is not None:
+            model = inner
+        is_key = not is_key and _is_mapping(annotation)
+    return model
+
+
+def _fields(model: type[BaseModel]) -> dict[str | int, Any]:
+    """As a file names them, with what each is to be."""
+    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+
+
+def _is_mapping(annotation: Any) -> bool:
+    kinds = (annotation, *get_args(annotation))  # in `Mapping[…] | None` too
+    return any(isinstance(kind := get_origin(one), type) and issubclass(kind, Mapping) for one in kinds)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model inside an annotation such as `tuple[Node, ...]` or `Database | None`; None where none is."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next(_model_in(inner) for inner in get_args(annotation) if inner not in (type(None), Ellipsis))
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)

@@ -23,6 +23,11 @@ from .record_addresses import broken_address_rules
 from .weights import Share
 
 DEFAULT_AGENT_PORT = 8443
+MOST_NODES = 1000
+"""Of a cluster, which has no more regions and vantages either. Rules and plans compare them with each other,
+and a topology may come in a request."""
+LONGEST_LIST = 500
+"""Characters of what a broken rule lists as allowed."""
 
 
 class NodeRole(StrEnum):
@@ -226,15 +231,15 @@ class Cluster(Model):
     name: str
     quorum_size: int | None = None
     """Votes needed; by default floor(N / 2) + 1. Never below the majority."""
-    regions: tuple[str, ...] = Field(min_length=1)
-    nodes: tuple[Node, ...] = Field(min_length=1)
+    regions: tuple[str, ...] = Field(min_length=1, max_length=MOST_NODES)
+    nodes: tuple[Node, ...] = Field(min_length=1, max_length=MOST_NODES)
     deployment: Deployment = Deployment.ACTIVE_PASSIVE
     manager: Manager = Manager.AGENTS
     replication: Replication = Replication()
     heartbeat: HeartbeatConfig = HeartbeatConfig()
-    vantages: tuple[Identifier, ...] = Field(default=("default",), min_length=1)
+    vantages: tuple[Identifier, ...] = Field(default=("default",), min_length=1, max_length=MOST_NODES)
     """Names of the places that probe this cluster; each is a worker's task queue."""
-    vantage_regions: Mapping[Identifier, str] = {}
+    vantage_regions: Mapping[Identifier, str] = Field(default={}, max_length=MOST_NODES)
     """In which of the regions a vantage stands; of one that is not listed nobody knows. The loss of a region
     is seen from outside it."""
     active_database: str | None = None
@@ -437,14 +442,12 @@ def _repeated_ids(node_ids: Sequence[object]) -> Iterator[BrokenRule]:
 def _unlisted_regions(
     node_regions: Sequence[object], regions: Sequence[object] | None
 ) -> Iterator[BrokenRule]:
+    if regions is None:
+        return
+    expected = f"one of `regions`: {_listed(regions)}"
     for index, region in enumerate(node_regions):
-        if regions is not None and isinstance(region, str) and region not in regions:
-            yield BrokenRule(
-                "region_not_listed",
-                ("nodes", index, "region"),
-                region,
-                f"one of `regions`: {', '.join(map(str, regions))}",
-            )
+        if isinstance(region, str) and region not in regions:
+            yield BrokenRule("region_not_listed", ("nodes", index, "region"), region, expected)
 
 
 def _misplaced_vantages(
@@ -453,14 +456,19 @@ def _misplaced_vantages(
     """A vantage in a region of another spelling would pass for one outside it."""
     if not isinstance(places, Mapping) or not isinstance(vantages, list | tuple):
         return
+    known, listed = f"one of `vantages`: {_listed(vantages)}", f"one of `regions`: {_listed(regions or ())}"
     for vantage, region in places.items():
         loc = ("vantage_regions", str(vantage))
         if vantage not in vantages:
-            expected = f"one of `vantages`: {', '.join(map(str, vantages))}"
-            yield BrokenRule("vantage_not_listed", loc, vantage, expected)
+            yield BrokenRule("vantage_not_listed", loc, vantage, known)
         elif regions is not None and isinstance(region, str) and region not in regions:
-            expected = f"one of `regions`: {', '.join(map(str, regions))}"
-            yield BrokenRule("region_not_listed", loc, region, expected)
+            yield BrokenRule("region_not_listed", loc, region, listed)
+
+
+def _listed(names: Sequence[object]) -> str:
+    """For people, and not so long that it fills the answer: each node that breaks the rule repeats it."""
+    text = ", ".join(map(str, names))
+    return text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST]} …"
 
 
 def _unsafe_quorum(quorum_size: object, node_count: int) -> Iterator[BrokenRule]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from base64 import b64decode
 from collections.abc import Mapping
@@ -26,7 +27,10 @@ from .key_store import STORE_VARIABLE, KeyStore, KeyStoreError, LostKey, Wrapped
 
 
 class Seals:
-    """With a key store every record is sealed; without one none is, and those that are stay shut."""
+    """With a key store every record is sealed; without one none is, and those that are stay shut.
+
+    Records are read and opened in a thread: whoever asks for hundreds holds nobody else up.
+    """
 
     def __init__(self, keys: KeyStore | None) -> None:
         self._keys = None if keys is None else DataKeys(keys)
@@ -56,9 +60,9 @@ class Seals:
         """Raises Unreachable, and Refused where it cannot be opened or read."""
         try:
             if not is_sealed(row.text):
-                return AuditRecord.model_validate_json(row.text)
+                return await asyncio.to_thread(AuditRecord.model_validate_json, row.text)
             sealed = read_sealed(row.text)
-            return AuditRecord.model_validate_json(open_record(sealed, await self._key(sealed)))
+            return await asyncio.to_thread(_record, sealed, await self._key(sealed))
         except (NotOpened, ValueError) as error:
             raise unreadable(error) from error
 
@@ -68,7 +72,7 @@ class Seals:
             if not is_sealed(row.text):
                 return dict(texts)
             sealed = read_sealed(row.text)
-            return open_artefacts(sealed, await self._key(sealed), texts)
+            return await asyncio.to_thread(open_artefacts, sealed, await self._key(sealed), texts)
         except (NotOpened, ValueError) as error:
             raise unreadable(error) from error
 
@@ -87,6 +91,11 @@ class Seals:
             ) from error
         except KeyStoreError as error:
             raise Unreachable(f"audit store: {error}") from error
+
+
+def _record(sealed: SealedRecord, data_key: bytes) -> AuditRecord:
+    """Raises NotOpened and ValueError."""
+    return AuditRecord.model_validate_json(open_record(sealed, data_key))
 
 
 def unreadable(error: Exception) -> Refused:

@@ -181,12 +181,7 @@ class LoggedAuditStore:
             else record
             for record in records
         ]
-        faults += verify_chain(links, check)
-        for record in records:
-            faults += artefact_faults(record, texts.pop(record.sequence, {}))
-        for sequence, orphans in texts.items():
-            message = f"artefacts {sorted(orphans)} belong to no record"
-            faults.append(fault_of(sequence, FaultCode.ALTERED_ARTEFACT, message))
+        faults += await asyncio.to_thread(_faults_of, records, links, texts, check)
         for alias in await self._in_thread(lambda: list(self._persons.altered())):
             faults.append(
                 fault_of(0, FaultCode.ALTERED_NAME, f"{alias} is no commitment to what is kept for it")
@@ -304,9 +299,8 @@ class LoggedAuditStore:
             if not self.seals.opens:
                 raise NotOpened
             key = await self.seals.data_key(sealed)
-            record = AuditRecord.model_validate_json(open_record(sealed, key))
-            faults += artefact_faults(record, open_artefacts(sealed, key, texts))
-            faults += seal_faults(sealed, record)
+            record, found = await asyncio.to_thread(_opened_and_checked, sealed, key, texts)
+            faults += found
         except (NotOpened, LostKey, ValueError) as error:
             if self.seals.opens:
                 code = FaultCode.LOST_KEY if isinstance(error, LostKey) else FaultCode.ALTERED_SEAL
@@ -361,6 +355,31 @@ class SqliteAuditStore(LoggedAuditStore):
     def __init__(self, path: Path, key_path: Path, *, keys: KeyStore | None = None) -> None:
         persons = Persons(path.with_name(PERSONS))
         super().__init__(SqliteLog(path), SigningKey(key_path), persons, keys=keys)
+
+
+def _faults_of(
+    records: Sequence[AuditRecord | SealedRecord],
+    links: Iterable[AuditRecord | Link],
+    texts: Mapping[int, Mapping[str, str]],
+    check: Check,
+) -> list[ChainFault]:
+    """Of the whole chain, and of the artefacts beside it. Takes long where there are many records."""
+    faults, left = verify_chain(links, check), dict(texts)
+    for record in records:
+        faults += artefact_faults(record, left.pop(record.sequence, {}))
+    for sequence, orphans in left.items():
+        message = f"artefacts {sorted(orphans)} belong to no record"
+        faults.append(fault_of(sequence, FaultCode.ALTERED_ARTEFACT, message))
+    return faults
+
+
+def _opened_and_checked(
+    sealed: SealedRecord, key: bytes, texts: Mapping[str, str]
+) -> tuple[AuditRecord, list[ChainFault]]:
+    """Raises NotOpened and ValueError."""
+    record = AuditRecord.model_validate_json(open_record(sealed, key))
+    faults = artefact_faults(record, open_artefacts(sealed, key, texts))
+    return record, [*faults, *seal_faults(sealed, record)]
 
 
 def _link(row: Row) -> Link:

@@ -21,13 +21,19 @@ from .errors import Unreachable
 KEEP_S = 600.0
 """Keys are asked for again after this, seconds."""
 ASK_AGAIN_S = 30.0
-"""An unknown key id has them asked for again, but never more often than this."""
+"""Old keys and an unknown key id have them asked for again, but never more often than this, whether the last
+question was answered or not."""
 STALE_S = 3600.0
 """Keys serve so long while the issuer does not answer."""
+ASK_SOON_S = 1.0
+"""In place of ASK_AGAIN_S where no keys serve: nobody is let in until there are some."""
 LEEWAY_S = 30.0
 """By how much clocks may differ, seconds."""
 LONGEST = 16_384
 TIMEOUT_S = 5.0
+"""Of each step of a question."""
+ANSWERED_WITHIN_S = 10.0
+"""Of a whole question: an issuer that answers byte by byte keeps every step in time, and never ends."""
 
 
 class KeySet:
@@ -37,38 +43,45 @@ class KeySet:
         self._issuer = issuer
         self._transport = transport
         self._keys: Sequence[jwt.PyJWK] = ()
-        self._taken_s: float | None = None
+        self._taken_s = float("-inf")
+        self._asked_s = float("-inf")
+        """When the last question ended, answered or not."""
+        self._failure = ""
         self._asking = asyncio.Lock()
 
     async def key(self, key_id: str | None) -> jwt.PyJWK | None:
         """The key of that id; without an id the only one there is. Raises Unreachable."""
-        if self._age_s() > KEEP_S:
-            await self._refresh(KEEP_S)
-        found = self._named(key_id)
-        if found is None and self._age_s() > ASK_AGAIN_S:
-            await self._refresh(ASK_AGAIN_S)
-            found = self._named(key_id)
-        return found
+        found, age_s = self._named(key_id), monotonic() - self._taken_s
+        # While somebody asks, and perhaps in vain, nobody else waits whose key still serves.
+        if found is not None and (age_s <= KEEP_S or (age_s <= STALE_S and self._asking.locked())):
+            return found
+        await self._refresh()
+        return self._named(key_id)
 
     def _named(self, key_id: str | None) -> jwt.PyJWK | None:
         if key_id is None:
             return self._keys[0] if len(self._keys) == 1 else None
         return next((key for key in self._keys if key.key_id == key_id), None)
 
-    def _age_s(self) -> float:
-        return float("inf") if self._taken_s is None else monotonic() - self._taken_s
+    def _serves(self) -> bool:
+        return monotonic() - self._taken_s <= STALE_S
 
-    async def _refresh(self, older_than_s: float) -> None:
+    async def _refresh(self) -> None:
         async with self._asking:
-            if self._age_s() <= older_than_s:
-                return  # somebody else asked meanwhile
-            try:
+            # Whoever waited here while another asked has that question's end for an answer.
+            if monotonic() - self._asked_s > (ASK_AGAIN_S if self._serves() else ASK_SOON_S):
+                await self._ask()
+            if not self._serves():
+                raise Unreachable(f"the keys of {self._issuer.issuer} cannot be had: {self._failure}")
+
+    async def _ask(self) -> None:
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN_S):
                 self._keys = jwt.PyJWKSet.from_dict(await self._fetch()).keys
-            except (OSError, ValueError, TypeError, httpx.HTTPError, jwt.PyJWTError) as error:
-                if self._age_s() > STALE_S:
-                    raise Unreachable(f"the keys of {self._issuer.issuer} cannot be had: {error}") from error
-                return
             self._taken_s = monotonic()
+        except (OSError, ValueError, TypeError, httpx.HTTPError, jwt.PyJWTError) as error:
+            self._failure = str(error) or type(error).__name__
+        self._asked_s = monotonic()
 
     async def _fetch(self) -> dict[str, Any]:
         issuer = self._issuer

@@ -151,10 +151,15 @@ class RequestStore:
             yield
 
     async def alert_begins(self, alert_id: str, now: datetime) -> str | None:
-        """None for an alert that was not seen; else its answer, empty while there is none."""
+        """None for an alert that was not seen, or that was given up (GIVEN_UP_AFTER); else its answer, empty
+        while there is none."""
 
         def begin(db: sqlite3.Connection) -> str | None:
             db.execute("DELETE FROM alerts WHERE at < ?", ((now - ALERTS_KEPT).timestamp(),))
+            db.execute(
+                "DELETE FROM alerts WHERE alert_id = ? AND answer IS NULL AND at < ?",
+                (alert_id, (now - GIVEN_UP_AFTER).timestamp()),
+            )
             row = db.execute("SELECT answer FROM alerts WHERE alert_id = ?", (alert_id,)).fetchone()
             if row is not None:
                 return str(row[0] or "")

@@ -42,7 +42,7 @@ class Asking:
             await self._get(f"http://{place}/metrics")
 
     async def follow(self, run_id: str) -> None:
-        """The live events of a run, to its end, however long there are none."""
+        """The live events of a run, as long as the API sends them, however long there are none."""
         path = f"{BASE}/clusters/{self.control.lab.cluster.cluster_id}/runs/{run_id}/events"
         try:
             async with self.client.stream("GET", path, timeout=None) as events:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from base64 import b64decode
 from datetime import UTC, datetime, timedelta
@@ -15,11 +16,14 @@ from aiohttp import web
 
 from qnwis.config.api import ApiFile, JwtIssuer
 from qnwis.continuity.alerts import AlertRule
+from qnwis.continuity.identity import Identity
 from qnwis.continuity.requests import Limits
 from qnwis.continuity.simulate import Scenario, simulate
 from qnwis.continuity.tokens import Claim
+from qnwis.providers.errors import Unreachable
 from qnwis.providers.jwt_bearer import Bearer
 from qnwis.providers.keys import new_key, verify
+from qnwis.providers.request_store import GIVEN_UP_AFTER
 from qnwis.transport import Transport
 
 from .scene import AUDIENCE, ApiScene, jwk_set, rule_of
@@ -97,6 +101,89 @@ async def test_keys_are_found_by_discovery_kept_and_asked_for_again_when_one_is_
     keys.append(("k2", second))
     monkeypatch.setattr("qnwis.providers.jwt_bearer.ASK_AGAIN_S", 0.0)
     assert not isinstance(await bearer.identity(rotated), str)
+
+
+class Provider:
+    """An identity provider that may break or hang; each question begins with its configuration."""
+
+    def __init__(self) -> None:
+        self.key = new_key()
+        self.base = ""
+        self.asked = 0
+        self.broken = False
+        self.reached = asyncio.Event()
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    def bearer(self) -> Bearer:
+        return Bearer([JwtIssuer(issuer=self.base, audience=AUDIENCE)], Transport(connect_timeout_s=5))
+
+    async def configuration(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        self.reached.set()
+        await self.answers.wait()
+        if self.broken:
+            raise web.HTTPServiceUnavailable
+        return web.json_response({"issuer": self.base, "jwks_uri": f"{self.base}/keys"})
+
+    async def keys(self, request: web.Request) -> web.Response:
+        return web.json_response(jwk_set(("k1", self.key)))
+
+
+@pytest.fixture
+async def provider(aiohttp_served: Any) -> Provider:
+    made = Provider()
+    routes = {"/.well-known/openid-configuration": made.configuration, "/keys": made.keys}
+    made.base = await aiohttp_served(routes)
+    return made
+
+
+async def test_an_issuer_that_fails_is_asked_once_in_a_while_and_its_keys_serve_for_an_hour(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("qnwis.providers.jwt_bearer.monotonic", lambda: now_s)
+    bearer = provider.bearer()
+    token = ApiScene(tmp_path, signer=provider.key).jwt("ann", iss=provider.base)
+    claims = jwt.decode(token, options={"verify_signature": False})
+    invented = jwt.encode(claims, provider.key, algorithm="EdDSA", headers={"kid": "k2"})
+
+    async def found(text: str) -> set[type]:
+        asked = await asyncio.gather(*(bearer.identity(text) for _ in range(20)), return_exceptions=True)
+        return {type(one) for one in asked}
+
+    assert await found(token) == {Identity}
+    provider.broken = True
+    now_s = 601.0
+    assert (await found(token), provider.asked) == ({Identity}, 2)
+    assert (await found(invented), provider.asked) == ({str}, 2), "the question in vain counts too"
+    now_s = 632.0
+    assert (await found(invented), provider.asked) == ({str}, 3)
+    assert (await found(token), provider.asked) == ({Identity}, 3)
+    now_s = 3601.0
+    assert (await found(token), provider.asked) == ({Unreachable}, 4), "who waited shares the answer"
+    provider.broken = False
+    now_s = 3603.0
+    assert (await found(token), provider.asked) == ({Identity}, 5)
+
+
+async def test_who_has_a_known_key_waits_for_no_issuer_that_hangs(
+    provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("qnwis.providers.jwt_bearer.monotonic", lambda: now_s)
+    bearer = provider.bearer()
+    token = ApiScene(tmp_path, signer=provider.key).jwt("ann", iss=provider.base)
+    assert isinstance(await bearer.identity(token), Identity)
+    now_s = 601.0
+    provider.reached.clear()
+    provider.answers.clear()
+    first = asyncio.create_task(bearer.identity(token))
+    await provider.reached.wait()
+    assert isinstance(await bearer.identity(token), Identity)
+    assert not first.done()
+    provider.answers.set()
+    assert isinstance(await first, Identity)
 
 
 async def test_a_service_token_signs_in_until_it_is_revoked_and_only_its_hash_is_kept(tmp_path: Path) -> None:
@@ -201,6 +288,20 @@ async def test_a_body_that_is_too_large_is_refused_however_it_comes(tmp_path: Pa
             headers = {**scene.signed_in("ann"), "Content-Type": "application/json"}
             answer = await api.post("/plan", content=body, headers=headers)
             assert (answer.status_code, rule_of(answer)) == (413, "body_too_large")
+
+
+async def test_a_body_that_does_not_come_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qnwis.api.door.BODY_WITHIN_S", 0.1)
+    scene = ApiScene(tmp_path)
+
+    async def half() -> Any:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with scene.http() as api, asyncio.timeout(30):
+        headers = {**scene.signed_in("ann"), "Content-Type": "application/json"}
+        answer = await api.post("/plan", content=half(), headers=headers)
+    assert (answer.status_code, rule_of(answer)) == (408, "body_too_slow")
 
 
 async def test_what_goes_past_the_policys_limits_needs_the_permission_for_that(tmp_path: Path) -> None:
@@ -339,6 +440,16 @@ async def test_an_alert_that_nobody_mapped_or_that_is_over_asks_nobody(tmp_path:
         assert scene.client.asked == []
         await api.post("/alerts", json={"alerts": [alert]}, headers=scene.signed_in("robot"))
     assert scene.client.asked == ["execute_update"]
+
+
+async def test_an_alert_whose_process_was_killed_is_asked_about_again(tmp_path: Path) -> None:
+    store = ApiScene(tmp_path).parts.store
+    cut_off_at, gave_up_at = now(), now() + GIVEN_UP_AFTER + timedelta(seconds=1)
+    assert await store.alert_begins("alert-1", cut_off_at) is None
+    assert await store.alert_begins("alert-1", now()) == "", "another process may still be asking"
+    assert await store.alert_begins("alert-1", gave_up_at) is None
+    await store.alert_ends("alert-1", "asked")
+    assert await store.alert_begins("alert-1", gave_up_at + 2 * GIVEN_UP_AFTER) == "asked"
 
 
 async def test_a_policy_is_replaced_only_by_who_saw_it(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from typer.testing import CliRunner, Result
 
 from qnwis.cli.qnwis_continuity import app
+from qnwis.cli.typed import not_usable
 from qnwis.config.shipped import shipped
-from qnwis.continuity.run import FailoverRequest, RunKind
+from qnwis.continuity.run import FailoverRequest, PauseRunRequest, RunKind
 
 CONFIG = shipped("config") / "continuity"
 CLUSTER, POLICY = CONFIG / "cluster.yaml", CONFIG / "policy.yaml"
@@ -134,6 +136,42 @@ def test_a_plan_changed_by_hand_is_refused(tmp_path: Path) -> None:
     done = call("execute", "--plan", str(output))
     assert done.exit_code == 2
     assert "digest" in done.output
+
+
+@pytest.mark.parametrize("command", ["execute", "break-glass record --state-dir s --reason r"])
+def test_a_file_that_is_no_text_is_one_clear_line(tmp_path: Path, command: str) -> None:
+    binary = tmp_path / "plan.json"
+    binary.write_bytes(b"\x7fELF\xd0")
+    done = call(*command.split(), "--plan", str(binary))
+    assert done.exit_code == 2, done.output
+    assert f"{binary}: found the byte 0xd0, which is no UTF-8; expected a file written by" in done.output
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("maintenance run c --reason x --window 0s", "window_s: found 0.0; expected greater than 0"),
+        ("maintenance run c%c --reason x", "cluster_id: found 'c%c'; expected text that matches ^"),
+        ("run pause c --reason=", "reason: found ''; expected at least 1 character"),
+        ("region evacuate r --reason=", "reason: found ''; expected at least 1 character"),
+        ("execute --plan PLAN --reason=", "reason: found ''; expected at least 1 character"),
+    ],
+)
+def test_what_makes_no_request_is_named_with_its_field_value_and_what_was_expected(
+    tmp_path: Path, typed: str, told: str
+) -> None:
+    plan = tmp_path / "plan.json"
+    call("plan", *FILES, "--output", str(plan))
+    done = call(*(str(plan) if word == "PLAN" else word for word in typed.split()))
+    assert (done.exit_code, told in done.stderr) == (2, True), done.output
+
+
+def test_what_was_read_is_no_fault_of_whoever_types() -> None:
+    with pytest.raises(ValidationError) as typed:
+        PauseRunRequest(by="ann", reason="")
+    with pytest.raises(ValidationError) as read:
+        PauseRunRequest.model_validate_json('{"by": "ann", "reason": ""}')
+    assert not_usable(typed.value) and not_usable(read.value) is None and not_usable(ValueError()) is None
 
 
 def test_without_a_server_one_line_says_what_to_do(tmp_path: Path) -> None:

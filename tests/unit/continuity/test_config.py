@@ -11,13 +11,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qnwis.config.load import load_cluster, load_policy
+from qnwis.config.load import load_cluster, load_policy, load_rbac
 from qnwis.config.problem import ConfigError, Problem
 from qnwis.config.registry import Registry
 from qnwis.config.shipped import shipped
 from qnwis.continuity.model import canonical_json, sha256_digest
 from qnwis.continuity.policy import Strategy
-from qnwis.continuity.topology import Cluster, NodeRole, NodeStatus
+from qnwis.continuity.topology import LONGEST_LIST, MOST_NODES, Cluster, NodeRole, NodeStatus
 from tests.unit.continuity.scenes import cluster, node
 
 CLUSTER_YAML = """\
@@ -313,6 +313,36 @@ def test_a_far_off_field_name_lists_the_fields(cluster_file: Path) -> None:
     assert expected == "one of the fields mode, required_acks"
 
 
+@pytest.mark.parametrize(
+    ("text", "field", "expected"),
+    [
+        (
+            "approval_workflows: {manual_failover: {timeout_secs: 600}}",
+            "approval_workflows.manual_failover.timeout_secs",
+            "the field `timeout_sec` (there is none of this name)",
+        ),
+        (
+            "approval_workflows: {allowed_roles: {timeout_secs: 600}}",  # a key that is called as a field is
+            "approval_workflows.allowed_roles.timeout_secs",
+            "the field `timeout_sec` (there is none of this name)",
+        ),
+        (
+            "roles: [{name: r, zzz: 1}]",
+            "roles[0].zzz",
+            "one of the fields name, permissions, description",
+        ),
+    ],
+)
+def test_an_unknown_field_below_a_mapping_or_a_list(
+    tmp_path: Path, text: str, field: str, expected: str
+) -> None:
+    file = tmp_path / "continuity.yaml"
+    file.write_text(f"rbac: {{{text}}}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_rbac(file)
+    assert (f"rbac.{field}", expected) in {(one.field, one.expected) for one in caught.value.problems}
+
+
 def test_missing_field_points_to_where_its_owner_begins(cluster_file: Path) -> None:
     assert problems_of(cluster_file, edited("    site: site-b\n", "")) == [
         (17, "nodes[1].site", "nothing", "a value; the field is required")
@@ -322,6 +352,27 @@ def test_missing_field_points_to_where_its_owner_begins(cluster_file: Path) -> N
 def test_fencing_hook_must_name_the_node(cluster_file: Path) -> None:
     [(_, field, _, expected)] = problems_of(cluster_file, CLUSTER_YAML + "fencing:\n  url: http://h/off\n")
     assert (field, expected) == ("fencing.url", "a URL that contains {node_id} and {state}")
+
+
+def test_more_nodes_than_a_cluster_may_have(cluster_file: Path) -> None:
+    nodes = [{"node_id": "node-0", "role": "primary"}]
+    nodes += [{"node_id": f"node-{n}", "role": "secondary"} for n in range(1, MOST_NODES + 1)]
+    where = {"hostname": "h", "region": "region-1", "site": "s"}
+    topology = {**yaml.safe_load(CLUSTER_YAML), "quorum_size": None}
+    cluster_file.write_text(yaml.safe_dump({**topology, "nodes": [{**one, **where} for one in nodes[:-1]]}))
+    assert len(load_cluster(cluster_file).nodes) == MOST_NODES
+    text = yaml.safe_dump({**topology, "nodes": [{**one, **where} for one in nodes]})
+    [(_, field, value, expected)] = problems_of(cluster_file, text)
+    assert (field, value, expected) == ("nodes", "a list", f"at most {MOST_NODES} entries")
+
+
+def test_a_list_of_what_is_allowed_fills_no_answer(cluster_file: Path) -> None:
+    listed = "".join(f"  - region-{n}\n" for n in range(1, 900))
+    text = edited("    region: region-2", "    region: mars").replace("  - region-1\n  - region-2\n", listed)
+    [(_, field, _, expected)] = problems_of(cluster_file, text)
+    assert field == "nodes[2].region"
+    assert expected.startswith("one of `regions`: region-1, region-2, ") and expected.endswith(" …")
+    assert len(expected) < 2 * LONGEST_LIST
 
 
 def test_nodes_that_are_all_wrong_are_not_also_too_few(cluster_file: Path) -> None:

@@ -119,7 +119,7 @@ async function follow(path, signal, onProgress, onResult) {
     } catch (error) {
       if (signal.aborted) return;
       if (error instanceof Refused && [401, 403, 404].includes(error.status)) throw error;
-      say("The live events broke off; asking again.");
+      say(`${error.status === 429 ? error.message : "The live events broke off"}; asking again.`);
     }
     await pause(signal, 2);
   }
