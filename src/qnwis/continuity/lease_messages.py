@@ -115,7 +115,7 @@ class LastGrant(Model):
     epoch: int
     holder: str
     duration_s: float = Field(gt=0)
-    """For how long each time."""
+    """For how long each time; where an earlier, longer one still binds, of that."""
     released: bool = False
 
 

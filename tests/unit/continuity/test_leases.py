@@ -56,6 +56,7 @@ from qnwis.continuity.promises import Gate, promises, promotion_gate, reacquire
 from qnwis.continuity.refusal import Refusal
 
 TERMS = LeaseTerms(duration_s=3, renew_every_s=0.5, drift_margin=0.01, reserve_s=10)
+LONG = LeaseTerms(duration_s=30, renew_every_s=0.5, drift_margin=0.01, reserve_s=10)
 THREE = Membership(version=1, members=("a", "b", "w"))
 
 
@@ -261,6 +262,31 @@ def test_a_renewal_changes_no_record(agents: Agents) -> None:
     agents.renew("a")
     assert agents.grantors["b"].record == before.record
     assert agents.grantors["b"] != before
+
+
+def test_a_renewal_under_shorter_terms_shortens_nothing_that_its_holder_counts(agents: Agents) -> None:
+    """Long terms gave a lease of 30 s; the grantor was told of shorter ones since, and restarts once more."""
+    asked = Ask(ask_id="x", holder="a", epoch=1, run_id="run-1", membership_version=1)
+    rival = asked.model_copy(update={"holder": "b", "epoch": 2, "run_id": "run-2"})
+    state, _ = grant(agents.grantors["w"], asked, LONG, 0.0)
+    assert state.record.granted == LastGrant(epoch=1, holder="a", duration_s=30.0)
+    state, answer = grant(state, asked, TERMS, 1.0)
+    assert isinstance(answer, Granted) and answer.duration_s == TERMS.duration_s
+    assert state.granted_until_s == 30.0
+    assert rule(grant(state, rival, TERMS, 29.9)[1]) == "bound_to_another"
+    assert restarted(state.record, 20.0).granted_until_s == 50.0
+    state, _ = grant(state, asked, TERMS, 27.0)  # reaches as far, so the shorter ones are enough from now on
+    assert state.granted_until_s == 30.0
+    assert state.record.granted == LastGrant(epoch=1, holder="a", duration_s=3.0)
+    assert isinstance(grant(state, rival, TERMS, 30.0)[1], Granted)
+
+
+def test_shorter_terms_shorten_nothing_under_the_same_holder_s_next_epoch(agents: Agents) -> None:
+    asked = Ask(ask_id="x", holder="a", epoch=1, run_id="run-1", membership_version=1)
+    state, _ = grant(agents.grantors["w"], asked, LONG, 0.0)
+    state, _ = grant(state, asked.model_copy(update={"epoch": 2, "run_id": "run-2"}), TERMS, 1.0)
+    assert state.granted_until_s == 30.0
+    assert state.record.granted == LastGrant(epoch=2, holder="a", duration_s=30.0)
 
 
 @pytest.mark.parametrize(
