@@ -131,21 +131,27 @@ async def run(config: AgentConfig, path: Path) -> None:
         await _listen(runner, config, callers)
         log("agent_started", epoch=leases.epoch, adopted=adopted, goes_on=handed_on is not None)
         going_on = go_on_at(again, path, started_in, orders.lock, partial(_hand_on, leases, node))
-        running = [reporter.keep_looking(), leases.renew(), members.keep_together(), going_on]
+        running, lasting = [reporter.keep_looking(), members.keep_together(), going_on], [leases.renew()]
         if keeper is not None:
-            running += [keeper.run(), keeper.enforce()]
+            running.append(keeper.run())
+            lasting.append(keeper.enforce())
         work = [asyncio.ensure_future(one) for one in running]
+        # A database that is stopped may need longer for its last checkpoint than a lease lasts.
+        until_stopped = [asyncio.ensure_future(one) for one in lasting]
         stopped = asyncio.ensure_future(stop.wait())
-        await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
-        for task in work:
+        await asyncio.wait([stopped, *work, *until_stopped], return_when=asyncio.FIRST_COMPLETED)
+        for task in (*work, *until_stopped):
             if task.done() and not stop.is_set():
                 task.result()  # a fault of the agent itself: let it be seen
+        for task in work:
             task.cancel()
     finally:
         await runner.cleanup()
+    if node is not None and node.postgres.refuse_foreign() is None:
+        await node.postgres.stop()
+    for task in until_stopped:
+        task.cancel()
     if node is not None:
-        if node.postgres.refuse_foreign() is None:
-            await node.postgres.stop()
         node.give_up()
         await leases.told()
         await node.connection.close()
