@@ -28,9 +28,10 @@ from .effects import Node
 from .files import StateError
 from .going_on import HandedOn, accept_signals, go_on_at
 from .guarding import Guarding
-from .journal import Journal
+from .journal import JOURNAL, Journal
 from .keeper import Keeper
 from .lease import Leases, found_cluster
+from .looking_over import look_over
 from .members import Members
 from .orders import Orders
 from .peers import Peers
@@ -53,20 +54,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m qnwis.agent", description="Run the agent of one node.")
     parser.add_argument("--config", type=Path, required=True, help="the agent's YAML file")
     parser.add_argument("--new-cluster", action="store_true", help="make it a first member, and end")
-    parser.add_argument("--check", action="store_true", help="read the file, and end")
+    parser.add_argument("--check", action="store_true", help="read all that a start reads, and end")
     arguments = parser.parse_args()
     return run_from(arguments.config, new_cluster=arguments.new_cluster, check=arguments.check)
 
 
 def run_from(path: Path, *, new_cluster: bool = False, check: bool = False) -> int:
-    """Run the agent that the file configures, or make it a first member, or only check the file; the exit
-    status of its process."""
+    """Run the agent that the file configures, or make it a first member, or only see whether it would
+    start; the exit status of its process."""
     path = path.absolute()
     try:
         config = load_config(path)
         if new_cluster:
             found_cluster(config)
-        elif not check:
+        elif check:
+            look_over(config)
+        else:
             asyncio.run(run(config, path))
     except (ConfigError, StateError, TlsError) as error:
         print(error, file=sys.stderr)
@@ -87,7 +90,7 @@ async def run(config: AgentConfig, path: Path) -> None:
     tls = None if config.tls is None else TlsFiles(config.tls.identity_dir, config.tls.allowlist)
     peers, speaker = Peers(config), Speaker(Transport(tls=tls))
     callers = None if tls is None else Callers(tls, peers)
-    leases, journal = Leases(config, peers, speaker), Journal(state_dir / "journal.jsonl")
+    leases, journal = Leases(config, peers, speaker), Journal(state_dir / JOURNAL)
     members = Members(config, leases, peers, speaker)
 
     node = keeper = None

@@ -24,7 +24,7 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.logs import log
 
 from .config import AgentConfig
-from .files import StateError, write_durably
+from .files import StateError, read_kept, write_durably
 from .guard import now
 from .peers import Peers
 from .speaking import ANSWER_WITHIN_S, Speaker
@@ -35,7 +35,7 @@ ACQUIRE_WITHIN_S = 10.0
 TELL_WITHIN_S = 10.0
 """For so long a release is told to peers that do not answer; they wait no longer for the lease's end."""
 TELL_AGAIN_S = 0.2
-GRANTOR = "grantor.json"
+GRANTOR, HOLDER = "grantor.json", "holder.json"
 
 M = TypeVar("M", bound=Model)
 
@@ -49,14 +49,14 @@ class Leases:
         self._peers = peers
         self._speaker = speaker
         self._grantor_file = config.state_dir / GRANTOR
-        self._holder_file = config.state_dir / "holder.json"
-        record = _read(self._grantor_file, GrantorRecord)
+        self._holder_file = config.state_dir / HOLDER
+        record, held = records_of(config)
         if record is None:
             # A new agent or one that lost its disk: the two look alike, so neither grants anything.
             record = GrantorRecord(node_id=config.node_id, disk_id=uuid.uuid4().hex)
             write_durably(self._grantor_file, record.model_dump_json() + "\n")
         self._grantor = core.restarted(record, now())
-        held = _read(self._holder_file, HolderRecord) or HolderRecord(node_id=config.node_id)
+        held = held or HolderRecord(node_id=config.node_id)
         self._holder = Holder(record=held, membership=record.membership)
         self._asking: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
@@ -346,6 +346,11 @@ class Leases:
         return self._peers.among(self.membership.members)
 
 
+def records_of(config: AgentConfig) -> tuple[GrantorRecord | None, HolderRecord | None]:
+    """What the agent has on disk as a grantor and as a holder. Raises StateError for a damaged record."""
+    return _read(config.state_dir / GRANTOR, GrantorRecord), _read(config.state_dir / HOLDER, HolderRecord)
+
+
 def found_cluster(config: AgentConfig) -> None:
     """Make the agent a first member of a new cluster, before it is ever started.
 
@@ -386,10 +391,11 @@ def _promised_epoch(refusal: Refusal) -> int:
 
 
 def _read(path: Path, kind: type[M]) -> M | None:
-    if not path.exists():
+    text = read_kept(path)
+    if text is None:
         return None
     try:
-        return kind.model_validate_json(path.read_text())
+        return kind.model_validate_json(text)
     except ValidationError as error:
         raise StateError(
             f"{path}: is not a lease record ({error.errors()[0]['msg']}); what this agent granted is not"
