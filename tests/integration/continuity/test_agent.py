@@ -287,6 +287,21 @@ async def test_an_old_primary_stays_down_when_another_held_the_lease_since(scene
     assert answer.status_code == 503 and "another_held_since" in answer.text
 
 
+async def test_the_last_primary_comes_back_by_itself_beside_one_that_was_primary_before(
+    scene: Scene,
+) -> None:
+    await scene.primary.power_off()
+    await scene.fail_over()
+    await scene.other.power_off()
+    await scene.standby.stop_agent(signal.SIGTERM)
+
+    await scene.primary.start_agent()
+    await scene.standby.start_agent()
+
+    await scene.standby.until(writable=True)
+    await until_kept_down(scene.primary, "another_held_since")
+
+
 async def test_a_primary_that_finds_no_majority_waits_for_one(scene: Scene) -> None:
     for member in scene.cluster.members.values():
         await member.power_off()

@@ -52,7 +52,14 @@ from qnwis.continuity.membership import (
     without_member,
 )
 from qnwis.continuity.orders import FencingEvidenceType
-from qnwis.continuity.promises import Gate, promises, promotion_gate, reacquire
+from qnwis.continuity.promises import (
+    Gate,
+    another_holds,
+    older_grant_refused,
+    promises,
+    promotion_gate,
+    reacquire,
+)
 from qnwis.continuity.refusal import Refusal
 
 TERMS = LeaseTerms(duration_s=3, renew_every_s=0.5, drift_margin=0.01, reserve_s=10)
@@ -504,6 +511,36 @@ def test_a_former_holder_stays_back_when_another_was_granted_since(agents: Agent
     mine = request(3, "a again", former_holder="a")
     assert rule(reacquire(agents.holders["a"], mine, agents.promise(mine), TERMS)) == "another_held_since"
     assert rule(reacquire(agents.holders["a"], mine, [], TERMS)) == "promises_missing"
+
+
+def test_who_was_primary_last_is_promised_by_one_that_was_primary_before(agents: Agents) -> None:
+    """`b` was promoted by `b` and `w`; `a`, away since, has its own grant as the last."""
+    agents.down = {"a"}
+    agents.order("b", 2, "run-2")
+    agents.now_s = 3.0
+    agents.renew("b")
+    agents.release("b", heard_by=("b", "w"))
+    agents.down, agents.now_s = {"w"}, 6.0
+    silent = request(3, "b again", former_holder="b")
+    said = silent.model_copy(update={"served_epoch": agents.holders["b"].record.served_epoch})
+    refusal = another_holds(agents.grantors["a"].record, silent)
+    assert rule(refusal) == "another_held_since"
+    assert older_grant_refused(refusal, 2) and not older_grant_refused(refusal, 0)
+    assert not older_grant_refused(agents.promise(said)[0], 2)
+    assert another_holds(agents.grantors["a"].record, said) is None
+    before = request(3, "a again", former_holder="a").model_copy(update={"served_epoch": 1})
+    assert rule(another_holds(agents.grantors["b"].record, before)) == "another_held_since"
+    agents.holders["b"] = accepted(reacquire(agents.holders["b"], said, agents.promise(said), TERMS))
+    agents.renew("b")
+    assert agents.serving() == {"b"}
+
+
+@pytest.mark.parametrize("served_epoch", [ORDERED, 0])
+def test_who_was_ordered_on_or_passed_it_on_is_promised_nothing_that_another_was_granted(
+    agents: Agents, served_epoch: int
+) -> None:
+    mine = request(2, "b", former_holder="b").model_copy(update={"served_epoch": served_epoch})
+    assert rule(another_holds(agents.grantors["w"].record, mine)) == "another_held_since"
 
 
 def test_a_former_holder_that_a_run_ordered_on_waits_for_a_run(agents: Agents) -> None:
