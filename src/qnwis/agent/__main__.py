@@ -48,6 +48,13 @@ CLOSE_WITHIN_S = 0.5
 
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h: a supervisor need not try again."""
+EXIT_AGAIN = 1
+"""What may be over in a moment: a supervisor tries again."""
+
+
+class ListenError(Exception):
+    """The address cannot be listened on now: after a power cut a machine may get it later than the agent is
+    started, and a port may be taken for a moment."""
 
 
 def main() -> int:
@@ -74,6 +81,9 @@ def run_from(path: Path, *, new_cluster: bool = False, check: bool = False) -> i
     except (ConfigError, StateError, TlsError) as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
+    except ListenError as error:
+        print(error, file=sys.stderr)
+        return EXIT_AGAIN
     return 0
 
 
@@ -174,7 +184,7 @@ async def _listen(runner: web.AppRunner, config: AgentConfig, callers: Callers |
     try:
         await web.TCPSite(runner, config.listen_host, config.listen_port, ssl_context=context).start()
     except OSError as error:
-        raise ConfigError(
+        raise ListenError(
             f"cannot listen on {config.listen_host}:{config.listen_port} ({error.strerror});"
             " check listen_host and listen_port, and that no other agent of this node runs"
         ) from error

@@ -1,8 +1,9 @@
-"""What `--check` finds before an agent is executed anew: all that would keep it from a start."""
+"""What would keep an agent from a start: found by `--check` before it is executed anew, told at a start."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,11 +13,12 @@ import pytest
 import yaml
 
 from qnwis.agent import going_on
-from qnwis.agent.__main__ import EXIT_CONFIG, run_from
+from qnwis.agent.__main__ import EXIT_AGAIN, EXIT_CONFIG, run_from
 from qnwis.agent.config import load_config
 from qnwis.agent.files import write_durably, write_if_other
 from qnwis.agent.journal import JOURNAL, Journal
 from qnwis.agent.lease import found_cluster
+from tests.looking import WITHIN_S
 
 TORN = b'{"at": "2026-01-01T00:00:00Z", "mark": "\xe2\x82'
 """Cut off in the middle of a character."""
@@ -144,18 +146,29 @@ def test_all_faults_are_said_at_once(config: Path, capsys: pytest.CaptureFixture
     assert [name for name in named if name not in said] == []
 
 
+def started(config: Path) -> subprocess.CompletedProcess[str]:
+    """An agent that cannot serve, once it has ended."""
+    command = [sys.executable, "-m", "qnwis.agent", "--config", str(config)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=WITHIN_S)
+
+
 def test_a_start_without_its_password_file_says_so_as_a_fault_of_the_configuration(config: Path) -> None:
     no_password(config)
-    ended = subprocess.run(
-        [sys.executable, "-m", "qnwis.agent", "--config", config],
-        capture_output=True,
-        text=True,
-        env=os.environ,
-        timeout=100,
-    )
+    ended = started(config)
     assert ended.returncode == EXIT_CONFIG
     assert "Traceback" not in ended.stderr
     assert "super.password: cannot be read (No such file or directory)" in ended.stderr
+
+
+def test_an_address_that_is_taken_is_no_fault_of_the_configuration(config: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        changed(config, listen_port=taken.getsockname()[1], role="witness", database=None)
+        ended = started(config)
+    assert ended.returncode == EXIT_AGAIN
+    assert "Traceback" not in ended.stderr
+    assert "cannot listen on 127.0.0.1" in ended.stderr
 
 
 async def test_an_interpreter_that_is_missing_for_a_moment_is_a_reason_not_to_go_on(
