@@ -28,9 +28,10 @@ from .effects import Node
 from .files import StateError
 from .going_on import HandedOn, accept_signals, go_on_at
 from .guarding import Guarding
-from .journal import Journal
+from .journal import JOURNAL, Journal
 from .keeper import Keeper
 from .lease import Leases, found_cluster
+from .looking_over import look_over
 from .members import Members
 from .orders import Orders
 from .peers import Peers
@@ -47,30 +48,42 @@ CLOSE_WITHIN_S = 0.5
 
 EXIT_CONFIG = 78
 """EX_CONFIG of sysexits.h: a supervisor need not try again."""
+EXIT_AGAIN = 1
+"""What may be over in a moment: a supervisor tries again."""
+
+
+class ListenError(Exception):
+    """The address cannot be listened on now: after a power cut a machine may get it later than the agent is
+    started, and a port may be taken for a moment."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m qnwis.agent", description="Run the agent of one node.")
     parser.add_argument("--config", type=Path, required=True, help="the agent's YAML file")
     parser.add_argument("--new-cluster", action="store_true", help="make it a first member, and end")
-    parser.add_argument("--check", action="store_true", help="read the file, and end")
+    parser.add_argument("--check", action="store_true", help="read all that a start reads, and end")
     arguments = parser.parse_args()
     return run_from(arguments.config, new_cluster=arguments.new_cluster, check=arguments.check)
 
 
 def run_from(path: Path, *, new_cluster: bool = False, check: bool = False) -> int:
-    """Run the agent that the file configures, or make it a first member, or only check the file; the exit
-    status of its process."""
+    """Run the agent that the file configures, or make it a first member, or only see whether it would
+    start; the exit status of its process."""
     path = path.absolute()
     try:
         config = load_config(path)
         if new_cluster:
             found_cluster(config)
-        elif not check:
+        elif check:
+            look_over(config)
+        else:
             asyncio.run(run(config, path))
     except (ConfigError, StateError, TlsError) as error:
         print(error, file=sys.stderr)
         return EXIT_CONFIG
+    except ListenError as error:
+        print(error, file=sys.stderr)
+        return EXIT_AGAIN
     return 0
 
 
@@ -87,7 +100,7 @@ async def run(config: AgentConfig, path: Path) -> None:
     tls = None if config.tls is None else TlsFiles(config.tls.identity_dir, config.tls.allowlist)
     peers, speaker = Peers(config), Speaker(Transport(tls=tls))
     callers = None if tls is None else Callers(tls, peers)
-    leases, journal = Leases(config, peers, speaker), Journal(state_dir / "journal.jsonl")
+    leases, journal = Leases(config, peers, speaker), Journal(state_dir / JOURNAL)
     members = Members(config, leases, peers, speaker)
 
     node = keeper = None
@@ -131,21 +144,27 @@ async def run(config: AgentConfig, path: Path) -> None:
         await _listen(runner, config, callers)
         log("agent_started", epoch=leases.epoch, adopted=adopted, goes_on=handed_on is not None)
         going_on = go_on_at(again, path, started_in, orders.lock, partial(_hand_on, leases, node))
-        running = [reporter.keep_looking(), leases.renew(), members.keep_together(), going_on]
+        running, lasting = [reporter.keep_looking(), members.keep_together(), going_on], [leases.renew()]
         if keeper is not None:
-            running += [keeper.run(), keeper.enforce()]
+            running.append(keeper.run())
+            lasting.append(keeper.enforce())
         work = [asyncio.ensure_future(one) for one in running]
+        # A database that is stopped may need longer for its last checkpoint than a lease lasts.
+        until_stopped = [asyncio.ensure_future(one) for one in lasting]
         stopped = asyncio.ensure_future(stop.wait())
-        await asyncio.wait([stopped, *work], return_when=asyncio.FIRST_COMPLETED)
-        for task in work:
+        await asyncio.wait([stopped, *work, *until_stopped], return_when=asyncio.FIRST_COMPLETED)
+        for task in (*work, *until_stopped):
             if task.done() and not stop.is_set():
                 task.result()  # a fault of the agent itself: let it be seen
+        for task in work:
             task.cancel()
     finally:
         await runner.cleanup()
+    if node is not None and node.postgres.refuse_foreign() is None:
+        await node.postgres.stop()
+    for task in until_stopped:
+        task.cancel()
     if node is not None:
-        if node.postgres.refuse_foreign() is None:
-            await node.postgres.stop()
         node.give_up()
         await leases.told()
         await node.connection.close()
@@ -165,7 +184,7 @@ async def _listen(runner: web.AppRunner, config: AgentConfig, callers: Callers |
     try:
         await web.TCPSite(runner, config.listen_host, config.listen_port, ssl_context=context).start()
     except OSError as error:
-        raise ConfigError(
+        raise ListenError(
             f"cannot listen on {config.listen_host}:{config.listen_port} ({error.strerror});"
             " check listen_host and listen_port, and that no other agent of this node runs"
         ) from error

@@ -37,7 +37,16 @@ class Account(Model):
     """A file holding nothing but the password; None where pg_hba.conf asks for none."""
 
     def password(self) -> str | None:
-        return None if self.password_file is None else self.password_file.read_text().strip()
+        """Raises ConfigError for a file that cannot be read."""
+        if self.password_file is None:
+            return None
+        try:
+            return self.password_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{self.password_file}: cannot be read ({_why(error)}); expected a file with nothing but the"
+                f" password of {self.user}, which the agent's user may read"
+            ) from error
 
 
 class Hook(Model):
@@ -164,6 +173,10 @@ def load_config(path: Path) -> AgentConfig:
         return AgentConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError("\n".join(_fault(path, fault) for fault in error.errors())) from error
+
+
+def _why(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else "it is no UTF-8 text"
 
 
 def _fault(path: Path, fault: ErrorDetails) -> str:

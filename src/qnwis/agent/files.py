@@ -41,6 +41,18 @@ def as_user(owner: Owner | None) -> dict[str, Any]:
     return {"user": owner.uid, "group": owner.gid, "extra_groups": list(owner.groups)}
 
 
+def read_kept(path: Path) -> bytes | None:
+    """What an agent of this node wrote there; None if nothing is. Raises StateError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(
+            f"{path}: cannot be read ({error.strerror}); let the agent's user read it, or restore it"
+        ) from error
+
+
 def write_durably(path: Path, text: str, owner: Owner | None = None) -> None:
     """Replace `path` by `text` so that after a crash it holds either the old or the new text, whole."""
     beside = path.with_name(path.name + ".new")
@@ -52,6 +64,21 @@ def write_durably(path: Path, text: str, owner: Owner | None = None) -> None:
         os.fsync(file.fileno())
     beside.replace(path)
     sync_directory(path.parent)
+
+
+def write_if_other(path: Path, text: str, owner: Owner | None = None) -> None:
+    """`write_durably`, unless that would change nothing: a full disk is no reason not to start."""
+    if not _is_so(path, text, owner):
+        write_durably(path, text, owner)
+
+
+def _is_so(path: Path, text: str, owner: Owner | None) -> bool:
+    try:
+        kept, found = path.read_bytes(), path.stat()
+    except OSError:
+        return False
+    owned = owner is None or (found.st_uid, found.st_gid) == (owner.uid, owner.gid)
+    return kept == text.encode() and owned and found.st_mode & 0o777 == 0o600
 
 
 def remove_durably(path: Path) -> None:

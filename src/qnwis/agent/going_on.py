@@ -73,12 +73,15 @@ async def go_on_at(
 
 async def _would_not_start(config: Path) -> str | None:
     """Why the program on disk would not start with that file; None if it would."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "qnwis.agent", "--config", str(config), "--check"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "qnwis.agent", "--config", str(config), "--check"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError as error:  # in the middle of an upgrade the interpreter may be missing
+        return f"{sys.executable} cannot be run ({error.strerror})"
     try:
         output, _ = await asyncio.wait_for(process.communicate(), CHECK_WITHIN_S)
     except TimeoutError:

@@ -18,7 +18,9 @@ from pydantic import ValidationError
 from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder, Receipt, RejoinOrder
 
-from .files import StateError, sync_directory
+from .files import StateError, read_kept, sync_directory
+
+JOURNAL = "journal.jsonl"
 
 
 class Mark(StrEnum):
@@ -46,7 +48,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Raises StateError for a damaged line, unless it is the last one, torn by a crash."""
         self._path = path
-        self._lines = _read(path)
+        self._lines, whole_bytes, torn = read_journal(path)
+        if torn:
+            # Cut off by a crash while it was written: nothing was answered or done on its strength.
+            os.truncate(path, whole_bytes)
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -79,21 +84,21 @@ class Journal:
         return None
 
 
-def _read(path: Path) -> list[Line]:
-    if not path.exists():
-        return []
-    text = path.read_text()
-    whole, _, torn = text.rpartition("\n")
-    if torn:
-        # Cut off by a crash while it was written: nothing was answered or done on its strength.
-        os.truncate(path, len((whole + "\n").encode()) if whole else 0)
+def read_journal(path: Path) -> tuple[list[Line], int, bool]:
+    """Its whole lines, how many bytes they are, and whether more comes after them.
+
+    Raises StateError for a damaged line.
+    """
+    text = read_kept(path) or b""
+    whole_bytes = text.rfind(b"\n") + 1
     lines = []
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(text[:whole_bytes].split(b"\n")[:-1], start=1):
         try:
             lines.append(Line.model_validate_json(line))
         except ValidationError as error:
             raise StateError(
-                f"{path}: line {number}: {line[:80]!r} is not a journal line; expected at, mark and order."
+                f"{path}: line {number}: {line[:80].decode(errors='replace')!r} is not a journal line;"
+                " expected at, mark and order."
                 " Restore the file, or rebuild this node as a new member"
             ) from error
-    return lines
+    return lines, whole_bytes, whole_bytes < len(text)

@@ -19,12 +19,12 @@ from qnwis.continuity.lease_messages import Ask, Granted, Membership, Promised, 
 from qnwis.continuity.leases import Grantor, GrantorRecord, Holder, HolderRecord
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.model import Model
-from qnwis.continuity.promises import reacquire
+from qnwis.continuity.promises import another_holds, older_grant_refused, reacquire
 from qnwis.continuity.refusal import Refusal
 from qnwis.logs import log
 
 from .config import AgentConfig
-from .files import StateError, write_durably
+from .files import StateError, read_kept, write_durably
 from .guard import now
 from .peers import Peers
 from .speaking import ANSWER_WITHIN_S, Speaker
@@ -35,7 +35,7 @@ ACQUIRE_WITHIN_S = 10.0
 TELL_WITHIN_S = 10.0
 """For so long a release is told to peers that do not answer; they wait no longer for the lease's end."""
 TELL_AGAIN_S = 0.2
-GRANTOR = "grantor.json"
+GRANTOR, HOLDER = "grantor.json", "holder.json"
 
 M = TypeVar("M", bound=Model)
 
@@ -49,14 +49,14 @@ class Leases:
         self._peers = peers
         self._speaker = speaker
         self._grantor_file = config.state_dir / GRANTOR
-        self._holder_file = config.state_dir / "holder.json"
-        record = _read(self._grantor_file, GrantorRecord)
+        self._holder_file = config.state_dir / HOLDER
+        record, held = records_of(config)
         if record is None:
             # A new agent or one that lost its disk: the two look alike, so neither grants anything.
             record = GrantorRecord(node_id=config.node_id, disk_id=uuid.uuid4().hex)
             write_durably(self._grantor_file, record.model_dump_json() + "\n")
         self._grantor = core.restarted(record, now())
-        held = _read(self._holder_file, HolderRecord) or HolderRecord(node_id=config.node_id)
+        held = held or HolderRecord(node_id=config.node_id)
         self._holder = Holder(record=held, membership=record.membership)
         self._asking: set[asyncio.Task[None]] = set()
         self._telling: set[asyncio.Task[None]] = set()
@@ -114,7 +114,7 @@ class Leases:
         return answer
 
     def promise(self, request: PromiseRequest) -> Promised | Refusal:
-        refusal = _another_holds(self._grantor.record, request)
+        refusal = another_holds(self._grantor.record, request)
         if refusal is not None:
             return refusal
         state, answer = core.promise(self._grantor, request, self._terms, now())
@@ -170,11 +170,13 @@ class Leases:
             membership_version=self.membership.version,
             former_holder=record.node_id,
         )
-        answers = await self._speaker.tell_all(self._others, "lease/promise", request, Promised)
+        served = request.model_copy(update={"served_epoch": record.served_epoch})
+        asking = [self._promise_of(peer, request, served) for peer in self._others]
+        answers = [answer for answer in await asyncio.gather(*asking) if answer is not None]
         promised = [answer for answer in answers if isinstance(answer, Promised)]
         if len(promised) + 1 >= self.membership.majority:
             # Last: an own promise that comes to nothing would set this node apart from the cluster's epoch.
-            own = self.promise(request)
+            own = self.promise(served)
             promised += [own] if isinstance(own, Promised) else []
         holder = reacquire(self._holder, request, promised, self._terms)
         if isinstance(holder, Refusal):
@@ -183,6 +185,15 @@ class Leases:
             return others[0] if others and holder.rule == "promises_missing" else holder
         self._keep_holder(holder)
         return await self._until_held(ACQUIRE_WITHIN_S)
+
+    async def _promise_of(
+        self, peer: Peer, request: PromiseRequest, served: PromiseRequest
+    ) -> Promised | Refusal | None:
+        # Without the epoch first: an agent from before that field takes only this.
+        answer = await self._speaker.tell(peer, "lease/promise", request, Promised)
+        if older_grant_refused(answer, self._holder.record.served_epoch):
+            return await self._speaker.tell(peer, "lease/promise", served, Promised) or answer
+        return answer
 
     async def hand_on(self) -> float | None:
         """Until when the lease lasts that is renewed here, after one more renewal; None without one."""
@@ -346,6 +357,11 @@ class Leases:
         return self._peers.among(self.membership.members)
 
 
+def records_of(config: AgentConfig) -> tuple[GrantorRecord | None, HolderRecord | None]:
+    """What the agent has on disk as a grantor and as a holder. Raises StateError for a damaged record."""
+    return _read(config.state_dir / GRANTOR, GrantorRecord), _read(config.state_dir / HOLDER, HolderRecord)
+
+
 def found_cluster(config: AgentConfig) -> None:
     """Make the agent a first member of a new cluster, before it is ever started.
 
@@ -366,30 +382,17 @@ def found_cluster(config: AgentConfig) -> None:
     write_durably(path, record.model_dump_json() + "\n")
 
 
-def _another_holds(record: GrantorRecord, request: PromiseRequest) -> Refusal | None:
-    """A matter of liveness: one that returns after another was granted must not stop that one's renewals."""
-    granted = record.granted
-    if request.former_holder is None or granted is None or granted.holder == request.former_holder:
-        return None
-    return Refusal(
-        rule="another_held_since",
-        message=f"{record.node_id} granted epoch {granted.epoch} to {granted.holder}, so"
-        f" {request.former_holder} takes nothing up again by itself.",
-        values={"holder": granted.holder, "epoch": granted.epoch, "former_holder": request.former_holder},
-        remedy="Order a rejoin to the present primary, or let a run choose the node with the most data.",
-    )
-
-
 def _promised_epoch(refusal: Refusal) -> int:
     promised = refusal.values.get("promised", 0)
     return promised if isinstance(promised, int) else 0
 
 
 def _read(path: Path, kind: type[M]) -> M | None:
-    if not path.exists():
+    text = read_kept(path)
+    if text is None:
         return None
     try:
-        return kind.model_validate_json(path.read_text())
+        return kind.model_validate_json(text)
     except ValidationError as error:
         raise StateError(
             f"{path}: is not a lease record ({error.errors()[0]['msg']}); what this agent granted is not"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -31,13 +30,14 @@ from qnwis.continuity.topology import Replication, ReplicationMode
 from qnwis.logs import log
 
 from .config import AgentConfig
-from .files import StateError, write_durably
+from .files import StateError, read_kept, write_durably
 from .guard import now
 from .lease import Leases
 from .peers import Peers
 from .speaking import Speaker
 
 WAITS_FOR_A_BINDING = 2
+ADOPTION = "adoption.json"
 """How often what binds a new member is waited for; then it is bound anew each time."""
 LOOK_EVERY_S = 2.0
 """How often peers are asked whether this agent missed a change."""
@@ -59,8 +59,8 @@ class Members:
         self._leases = leases
         self._peers = peers
         self._speaker = speaker
-        self._file = config.state_dir / "adoption.json"
-        self._adoption = _read(self._file)
+        self._file = config.state_dir / ADOPTION
+        self._adoption = adoption_of(config)
         self._one_at_a_time = asyncio.Lock()
         self.on_change: Callable[[], None] = lambda: None
 
@@ -307,11 +307,14 @@ def _not_confirmed(new: Membership) -> Refusal:
     )
 
 
-def _read(path: Path) -> Adoption | None:
-    if not path.exists():
+def adoption_of(config: AgentConfig) -> Adoption | None:
+    """The change of membership that the agent last followed. Raises StateError for a damaged record."""
+    path = config.state_dir / ADOPTION
+    text = read_kept(path)
+    if text is None:
         return None
     try:
-        return Adoption.model_validate_json(path.read_text())
+        return Adoption.model_validate_json(text)
     except ValidationError as error:
         raise StateError(
             f"{path}: is not a change of membership ({error.errors()[0]['msg']}); remove it, it is only"

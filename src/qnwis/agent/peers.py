@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from qnwis.continuity.membership import Peer
 
 from .config import AgentConfig
-from .files import StateError, write_durably
+from .files import StateError, read_kept, write_durably
 
 _PEERS: TypeAdapter[tuple[Peer, ...]] = TypeAdapter(tuple[Peer, ...])
 
@@ -49,10 +49,11 @@ class Peers:
 
 
 def _read(path: Path) -> tuple[Peer, ...]:
-    if not path.exists():
+    text = read_kept(path)
+    if text is None:
         return ()
     try:
-        return _PEERS.validate_json(path.read_text())
+        return _PEERS.validate_json(text)
     except ValidationError as error:
         raise StateError(
             f"{path}: is not a list of peers ({error.errors()[0]['msg']}); remove it, and list every peer in"

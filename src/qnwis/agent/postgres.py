@@ -14,7 +14,7 @@ from qnwis.continuity.refusal import Refusal
 
 from . import settings
 from .config import AgentConfig, LocalDatabase
-from .files import Owner, as_user, remove_durably, write_durably
+from .files import Owner, as_user, remove_durably, write_durably, write_if_other
 from .guard import now
 from .peers import Peers
 from .processes import processes_in
@@ -276,5 +276,5 @@ class Postgres:
         if not lines:
             return None
         path = self.config.state_dir / "pgpass"
-        write_durably(path, "".join(lines), self.owner)
+        write_if_other(path, "".join(lines), self.owner)
         return path

@@ -71,9 +71,9 @@ async def quiesce(node: Node, order: QuiesceOrder) -> Decision:
         )
 
     async def effect() -> Done | Refusal:
-        node.quiescing.begin(order.for_s)
         done: Done | Refusal | None = None
         try:
+            node.quiescing.begin(order.for_s)
             done = await _drain(node, order) or await _zero_lag(node, order)
         finally:
             if not isinstance(done, Done):

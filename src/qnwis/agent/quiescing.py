@@ -15,6 +15,9 @@ from qnwis.logs import log
 from .deadline import Deadline
 from .postgres import Postgres
 
+AGAIN_S = 1.0
+"""After a moment at which the disk took nothing: what is to end by itself is tried until it has ended."""
+
 
 class Quiescing:
     """Whether the local primary lets new writes in."""
@@ -34,8 +37,8 @@ class Quiescing:
         """Let no new writes in, and let them in again `for_s` from now."""
         self._deadline.begin(for_s)
         self._postgres.quiesced = True
+        self._end_later()  # first: what is half written has to end, too
         self._write()
-        self._end_later()
         log("writes_stopped", for_s=for_s)
 
     def end(self) -> None:
@@ -61,4 +64,11 @@ class Quiescing:
     def _end_later(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(self._deadline.left_s, self.end)
+        self._timer = asyncio.get_running_loop().call_later(self._deadline.left_s, self._end_by_itself)
+
+    def _end_by_itself(self) -> None:
+        try:
+            self.end()
+        except OSError as error:
+            log("writes_not_let_in", reason=str(error), again_in_s=AGAIN_S)
+            self._timer = asyncio.get_running_loop().call_later(AGAIN_S, self._end_by_itself)

@@ -28,6 +28,8 @@ KILLED_AFTER_S = 0.25
 """A receiver that hangs does not stop when it is told to. Without it the standby recovers anew, and says no
 position meanwhile."""
 POLL_S = 0.003
+AGAIN_S = 1.0
+"""After a moment at which the disk took nothing: a standby is let go once it does."""
 
 _RECEIVERS = "SELECT array_agg(pid) AS receivers FROM pg_stat_wal_receiver"
 
@@ -114,7 +116,14 @@ class Receiving:
 
     def _let_go_later(self) -> None:
         self._stop_timer()
-        self._timer = asyncio.get_running_loop().call_later(self._reserve_s, self.go_on)
+        self._timer = asyncio.get_running_loop().call_later(self._reserve_s, self._go_on_by_itself)
+
+    def _go_on_by_itself(self) -> None:
+        try:
+            self.go_on()
+        except OSError as error:
+            log("receiver_still_held", reason=str(error), again_in_s=AGAIN_S)
+            self._timer = asyncio.get_running_loop().call_later(AGAIN_S, self._go_on_by_itself)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -100,6 +100,9 @@ class PromiseRequest(Model):
     membership_version: int
     former_holder: str | None = None
     """Set by an agent that would take the lease up again itself; it gives way to runs."""
+    served_epoch: int | None = None
+    """The last one that this former holder held: only whoever was granted a later one was primary since. None
+    where it does not say; agents from before this field refuse a request that has it."""
 
 
 class Withdrawal(Model):
@@ -115,7 +118,7 @@ class LastGrant(Model):
     epoch: int
     holder: str
     duration_s: float = Field(gt=0)
-    """For how long each time."""
+    """For how long each time; where an earlier, longer one still binds, of that."""
     released: bool = False
 
 

@@ -9,6 +9,7 @@ suspends it until these have heard of it: `forced.py`.) In short:
   from before it asked, less the drift margin. Two majorities share a member.
 - A *grantor* gives its grant to another holder only when its own last one has run out by its own clock or was
   released. It began to count after the holder did and counts longer. So the shared member never helps two.
+  A renewal under shorter terms never shortens what an earlier grant binds it to.
 - It grants nothing below an epoch it promised, granted or was told of, and no epoch to two holders. So a
   majority's promises end all epochs below: what they answer of earlier grants stays true, and so does a
   standby's flushed position.
@@ -77,10 +78,11 @@ def grant(state: Grantor, ask: Ask, terms: LeaseTerms, now_s: float) -> tuple[Gr
     )
     if refusal is not None:
         return state, refusal
-    if not _is_on_record(record.granted, ask, terms):
-        granted = LastGrant(epoch=ask.epoch, holder=ask.holder, duration_s=terms.duration_s)
+    until_s, on_record_s = _bound_by(state, terms, now_s)
+    if not _is_on_record(record.granted, ask, on_record_s):
+        granted = LastGrant(epoch=ask.epoch, holder=ask.holder, duration_s=on_record_s)
         record = record.model_copy(update={"epoch": ask.epoch, "run_id": ask.run_id, "granted": granted})
-    return state.model_copy(update={"record": record, "granted_until_s": now_s + terms.duration_s}), Granted(
+    return state.model_copy(update={"record": record, "granted_until_s": until_s}), Granted(
         ask_id=ask.ask_id,
         member=record.node_id,
         holder=ask.holder,
@@ -153,9 +155,21 @@ def restarted(record: GrantorRecord, now_s: float) -> Grantor:
     return Grantor(record=record, granted_until_s=now_s + granted.duration_s)
 
 
-def _is_on_record(granted: LastGrant | None, ask: Ask, terms: LeaseTerms) -> bool:
+def _bound_by(state: Grantor, terms: LeaseTerms, now_s: float) -> tuple[float, float]:
+    """Until when one more grant binds, and the duration to have on record for a restart.
+
+    The terms may have become shorter since the last grant. Its holder still counts that in full, so it binds
+    to its end, and the record keeps its duration until a grant of these terms reaches as far.
+    """
+    granted, bound_until_s, until_s = state.record.granted, state.granted_until_s, now_s + terms.duration_s
+    if granted is None or bound_until_s is None or bound_until_s <= until_s:
+        return until_s, terms.duration_s
+    return bound_until_s, granted.duration_s
+
+
+def _is_on_record(granted: LastGrant | None, ask: Ask, duration_s: float) -> bool:
     """A renewal leaves nothing new to remember: for the same epoch the same run was promised it, too."""
-    wanted = (ask.epoch, ask.holder, terms.duration_s, False)
+    wanted = (ask.epoch, ask.holder, duration_s, False)
     return granted is not None and wanted == (
         granted.epoch,
         granted.holder,

@@ -14,7 +14,7 @@ from datetime import datetime
 from pydantic import JsonValue
 
 from .lease_messages import LeaseTerms, Membership, Promised, PromiseRequest
-from .leases import ORDERED, Holder, seek
+from .leases import ORDERED, GrantorRecord, Holder, seek
 from .model import Model
 from .orders import FencingEvidence, FencingEvidenceType
 from .refusal import Refusal
@@ -89,6 +89,36 @@ def lease_evidence(gate: Gate, primary: str, *, epoch: int, at: datetime) -> Fen
         detail=f"{gate.holder} {how}; waited {gate.wait_s:.2f} s",
         at=at,
     )
+
+
+def another_holds(record: GrantorRecord, request: PromiseRequest) -> Refusal | None:
+    """Why a grantor promises nothing to a former holder: another was granted the lease after it held that.
+
+    A matter of liveness: one that returns then must not stop the present holder's renewals. A grant under an
+    epoch that is not above the last one it held is an older one, of a holder before it. Without that epoch
+    every other holder counts as a later one.
+    """
+    granted, served = record.granted, request.served_epoch
+    if request.former_holder is None or granted is None or granted.holder == request.former_holder:
+        return None
+    if served is not None and granted.epoch <= served:
+        return None
+    return Refusal(
+        rule="another_held_since",
+        message=f"{record.node_id} granted epoch {granted.epoch} to {granted.holder}, so"
+        f" {request.former_holder} takes nothing up again by itself.",
+        values={"holder": granted.holder, "epoch": granted.epoch, "former_holder": request.former_holder},
+        remedy="Order a rejoin to the present primary, or let a run choose the node with the most data.",
+    )
+
+
+def older_grant_refused(answer: object, served_epoch: int) -> bool:
+    """Whether that is a refusal for a grant that is not later than the last epoch that was held: the grantor
+    was not told of that epoch."""
+    if not isinstance(answer, Refusal) or answer.rule != "another_held_since":
+        return False
+    epoch = answer.values.get("epoch")
+    return isinstance(epoch, int) and epoch <= served_epoch
 
 
 def reacquire(

@@ -20,7 +20,7 @@ from qnwis.continuity.lease_messages import (
     Release,
 )
 from qnwis.continuity.leases import Grantor, GrantorRecord, Holder, HolderRecord
-from qnwis.continuity.promises import reacquire
+from qnwis.continuity.promises import another_holds, reacquire
 from qnwis.continuity.refusal import Refusal
 
 from .kernel import Flow, Future, Process
@@ -94,9 +94,8 @@ class AgentLeases:
         return answer if self._keep_grantor(state) else None
 
     def promise(self, request: PromiseRequest) -> Promised | Refusal | None:
-        granted = self._grantor.record.granted
-        if request.former_holder is not None and granted and granted.holder != request.former_holder:
-            return _another_holds(granted.holder, granted.epoch)
+        if (refusal := another_holds(self._grantor.record, request)) is not None:
+            return refusal
         state, answer = core.promise(self._grantor, request, self._terms, self._now())
         return answer if self._keep_grantor(state) else None
 
@@ -140,6 +139,7 @@ class AgentLeases:
             run_id=self._disk.unused(record.node_id),
             membership_version=self.membership.version,
             former_holder=record.node_id,
+            served_epoch=record.served_epoch,
         )
         answers = yield from self._peers_answer(lambda peer: peer.promise(request))
         promised = [answer for answer in answers if isinstance(answer, Promised)]
@@ -263,15 +263,6 @@ DISK_FULL = Refusal(
 NO_LEASE = Refusal(
     rule="no_lease", message="No majority granted the epoch.", remedy="Check the other members' agents."
 )
-
-
-def _another_holds(holder: str, epoch: int) -> Refusal:
-    return Refusal(
-        rule="another_held_since",
-        message=f"Epoch {epoch} was granted to {holder}.",
-        values={"holder": holder, "epoch": epoch},
-        remedy="Order a rejoin to the present primary.",
-    )
 
 
 def first_records(node_id: str, members: tuple[str, ...]) -> tuple[GrantorRecord, HolderRecord]:

@@ -6,9 +6,11 @@ All tests share one synchronous cluster; each starts from a healed one, whoever 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +23,7 @@ from qnwis.agent.files import StateError
 from qnwis.agent.journal import Line, Mark
 from qnwis.agent.lease import found_cluster
 from qnwis.agent.processes import processes_in
-from qnwis.continuity.lease_messages import PromiseRequest, Withdrawal
+from qnwis.continuity.lease_messages import LeaseTerms, PromiseRequest, Withdrawal
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
@@ -285,6 +287,21 @@ async def test_an_old_primary_stays_down_when_another_held_the_lease_since(scene
     assert answer.status_code == 503 and "another_held_since" in answer.text
 
 
+async def test_the_last_primary_comes_back_by_itself_beside_one_that_was_primary_before(
+    scene: Scene,
+) -> None:
+    await scene.primary.power_off()
+    await scene.fail_over()
+    await scene.other.power_off()
+    await scene.standby.stop_agent(signal.SIGTERM)
+
+    await scene.primary.start_agent()
+    await scene.standby.start_agent()
+
+    await scene.standby.until(writable=True)
+    await until_kept_down(scene.primary, "another_held_since")
+
+
 async def test_a_primary_that_finds_no_majority_waits_for_one(scene: Scene) -> None:
     for member in scene.cluster.members.values():
         await member.power_off()
@@ -420,6 +437,53 @@ async def test_an_agent_that_is_told_to_stop_stops_its_database_first(scene: Sce
     assert processes_in(scene.other.folder) == []
     with pytest.raises(Unreachable):
         await scene.other.state()
+
+
+async def test_a_primary_that_is_told_to_stop_keeps_its_lease_until_its_last_checkpoint_is_done(
+    scene: Scene,
+) -> None:
+    query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+    ((checkpointer,),) = await scene.primary.sql(query)
+    os.kill(checkpointer, signal.SIGSTOP)
+    os.kill(scene.primary.agent_pid(), signal.SIGTERM)
+    async with asyncio.timeout(WITHIN_S):
+        await until_renewed_without_a_server(scene, for_s=LeaseTerms().duration_s)
+    os.kill(checkpointer, signal.SIGCONT)
+    await scene.primary.stop_agent(signal.SIGTERM)
+    assert processes_in(scene.primary.folder) == []
+    assert database_state(scene.primary) == "shut down"
+    granted = scene.standby.grants().granted
+    assert granted is not None and granted.released
+
+
+async def until_renewed_without_a_server(scene: Scene, for_s: float) -> None:
+    """Returns once the primary's agent answers no more, and has since renewed its lease for longer than it
+    lasts."""
+    looks = Looks()
+    with contextlib.suppress(Unreachable):
+        while True:
+            await scene.primary.state()
+            await looks.again()
+    renewals, left_s = 0, 0.0
+    while renewals * LeaseTerms().renew_every_s <= for_s:
+        bound = (await scene.cluster.nodes.membership(scene.standby.node, timeout_s=WITHIN_S)).bound
+        assert bound is not None and bound.holder == scene.primary.node_id, scene.primary.logs()
+        renewals, left_s = renewals + (bound.remaining_s > left_s), bound.remaining_s
+        await looks.again()
+
+
+def database_state(member: TestNode) -> str:
+    """What a database that is down says of how it ended."""
+    config = load_config(member.config).database
+    assert config is not None
+    said = subprocess.run(
+        [config.pg_bin / "pg_controldata", "-D", config.data_dir],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={"LC_ALL": "C"},
+    ).stdout
+    return next(line.partition(":")[2].strip() for line in said.splitlines() if "cluster state" in line)
 
 
 async def test_orders_that_do_not_fit_are_refused_and_change_nothing(scene: Scene) -> None:

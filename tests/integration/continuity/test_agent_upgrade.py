@@ -91,6 +91,18 @@ async def test_an_upgrade_that_would_not_start_is_left_alone(scene: Scene) -> No
     assert await held_on(scene.primary) == before
 
 
+async def test_an_upgrade_to_files_that_cannot_be_used_is_left_alone(scene: Scene) -> None:
+    before, password = await held_on(scene.primary), scene.cluster.root / "super.password"
+    away = password.rename(password.with_suffix(".away"))
+    try:
+        await scene.primary.execute_anew()
+    finally:
+        away.rename(password)
+    (said,) = scene.primary.logged("agent_not_executed_anew")[-1:]
+    assert f"{password}: cannot be read" in said["reason"]
+    assert await held_on(scene.primary) == before
+
+
 async def test_after_an_upgrade_a_crash_is_seen_at_once_and_the_guards_still_obey(scene: Scene) -> None:
     await scene.primary.execute_anew()
     postmaster = scene.primary.postmaster_pid()

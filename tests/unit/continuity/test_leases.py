@@ -52,10 +52,18 @@ from qnwis.continuity.membership import (
     without_member,
 )
 from qnwis.continuity.orders import FencingEvidenceType
-from qnwis.continuity.promises import Gate, promises, promotion_gate, reacquire
+from qnwis.continuity.promises import (
+    Gate,
+    another_holds,
+    older_grant_refused,
+    promises,
+    promotion_gate,
+    reacquire,
+)
 from qnwis.continuity.refusal import Refusal
 
 TERMS = LeaseTerms(duration_s=3, renew_every_s=0.5, drift_margin=0.01, reserve_s=10)
+LONG = LeaseTerms(duration_s=30, renew_every_s=0.5, drift_margin=0.01, reserve_s=10)
 THREE = Membership(version=1, members=("a", "b", "w"))
 
 
@@ -261,6 +269,31 @@ def test_a_renewal_changes_no_record(agents: Agents) -> None:
     agents.renew("a")
     assert agents.grantors["b"].record == before.record
     assert agents.grantors["b"] != before
+
+
+def test_a_renewal_under_shorter_terms_shortens_nothing_that_its_holder_counts(agents: Agents) -> None:
+    """Long terms gave a lease of 30 s; the grantor was told of shorter ones since, and restarts once more."""
+    asked = Ask(ask_id="x", holder="a", epoch=1, run_id="run-1", membership_version=1)
+    rival = asked.model_copy(update={"holder": "b", "epoch": 2, "run_id": "run-2"})
+    state, _ = grant(agents.grantors["w"], asked, LONG, 0.0)
+    assert state.record.granted == LastGrant(epoch=1, holder="a", duration_s=30.0)
+    state, answer = grant(state, asked, TERMS, 1.0)
+    assert isinstance(answer, Granted) and answer.duration_s == TERMS.duration_s
+    assert state.granted_until_s == 30.0
+    assert rule(grant(state, rival, TERMS, 29.9)[1]) == "bound_to_another"
+    assert restarted(state.record, 20.0).granted_until_s == 50.0
+    state, _ = grant(state, asked, TERMS, 27.0)  # reaches as far, so the shorter ones are enough from now on
+    assert state.granted_until_s == 30.0
+    assert state.record.granted == LastGrant(epoch=1, holder="a", duration_s=3.0)
+    assert isinstance(grant(state, rival, TERMS, 30.0)[1], Granted)
+
+
+def test_shorter_terms_shorten_nothing_under_the_same_holder_s_next_epoch(agents: Agents) -> None:
+    asked = Ask(ask_id="x", holder="a", epoch=1, run_id="run-1", membership_version=1)
+    state, _ = grant(agents.grantors["w"], asked, LONG, 0.0)
+    state, _ = grant(state, asked.model_copy(update={"epoch": 2, "run_id": "run-2"}), TERMS, 1.0)
+    assert state.granted_until_s == 30.0
+    assert state.record.granted == LastGrant(epoch=2, holder="a", duration_s=30.0)
 
 
 @pytest.mark.parametrize(
@@ -478,6 +511,36 @@ def test_a_former_holder_stays_back_when_another_was_granted_since(agents: Agent
     mine = request(3, "a again", former_holder="a")
     assert rule(reacquire(agents.holders["a"], mine, agents.promise(mine), TERMS)) == "another_held_since"
     assert rule(reacquire(agents.holders["a"], mine, [], TERMS)) == "promises_missing"
+
+
+def test_who_was_primary_last_is_promised_by_one_that_was_primary_before(agents: Agents) -> None:
+    """`b` was promoted by `b` and `w`; `a`, away since, has its own grant as the last."""
+    agents.down = {"a"}
+    agents.order("b", 2, "run-2")
+    agents.now_s = 3.0
+    agents.renew("b")
+    agents.release("b", heard_by=("b", "w"))
+    agents.down, agents.now_s = {"w"}, 6.0
+    silent = request(3, "b again", former_holder="b")
+    said = silent.model_copy(update={"served_epoch": agents.holders["b"].record.served_epoch})
+    refusal = another_holds(agents.grantors["a"].record, silent)
+    assert rule(refusal) == "another_held_since"
+    assert older_grant_refused(refusal, 2) and not older_grant_refused(refusal, 0)
+    assert not older_grant_refused(agents.promise(said)[0], 2)
+    assert another_holds(agents.grantors["a"].record, said) is None
+    before = request(3, "a again", former_holder="a").model_copy(update={"served_epoch": 1})
+    assert rule(another_holds(agents.grantors["b"].record, before)) == "another_held_since"
+    agents.holders["b"] = accepted(reacquire(agents.holders["b"], said, agents.promise(said), TERMS))
+    agents.renew("b")
+    assert agents.serving() == {"b"}
+
+
+@pytest.mark.parametrize("served_epoch", [ORDERED, 0])
+def test_who_was_ordered_on_or_passed_it_on_is_promised_nothing_that_another_was_granted(
+    agents: Agents, served_epoch: int
+) -> None:
+    mine = request(2, "b", former_holder="b").model_copy(update={"served_epoch": served_epoch})
+    assert rule(another_holds(agents.grantors["w"].record, mine)) == "another_held_since"
 
 
 def test_a_former_holder_that_a_run_ordered_on_waits_for_a_run(agents: Agents) -> None:

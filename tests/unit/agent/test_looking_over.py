@@ -1,0 +1,192 @@
+"""What would keep an agent from a start: found by `--check` before it is executed anew, told at a start."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qnwis.agent import going_on
+from qnwis.agent.__main__ import EXIT_AGAIN, EXIT_CONFIG, run_from
+from qnwis.agent.config import load_config
+from qnwis.agent.files import write_durably, write_if_other
+from qnwis.agent.journal import JOURNAL, Journal
+from qnwis.agent.lease import found_cluster
+from tests.looking import WITHIN_S
+
+TORN = b'{"at": "2026-01-01T00:00:00Z", "mark": "\xe2\x82'
+"""Cut off in the middle of a character."""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Of a first member that has never run, and would start."""
+    state = tmp_path / "state"
+    for name in ("super", "replicator"):
+        (tmp_path / f"{name}.password").write_text("secret\n")
+    file = tmp_path / "agent.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            {
+                "cluster_id": "c",
+                "node_id": "alone",
+                "role": "primary",
+                "listen_host": "127.0.0.1",
+                "state_dir": str(state),
+                "database": {
+                    "host": "127.0.0.1",
+                    "port": 5432,
+                    "data_dir": str(tmp_path / "data"),
+                    "pg_bin": str(tmp_path / "bin"),
+                    "superuser": {"user": "super", "password_file": str(tmp_path / "super.password")},
+                    "replication": {
+                        "user": "replicator",
+                        "password_file": str(tmp_path / "replicator.password"),
+                    },
+                },
+                "peers": [],
+            }
+        )
+    )
+    found_cluster(load_config(file))
+    return file
+
+
+def changed(config: Path, **changes: object) -> None:
+    config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), **changes}))
+
+
+def unknown_user(config: Path) -> str:
+    changed(config, database={**yaml.safe_load(config.read_text())["database"], "os_user": "no-such-user"})
+    return "no-such-user"
+
+
+def no_password(config: Path) -> str:
+    (config.parent / "super.password").unlink()
+    return "super.password"
+
+
+def no_readable_password(config: Path) -> str:
+    no_password(config)
+    (config.parent / "super.password").mkdir()
+    return "super.password"
+
+
+def certificate_for_all(config: Path) -> str:
+    identity = config.parent / "identity"
+    identity.mkdir()
+    for name in ("identity.pem", "ca.pem"):
+        (identity / name).touch(mode=0o644)
+    (config.parent / "allowlist.yaml").touch()
+    changed(config, tls={"identity_dir": str(identity), "allowlist": str(config.parent / "allowlist.yaml")})
+    return "identity.pem"
+
+
+def broken_allowlist(config: Path) -> str:
+    certificate_for_all(config)
+    (config.parent / "identity" / "identity.pem").chmod(0o600)
+    (config.parent / "allowlist.yaml").write_text("allowed_nodes: 3")
+    return "allowlist.yaml"
+
+
+def broken_certificate(config: Path) -> str:
+    broken_allowlist(config)
+    (config.parent / "allowlist.yaml").write_text("allowed_nodes: []")
+    return "identity"
+
+
+def damaged(name: str) -> Callable[[Path], str]:
+    def damage(config: Path) -> str:
+        (config.parent / "state" / name).write_text("x\n")
+        return name
+
+    return damage
+
+
+FAULTS = [
+    unknown_user,
+    no_password,
+    no_readable_password,
+    certificate_for_all,
+    broken_allowlist,
+    broken_certificate,
+    *map(damaged, (JOURNAL, "grantor.json", "holder.json", "peers.json", "adoption.json")),
+]
+
+
+def test_an_agent_that_would_start_is_told_so_and_nothing_is_written(config: Path) -> None:
+    journal = config.parent / "state" / JOURNAL
+    journal.write_bytes(TORN)
+    before = {path: path.read_bytes() for path in config.parent.rglob("*") if path.is_file()}
+    assert run_from(config, check=True) == 0
+    assert before == {path: path.read_bytes() for path in config.parent.rglob("*") if path.is_file()}
+    assert Journal(journal).lines == ()
+    assert journal.read_bytes() == b""
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_would_keep_an_agent_from_a_start_is_found_before(
+    config: Path, fault: Callable[[Path], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = fault(config)
+    assert run_from(config, check=True) == EXIT_CONFIG
+    assert named in capsys.readouterr().err
+
+
+def test_all_faults_are_said_at_once(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = [unknown_user(config), no_password(config), damaged("peers.json")(config)]
+    assert run_from(config, check=True) == EXIT_CONFIG
+    said = capsys.readouterr().err
+    assert [name for name in named if name not in said] == []
+
+
+def started(config: Path) -> subprocess.CompletedProcess[str]:
+    """An agent that cannot serve, once it has ended."""
+    command = [sys.executable, "-m", "qnwis.agent", "--config", str(config)]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ, timeout=WITHIN_S)
+
+
+def test_a_start_without_its_password_file_says_so_as_a_fault_of_the_configuration(config: Path) -> None:
+    no_password(config)
+    ended = started(config)
+    assert ended.returncode == EXIT_CONFIG
+    assert "Traceback" not in ended.stderr
+    assert "super.password: cannot be read (No such file or directory)" in ended.stderr
+
+
+def test_an_address_that_is_taken_is_no_fault_of_the_configuration(config: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        changed(config, listen_port=taken.getsockname()[1], role="witness", database=None)
+        ended = started(config)
+    assert ended.returncode == EXIT_AGAIN
+    assert "Traceback" not in ended.stderr
+    assert "cannot listen on 127.0.0.1" in ended.stderr
+
+
+async def test_an_interpreter_that_is_missing_for_a_moment_is_a_reason_not_to_go_on(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(config.parent / "python-being-replaced"))
+    reason = await going_on._would_not_start(config)
+    assert reason is not None and "python-being-replaced" in reason
+
+
+def test_a_file_that_is_as_it_should_be_is_not_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "pgpass"
+    write_durably(file, "a")
+    first = file.stat().st_ino
+    write_if_other(file, "a")
+    assert file.stat().st_ino == first
+    file.chmod(0o644)
+    write_if_other(file, "a")
+    assert (file.stat().st_mode & 0o777, file.read_text()) == (0o600, "a")
+    write_if_other(file, "b")
+    assert file.read_text() == "b"
