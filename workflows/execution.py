@@ -71,6 +71,7 @@ class Execution:
         log: Sequence[Outcome] = (),
     ) -> None:
         self._plan = plan
+        self._cluster = cluster
         self._policy = policy
         self._world = {"run_id": run_id, "epoch": epoch, "cluster": cluster}
         self._log = list(log)
@@ -156,7 +157,7 @@ class Execution:
         summary = f"{action.action_id} under epoch {self._world['epoch']}"
         try:
             outcome: Outcome = await workflow.execute_activity_method(
-                way.do, self._request(action, again=again), **way.within(summary)
+                way.do, self._request(action, again=again), **way.done_with(action, self._cluster, summary)
             )
         except ActivityError as error:
             outcome = Outcome(
@@ -170,7 +171,9 @@ class Execution:
         way = WAYS[type(action)]
         assert way.undo is not None, f"{action.kind} is not reversible"
         outcome: Outcome = await workflow.execute_activity_method(
-            way.undo, self._request(action), **way.undone_within(f"undo {action.action_id}")
+            way.undo,
+            self._request(action),
+            **way.undone_with(action, self._cluster, f"undo {action.action_id}"),
         )
         return outcome
 

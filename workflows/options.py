@@ -15,7 +15,7 @@ from temporalio.workflow import ActivityCancellationType, ActivityConfig
 EFFECT_WITHIN_S = 60.0
 """After this an effect that nobody could carry out is given up: its outcome is unknown."""
 FENCED_WITHIN_S = 20.0
-"""The same for fencing, which is undone then."""
+"""The same for fencing, which is undone then; beside the time that its power switch or its drain may take."""
 
 
 def _retry(first_ms: int, longest_s: float, backoff: float = 2.0) -> RetryPolicy:
@@ -60,6 +60,17 @@ def fence(summary: str) -> ActivityConfig:
     return ActivityConfig(
         {**effect(summary), "schedule_to_close_timeout": timedelta(seconds=FENCED_WITHIN_S)}
     )
+
+
+def longer(config: ActivityConfig, by_s: float) -> ActivityConfig:
+    """The same, with so much more time for an attempt and for all of them: what configuration allows a power
+    switch or a drain to take must not be cut off here."""
+    more, longer = timedelta(seconds=by_s), ActivityConfig({**config})
+    if (attempt := config.get("start_to_close_timeout")) is not None:
+        longer["start_to_close_timeout"] = attempt + more
+    if (in_all := config.get("schedule_to_close_timeout")) is not None:
+        longer["schedule_to_close_timeout"] = in_all + more
+    return longer
 
 
 def patroni(summary: str) -> ActivityConfig:
