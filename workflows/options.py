@@ -18,6 +18,12 @@ FENCED_WITHIN_S = 20.0
 """The same for fencing, which is undone then; beside the time that its power switch or its drain may take."""
 
 
+RUN_ENDS_WITHIN_S = 900.0
+"""How long an evacuation waits for a run that another has started. Longer than the limits of what a run does,
+one after the other (some twelve minutes for Patroni); one that has not ended by then has no end in sight, and
+the clusters of all later waves wait as well."""
+
+
 def _retry(first_ms: int, longest_s: float, backoff: float = 2.0) -> RetryPolicy:
     return RetryPolicy(
         initial_interval=timedelta(milliseconds=first_ms),
@@ -201,4 +207,11 @@ def watch_runs(summary: str, *, silent_s: float = 4.0) -> ActivityConfig:
         retry_policy=_retry(200, 5),
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
         summary=summary,
+    )
+
+
+def await_run(summary: str) -> ActivityConfig:
+    """Waiting for the end of another's run; it may have none."""
+    return ActivityConfig(
+        {**watch_runs(summary), "schedule_to_close_timeout": timedelta(seconds=RUN_ENDS_WITHIN_S)}
     )
