@@ -150,7 +150,7 @@ class LateStarts(ClientInterceptor, Interceptor):
 
 async def test_a_drill_that_is_cancelled_while_its_run_is_being_started_moves_nothing(stage: Setting) -> None:
     on = await stage(serve=False, approvals=True)
-    known = on.client.config()
+    known: Any = on.client.config()
     on.client = Client(**{**known, "interceptors": [*known["interceptors"], LateStarts()]})
     async with AsyncExitStack() as running:
         for worker in on.workers():
