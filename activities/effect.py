@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from math import inf
 from time import monotonic
 
 from temporalio import activity
@@ -65,6 +66,22 @@ async def carried_out(action_id: str, effect: Callable[[], Awaitable[Outcome]]) 
                 facts={"rule": refused.refusal.rule, "values": refused.refusal.values},
             )
     return outcome.model_copy(update={"duration_ms": (monotonic() - started) * 1000})
+
+
+def attempt_ends_at() -> float:
+    """When Temporal gives this attempt up, by `monotonic`. To be asked first thing in an activity: it counts
+    the attempt's own time from now, and takes what was before it from the server's clock alone."""
+    info = activity.info()
+    limits = [info.start_to_close_timeout]
+    if info.schedule_to_close_timeout:
+        limits.append(info.schedule_to_close_timeout - (info.started_time - info.scheduled_time))
+    return monotonic() + min((limit.total_seconds() for limit in limits if limit is not None), default=inf)
+
+
+def scheduled_s_ago() -> float:
+    """How long before this attempt's start the activity was asked for, by the server's clock alone."""
+    info = activity.info()
+    return (info.started_time - info.scheduled_time).total_seconds()
 
 
 def preview(action_id: str, detail: str) -> Outcome:

@@ -15,13 +15,13 @@ from qnwis.continuity.orders import FencingEvidence
 from qnwis.continuity.plan import FencePrimary
 from qnwis.continuity.promises import Gate, lease_evidence, promotion_gate
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.topology import Cluster, FencingHook, Node
+from qnwis.continuity.topology import Cluster, Node
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.fencing import Hook
 from qnwis.providers.nodes import Nodes
 
-from .effect import EffectRequest, carried_out, preview
-from .power import Power, switched_off
+from .effect import EffectRequest, attempt_ends_at, carried_out, preview
+from .power import Power, switched_off, told_to_people
 
 ANSWER_WITHIN_S = 0.8
 """An agent that runs promises in milliseconds; a run must not wait longer for a dead one."""
@@ -43,25 +43,27 @@ class Fencing:
         """End the old primary's right to serve, and wait until it is over.
 
         The agents promise this run's epoch and renew the old lease no more; the database stops by its own
-        guard when that has run out. A fencing hook, where there is one, cuts the node off besides.
+        guard when that has run out. A fencing hook, where there is one, cuts the node off besides; one that
+        does not say yes proves nothing, and takes nothing from what the lease proves.
         """
-        action, hook = request.action, request.cluster.fencing
+        action, ends_at = request.action, attempt_ends_at()
 
         async def fenced() -> Outcome:
             gate = await self.promised(request, request.target)
-            switched = (
-                await self.switch_off(request, action.action_id, action.node_id, hook)
-                if hook is not None
-                else None
+            switched, _ = await asyncio.gather(
+                self.tried_to_switch_off(request, action.action_id, action.node_id, ends_at=ends_at),
+                asyncio.sleep(gate.wait_s),
             )
-            await asyncio.sleep(gate.wait_s)
             at = datetime.now(UTC)
-            evidence = switched or lease_evidence(gate, action.node_id, epoch=request.epoch, at=at)
+            expired = lease_evidence(gate, action.node_id, epoch=request.epoch, at=at)
+            if isinstance(switched, Exception) and expired is None:
+                raise switched
+            evidence = switched if isinstance(switched, FencingEvidence) else expired
             return Outcome(
                 action_id=action.action_id,
                 status=OutcomeStatus.FAILED if evidence is None else OutcomeStatus.SUCCEEDED,
                 changed=True,
-                detail=_no_evidence(request, gate) if evidence is None else evidence.detail,
+                detail=_no_evidence(request, gate) if evidence is None else _told(evidence, switched),
                 fencing=evidence,
                 facts={"promised_by": list(gate.members), "waited_s": round(gate.wait_s, 3)},
             )
@@ -72,20 +74,25 @@ class Fencing:
     async def unfence(self, request: FenceRequest) -> Outcome:
         """Compensation of `fence`: the old primary may take its lease up again, and has its power back.
 
-        Asked without limit until every agent that answers has heard of it and the hook says yes: a node must
-        not stay off because a run gave up.
+        The promise is let go of first: no hook that is silent may hold it. Then the hook is asked until it
+        says yes, for as long as `Power.back` says; from there on it is for people, as the outcome tells them.
         """
         action, hook = request.action, request.cluster.fencing
 
         async def undone() -> Outcome:
-            detail, changed = "the epoch's promise is withdrawn", True
-            if hook is not None:
-                effect_id = request.effect_id(action.action_id)
-                answer = await self._power.on_again(hook, action.node_id, effect_id)
-                detail, changed = f"{detail}; {answer.detail}", answer.changed
             await self.withdraw(request)
+            withdrawn = "the epoch's promise is withdrawn"
+            if hook is None:
+                return Outcome(
+                    action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=True, detail=withdrawn
+                )
+            back = await self._power.back(hook, action.node_id, request.effect_id(action.action_id))
             return Outcome(
-                action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=changed, detail=detail
+                action_id=action.action_id,
+                status=OutcomeStatus.UNDONE,
+                changed=back.changed,
+                detail=f"{withdrawn}; {back.detail}",
+                facts=told_to_people(back),
             )
 
         return await carried_out(action.action_id, undone)
@@ -163,12 +170,29 @@ class Fencing:
     async def _promise(self, node: Node, asked: PromiseRequest) -> Promised:
         return await self._nodes.promise(node, asked, timeout_s=ANSWER_WITHIN_S)
 
-    async def switch_off(
-        self, request: EffectRequest, action_id: str, node_id: str, hook: FencingHook
-    ) -> FencingEvidence:
-        """Have the node cut off, and say what that proves. Raises Refused or Unreachable."""
-        answer = await self._power.off(hook, node_id, request.effect_id(action_id))
+    async def tried_to_switch_off(
+        self, request: EffectRequest, action_id: str, node_id: str, *, ends_at: float
+    ) -> FencingEvidence | Refused | Unreachable | None:
+        """What it proves that the hook has cut the node off, or why it did not; None without a hook.
+
+        It ends while there is time left in the attempt, which is given up at `ends_at` by `monotonic`.
+        """
+        hook = request.cluster.fencing
+        if hook is None:
+            return None
+        try:
+            answer = await self._power.off(hook, node_id, request.effect_id(action_id), ends_at=ends_at)
+        except (Refused, Unreachable) as error:
+            return error
         return switched_off(request, hook, node_id, told=answer.detail, changed=answer.changed)
+
+
+def _told(evidence: FencingEvidence, switched: object) -> str:
+    """The evidence, and that there is no more where the hook was asked for it."""
+    if not _failed(switched):
+        return evidence.detail
+    why = switched.refusal if isinstance(switched, Refused) else switched
+    return f"{evidence.detail}; the fencing hook did not answer that it has cut the node off: {why}"
 
 
 def _no_evidence(request: FenceRequest, gate: Gate) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
@@ -21,7 +20,7 @@ from qnwis.continuity.topology import Node
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import Nodes
 
-from .effect import EffectRequest, carried_out, preview
+from .effect import EffectRequest, attempt_ends_at, carried_out, preview
 from .fencing import ANSWER_WITHIN_S, Fencing
 from .power import by_word, states_off
 
@@ -53,16 +52,22 @@ class Forcing:
         granted it is waited for; a fencing hook is tried; what then is the evidence may be somebody's word,
         or nothing.
         """
-        action = request.action
+        action, ends_at = request.action, attempt_ends_at()
 
         async def forced() -> Outcome:
             adopted = await self._made(request)
             await asyncio.gather(*(self._follow(node, adopted) for node in self._survivors(request)))
             await self._tell_lost(request, adopted)
             gate = await self._fencing.promised(request, request.target)
-            switched = await self._switched_off(request)
-            await asyncio.sleep(gate.wait_s)
-            evidence = switched or _evidence(request, adopted.adoption, gate)
+            switched, _ = await asyncio.gather(
+                self._fencing.tried_to_switch_off(request, action.action_id, action.node_id, ends_at=ends_at),
+                asyncio.sleep(gate.wait_s),
+            )
+            evidence = (
+                switched
+                if isinstance(switched, FencingEvidence)
+                else _evidence(request, adopted.adoption, gate)
+            )
             version = adopted.adoption.new.version
             return Outcome(
                 action_id=action.action_id,
@@ -142,16 +147,6 @@ class Forcing:
             *(self._nodes.force_membership(node, adopted, timeout_s=ANSWER_WITHIN_S) for node in lost),
             return_exceptions=True,
         )
-
-    async def _switched_off(self, request: ForceRequest) -> FencingEvidence | None:
-        """What a fencing hook, where there is one, says of the old primary; one that fails proves nothing."""
-        if request.cluster.fencing is None:
-            return None
-        with contextlib.suppress(Refused, Unreachable):
-            return await self._fencing.switch_off(
-                request, request.action.action_id, request.action.node_id, request.cluster.fencing
-            )
-        return None
 
     def _survivors(self, request: ForceRequest) -> list[Node]:
         return [node for node in request.cluster.nodes if node.node_id in request.action.members]

@@ -26,7 +26,7 @@ from qnwis.providers.http_application import Applications, Change
 from qnwis.providers.nodes import Nodes
 
 from .effect import EffectRequest, carried_out, preview
-from .power import Power, by_word, states_off, switched_off
+from .power import Power, PowerBack, by_word, states_off, switched_off, told_to_people
 
 LOOK_EVERY_S = 0.1
 
@@ -163,18 +163,20 @@ class ApplicationMoves:
 
     @activity.defn
     async def http_unfence(self, request: HttpFenceRequest) -> Outcome:
-        """Compensation of `http_fence`: the node has its power back. Asked without limit."""
+        """Compensation of `http_fence`: the node has its power back. Asked as long as `Power.back` says."""
         action, hook = request.action, request.cluster.fencing
 
         async def undone() -> Outcome:
-            changed, detail = False, "a person's word needs no undoing"
+            back = PowerBack(changed=False, detail="a person's word needs no undoing")
             if action.attested_by is None:
                 assert hook is not None, "without a hook no such plan is made"
-                effect_id = request.effect_id(action.action_id)
-                answer = await self._power.on_again(hook, action.node_id, effect_id)
-                changed, detail = answer.changed, answer.detail
+                back = await self._power.back(hook, action.node_id, request.effect_id(action.action_id))
             return Outcome(
-                action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=changed, detail=detail
+                action_id=action.action_id,
+                status=OutcomeStatus.UNDONE,
+                changed=back.changed,
+                detail=back.detail,
+                facts=told_to_people(back),
             )
 
         return await carried_out(action.action_id, undone)

@@ -6,13 +6,13 @@ import asyncio
 
 from temporalio import activity
 
-from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.executor import LEFT_TO_DO, Outcome, OutcomeStatus
 from qnwis.continuity.orders import FencingEvidence
 from qnwis.continuity.patroni_actions import PatroniFenceCluster
 from qnwis.providers.fencing import Hook
 
 from .effect import EffectRequest, carried_out, preview
-from .power import Power, by_word, states_off, switched_off
+from .power import Power, by_word, states_off, switched_off, told_to_people
 
 
 class FenceClusterRequest(EffectRequest):
@@ -60,23 +60,30 @@ class PatroniFencing:
 
     @activity.defn
     async def unfence_cluster(self, request: FenceClusterRequest) -> Outcome:
-        """Compensation of `fence_cluster`: the members have their power back. Asked without limit."""
+        """Compensation of `fence_cluster`: the members have their power back. Asked as long as `Power.back`
+        says."""
         action, hook = request.action, request.cluster.fencing
-
-        def outcome(detail: str, *, changed: bool) -> Outcome:
-            return Outcome(
-                action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=changed, detail=detail
-            )
 
         async def undone() -> Outcome:
             if action.attested_by is not None:
-                return outcome("a person's word needs no undoing", changed=False)
+                return Outcome(
+                    action_id=action.action_id,
+                    status=OutcomeStatus.UNDONE,
+                    changed=False,
+                    detail="a person's word needs no undoing",
+                )
             assert hook is not None, "without a hook no such plan is made"
-            answers = await asyncio.gather(
-                *(self._power.on_again(hook, node, request.of_member(node)) for node in action.node_ids)
+            backs = await asyncio.gather(
+                *(self._power.back(hook, node, request.of_member(node)) for node in action.node_ids)
             )
-            changed = any(answer.changed for answer in answers)
-            return outcome(f"{', '.join(action.node_ids)} have power", changed=changed)
+            left = told_to_people(*backs)
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.UNDONE,
+                changed=any(back.changed for back in backs),
+                detail=str(left[LEFT_TO_DO]) if left else f"{', '.join(action.node_ids)} have power",
+                facts=left,
+            )
 
         return await carried_out(action.action_id, undone)
 

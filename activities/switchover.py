@@ -109,7 +109,7 @@ class Switchover:
                 for_s=action.drain_s + QUIET_S,
                 **head,
             )
-            quiesced = await self._nodes.order(node, quiet, timeout_s=RELEASE_WITHIN_S)
+            quiesced = await self._nodes.order(node, quiet, timeout_s=action.drain_s + RELEASE_WITHIN_S)
             order = HandOverOrder(effect_id=f"{effect}/hand-over", return_after_s=RETURN_AFTER_S, **head)
             try:
                 handed_over = await self._nodes.order(node, order, timeout_s=RELEASE_WITHIN_S)

@@ -55,6 +55,10 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.topology import Cluster
 
 
+BY_THE_PRIMARY_ITSELF = frozenset({"release_primary", "patroni_demote_cluster", "http_demote"})
+"""What the old primary did and must undo itself."""
+
+
 class Execution:
     """One plan being carried out (or previewed) under one epoch.
 
@@ -71,9 +75,12 @@ class Execution:
         log: Sequence[Outcome] = (),
     ) -> None:
         self._plan = plan
+        self._cluster = cluster
         self._policy = policy
         self._world = {"run_id": run_id, "epoch": epoch, "cluster": cluster}
         self._log = list(log)
+        self.waits_out_a_ttl = False
+        """Whether nothing is done just now, until clients have forgotten the old TTL."""
 
     async def drive(
         self,
@@ -127,6 +134,14 @@ class Execution:
         return is_committed(self._plan, self._log)
 
     @property
+    def needs_no_primary_to_be_undone(self) -> bool:
+        """Whether all of it can be undone without a word of the old primary. Once that has given up what it
+        had, only its answer takes that back; with it gone, going on is the shorter way to a service."""
+        begun = {outcome.action_id for outcome in self._log if outcome.status is not OutcomeStatus.UNDONE}
+        kinds = {action.kind for action in self._plan.actions if action.action_id in begun}
+        return not (self.past_return or kinds & BY_THE_PRIMARY_ITSELF)
+
+    @property
     def log(self) -> tuple[Outcome, ...]:
         return tuple(self._log)
 
@@ -156,21 +171,25 @@ class Execution:
         summary = f"{action.action_id} under epoch {self._world['epoch']}"
         try:
             outcome: Outcome = await workflow.execute_activity_method(
-                way.do, self._request(action, again=again), **way.within(summary)
+                way.do, self._request(action, again=again), **way.done_with(action, self._cluster, summary)
             )
         except ActivityError as error:
             outcome = Outcome(
                 action_id=action.action_id, status=OutcomeStatus.UNKNOWN, detail=str(error.cause or error)
             )
         if isinstance(action, LowerTtl):
+            self.waits_out_a_ttl = True
             await _one_old_ttl(action, stop)
+            self.waits_out_a_ttl = False
         return outcome
 
     async def _undo(self, action: Action) -> Outcome:
         way = WAYS[type(action)]
         assert way.undo is not None, f"{action.kind} is not reversible"
         outcome: Outcome = await workflow.execute_activity_method(
-            way.undo, self._request(action), **way.undone_within(f"undo {action.action_id}")
+            way.undo,
+            self._request(action),
+            **way.undone_with(action, self._cluster, f"undo {action.action_id}"),
         )
         return outcome
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import ActivityError, ChildWorkflowError, WorkflowAlreadyStartedError
+from temporalio.exceptions import (
+    ActivityError,
+    ChildWorkflowError,
+    TimeoutError,
+    WorkflowAlreadyStartedError,
+)
 
 from . import options
 from .guarded_runs import GuardedRuns
@@ -24,6 +30,8 @@ with workflow.unsafe.imports_passed_through():
 
 ADOPTED_AT_MOST = 2
 """How many runs of one cluster are waited for, one after the other."""
+WAITS_NO_LONGER = "an evacuation that is stopped waits no longer for another's run"
+"""Patch: before, it waited for the end of that run all the same."""
 
 Child = workflow.ChildWorkflowHandle[Any, RunResult]
 
@@ -39,6 +47,8 @@ class Moving:
         self._move = move
         self._initiator_roles = initiator_roles
         self._child: Child | None = None
+        self._waiting: workflow.ActivityHandle[None] | None = None
+        """For the end of a run that went on already."""
         self._stopped = False
 
     def stop(self) -> None:
@@ -46,6 +56,12 @@ class Moving:
         self._stopped = True
         if self._child is not None:
             self._child.cancel()
+        self._wait_no_longer()
+
+    def _wait_no_longer(self) -> None:
+        """Another's run goes on as it likes: only the wait for it ends."""
+        if self._waiting is not None and workflow.patched(WAITS_NO_LONGER):
+            self._waiting.cancel()
 
     async def moved(self) -> Moved:
         """How it ended. Raises nothing."""
@@ -86,12 +102,20 @@ class Moving:
         await GuardedRuns(cluster_id).ask_to_give_way(
             f"{self._evacuation.region} is left by all its clusters"
         )
+        self._waiting = workflow.start_activity_method(
+            Regions.await_run,
+            AwaitRun(workflow_id=failover_id(cluster_id)),
+            **options.await_run(f"the run of {cluster_id} that goes on"),
+        )
+        if self._stopped:
+            self._wait_no_longer()
         try:
-            await workflow.execute_activity_method(
-                Regions.await_run,
-                AwaitRun(workflow_id=failover_id(cluster_id)),
-                **options.watch_runs(f"the run of {cluster_id} that goes on"),
-            )
+            await self._waiting
+        except (ActivityError, asyncio.CancelledError) as error:
+            return self._ended(None, f"another run holds the cluster's lock: {self._why_no_longer(error)}")
+        finally:
+            self._waiting = None
+        try:
             where = await workflow.execute_activity_method(
                 Regions.unmoved,
                 WhereRequest(
@@ -106,6 +130,13 @@ class Moving:
         if cluster_id in where.unmoved:
             return None
         return self._ended(RunOutcome.COMPLETED, "another run moved it").model_copy(update={"adopted": True})
+
+    def _why_no_longer(self, error: BaseException) -> str:
+        if self._stopped:
+            return "stopped while it was waited for"
+        if isinstance(error, ActivityError) and isinstance(error.cause, TimeoutError):
+            return f"it has not ended within {options.RUN_ENDS_WITHIN_S / 60:g} min"
+        return str(error.__cause__ or error)
 
     @property
     def _request(self) -> FailoverRequest:

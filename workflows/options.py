@@ -17,7 +17,11 @@ EFFECT_WITHIN_S = 60.0
 VERIFIED_WITHIN_S = 1800.0
 """Of the last look at what was done, which changes nothing."""
 FENCED_WITHIN_S = 20.0
-"""The same for fencing, which is undone then."""
+"""The same for fencing, which is undone then; beside the time that its power switch or its drain may take."""
+RUN_ENDS_WITHIN_S = 900.0
+"""How long an evacuation waits for a run that another has started. Longer than the limits of what a run does,
+one after the other (some twelve minutes for Patroni); one that has not ended by then has no end in sight, and
+the clusters of all later waves wait as well."""
 
 
 def _retry(first_ms: int, longest_s: float, backoff: float = 2.0) -> RetryPolicy:
@@ -73,6 +77,17 @@ def verify(summary: str, *, by_patroni: bool) -> ActivityConfig:
             "schedule_to_close_timeout": timedelta(seconds=VERIFIED_WITHIN_S),
         }
     )
+
+
+def longer(config: ActivityConfig, by_s: float) -> ActivityConfig:
+    """The same, with so much more time for an attempt and for all of them: what configuration allows a power
+    switch or a drain to take must not be cut off here."""
+    more, longer = timedelta(seconds=by_s), ActivityConfig({**config})
+    if (attempt := config.get("start_to_close_timeout")) is not None:
+        longer["start_to_close_timeout"] = attempt + more
+    if (in_all := config.get("schedule_to_close_timeout")) is not None:
+        longer["schedule_to_close_timeout"] = in_all + more
+    return longer
 
 
 def patroni(summary: str) -> ActivityConfig:
@@ -205,4 +220,11 @@ def watch_runs(summary: str, *, silent_s: float = 4.0) -> ActivityConfig:
         retry_policy=_retry(200, 5),
         cancellation_type=ActivityCancellationType.TRY_CANCEL,
         summary=summary,
+    )
+
+
+def await_run(summary: str) -> ActivityConfig:
+    """Waiting for the end of another's run; it may have none."""
+    return ActivityConfig(
+        {**watch_runs(summary), "schedule_to_close_timeout": timedelta(seconds=RUN_ENDS_WITHIN_S)}
     )

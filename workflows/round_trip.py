@@ -41,6 +41,8 @@ with workflow.unsafe.imports_passed_through():
 
 AGAIN_FIRST = timedelta(seconds=10)
 AGAIN_LONGEST = timedelta(minutes=5)
+HEARS_OF_EVERY_CANCEL = "a cancel of a round trip reaches a run that is only just being started"
+"""Patch: before, it was lost, and the way back was given up all the same."""
 RUNBOOKS: Mapping[RunKind, Callable[[Any, FailoverRequest | None], Awaitable[RunResult]]] = {
     RunKind.PRIMARY_FAILURE: PrimaryFailure.run,
     RunKind.PLANNED_MAINTENANCE: PlannedMaintenance.run,
@@ -143,6 +145,8 @@ class RoundTrip:
 
     async def _move(self, runbook: RunKind, request: FailoverRequest) -> tuple[RunResult | None, str]:
         """What the run came to, and why; None where it came to nothing of its own."""
+        if self._is_to_stop:
+            return None, "it was cancelled before the run began"
         text = load_runbook(runbook)
         try:
             self._going_on = moving = await workflow.start_child_workflow(
@@ -154,6 +158,8 @@ class RoundTrip:
                 static_summary=f"{text.title} of {request.cluster_id}: {request.reason}",
                 static_details=text.text,
             )
+            if self._is_to_stop:
+                moving.cancel()
             result = await moving
         except WorkflowAlreadyStartedError:
             return None, f"a run holds the lock of {request.cluster_id}"
@@ -166,6 +172,11 @@ class RoundTrip:
             await workflow.wait_condition(lambda: self._given_up, timeout=time, timeout_summary=summary)
         except TimeoutError:
             return
+
+    @property
+    def _is_to_stop(self) -> bool:
+        """Whether it was given up while there was nothing yet that could be cancelled."""
+        return self._given_up and workflow.patched(HEARS_OF_EVERY_CANCEL)
 
     def _give_up(self) -> None:
         self._given_up = True

@@ -19,6 +19,10 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.run import ConfirmRequest, ExtendRequest, FailoverRequest, SkipRequest
 
 
+GIVES_WAY_HELD = "a run that is held gives way to a failover though it has begun to act"
+"""Patch: before, only one that had not begun did."""
+
+
 class Steered(Listening):
     """What people may say to a run, and what it then does."""
 
@@ -50,8 +54,16 @@ class Steered(Listening):
     @workflow.signal(description="Sent by guardians, not by people: a failover needs the lock")
     def give_way(self, reason: str) -> None:
         # A run of an evacuation was agreed to with that, and waits for nobody.
-        if self.execution is None and self.request.agreed_with is None:
+        if self.request.agreed_with is None and (
+            self.execution is None or self._stands_still(self.execution)
+        ):
             self.stop = self.stop or f"gave way to a failover: {reason}"
+
+    def _stands_still(self, execution: Execution) -> bool:
+        """Whether a run that has begun to act waits, for people or for an old TTL, where it can be undone
+        though its primary is gone."""
+        waits = self.progress.paused is not None or execution.waits_out_a_ttl
+        return waits and execution.needs_no_primary_to_be_undone and workflow.patched(GIVES_WAY_HELD)
 
     # More time
 

@@ -39,6 +39,7 @@ with workflow.unsafe.imports_passed_through():
         PatroniSwitchover,
     )
     from qnwis.continuity.plan import (
+        Action,
         FencePrimary,
         FlipDns,
         ForceMembership,
@@ -50,6 +51,7 @@ with workflow.unsafe.imports_passed_through():
         RepointStandbys,
         RestoreTtl,
     )
+    from qnwis.continuity.topology import Cluster
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,42 @@ class Way:
     within: Callable[[str], ActivityConfig] = options.effect
     """Options of `do`."""
     undone_within: Callable[[str], ActivityConfig] = options.compensate
+    besides_s: Callable[[Any, Cluster], float] = lambda action, cluster: 0.0
+    """What configuration allows doing or undoing it to take besides, seconds."""
+
+    def done_with(self, action: Action, cluster: Cluster, summary: str) -> ActivityConfig:
+        """Options of `do` for this action."""
+        return options.longer(self.within(summary), self.besides_s(action, cluster))
+
+    def undone_with(self, action: Action, cluster: Cluster, summary: str) -> ActivityConfig:
+        """Options of `undo` for this action."""
+        return options.longer(self.undone_within(summary), self.besides_s(action, cluster))
+
+
+def _of_the_hook(action: Action, cluster: Cluster) -> float:
+    return 0.0 if cluster.fencing is None else cluster.fencing.timeout_s
+
+
+def _of_the_drain(action: ReleasePrimary, cluster: Cluster) -> float:
+    return action.drain_s
 
 
 WAYS: Mapping[type, Way] = {
     FencePrimary: Way(
-        FenceRequest, Fencing.fence, Fencing.unfence, Fencing.preview_fence, within=options.fence
+        FenceRequest,
+        Fencing.fence,
+        Fencing.unfence,
+        Fencing.preview_fence,
+        within=options.fence,
+        besides_s=_of_the_hook,
     ),
     ForceMembership: Way(
-        ForceRequest, Forcing.force, Forcing.unforce, Forcing.preview_force, within=options.fence
+        ForceRequest,
+        Forcing.force,
+        Forcing.unforce,
+        Forcing.preview_force,
+        within=options.fence,
+        besides_s=_of_the_hook,
     ),
     LowerTtl: Way(RetimeRequest, DnsRecords.retime, DnsRecords.retime_back),
     PrepareNodes: Way(PrepareRequest, Switchover.prepare, preview=Switchover.preview_prepare),
@@ -82,6 +112,7 @@ WAYS: Mapping[type, Way] = {
         Switchover.take_back,
         Switchover.preview_release,
         within=options.fence,
+        besides_s=_of_the_drain,
     ),
     PromoteTarget: Way(PromoteRequest, Promotion.promote, preview=Promotion.preview_promote),
     RepointStandbys: Way(RepointRequest, Promotion.repoint, preview=Promotion.preview_repoint),
@@ -114,6 +145,7 @@ WAYS: Mapping[type, Way] = {
         PatroniFencing.unfence_cluster,
         PatroniFencing.preview_fence_cluster,
         within=options.patroni,
+        besides_s=_of_the_hook,
     ),
     PatroniPromoteCluster: Way(
         PromoteClusterRequest,
@@ -135,6 +167,7 @@ WAYS: Mapping[type, Way] = {
         ApplicationMoves.http_unfence,
         ApplicationMoves.preview_http_fence,
         within=options.fence,
+        besides_s=_of_the_hook,
     ),
     HttpPromote: Way(
         HttpPromoteRequest,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+import dataclasses
+from datetime import timedelta
+from typing import Any, Literal, cast
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
+from activities.http_application import ApplicationMoves, HttpFenceRequest
 from activities.patroni_fencing import FenceClusterRequest, PatroniFencing
-from qnwis.continuity.executor import OutcomeStatus
+from activities.power import POWER_BACK_WITHIN_S
+from qnwis.continuity.executor import LEFT_TO_DO, OutcomeStatus
+from qnwis.continuity.http_actions import HttpFence
 from qnwis.continuity.orders import FencingEvidenceType
 from qnwis.continuity.patroni_actions import PatroniFenceCluster
 from qnwis.continuity.refusal import Refusal
@@ -101,3 +106,37 @@ async def test_all_members_are_switched_off_at_the_same_time() -> None:
 
     async with asyncio.timeout(20):
         await ActivityEnvironment().run(PatroniFencing(Slow()).fence_cluster, request())
+
+
+def asked_so_long_ago(seconds: float) -> ActivityEnvironment:
+    """An attempt of an activity that was asked for then."""
+    environment = ActivityEnvironment()
+    asked_at = environment.info.started_time - timedelta(seconds=seconds)
+    environment.info = dataclasses.replace(environment.info, scheduled_time=asked_at)
+    return environment
+
+
+async def test_power_that_never_comes_back_is_left_to_people_in_the_end() -> None:
+    """The run must let its lock go: whatever could help waits for that."""
+    switch = Switch()
+    switch.refuses = True
+    undo = PatroniFencing(switch).unfence_cluster
+    with pytest.raises(Unreachable):
+        await asked_so_long_ago(POWER_BACK_WITHIN_S - 60).run(undo, request())
+    given_up = await asked_so_long_ago(POWER_BACK_WITHIN_S).run(undo, request())
+    assert given_up.status is OutcomeStatus.UNDONE
+    assert "e1 may still be OFF" in given_up.detail and "http://switch/e2/on" in given_up.detail
+    assert given_up.facts[LEFT_TO_DO] == given_up.detail
+
+
+async def test_an_applications_node_that_gets_no_power_is_left_to_people_too() -> None:
+    switch = Switch()
+    switch.refuses = True
+    nobody = cast(Any, None)  # neither agents nor the application are asked
+    moves = ApplicationMoves(nobody, nobody, switch)
+    action = HttpFence(action_id="1-fence", node_id="e1", estimate_ms=1)
+    fence = HttpFenceRequest(run_id="run", epoch=4, cluster=TWO, action=action)
+    given_up = await asked_so_long_ago(POWER_BACK_WITHIN_S).run(moves.http_unfence, fence)
+    assert given_up.status is OutcomeStatus.UNDONE and "e1 may still be OFF" in str(
+        given_up.facts[LEFT_TO_DO]
+    )

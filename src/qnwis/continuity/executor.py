@@ -47,6 +47,9 @@ FENCES = frozenset(
 )
 """Each brings the evidence that is the gate before promotion."""
 REVERSIBLE = FENCES | {"lower_ttl"}
+LEFT_TO_DO = "left_to_do"
+"""Of the facts of what was undone: what the compensation could not do, and a person must. The run's end says
+it too."""
 
 
 class OutcomeStatus(StrEnum):
@@ -55,7 +58,7 @@ class OutcomeStatus(StrEnum):
     FAILED = "failed"  # certain to have had no effect
     UNKNOWN = "unknown"  # may have had an effect
     SKIPPED = "skipped"  # not executed, with the reason in `detail`
-    UNDONE = "undone"  # its compensation has succeeded
+    UNDONE = "undone"  # its compensation is over; what that could not do is in `facts`, as `left_to_do`
 
 
 class Outcome(Model):
@@ -173,8 +176,9 @@ def _back(plan: Plan, log: Log, cause: str) -> Undo | Finish:
         outcome = log.get(action.action_id)
         if action.kind in REVERSIBLE and outcome is not None and outcome.status in POSSIBLY_EFFECTIVE:
             return Undo(action)
-    undone = any(outcome.status is OutcomeStatus.UNDONE for outcome in log.values())
-    return Finish(RunEnd.ROLLED_BACK if undone else RunEnd.UNTOUCHED, cause)
+    undone = [outcome for outcome in log.values() if outcome.status is OutcomeStatus.UNDONE]
+    left = [f"LEFT TO DO: {o.facts[LEFT_TO_DO]}" for o in undone if LEFT_TO_DO in o.facts]
+    return Finish(RunEnd.ROLLED_BACK if undone else RunEnd.UNTOUCHED, "; ".join([*left, cause]))
 
 
 def _setback(plan: Plan, outcomes: Sequence[Outcome]) -> str | None:

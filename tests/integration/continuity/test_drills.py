@@ -6,10 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio import workflow
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Interceptor as ClientInterceptor
 from temporalio.exceptions import ApplicationError
+from temporalio.worker import (
+    Interceptor,
+    StartChildWorkflowInput,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
+from temporalio.workflow import ChildWorkflowHandle
 
 from qnwis.continuity.decisions import PREFIX
 from qnwis.continuity.refusal import Refusal
@@ -112,6 +123,46 @@ async def test_a_drill_whose_run_is_cancelled_has_moved_nothing(stage: Setting) 
     result = await trip.result()
     assert result.there is not None and result.there.outcome is RunOutcome.UNTOUCHED
     assert not result.verified and result.left_to_do == () and on.world.journal == []
+
+
+class StartsOnlyWhenCancelled(WorkflowOutboundInterceptor):
+    """A child is there for its parent no sooner than that is cancelled."""
+
+    async def start_child_workflow(self, input: StartChildWorkflowInput) -> ChildWorkflowHandle[Any, Any]:
+        child = await self.next.start_child_workflow(input)
+        await workflow.wait_condition(lambda: workflow.cancellation_reason() is not None)
+        # And after whoever is told of the cancel at once.
+        await workflow.sleep(0.001)
+        return child
+
+
+class Starting(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(StartsOnlyWhenCancelled(outbound))
+
+
+class LateStarts(ClientInterceptor, Interceptor):
+    def workflow_interceptor_class(
+        self, input: WorkflowInterceptorClassInput
+    ) -> type[WorkflowInboundInterceptor]:
+        return Starting
+
+
+async def test_a_drill_that_is_cancelled_while_its_run_is_being_started_moves_nothing(stage: Setting) -> None:
+    on = await stage(serve=False, approvals=True)
+    known: Any = on.client.config()
+    on.client = Client(**{**known, "interceptors": [*known["interceptors"], LateStarts()]})
+    async with AsyncExitStack() as running:
+        for worker in on.workers():
+            await running.enter_async_context(worker)
+        trip = await drill(on, serving(on))
+        await begun(on)
+        await trip.cancel()
+        async with asyncio.timeout(WITHIN_S):
+            result = await trip.result()
+
+    assert result.there is not None and result.there.outcome is RunOutcome.UNTOUCHED, result
+    assert "cancelled" in result.there.reason and result.left_to_do == () and on.world.journal == []
 
 
 async def test_nobody_says_by_hand_that_a_round_trip_is_a_way_back(stage: Setting) -> None:

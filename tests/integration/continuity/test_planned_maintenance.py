@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import WorkflowUpdateFailedError
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
@@ -27,6 +27,7 @@ from qnwis.continuity.run import (
     RunKind,
     RunOutcome,
     RunProgress,
+    RunResult,
     StepStatus,
 )
 from qnwis.providers.errors import Refused, Unreachable
@@ -36,12 +37,14 @@ from qnwis.schedules import Timing, handle_of, listed, schedule_maintenance
 from qnwis.starting import start_round_trip
 from tests.looking import WITHIN_S, Looks
 from workflows import options
+from workflows.guardian import Guardian
 from workflows.names import failover_id
 from workflows.planned_maintenance import PlannedMaintenance
 
 from .conftest import Run, Setting, Stage
 from .people import Crowd, asked, rule_of
 from .test_guardian import all_healthy, until
+from .test_interrupted_runs import halted
 from .time_skipping import Hours, hours
 
 NO_TARGET = "no_suitable_target"
@@ -206,6 +209,80 @@ async def test_it_awaits_people_and_gives_way_to_a_failover(stage: Setting) -> N
     )
     assert view.primary_node_id == "node-2"
     await guardian.terminate()
+
+
+async def held_after(on: Stage, effect: str) -> Run:
+    """Planned maintenance that bob holds before the action after the one with this effect, which is done."""
+    run = await maintain(on)
+    async with halted(on, effect) as go_on:
+        await run.execute_update(PlannedMaintenance.pause, PauseRunRequest(by="bob", reason="lunch"))
+        go_on()
+        async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
+            while not [
+                outcome
+                for outcome in (await run.query(PlannedMaintenance.progress_view)).outcomes[-1:]
+                if outcome.status is OutcomeStatus.SUCCEEDED
+            ]:
+                await looks.again()
+    return run
+
+
+async def failed_over(on: Stage, run: Run, guardian: WorkflowHandle[Guardian, None]) -> RunResult:
+    """The end of a run that gives way, once its guardian has moved the service."""
+    async with asyncio.timeout(WITHIN_S):
+        result = await run.result()
+    assert "gave way to a failover" in result.reason
+    view = await until(
+        guardian, lambda v: v.last_result is not None and v.last_result.outcome is RunOutcome.COMPLETED
+    )
+    assert view.primary_node_id == "node-2" and on.world.writable() == ["node-2"]
+    await guardian.terminate()
+    return result
+
+
+async def test_a_run_that_is_held_after_it_has_begun_gives_way_to_a_failover(stage: Setting) -> None:
+    on = await stage()
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    run = await held_after(on, "prepare")
+
+    on.world.kill("node-1")
+    result = await failed_over(on, run, guardian)
+    assert result.outcome is RunOutcome.UNTOUCHED and on.world.changes("hand_over") == []
+
+
+async def test_a_run_that_waits_out_an_old_ttl_gives_way_to_a_failover(stage: Setting) -> None:
+    dns = {"zone": "lab.test", "name": "db", "ttl_s": 600, "servers": ["127.0.0.1:53"]}
+    on = await stage(cluster={"dns": dns}, max_failover_time_s=3600)
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    run = await maintain(on)
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while not on.world.changes("ttl"):
+            await looks.again()
+
+    on.world.kill("node-1")
+    result = await failed_over(on, run, guardian)
+    assert result.outcome is RunOutcome.ROLLED_BACK and on.world.changes("ttl")[:2] == ["1", "600"]
+
+
+async def test_a_run_that_is_held_once_its_primary_gave_up_does_not_give_way(stage: Setting) -> None:
+    """Undoing that needs the primary's answer, and the target has all: a person lets it go on."""
+    on = await stage()
+    run = await held_after(on, "hand_over")
+    on.world.kill("node-1")
+
+    await run.signal("give_way", "its primary failed")
+    await run.execute_update(PlannedMaintenance.resume, ResumeRunRequest(by="bob", reason="back"))
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while not on.world.changes("promote"):
+            await looks.again()
+        on.world.revive("node-1")  # to be a standby
+        result = await run.result()
+    assert result.moved and on.world.writable() == ["node-2"]
 
 
 async def test_a_terminated_one_is_finished_by_the_guardian(stage: Setting) -> None:

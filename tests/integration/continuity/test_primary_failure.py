@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowFailureError
 
+from activities import power
 from qnwis.continuity.executor import OutcomeStatus
 from qnwis.continuity.orders import FencingEvidenceType
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunKind, RunOutcome, StepStatus
 from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.fencing import HookAnswer
 from qnwis.runbook import load_runbook
 from qnwis.starting import start_failover
 from tests.looking import WITHIN_S, Looks
+from workflows import options
 from workflows.names import CLUSTER, INITIATOR, KIND, OUTCOME, RUNBOOKS_QUEUE, failover_id
 
 from .conftest import Run, Setting, Stage
+
+HOOK = {"url": "http://127.0.0.1:9/{node_id}/{state}"}
+SOON_S = 3.0
+"""Until fencing that nobody could carry out is given up, where a test has to wait for that."""
+Switch = Callable[..., Coroutine[Any, Any, HookAnswer]]
 
 
 async def test_a_dead_primary_is_fenced_and_the_best_standby_promoted_once(stage: Setting) -> None:
@@ -103,6 +113,69 @@ async def test_a_lease_that_has_run_out_is_evidence(stage: Setting) -> None:
     assert result.verified and result.fencing is not None
     assert (result.fencing.type, result.fencing.holder) == (FencingEvidenceType.LEASE_EXPIRED, "node-1")
     assert [effect for effect, _ in on.world.journal] == ["promote", "follow", "dns"]
+
+
+def silent(on: Stage) -> Switch:
+    """The power switch never answers: the node's machine and its controller have lost power together."""
+
+    async def never(hook, node_id, state, effect_id):  # type: ignore[no-untyped-def]
+        on.world.before_effect(f"power_{state}")
+        await asyncio.Event().wait()
+
+    return never
+
+
+def failing(on: Stage) -> Switch:
+    """The power switch cannot be reached."""
+
+    async def fails(hook, node_id, state, effect_id):  # type: ignore[no-untyped-def]
+        on.world.before_effect(f"power_{state}")
+        raise Unreachable(f"fencing hook: no answer for {node_id}")
+
+    return fails
+
+
+@pytest.mark.parametrize("switch", [silent, failing])
+async def test_a_power_switch_that_does_not_answer_stops_no_failover_that_the_lease_allows(
+    stage: Setting, switch: Callable[[Stage], Switch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "FENCED_WITHIN_S", SOON_S)
+    on = await stage(cluster={"fencing": {**HOOK, "timeout_s": 0.1}})
+    on.world.switch = switch(on)  # type: ignore[method-assign]
+    on.world.kill("node-1")
+
+    async with asyncio.timeout(WITHIN_S):
+        result = await (await on.start()).result()
+
+    assert result.verified and on.world.writable() == ["node-2"]
+    assert result.fencing is not None and result.fencing.type is FencingEvidenceType.LEASE_EXPIRED
+    fence = result.outcomes[0]
+    assert "the fencing hook did not answer" in fence.detail, fence.detail
+
+
+async def test_a_power_switch_that_does_not_give_the_power_back_holds_neither_promise_nor_lock(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "FENCED_WITHIN_S", SOON_S)
+    monkeypatch.setattr(power, "POWER_BACK_WITHIN_S", 0.0)
+    on = await stage(cluster={"fencing": {**HOOK, "timeout_s": 0.1}})
+    served: list[list[str]] = []
+
+    def look(effect: str) -> None:
+        if effect == "power_on":
+            served.append(on.world.writable())
+
+    on.world.leases, on.world.before_effect = False, look
+    on.world.switch = failing(on)  # type: ignore[method-assign]
+    async with asyncio.timeout(WITHIN_S):
+        result = await (await on.start(even_if_healthy=True)).result()
+
+    assert result.outcome is RunOutcome.ROLLED_BACK and on.world.writable() == ["node-1"]
+    assert "LEFT TO DO: node-1 may still be OFF" in result.reason
+    assert "no answer for node-1" in result.reason, "and why it was given up is said as well"
+    assert served == [["node-1"]], "the promise was let go of before the switch was asked"
+    on.world.leases = True
+    assert (await (await on.start(even_if_healthy=True)).result()).verified, "the lock is free"
 
 
 async def test_a_run_that_finds_no_majority_gives_up_and_lets_the_primary_serve(stage: Setting) -> None:

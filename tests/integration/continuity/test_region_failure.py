@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import OPERATIONS
 from qnwis.continuity.run import AbortRequest, FailoverRequest, ResumeRunRequest, RunOutcome, RunResult
 from tests.looking import Looks
+from workflows import options
 from workflows.names import failover_id
 from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
@@ -25,6 +26,7 @@ from .land import (
     WITHIN_S,
     Build,
     Land,
+    RegionRun,
     approve,
     hold_the_promise,
     lands,
@@ -149,6 +151,62 @@ async def test_a_run_that_has_begun_is_waited_for_and_not_doubled(land: Build) -
     assert result.verified, result.reason
     (adopted,) = [one.cluster_id for one in result.moved if one.adopted]
     assert adopted == a and len(on.worlds.by_cluster[a].changes("promote")) == 1
+
+
+async def acting_for_ever(on: Land, crowd: Crowd, cluster_id: str) -> Callable[[], None]:
+    """A run of the cluster's own that acts and does not end before what is returned is called."""
+    reached, go_on = hold_the_promise(on, cluster_id)
+    own = await own_run(on, crowd, cluster_id)
+    await own.execute_update("approve", crowd.vote("ann", await asked_for(own), cluster_id=cluster_id))
+    await reached.wait()
+    return go_on.set
+
+
+async def test_a_run_without_an_end_is_waited_for_in_vain_and_no_other_cluster_waits_with_it(
+    land: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "RUN_ENDS_WITHIN_S", 1.0)
+    on, crowd = await land("a", "b", rules={"wave_size": 1, "stop_after": 2})
+    a, b = on.worlds.by_cluster
+    on.lose(on.region)
+    let_go = await acting_for_ever(on, crowd, a)
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    result = await result_of(run)
+    let_go()
+
+    (left,) = [one for one in result.moved if one.cluster_id == a]
+    assert left.outcome is None and "another run holds the cluster's lock" in left.reason
+    assert result.outcome is RunOutcome.INCOMPLETE and on.serving()[b] == [f"{b}-3"]
+
+
+async def test_an_abort_ends_the_wait_for_a_run_that_has_no_end(land: Build) -> None:
+    on, crowd = await land("a", "b", "c", rules={"wave_size": 2})
+    a, b, c = on.worlds.by_cluster
+    on.lose(on.region)
+    let_go = await acting_for_ever(on, crowd, a)
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    await waits_for_another(run)
+    await on.run_of(b).result()
+    await say(crowd, run, "abort", Deed.ABORT, AbortRequest(by="bob", reason="the region is back"))
+    result = await result_of(run)
+    let_go()
+
+    (left,) = [one for one in result.moved if one.cluster_id == a]
+    assert left.outcome is None and "stopped while it was waited for" in left.reason
+    assert result.not_begun == (c,) and "aborted by bob" in result.reason
+
+
+async def waits_for_another(run: RegionRun) -> None:
+    """Until the evacuation waits for the end of a run that it has not started."""
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while "await_run" not in {
+            event.activity_task_scheduled_event_attributes.activity_type.name
+            async for event in run.fetch_history_events()
+        }:
+            await looks.again()
 
 
 async def test_a_run_that_only_waits_for_people_gives_way(land: Build) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qnwis.continuity.executor import (
+    LEFT_TO_DO,
     Do,
     Finish,
     Outcome,
@@ -60,6 +61,13 @@ def test_a_fence_of_unknown_effect_is_undone_and_the_reason_is_kept() -> None:
     assert advance(PLAN, log) == Undo(FENCE)
     assert advance(PLAN, [*log, said(FENCE, UNDONE)]) == Finish(
         RunEnd.ROLLED_BACK, "1-fence-node-1 unknown: timed out"
+    )
+
+
+def test_what_an_undo_left_to_people_is_said_first_at_the_end() -> None:
+    undone = said(FENCE, UNDONE).model_copy(update={"facts": {LEFT_TO_DO: "switch node-1 on"}})
+    assert advance(PLAN, [said(FENCE, UNKNOWN, "timed out"), undone]) == Finish(
+        RunEnd.ROLLED_BACK, "LEFT TO DO: switch node-1 on; 1-fence-node-1 unknown: timed out"
     )
 
 
