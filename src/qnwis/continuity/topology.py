@@ -159,8 +159,9 @@ class FencingHook(Model):
     url: str | None = None
     provider: Provider | None = None
     timeout_s: float = Field(default=10.0, gt=0, le=3600)
-    """How long one answer may take. A failover waits so long for a hook that is silent, and then goes on where
-    the old primary's lease has run out; an undo leaves it to people two minutes and one answer later."""
+    """How long one answer may take. A failover waits so long for a hook that is silent, and then goes on
+    where the old primary's lease has run out; an undo leaves it to people two minutes and one answer
+    later."""
 
     def asked(self, node_id: str, state: str) -> str:
         """Who is asked to switch the node, as people read it."""
