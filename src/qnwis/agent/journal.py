@@ -4,6 +4,9 @@ An order carried out leaves an `intent` line before its effect and a line after:
 `refused` (what was begun was taken back), or `failed` (something may have been changed). An intent with
 nothing after it means that the agent was killed in the middle. An order refused before its effect began
 leaves only a `refused` line.
+
+A rejoin leaves two more: `replacing` before the first change to what the data directory holds, `replaced`
+once it is whole again. Where it fails or is killed outside of these two, the data may be started on.
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from .files import StateError, sync_directory
 
 class Mark(StrEnum):
     INTENT = "intent"
+    REPLACING = "replacing"
+    REPLACED = "replaced"
     DONE = "done"
     REFUSED = "refused"
     FAILED = "failed"
@@ -38,6 +43,9 @@ class Line(Model):
     """Of `done`."""
     reason: str | None = None
     """Of `refused` and `failed`."""
+    marks_replacing: bool | None = None
+    """Of a rejoin's `intent`: true, since `replacing` follows before anything is replaced. None in a journal
+    of an earlier version, which never wrote that."""
 
 
 class Journal:
@@ -72,10 +80,15 @@ class Journal:
         return any(x.mark is Mark.INTENT and x.order.effect_id == effect_id for x in self._lines)
 
     def unfinished_rejoin(self) -> RejoinOrder | None:
-        """The last rejoin, unless it is done: until then the data directory may be half rewound."""
+        """The rejoin that left the data directory half rewound or half exchanged; None where it is whole."""
         for line in reversed(self._lines):
-            if isinstance(line.order, RejoinOrder) and line.mark is not Mark.REFUSED:
-                return None if line.mark is Mark.DONE else line.order
+            if not isinstance(line.order, RejoinOrder):
+                continue
+            if line.mark in (Mark.DONE, Mark.REPLACED):
+                return None
+            if line.mark is Mark.REPLACING or (line.mark is Mark.INTENT and not line.marks_replacing):
+                return line.order
+            # Else it replaced nothing, and left the data as an earlier rejoin did.
         return None
 
 

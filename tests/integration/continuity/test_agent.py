@@ -12,6 +12,7 @@ import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
@@ -22,6 +23,7 @@ from qnwis.agent.journal import Line, Mark
 from qnwis.agent.lease import found_cluster
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.lease_messages import PromiseRequest, Withdrawal
+from qnwis.continuity.orders import AnyOrder
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
@@ -259,6 +261,74 @@ async def test_an_interrupted_rejoin_keeps_the_database_down_until_it_is_done(sc
     await scene.standby.until(streaming=True)
 
 
+async def test_a_rejoin_that_was_killed_before_it_replaced_anything_rewinds(scene: Scene) -> None:
+    await scene.primary.power_off()
+    await scene.fail_over()
+    await scene.primary.start_agent()
+    ((checkpointer,),) = await scene.standby.sql(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+    )
+    os.kill(checkpointer, signal.SIGSTOP)  # pg_rewind is not begun before a checkpoint there
+    try:
+        rejoining = asyncio.ensure_future(scene.order(scene.primary, scene.rejoin(scene.standby)))
+        asked = "SELECT pid FROM pg_stat_activity WHERE query = 'CHECKPOINT' AND state = 'active'"
+        async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
+            while not await scene.standby.sql(asked):
+                await looks.again()
+        await scene.primary.stop_agent(signal.SIGKILL)
+    finally:
+        os.kill(checkpointer, signal.SIGCONT)
+    with pytest.raises(AssertionError):  # nobody answered
+        await rejoining
+    await scene.primary.start_agent()
+
+    await until_kept_down(scene.primary, "no_upstream")
+    receipt = await scene.order(scene.primary, scene.rejoin(scene.standby))
+
+    assert receipt.changed and "was rewound" in receipt.detail
+    assert not list(scene.primary.folder.glob(f"data.before-rejoin-run-{scene.epoch}_*"))
+    await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
+
+
+async def test_a_database_that_was_rewound_comes_up_though_its_agent_was_killed_meanwhile(
+    scene: Scene,
+) -> None:
+    await scene.primary.power_off()
+    await scene.fail_over()
+    await scene.primary.start_agent()
+    await let_replicate(scene.standby, "NOLOGIN")
+    rejoining = asyncio.ensure_future(scene.order(scene.primary, scene.rejoin(scene.standby)))
+    await until_marked(scene, scene.primary, scene.rejoin(scene.standby), Mark.REPLACED)
+    await scene.primary.stop_agent(signal.SIGKILL)
+    with pytest.raises(AssertionError):  # nobody answered
+        await rejoining
+
+    await scene.primary.start_agent()
+    await let_replicate(scene.standby, "LOGIN")
+
+    await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
+
+
+async def test_a_rejoin_is_done_once_the_database_was_started_whether_it_streams_or_not(scene: Scene) -> None:
+    await scene.primary.power_off()
+    await scene.fail_over()
+    await scene.primary.start_agent()
+    await let_replicate(scene.standby, "NOLOGIN")
+    rejoining = asyncio.ensure_future(scene.order(scene.primary, scene.rejoin(scene.standby)))
+    await until_marked(scene, scene.primary, scene.rejoin(scene.standby), Mark.REPLACED)
+    later = PromiseRequest(epoch=scene.epoch + 1, run_id="later", membership_version=1)
+    await scene.cluster.nodes.promise(scene.primary.node, later, timeout_s=WITHIN_S)
+
+    receipt = await rejoining
+
+    assert "was rewound and does not stream yet, it promised a run a later epoch" in receipt.detail
+    await let_replicate(scene.standby, "LOGIN")
+    withdrawal = Withdrawal(epoch=later.epoch, run_id=later.run_id)
+    await scene.cluster.nodes.withdraw(scene.primary.node, withdrawal, timeout_s=WITHIN_S)
+    await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
+
+
 async def test_a_demoted_primary_stays_down_until_it_has_an_upstream(scene: Scene) -> None:
     demoted = await scene.order(scene.primary, scene.demote())
     assert demoted.changed
@@ -401,6 +471,11 @@ async def test_a_promise_given_while_an_order_is_carried_out_holds(scene: Scene)
     withdrawal = Withdrawal(epoch=later.epoch, run_id=later.run_id)
     await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=WITHIN_S)
     await scene.other.until(streaming=True, upstream=scene.standby.node_id)
+    promote = scene.promote("promote the other", epoch=later.epoch + 10)
+    asked = PromiseRequest(epoch=promote.epoch, run_id=promote.run_id, membership_version=1)
+    for member in (scene.standby, scene.other):
+        await scene.cluster.nodes.promise(member.node, asked, timeout_s=WITHIN_S)
+    assert (await scene.order(scene.other, promote)).changed, "nothing was replaced in its data"
 
 
 async def test_a_standby_that_is_held_goes_on_after_a_while_though_its_agent_was_killed(scene: Scene) -> None:
@@ -468,6 +543,21 @@ async def ask(member: TestNode, path: str) -> httpx.Response:
 
 async def journal(scene: Scene, member: TestNode) -> list[Line]:
     return [Line.model_validate(line) for line in (await ask(member, "/journal")).json()]
+
+
+async def until_marked(scene: Scene, member: TestNode, order: AnyOrder, mark: Mark) -> None:
+    """Returns when the order has got that far."""
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while not any(x.order == order and x.mark is mark for x in await journal(scene, member)):
+            await looks.again()
+
+
+async def let_replicate(primary: TestNode, login: Literal["LOGIN", "NOLOGIN"]) -> None:
+    """Whether standbys may connect anew."""
+    async with primary.connect() as connection:
+        await connection.execute("SET synchronous_commit = local")
+        await connection.execute(f"ALTER ROLE replicator {login}")
 
 
 async def fall_behind(scene: Scene) -> None:
