@@ -61,13 +61,20 @@ class Journal:
         return tuple(self._lines)
 
     def append(self, line: Line) -> None:
-        """On disk when this returns."""
-        new = not self._path.exists()
-        with os.fdopen(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:
-            file.write(line.model_dump_json(exclude_none=True) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
+        """On disk when this returns. Raises OSError, on a full disk for one, and leaves no part of the line."""
+        text = line.model_dump_json(exclude_none=True).encode() + b"\n"
+        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            before = os.fstat(fd).st_size
+            try:
+                _write(fd, text)
+                os.fsync(fd)
+            except BaseException:
+                os.ftruncate(fd, before)  # else the next line would be on half of this one
+                raise
+        finally:
+            os.close(fd)
+        if before == 0:
             sync_directory(self._path.parent)
         self._lines.append(line)
 
@@ -92,21 +99,27 @@ class Journal:
         return None
 
 
+def _write(fd: int, text: bytes) -> None:
+    while text:  # a disk that is nearly full takes a part of it
+        text = text[os.write(fd, text) :]
+
+
 def _read(path: Path) -> list[Line]:
     if not path.exists():
         return []
-    text = path.read_text()
-    whole, _, torn = text.rpartition("\n")
+    content = path.read_bytes()
+    *whole, torn = content.split(b"\n")  # nothing else ends a line: JSON may hold what Unicode calls one
     if torn:
         # Cut off by a crash while it was written: nothing was answered or done on its strength.
-        os.truncate(path, len((whole + "\n").encode()) if whole else 0)
+        os.truncate(path, len(content) - len(torn))
     lines = []
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(whole, start=1):
         try:
             lines.append(Line.model_validate_json(line))
         except ValidationError as error:
+            said = line[:80].decode(errors="replace")
             raise StateError(
-                f"{path}: line {number}: {line[:80]!r} is not a journal line; expected at, mark and order."
+                f"{path}: line {number}: {said!r} is not a journal line; expected at, mark and order."
                 " Restore the file, or rebuild this node as a new member"
             ) from error
     return lines

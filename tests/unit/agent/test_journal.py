@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,3 +53,35 @@ def test_a_rejoin_is_unfinished_only_while_it_replaces_data(
         journal.append(one)
     left = Journal(tmp_path / "journal.jsonl").unfinished_rejoin()
     assert (left and left.effect_id) == unfinished
+
+
+def test_what_does_not_fit_on_the_disk_leaves_no_half_line(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal.append(BEGUN)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # As a full disk does, this lets the first bytes through.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            journal.append(line(Mark.REPLACING))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal.append(line(Mark.FAILED))
+    assert journal.lines == Journal(path).lines == (BEGUN, line(Mark.FAILED))
+
+
+def test_a_line_that_a_crash_cut_off_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    Journal(path).append(BEGUN)
+    whole = path.read_bytes()
+    path.write_bytes(whole + '{"at": "é'.encode()[:-1])
+    assert Journal(path).lines == (BEGUN,)
+    assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("between", ["\u2028", "\u0085", "\r"])
+def test_only_a_newline_ends_a_line(tmp_path: Path, between: str) -> None:
+    wanted = line(Mark.DONE, f"an{between}effect")
+    Journal(tmp_path / "journal.jsonl").append(wanted)
+    assert Journal(tmp_path / "journal.jsonl").lines == (wanted,)
