@@ -61,7 +61,7 @@ class Journal:
         return tuple(self._lines)
 
     def append(self, line: Line) -> None:
-        """On disk when this returns. Raises OSError, on a full disk for one, and leaves no part of the line."""
+        """On disk when this returns. Raises OSError, for example on a full disk, and leaves nothing then."""
         text = line.model_dump_json(exclude_none=True).encode() + b"\n"
         fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:

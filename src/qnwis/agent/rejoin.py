@@ -86,7 +86,7 @@ async def rejoin(
         how = "was rewound"
         if not exported.rewind or not await _rewind(node.postgres, upstream, standby=standby, mark=mark):
             kept = await _copy(node.postgres, upstream, order.effect_id, mark)
-            how = f"was copied anew (old data: {kept})"
+            how = "was copied anew" + (f" (old data: {kept})" if kept is not None else "")
         # Either way the upstream's files came along, settings included, and it is no standby.
         node.postgres.keep_standby()
         node.receiving.receive_from(upstream)

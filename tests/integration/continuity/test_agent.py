@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -326,6 +327,24 @@ async def test_a_rejoin_is_done_once_the_database_was_started_whether_it_streams
     withdrawal = Withdrawal(epoch=later.epoch, run_id=later.run_id)
     await scene.cluster.nodes.withdraw(scene.primary.node, withdrawal, timeout_s=WITHIN_S)
     await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
+
+
+@pytest.mark.parametrize("renaming", [False, True])
+async def test_a_node_without_a_data_directory_takes_a_copy(scene: Scene, renaming: bool) -> None:
+    """A new node, or one whose agent was killed after the old data were set aside for the copy."""
+    await scene.standby.stop_agent()
+    shutil.rmtree(scene.standby.data_dir)
+    if renaming:
+        replacing = Line(at=datetime.now(UTC), mark=Mark.REPLACING, order=scene.rejoin(scene.primary))
+        with (scene.standby.folder / "state" / "journal.jsonl").open("a") as file:
+            file.write(replacing.model_dump_json() + "\n")
+    await scene.standby.start_agent()
+    await until_kept_down(scene.standby, "rejoin_unfinished" if renaming else "no_data")
+
+    receipt = await scene.order(scene.standby, scene.rejoin(scene.primary))
+
+    assert receipt.changed and "was copied anew and streams" in receipt.detail
+    await scene.standby.until(streaming=True, upstream=scene.primary.node_id)
 
 
 async def test_a_demoted_primary_stays_down_until_it_has_an_upstream(scene: Scene) -> None:
