@@ -146,6 +146,38 @@ async def test_a_target_that_is_behind_takes_the_rest_of_the_log_from_another_st
     assert followed.detail.startswith(f"{scene.other.node_id} follows {scene.standby.node_id}")
 
 
+async def test_a_target_takes_the_log_up_to_a_place_within_a_record(scene: Scene) -> None:
+    """A primary that dies may have sent the beginning of a record, which nobody can replay."""
+    await fall_behind(scene)
+    async with scene.primary.connect() as connection:
+        cursor = await connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'"
+        )
+        ((writer,),) = await cursor.fetchall()
+        os.kill(writer, signal.SIGSTOP)  # it would write a record of its own
+        await connection.execute("BEGIN")
+        await connection.execute("SELECT pg_logical_emit_message(false, 'large', repeat('x', 100000))")
+        async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
+            while True:  # whole pages of the log are sent after a moment
+                state = await scene.other.state()
+                if (state.receive_lsn or 0) > (state.replay_lsn or 0) + 50_000:
+                    break
+                await looks.again()
+        await scene.primary.power_off()
+        await connection.close()
+    await scene.promised(scene.standby, scene.other)
+    ahead = await scene.other.state()
+    assert ahead.receive_lsn is not None and ahead.replay_lsn is not None
+    assert ahead.receive_lsn > ahead.replay_lsn
+
+    receipt = await scene.order(scene.standby, scene.catch_up(scene.other, ahead.receive_lsn))
+
+    assert receipt.changed
+    await scene.order(scene.standby, scene.promote())
+    assert "only the other has it" in await rows(scene.standby)
+
+
 async def test_an_upstream_that_does_not_answer_is_no_reason_for_a_restart(scene: Scene) -> None:
     postmaster = scene.other.postmaster_pid()
     await scene.standby.power_off()
