@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from time import monotonic
 
 from temporalio import activity
 
@@ -25,6 +26,8 @@ from .power import Power, switched_off, told_to_people
 
 ANSWER_WITHIN_S = 0.8
 """An agent that runs promises in milliseconds; a run must not wait longer for a dead one."""
+HOOK_AGAIN_WITHIN_S, HOOK_PAUSE_S = 1.0, 0.2
+"""For how long a hook that does not answer is asked again, and after which pause."""
 
 
 class FenceRequest(EffectRequest):
@@ -175,16 +178,24 @@ class Fencing:
     ) -> FencingEvidence | Refused | Unreachable | None:
         """What it proves that the hook has cut the node off, or why it did not; None without a hook.
 
-        It ends while there is time left in the attempt, which is given up at `ends_at` by `monotonic`.
+        It ends while there is time left in the attempt, which is given up at `ends_at` by `monotonic`. A hook
+        that fails at once is asked again a few times.
         """
         hook = request.cluster.fencing
         if hook is None:
             return None
-        try:
-            answer = await self._power.off(hook, node_id, request.effect_id(action_id), ends_at=ends_at)
-        except (Refused, Unreachable) as error:
-            return error
-        return switched_off(request, hook, node_id, told=answer.detail, changed=answer.changed)
+        again_until = min(ends_at, monotonic() + HOOK_AGAIN_WITHIN_S)
+        while True:
+            try:
+                answer = await self._power.off(hook, node_id, request.effect_id(action_id), ends_at=ends_at)
+            except Refused as error:
+                return error
+            except Unreachable as error:
+                if monotonic() + HOOK_PAUSE_S > again_until:
+                    return error
+            else:
+                return switched_off(request, hook, node_id, told=answer.detail, changed=answer.changed)
+            await asyncio.sleep(HOOK_PAUSE_S)
 
 
 def _told(evidence: FencingEvidence, switched: object) -> str:

@@ -106,7 +106,7 @@ class Promotion:
         evidence = await collect_evidence(self._nodes, request.cluster)
         if _has_begun(request, evidence):
             return
-        if await self._caught_up(request, evidence):
+        if await self._catch_up(request, evidence):
             evidence = await collect_evidence(self._nodes, request.cluster)
         refusal = promotion_refusal(request.plan, request.cluster, request.policy, evidence)
         if refusal is None:
@@ -115,9 +115,9 @@ class Promotion:
             raise Unreachable(f"an order to {request.action.node_id} may be on its way, and now: {refusal}")
         raise Refused(refusal)
 
-    async def _caught_up(self, request: PromoteRequest, evidence: ClusterEvidence) -> bool:
-        """Have the target take what log only another standby has; whether it did. One that could not is
-        judged by where it stands."""
+    async def _catch_up(self, request: PromoteRequest, evidence: ClusterEvidence) -> bool:
+        """Have the target take what log only another standby has; whether it lacked any. One that could not
+        take all of it is judged by where it stands then."""
         missing = missing_log(request.plan, request.cluster, request.policy, evidence)
         if missing is None:
             return False
@@ -131,8 +131,7 @@ class Promotion:
         target = request.cluster.node(request.action.node_id)
         with contextlib.suppress(Unreachable, Refused):
             await self._nodes.order(target, order, timeout_s=CATCH_UP_TIMEOUT_S)
-            return True
-        return False
+        return True
 
     def _ahead(self, request: PromoteRequest) -> list[Awaitable[None]]:
         """In a switchover the other standbys follow the target while it is promoted, so that its first writes

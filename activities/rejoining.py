@@ -24,6 +24,7 @@ from .effect import carried_out
 
 REJOIN_WITHIN_S = 3600.0
 """A node that cannot be rewound takes a fresh copy of the whole database."""
+STATE_WITHIN_S = 5.0
 
 
 def _brought_back_by_patroni(evidence: ClusterEvidence, node_id: str) -> Outcome:
@@ -56,9 +57,9 @@ class Rejoining:
 
     @activity.defn
     async def bring_back(self, asked: BringBack) -> Outcome:
-        """Have the node follow whoever is the primary now; a node that does already is left as it is. One
-        that does not answer gets its power back first, where a fencing hook may have taken it: a lease that
-        it had has another holder since, so it serves nothing by itself."""
+        """Have the node follow whoever is the primary now, and see that it streams; a node that does already
+        is left as it is. One that does not answer gets its power back first, where a fencing hook may have
+        taken it: a lease that it had has another holder since, so it serves nothing by itself."""
         try:
             cluster = (await asyncio.to_thread(self._registry.load, asked.cluster_id)).cluster
         except ConfigError as error:
@@ -79,6 +80,10 @@ class Rejoining:
             if cluster.fencing is not None and evidence.of(asked.node_id).state is None:
                 await self._hook.switch(cluster.fencing, asked.node_id, "on", f"{asked.by}/on")
             receipt = await self._nodes.order(node, order, timeout_s=REJOIN_WITHIN_S)
+            state = await self._nodes.state(node, timeout_s=STATE_WITHIN_S)
+            if state.upstream == order.upstream and not state.streaming:
+                # It may have much log to replay. Asked again, the agent does nothing anew.
+                raise Unreachable(f"{asked.node_id} does not stream from {order.upstream}: {receipt.detail}")
             return Outcome(
                 action_id=f"rejoin-{asked.node_id}",
                 status=OutcomeStatus.SUCCEEDED,

@@ -11,7 +11,8 @@ from qnwis.continuity.lease_messages import PromiseRequest
 from qnwis.continuity.plan import PromoteTarget
 from qnwis.continuity.planner import make_plan
 from qnwis.continuity.policy import Policy
-from qnwis.providers.errors import Unreachable
+from qnwis.continuity.refusal import Refusal
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from tests.integration.continuity.world import World, three_nodes
 
@@ -59,6 +60,20 @@ async def test_a_target_that_fell_behind_first_takes_the_rest_of_the_log() -> No
     assert (await promoted(world, request)).status is OutcomeStatus.SUCCEEDED
     assert world.machines["node-2"].lsn == world.machines["node-3"].lsn
     assert [effect for effect, _ in world.journal] == ["catch_up", "promote"]
+
+
+async def test_a_target_that_could_not_say_that_it_has_the_log_is_judged_by_where_it_stands_then() -> None:
+    world, request = await fenced()
+    get_ahead(world)
+
+    def all_came(effect: str) -> None:
+        if effect == "catch_up":
+            world.machines["node-2"].lsn = world.machines["node-3"].lsn
+
+    world.before_effect = all_came
+    late = Refusal(rule="not_caught_up", message="not in time", remedy="another target")
+    world.fail_next("catch_up", Refused(late))
+    assert (await promoted(world, request)).status is OutcomeStatus.SUCCEEDED
 
 
 async def test_a_target_that_fell_behind_while_the_lease_ran_out_is_not_promoted() -> None:

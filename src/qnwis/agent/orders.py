@@ -111,7 +111,13 @@ class Orders:
                 upstream = self._upstream(order)
                 if isinstance(upstream, Refusal):
                     return upstream
-                return await rejoin(self._node, order, upstream, interrupted=unfinished is not None)
+                return await rejoin(
+                    self._node,
+                    order,
+                    upstream,
+                    interrupted=unfinished is not None,
+                    mark=lambda mark: self._write(order, mark),
+                )
             case _ if unfinished is not None:
                 return _half_rejoined(self._config.node_id, order, unfinished)
             case PromoteOrder():
@@ -166,8 +172,16 @@ class Orders:
     def _write(
         self, order: AnyOrder, mark: Mark, *, receipt: Receipt | None = None, reason: str | None = None
     ) -> None:
+        marks_replacing = True if mark is Mark.INTENT and isinstance(order, RejoinOrder) else None
         self._journal.append(
-            Line(at=datetime.now(UTC), mark=mark, order=order, receipt=receipt, reason=reason)
+            Line(
+                at=datetime.now(UTC),
+                mark=mark,
+                order=order,
+                receipt=receipt,
+                reason=reason,
+                marks_replacing=marks_replacing,
+            )
         )
         log(
             f"order_{mark.value}",

@@ -9,7 +9,12 @@ rewound: the node takes a fresh copy, and what it alone has is whole in the old 
 
 pg_rewind lets a database that crashed recover by itself, which ends with a checkpoint in its log. A primary's
 comes after the point where the histories part, and is rewound. A standby's would take the place of what the
-upstream wrote there, on the same timeline: a standby that crashed is never left to that.
+upstream wrote there, on the same timeline: a standby that crashed is never left to that, nor is a copy that
+was never started.
+
+Only from just before pg_rewind, or before the old data make room for the copy, until the database is started
+is the data directory not whole. A database that needs longer than this waits, to replay the log of a large
+copy, comes up by itself: whether it streams is said by its state.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import asyncio
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +37,7 @@ from .discarded import export_discarded, folder_of, read_manifest
 from .effects import AlreadySo, Decision, Done, EffectError, Node
 from .files import sync_directory
 from .follow import replays, streams
+from .journal import Mark
 from .postgres import Postgres
 from .programs import read_control, read_setting, run_program
 from .watched import kill_processes_in
@@ -42,8 +49,14 @@ CHECKPOINT_WITHIN_S = 120.0
 POLL_S = 0.02
 
 
-async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted: bool) -> Decision:
-    """Come back as a standby of `upstream`. `interrupted`: an earlier rejoin of this node did not finish."""
+async def rejoin(
+    node: Node, order: RejoinOrder, upstream: Peer, *, interrupted: bool, mark: Callable[[Mark], None]
+) -> Decision:
+    """Come back as a standby of `upstream`.
+
+    `interrupted`: an earlier rejoin of this node left its data half replaced. `mark` is called with
+    `replacing` before this one begins to replace them, and with `replaced` once they are whole again.
+    """
     mine, now = await node.facts(), node.postgres.upstream
     assert upstream.database is not None, "the caller has checked that the upstream holds data"
     source = Connection(upstream.database, node.postgres.database.superuser)
@@ -63,25 +76,24 @@ async def rejoin(node: Node, order: RejoinOrder, upstream: Peer, *, interrupted:
         )
 
     async def effect() -> Done:
-        node.postgres.keep_standby()
+        _stay_down(node.postgres)
         await node.postgres.stop()
         await node.give_up_for_good()
-        standby = node.postgres.initialised and (await read_control(node.postgres)).was_standby
+        standby = node.postgres.initialised and await _must_not_recover(node.postgres)
         if standby and not interrupted and await _comes_back(node, upstream, theirs):
             return Done(f"{node.node_id} was a standby and streams from {upstream.node_id}")
         exported = await _exported(node, order, theirs, history, interrupted=interrupted)
         how = "was rewound"
-        if not exported.rewind or not await _rewind(node.postgres, upstream, standby=standby):
-            kept = await _copy(node.postgres, upstream, order.effect_id)
-            how = f"was copied anew (old data: {kept})"
+        if not exported.rewind or not await _rewind(node.postgres, upstream, standby=standby, mark=mark):
+            kept = await _copy(node.postgres, upstream, order.effect_id, mark)
+            how = "was copied anew" + (f" (old data: {kept})" if kept is not None else "")
         # Either way the upstream's files came along, settings included, and it is no standby.
         node.postgres.keep_standby()
         node.receiving.receive_from(upstream)
+        mark(Mark.REPLACED)
         await node.postgres.start()
-        timeline = await _wait_streaming(node, theirs)
-        return Done(
-            f"{node.node_id} {how} and streams from {upstream.node_id} on timeline {timeline}{exported.said}"
-        )
+        came = await _until_streaming(node, upstream, theirs)
+        return Done(f"{node.node_id} {how} and {came}{exported.said}")
 
     return effect
 
@@ -147,6 +159,20 @@ def _unreachable(node: Node, upstream: Peer, error: DatabaseDownError) -> Refusa
     )
 
 
+def _stay_down(postgres: Postgres) -> None:
+    """Should this not get as far as to replace the data: an old primary is started neither as a primary nor
+    as a standby of whom it followed once."""
+    if postgres.initialised and not postgres.standby:
+        postgres.set_upstream(None)
+        postgres.keep_standby()
+
+
+async def _must_not_recover(postgres: Postgres) -> bool:
+    """Whether it last ran as a standby, or is a copy that never ran, whose control file is the primary's."""
+    copied = (postgres.data_dir / "backup_label").exists()
+    return copied or (await read_control(postgres)).was_standby
+
+
 async def _comes_back(node: Node, upstream: Peer, theirs: Facts) -> bool:
     """Start the standby as it is, and see whether it replays what the upstream has; else stop it again."""
     node.receiving.receive_from(upstream)
@@ -159,7 +185,7 @@ async def _comes_back(node: Node, upstream: Peer, theirs: Facts) -> bool:
     return False
 
 
-async def _rewind(postgres: Postgres, upstream: Peer, *, standby: bool) -> bool:
+async def _rewind(postgres: Postgres, upstream: Peer, *, standby: bool, mark: Callable[[Mark], None]) -> bool:
     """Bring the data directory to the upstream's history. False when pg_rewind could not."""
     assert upstream.database is not None
     source = Connection(upstream.database, postgres.database.superuser)
@@ -168,8 +194,6 @@ async def _rewind(postgres: Postgres, upstream: Peer, *, standby: bool) -> bool:
         await source.row("CHECKPOINT", timeout_s=CHECKPOINT_WITHIN_S)
     finally:
         await source.close()
-    if not standby:
-        postgres.allow_recovery()
     conninfo = postgres.conninfo_of(upstream, postgres.database.superuser.user, dbname="postgres")
     arguments = ["--target-pgdata", str(postgres.data_dir), "--source-server", conninfo]
     arguments += ["--no-ensure-shutdown"] if standby else []
@@ -177,12 +201,17 @@ async def _rewind(postgres: Postgres, upstream: Peer, *, standby: bool) -> bool:
         arguments += ["--config-file", str(postgres.database.config_file)]
     if await read_setting(postgres, "restore_command"):  # log that is gone here may be in the archive
         arguments.append("--restore-target-wal")
+    mark(Mark.REPLACING)
+    if not standby:
+        postgres.allow_recovery()
     status, output = await run_program(postgres, "pg_rewind", arguments, working_in=postgres.data_dir)
     log("pg_rewind", status=status, output=output[-2000:])
     return status == 0
 
 
-async def _copy(postgres: Postgres, upstream: Peer, effect_id: str) -> Path | None:
+async def _copy(
+    postgres: Postgres, upstream: Peer, effect_id: str, mark: Callable[[Mark], None]
+) -> Path | None:
     """Replace the data directory by a copy of the upstream's. Where the old one is now, if there was one."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", effect_id)
     fresh = postgres.data_dir.with_name(f"{postgres.data_dir.name}.fresh-{name}")
@@ -200,6 +229,7 @@ async def _copy(postgres: Postgres, upstream: Peer, effect_id: str) -> Path | No
         raise EffectError(
             f"pg_basebackup from {upstream.node_id} ended with status {status}: {output[-500:]}"
         )
+    mark(Mark.REPLACING)
     kept = _set_aside(postgres.data_dir, name)
     fresh.rename(postgres.data_dir)
     sync_directory(postgres.data_dir.parent)
@@ -217,17 +247,20 @@ def _set_aside(data_dir: Path, name: str) -> Path | None:
     return aside
 
 
-async def _wait_streaming(node: Node, theirs: Facts) -> int:
-    """The timeline, once the database streams what the upstream writes now."""
+async def _until_streaming(node: Node, upstream: Peer, theirs: Facts) -> str:
+    """What came of the start, in words: that it streams what the upstream writes now, or why not yet."""
     clock = asyncio.get_running_loop().time
     deadline = clock() + STREAMING_WITHIN_S
     while clock() < deadline:
         facts = await node.facts()
         if facts is not None and streams(facts, theirs):
-            return facts.timeline
+            return f"streams from {upstream.node_id} on timeline {facts.timeline}"
         if not node.postgres.running:
-            raise EffectError(f"the database of {node.node_id} ended while it started; see postgres.log")
+            return "does not stream yet, its database ended while it started: see postgres.log"
+        if node.receiving.held_meanwhile:
+            return "does not stream yet, it promised a run a later epoch and receives nothing meanwhile"
         await asyncio.sleep(POLL_S)
-    raise EffectError(
-        f"{node.node_id} runs but does not stream after {STREAMING_WITHIN_S:g} s; see postgres.log"
+    return (
+        f"does not stream yet, {STREAMING_WITHIN_S:g} s after its start: it may have much log to replay;"
+        " see its state and postgres.log"
     )

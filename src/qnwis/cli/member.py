@@ -123,7 +123,8 @@ async def _change(nodes: HttpNodes, cluster: Cluster, wanted: AnyChange) -> Memb
 
 
 async def _let_stream(nodes: HttpNodes, cluster: Cluster, node: Node) -> None:
-    """Order a copy of the primary's data, unless the node streams by itself."""
+    """Order a copy of the primary's data, unless the node streams by itself. Raises Unreachable for one that
+    does not stream afterwards."""
     primary, state = await _primary(nodes, cluster)
     if (await nodes.state(node, timeout_s=ANSWER_WITHIN_S)).streaming:
         return
@@ -134,7 +135,9 @@ async def _let_stream(nodes: HttpNodes, cluster: Cluster, node: Node) -> None:
         epoch=state.epoch,
         upstream=primary.node_id,
     )
-    await nodes.order(node, order, timeout_s=REJOIN_TIMEOUT_S)
+    receipt = await nodes.order(node, order, timeout_s=REJOIN_TIMEOUT_S)
+    if not (await nodes.state(node, timeout_s=ANSWER_WITHIN_S)).streaming:
+        raise Unreachable(f"{node.node_id} is a member now; {receipt.detail}")
 
 
 async def _until_caught_up(nodes: HttpNodes, cluster: Cluster, gone: Node, membership: Membership) -> None:

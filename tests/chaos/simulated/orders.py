@@ -181,7 +181,6 @@ class Orders:
         node, database = self._node, self._node.database
         upstream = node.peers[order.upstream].database
         assert database is not None and upstream is not None
-        node.disk.unfinished_rejoin = order.effect_id
         database.standby = True
         self._agent.stopping, self._agent.ended_by_itself = True, False
         yield self._kernel.rng.uniform(*STOP_S)
@@ -189,6 +188,7 @@ class Orders:
         node.guard.over()
         if self._agent.leases.give_up():
             self._agent.leases.take_nothing_up()
+        node.disk.unfinished_rejoin = order.effect_id
         yield self._kernel.rng.uniform(*REWIND_S)
         reached = yield node.network.call(node.node_id, upstream.backends, lambda: upstream.answers, 2.0)
         self._agent.stopping = False
@@ -196,16 +196,14 @@ class Orders:
             return True
         database.rewind_to(upstream)
         database.follow(self._agent.holding.upstream_of(order.epoch, order.upstream))
+        node.disk.unfinished_rejoin = None
+        node.disk.changes.append(order.effect_id)
         database.start()
         for _ in range(600):
             yield 0.1
-            if database.streaming:
-                node.disk.unfinished_rejoin = None
-                node.disk.changes.append(order.effect_id)
-                return False
-            if not database.alive:
-                return True
-        return True
+            if database.streaming or not database.alive:
+                break
+        return False
 
     def _done(self, order: AnyOrder, *, changed: bool) -> Receipt | None:
         if self._node.disk.full:

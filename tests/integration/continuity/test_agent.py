@@ -9,11 +9,13 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
@@ -24,6 +26,7 @@ from qnwis.agent.journal import Line, Mark
 from qnwis.agent.lease import found_cluster
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.lease_messages import LeaseTerms, PromiseRequest, Withdrawal
+from qnwis.continuity.orders import AnyOrder
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
@@ -145,6 +148,38 @@ async def test_a_target_that_is_behind_takes_the_rest_of_the_log_from_another_st
     assert followed.detail.startswith(f"{scene.other.node_id} follows {scene.standby.node_id}")
 
 
+async def test_a_target_takes_the_log_up_to_a_place_within_a_record(scene: Scene) -> None:
+    """A primary that dies may have sent the beginning of a record, which nobody can replay."""
+    await fall_behind(scene)
+    async with scene.primary.connect() as connection:
+        cursor = await connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'background writer'"
+        )
+        ((writer,),) = await cursor.fetchall()
+        os.kill(writer, signal.SIGSTOP)  # it would write a record of its own
+        await connection.execute("BEGIN")
+        await connection.execute("SELECT pg_logical_emit_message(false, 'large', repeat('x', 100000))")
+        async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
+            while True:  # whole pages of the log are sent after a moment
+                state = await scene.other.state()
+                if (state.receive_lsn or 0) > (state.replay_lsn or 0) + 50_000:
+                    break
+                await looks.again()
+        await scene.primary.power_off()
+        await connection.close()
+    await scene.promised(scene.standby, scene.other)
+    ahead = await scene.other.state()
+    assert ahead.receive_lsn is not None and ahead.replay_lsn is not None
+    assert ahead.receive_lsn > ahead.replay_lsn
+
+    receipt = await scene.order(scene.standby, scene.catch_up(scene.other, ahead.receive_lsn))
+
+    assert receipt.changed
+    await scene.order(scene.standby, scene.promote())
+    assert "only the other has it" in await rows(scene.standby)
+
+
 async def test_an_upstream_that_does_not_answer_is_no_reason_for_a_restart(scene: Scene) -> None:
     postmaster = scene.other.postmaster_pid()
     await scene.standby.power_off()
@@ -259,6 +294,91 @@ async def test_an_interrupted_rejoin_keeps_the_database_down_until_it_is_done(sc
 
     assert receipt.changed and "copied anew" in receipt.detail
     await scene.standby.until(streaming=True)
+
+
+async def test_a_rejoin_that_was_killed_before_it_replaced_anything_rewinds(scene: Scene) -> None:
+    await scene.primary.power_off()
+    await scene.fail_over()
+    await scene.primary.start_agent()
+    ((checkpointer,),) = await scene.standby.sql(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'checkpointer'"
+    )
+    os.kill(checkpointer, signal.SIGSTOP)  # pg_rewind is not begun before a checkpoint there
+    try:
+        rejoining = asyncio.ensure_future(scene.order(scene.primary, scene.rejoin(scene.standby)))
+        asked = "SELECT pid FROM pg_stat_activity WHERE query = 'CHECKPOINT' AND state = 'active'"
+        async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
+            while not await scene.standby.sql(asked):
+                await looks.again()
+        await scene.primary.stop_agent(signal.SIGKILL)
+    finally:
+        os.kill(checkpointer, signal.SIGCONT)
+    with pytest.raises(AssertionError):  # nobody answered
+        await rejoining
+    await scene.primary.start_agent()
+
+    await until_kept_down(scene.primary, "no_upstream")
+    receipt = await scene.order(scene.primary, scene.rejoin(scene.standby))
+
+    assert receipt.changed and "was rewound" in receipt.detail
+    assert not list(scene.primary.folder.glob(f"data.before-rejoin-run-{scene.epoch}_*"))
+    await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
+
+
+async def test_a_database_that_was_rewound_comes_up_though_its_power_failed_meanwhile(scene: Scene) -> None:
+    await scene.primary.power_off()
+    await scene.fail_over()
+    await scene.primary.start_agent()
+    await let_replicate(scene.standby, "NOLOGIN")
+    rejoining = asyncio.ensure_future(scene.order(scene.primary, scene.rejoin(scene.standby)))
+    await until_marked(scene, scene.primary, scene.rejoin(scene.standby), Mark.REPLACED)
+    await scene.primary.power_off()
+    with pytest.raises(AssertionError):  # nobody answered
+        await rejoining
+
+    await scene.primary.start_agent()
+    await let_replicate(scene.standby, "LOGIN")
+
+    await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
+
+
+async def test_a_rejoin_is_done_once_the_database_was_started_whether_it_streams_or_not(scene: Scene) -> None:
+    await scene.primary.power_off()
+    await scene.fail_over()
+    await scene.primary.start_agent()
+    await let_replicate(scene.standby, "NOLOGIN")
+    rejoining = asyncio.ensure_future(scene.order(scene.primary, scene.rejoin(scene.standby)))
+    await until_marked(scene, scene.primary, scene.rejoin(scene.standby), Mark.REPLACED)
+    later = PromiseRequest(epoch=scene.epoch + 1, run_id="later", membership_version=1)
+    await scene.cluster.nodes.promise(scene.primary.node, later, timeout_s=WITHIN_S)
+    try:
+        receipt = await rejoining
+    finally:
+        await let_replicate(scene.standby, "LOGIN")
+
+    assert "was rewound and does not stream yet, it promised a run a later epoch" in receipt.detail
+    withdrawal = Withdrawal(epoch=later.epoch, run_id=later.run_id)
+    await scene.cluster.nodes.withdraw(scene.primary.node, withdrawal, timeout_s=WITHIN_S)
+    await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
+
+
+@pytest.mark.parametrize("renaming", [False, True])
+async def test_a_node_without_a_data_directory_takes_a_copy(scene: Scene, renaming: bool) -> None:
+    """A new node, or one whose agent was killed after the old data were set aside for the copy."""
+    await scene.standby.stop_agent()
+    shutil.rmtree(scene.standby.data_dir)
+    if renaming:
+        replacing = Line(at=datetime.now(UTC), mark=Mark.REPLACING, order=scene.rejoin(scene.primary))
+        with (scene.standby.folder / "state" / "journal.jsonl").open("a") as file:
+            file.write(replacing.model_dump_json() + "\n")
+    await scene.standby.start_agent()
+    await until_kept_down(scene.standby, "rejoin_unfinished" if renaming else "no_data")
+
+    receipt = await scene.order(scene.standby, scene.rejoin(scene.primary))
+
+    assert receipt.changed and "was copied anew and streams" in receipt.detail
+    await scene.standby.until(streaming=True, upstream=scene.primary.node_id)
 
 
 async def test_a_demoted_primary_stays_down_until_it_has_an_upstream(scene: Scene) -> None:
@@ -418,6 +538,11 @@ async def test_a_promise_given_while_an_order_is_carried_out_holds(scene: Scene)
     withdrawal = Withdrawal(epoch=later.epoch, run_id=later.run_id)
     await scene.cluster.nodes.withdraw(scene.other.node, withdrawal, timeout_s=WITHIN_S)
     await scene.other.until(streaming=True, upstream=scene.standby.node_id)
+    promote = scene.promote("promote the other", epoch=later.epoch + 10)
+    asked = PromiseRequest(epoch=promote.epoch, run_id=promote.run_id, membership_version=1)
+    for member in (scene.standby, scene.other):
+        await scene.cluster.nodes.promise(member.node, asked, timeout_s=WITHIN_S)
+    assert (await scene.order(scene.other, promote)).changed, "nothing was replaced in its data"
 
 
 async def test_a_standby_that_is_held_goes_on_after_a_while_though_its_agent_was_killed(scene: Scene) -> None:
@@ -532,6 +657,21 @@ async def ask(member: TestNode, path: str) -> httpx.Response:
 
 async def journal(scene: Scene, member: TestNode) -> list[Line]:
     return [Line.model_validate(line) for line in (await ask(member, "/journal")).json()]
+
+
+async def until_marked(scene: Scene, member: TestNode, order: AnyOrder, mark: Mark) -> None:
+    """Returns when the order has got that far."""
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while not any(x.order == order and x.mark is mark for x in await journal(scene, member)):
+            await looks.again()
+
+
+async def let_replicate(primary: TestNode, login: Literal["LOGIN", "NOLOGIN"]) -> None:
+    """Whether standbys may connect anew."""
+    async with primary.connect() as connection:
+        await connection.execute("SET synchronous_commit = local")
+        await connection.execute(f"ALTER ROLE replicator {login}")
 
 
 async def fall_behind(scene: Scene) -> None:
