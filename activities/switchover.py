@@ -27,13 +27,15 @@ from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
 
-from .effect import EffectRequest, carried_out, preview
+from .effect import EffectRequest, carried_out, preview, scheduled_s_ago
 from .fencing import Fencing
 
 QUIET_S = 12.0
 """Beyond the time to drain: for so long a primary lets no writes in and waits to be handed over."""
 RETURN_AFTER_S = 8.0
 """A primary that was handed over and that nobody succeeds comes back by itself after this long."""
+BACK_BY_ITSELF_S = 5.0
+"""Beyond both: by then a primary that lives serves again, whoever can hear it."""
 STATE_WITHIN_S = 2.0
 PREPARE_WITHIN_S = 20.0
 RELEASE_WITHIN_S = 20.0
@@ -160,12 +162,30 @@ class Switchover:
 
     @activity.defn
     async def take_back(self, request: ReleaseRequest) -> Outcome:
-        """Compensation of `release`: the primary accepts writes again. Asked without limit."""
+        """Compensation of `release`: the primary accepts writes again.
+
+        Asked until it has, or until it would by itself: what was asked of it ends with its time, and the
+        promise is let go of first. One that says nothing by then is a case for a failover, which needs the
+        lock that this run holds.
+        """
         action = request.action
+        alone_after_s = action.drain_s + max(QUIET_S, RETURN_AFTER_S) + BACK_BY_ITSELF_S
 
         async def undone() -> Outcome:
             await self._fencing.withdraw(request)
-            receipt = await self._resume(request)
+            try:
+                receipt = await self._resume(request)
+            except Unreachable as error:
+                if scheduled_s_ago() < alone_after_s:
+                    raise
+                return Outcome(
+                    action_id=action.action_id,
+                    status=OutcomeStatus.UNDONE,
+                    changed=True,  # it may have let no new writes in meanwhile
+                    detail=f"the promise is withdrawn; {action.node_id} does not say that it accepts writes"
+                    f" again ({error}). If it lives it does by itself: {alone_after_s:g} s are over and more;"
+                    " if not, its guardian may fail over",
+                )
             await self._follow_again(request)
             return Outcome(
                 action_id=action.action_id,

@@ -13,6 +13,7 @@ import pytest
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
+from activities import switchover
 from qnwis.continuity.access import Deed
 from qnwis.continuity.decisions import PREFIX
 from qnwis.continuity.executor import OutcomeStatus
@@ -161,6 +162,36 @@ async def test_a_release_whose_end_is_not_known_is_taken_back(
     assert result.outcome is RunOutcome.ROLLED_BACK
     assert on.world.writable() == ["node-1"]
     assert on.world.changes("resume"), "it was handed over, and came back"
+
+
+async def test_a_primary_that_dies_while_its_release_is_taken_back_is_failed_over_from(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never says that it serves again, and the run does not hold the lock for that."""
+    monkeypatch.setattr(options, "FENCED_WITHIN_S", SOON_S)
+    for name in ("QUIET_S", "RETURN_AFTER_S", "BACK_BY_ITSELF_S"):
+        monkeypatch.setattr(switchover, name, 0.1)
+    on = await stage()
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+
+    def die(effect: str) -> None:
+        if effect == "resume":
+            on.world.kill("node-1")
+
+    on.world.fail_next("promise", *[Unreachable("no answer")] * 300)
+    on.world.before_effect = die
+    async with asyncio.timeout(WITHIN_S):
+        result = await (await maintain(on)).result()
+    assert result.outcome is RunOutcome.ROLLED_BACK
+    (undone,) = (o for o in result.outcomes if "release" in o.action_id and o.status is OutcomeStatus.UNDONE)
+    assert "node-1 does not say that it accepts writes again" in undone.detail
+    on.world.faults.clear()
+    view = await until(
+        guardian, lambda v: v.last_result is not None and v.last_result.outcome is RunOutcome.COMPLETED
+    )
+    assert view.primary_node_id == "node-2" and on.world.writable() == ["node-2"]
+    await guardian.terminate()
 
 
 async def test_a_primary_that_is_ill_is_no_case_for_maintenance(stage: Setting) -> None:
