@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from time import monotonic
+
+log = logging.getLogger(__name__)
 
 AFTER = 50_000, 20, 50
 """Objects made and not freed, and younger collections, before each generation is collected."""
 YOUNG_EVERY_S = 30.0
 ALL_EVERY_S, ALL_REST = 300.0, 1000
-"""All that is held is looked through so often, and rests so many times as long as that took: of a worker that
-holds a thousand clusters it may take a second."""
+"""All that is held is looked through so often, with a rest so many times as long as that took: the more a
+worker holds, the longer it stands still meanwhile."""
+SAID_FROM_S = 0.25
+"""A pause as long as this is said, seconds: a heartbeat may be late by it."""
 
 
 def collect_seldom() -> None:
@@ -41,4 +46,7 @@ def collected(began: float, all_at: float) -> float:
         gc.collect(1)
         return all_at
     gc.collect()
-    return began + max(ALL_EVERY_S, ALL_REST * (monotonic() - began))
+    took_s = monotonic() - began
+    if took_s >= SAID_FROM_S:
+        log.info("stood still for %.2f s to look for garbage in all that is held", took_s)
+    return began + max(ALL_EVERY_S, ALL_REST * took_s)
