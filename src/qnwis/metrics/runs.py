@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from threading import Lock
 
 from prometheus_client import CollectorRegistry
@@ -42,6 +42,7 @@ from qnwis.continuity.metrics import (
     figures_of,
     objective_samples,
 )
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import FailoverRequest, RunOutcome, RunResult
 from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.errors import Refused, Unreachable
@@ -56,7 +57,11 @@ PAGE = 64
 
 
 class RunMetrics(Collector):
-    """Of every run that has a record. A store that cannot be read now answers with what was read before."""
+    """Of every run that has a record. A store that cannot be read now answers with what was read before.
+
+    Before the first complete read there are none: a count that began at 0 for want of an answer would be
+    counted anew by Prometheus, all of it, when the answer comes.
+    """
 
     def __init__(self, store: AuditStore, clusters: Registry, registry: CollectorRegistry) -> None:
         self._store = store
@@ -64,6 +69,8 @@ class RunMetrics(Collector):
         self._lock = Lock()
         """Scrapes come in threads of their own."""
         self._read_up_to = 0
+        self._is_complete = False
+        """Everything was read once, to the newest record of that time."""
         self._last_recovery_ms: dict[str, float] = {}
         self._last_loss_bytes: dict[str, int | None] = {}
         self._executions, self._successes = counter(EXECUTIONS), counter(SUCCESSES)
@@ -79,17 +86,22 @@ class RunMetrics(Collector):
             except (Refused, Unreachable) as error:
                 log.warning("metrics about runs are those of record %s: %s", self._read_up_to, error)
             groups = lease_groups(self._clusters)
-            for cluster_id in groups:
-                self._begin_at_zero(cluster_id)
-            samples = [sample for group in groups.values() for sample in objective_samples(*group)]
-            samples += self._latest()
-            instruments = (
-                *(self._executions, self._successes, self._failures, self._runs, self._moves),
-                *(self._execution_ms, self._validation_ms, self._step_ms, self._recovery_ms),
-            )
-            families = [family for one in instruments for family in one.collect()]
-            families += gauges((RTO_OBJECTIVE_MS, LAST_RECOVERY_MS, RPO_OBJECTIVE, LAST_LOSS), samples)
+            objectives = [sample for group in groups.values() for sample in objective_samples(*group)]
+            families = [*gauges((RTO_OBJECTIVE_MS, RPO_OBJECTIVE), objectives)]
+            if self._is_complete:
+                families += self._of_runs(groups)
         yield from families
+
+    def _of_runs(self, cluster_ids: Iterable[str]) -> Iterator[Family]:
+        for cluster_id in cluster_ids:
+            self._begin_at_zero(cluster_id)
+        instruments = (
+            *(self._executions, self._successes, self._failures, self._runs, self._moves),
+            *(self._execution_ms, self._validation_ms, self._step_ms, self._recovery_ms),
+        )
+        for one in instruments:
+            yield from one.collect()
+        yield from gauges((LAST_RECOVERY_MS, LAST_LOSS), self._latest())
 
     def _latest(self) -> Iterator[Sample]:
         """Of each cluster's newest runs."""
@@ -114,29 +126,32 @@ class RunMetrics(Collector):
             self._moves.labels(cluster_id, loss.value)
 
     async def _read_on(self) -> None:
-        for record in await self._unread():
-            await self._take(record)
-            self._read_up_to = record.sequence
+        for sequence, record in await self._unread():
+            if isinstance(record, Refusal):
+                _leave_out(sequence, record)
+            else:
+                await self._take(record)
+            self._read_up_to = sequence
+        self._is_complete = True
 
-    async def _unread(self) -> list[AuditRecord]:
-        """Oldest first."""
+    async def _unread(self) -> list[tuple[int, AuditRecord | Refusal]]:
+        """Oldest first, by their places in the log."""
         limit = PAGE
         while True:
-            records = await self._store.latest(limit)
-            if len(records) < limit or records[-1].sequence <= self._read_up_to + 1:
-                return [record for record in reversed(records) if record.sequence > self._read_up_to]
+            records = await self._store.latest_each(limit)
+            if len(records) < limit or records[-1][0] <= self._read_up_to + 1:
+                return [one for one in reversed(records) if one[0] > self._read_up_to]
             limit *= 4
 
     async def _take(self, record: AuditRecord) -> None:
         if record.operation not in COUNTED:
             return
-        texts = await self._store.artefacts(record.audit_id)
         try:
+            texts = await self._store.artefacts(record.audit_id)
             request = FailoverRequest.model_validate_json(texts["request"])
             result = RunResult.model_validate_json(texts["result"])
-        except (KeyError, ValidationError) as error:
-            # `audit verify` is there to say what is wrong with it; one such record must not hide the others.
-            log.warning("metrics leave record %s out, which is no run's any more: %s", record.audit_id, error)
+        except (KeyError, ValidationError, Refused) as error:
+            _leave_out(record.audit_id, error)
             return
         self._count(figures_of(record, request, result))
 
@@ -161,3 +176,8 @@ class RunMetrics(Collector):
         if run.recovery_ms is not None:
             self._recovery_ms.labels(run.cluster_id).observe(run.recovery_ms)
             self._last_recovery_ms[run.cluster_id] = run.recovery_ms
+
+
+def _leave_out(which: object, why: object) -> None:
+    """`audit verify` is there to say what is wrong with it; one such record must not hide the others."""
+    log.warning("metrics leave record %s out, which cannot be read as a run's: %s", which, why)

@@ -30,6 +30,7 @@ from qnwis.continuity.bundle import Provable
 from qnwis.continuity.merkle import leaf_hash
 from qnwis.continuity.model import canonical_json
 from qnwis.continuity.pseudonyms import aliases_in, people_in, pseudonymised, resolved, tokens_in
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.sealed_records import (
     NotOpened,
     SealedRecord,
@@ -48,7 +49,7 @@ from .audit_keys import SigningKey
 from .audit_log import AuditLog, Conflict, Row, View
 from .audit_seals import Seals, unreadable
 from .audit_sqlite import SqliteLog
-from .errors import Unreachable
+from .errors import Refused, Unreachable
 from .key_store import KeyStore, KeyStoreError, LostKey
 from .persons import Persons
 
@@ -85,6 +86,11 @@ class AuditStore(Protocol):
 
     async def latest(self, limit: int = 20) -> tuple[AuditRecord, ...]:
         """The newest records, newest first."""
+        ...
+
+    async def latest_each(self, limit: int) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
+        """As `latest`, each with its place in the log, for whoever must come past every record: one that
+        cannot be opened or read hides no other, and why it cannot stands in its place."""
         ...
 
     async def between(self, since: datetime, until: datetime) -> tuple[AuditRecord, ...]:
@@ -142,6 +148,15 @@ class LoggedAuditStore:
 
     async def latest(self, limit: int = 20) -> tuple[AuditRecord, ...]:
         return await self._opened(await self._read(lambda view: view.latest(limit)))
+
+    async def latest_each(self, limit: int) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
+        rows = await self._read(lambda view: view.latest(limit))
+        opened = [await self._opened_or_why(row) for row in rows]
+        named = iter(await self._named([one for one in opened if isinstance(one, AuditRecord)]))
+        return tuple(
+            (row.sequence, one if isinstance(one, Refusal) else next(named))
+            for row, one in zip(rows, opened, strict=True)
+        )
 
     async def between(self, since: datetime, until: datetime) -> tuple[AuditRecord, ...]:
         # What is recorded afterwards stands later in the log than it happened: every record is looked at.
@@ -321,6 +336,12 @@ class LoggedAuditStore:
 
     async def _opened(self, rows: Iterable[Row]) -> tuple[AuditRecord, ...]:
         return await self._named([await self.seals.opened(row) for row in rows])
+
+    async def _opened_or_why(self, row: Row) -> AuditRecord | Refusal:
+        try:
+            return await self.seals.opened(row)
+        except Refused as error:
+            return error.refusal
 
     async def _named(self, records: Sequence[AuditRecord]) -> tuple[AuditRecord, ...]:
         """With the names of persons that were not erased."""

@@ -30,6 +30,7 @@ from qnwis.continuity.run import (
 from qnwis.continuity.verifier import VerificationReport
 from qnwis.metrics.instruments import gauges
 from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.key_store import KeyStore
 from tests.unit.continuity.scenes import NOON
 
 PASSED = VerificationReport(
@@ -62,8 +63,8 @@ class Waits(Collector):
         yield from gauges((APPROVALS_WAITING,), [Sample(APPROVALS_WAITING, ("c",), 1)])
 
 
-def store_in(folder: Path) -> SqliteAuditStore:
-    return SqliteAuditStore(folder / "audit.sqlite", folder / "key.pem")
+def store_in(folder: Path, keys: KeyStore | None = None) -> SqliteAuditStore:
+    return SqliteAuditStore(folder / "audit.sqlite", folder / "key.pem", keys=keys)
 
 
 def ended(

@@ -12,16 +12,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from qnwis.config.registry import Registry
 from qnwis.continuity.run import RunOutcome
 from qnwis.metrics.runs import PAGE, RunMetrics
+from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.errors import Unreachable
+from qnwis.providers.key_store import FileKeyStore
 from tests.integration.continuity.world import three_nodes, write_registry
+from tests.unit.continuity.test_audit import tampered
 from tests.unit.metrics.records import ended, record, store_in
 
 
 class Worker:
     """The part of a worker that serves figures about runs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keys: FileKeyStore | None = None) -> None:
         self._registry = CollectorRegistry()
-        RunMetrics(store_in(folder), Registry(folder), self._registry)
+        RunMetrics(store_in(folder, keys), Registry(folder), self._registry)
 
     async def value(self, name: str, **labels: str) -> float | None:
         # As by Prometheus: in a thread that has no loop.
@@ -119,6 +123,85 @@ async def test_a_store_that_cannot_be_read_leaves_what_was_read(home: Path) -> N
     assert await worker.value("qnwis_failover_success_total") == 1
     (home / "audit.sqlite").write_bytes(b"no database any more, and long enough to be looked at")
     assert await worker.value("qnwis_failover_success_total") == 1
+
+
+async def test_a_worker_that_has_read_no_run_yet_serves_no_count_that_would_rise_by_all_of_them(
+    home: Path,
+) -> None:
+    store = store_in(home)
+    for number in range(3):
+        await record(store, ended(f"run-{number}"))
+    worker, success = Worker(home), "qnwis_failover_success_total"
+    (home / "audit.sqlite").rename(home / "away.sqlite")
+    (home / "audit.sqlite").write_bytes(b"no database, and long enough to be looked at")
+    assert await worker.value(success) is None
+    assert await worker.value("qnwis_continuity_moves_total", loss="none") is None
+    assert await worker.value("qnwis_failover_execution_ms_count", status="completed") is None
+    assert await worker.value("qnwis_continuity_rto_objective_ms") == 30000, "of the policy, not of runs"
+    (home / "away.sqlite").rename(home / "audit.sqlite")
+    assert await worker.value(success) == 3
+
+
+async def test_a_first_read_that_breaks_off_half_way_serves_nothing_either(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_in(home)
+    faults: list[Unreachable | None] = [None, Unreachable("the store is gone")]
+    for number in range(2):
+        await record(store, ended(f"run-{number}"))
+    artefacts = SqliteAuditStore.artefacts
+
+    async def once(self: SqliteAuditStore, audit_id: str) -> dict[str, str]:
+        if faults and (fault := faults.pop(0)) is not None:
+            raise fault
+        return await artefacts(self, audit_id)
+
+    monkeypatch.setattr(SqliteAuditStore, "artefacts", once)
+    worker = Worker(home)
+    assert await worker.value("qnwis_failover_success_total") is None
+    assert await worker.value("qnwis_failover_success_total") == 2
+
+
+async def test_a_record_that_cannot_be_read_hides_no_other_and_is_passed_once(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_in(home)
+    for number in range(3):
+        await record(store, ended(f"run-{number}"))
+    tampered(home / "audit.sqlite", "UPDATE records SET record = '{}' WHERE sequence = 2")
+    worker = Worker(home)
+    assert await worker.value("qnwis_failover_success_total") == 2
+    await record(store, ended("run-3", RunOutcome.ROLLED_BACK))
+    assert await worker.value("qnwis_failover_executions_total", status="rolled_back") == 1
+    assert await worker.value("qnwis_failover_success_total") == 2
+    assert caplog.text.count("metrics leave record 2 out") == 1
+
+
+async def test_a_record_that_says_it_stands_further_on_is_counted_once_and_hides_none_that_comes(
+    home: Path,
+) -> None:
+    store = store_in(home)
+    await record(store, ended("run-0"))
+    await record(store, ended("run-1"))
+    further = "UPDATE records SET record = replace(record, ?, ?) WHERE sequence = 1"
+    tampered(home / "audit.sqlite", further, '"sequence":1,', '"sequence":99,')
+    worker = Worker(home)
+    assert await worker.value("qnwis_failover_success_total") == 2
+    await record(store, ended("run-2"))
+    assert await worker.value("qnwis_failover_success_total") == 3
+
+
+async def test_artefacts_that_cannot_be_opened_leave_their_run_out_and_no_other(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_in(home, FileKeyStore(home / "elsewhere" / "keys.json"))
+    for number in range(3):
+        await record(store, ended(f"run-{number}"))
+    tampered(home / "audit.sqlite", "DELETE FROM artefacts WHERE sequence = 2 AND name = 'result'")
+    worker = Worker(home, FileKeyStore(home / "elsewhere" / "keys.json"))
+    for _ in range(2):
+        assert await worker.value("qnwis_failover_success_total") == 2
+    assert caplog.text.count("metrics leave record") == 1
 
 
 async def test_a_configuration_that_cannot_be_read_hides_no_run(home: Path) -> None:
