@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from pydantic import AwareDatetime
+
 from .audit import AuditRecord
 from .heartbeat import NodeDetector, NodeStatus
 from .model import Model
@@ -128,7 +130,8 @@ STEP_MS = Metric(
 RECOVERY_MS = Metric(
     "qnwis_continuity_recovery_ms",
     Kind.HISTOGRAM,
-    "From the first missed heartbeat, else from the start of the run, to the end of a verified failover",
+    "From the first missed heartbeat, else from the start of the run, to the end of a verified failover; the"
+    " time that people took to vote counts",
     ("cluster",),
     RUN_MS,
 )
@@ -136,6 +139,12 @@ LAST_RECOVERY_MS = Metric(
     "qnwis_continuity_last_recovery_ms",
     Kind.GAUGE,
     "The same, of the newest verified failover",
+    ("cluster",),
+)
+LAST_RECOVERY_ENDED = Metric(
+    "qnwis_continuity_last_recovery_timestamp_seconds",
+    Kind.GAUGE,
+    "When the newest verified failover ended",
     ("cluster",),
 )
 RTO_OBJECTIVE_MS = Metric(
@@ -154,6 +163,12 @@ LAST_LOSS = Metric(
     "qnwis_continuity_last_loss_bytes",
     Kind.GAUGE,
     "Log that the newest run which moved the service lost, by its record; absent where that is not known",
+    ("cluster",),
+)
+LAST_MOVE_ENDED = Metric(
+    "qnwis_continuity_last_move_timestamp_seconds",
+    Kind.GAUGE,
+    "When the newest run which moved the service ended",
     ("cluster",),
 )
 RPO_OBJECTIVE = Metric(
@@ -184,8 +199,8 @@ METRICS = (
     *(HEARTBEAT_LATENCY, HEALTH_CHECK_ERRORS, NODE_STATUS, CONSECUTIVE_FAILURES, CLUSTER_QUORUM),
     *(NODES_HEALTHY, QUORUM_REACHED),
     *(EXECUTIONS, SUCCESSES, FAILURES, EXECUTION_MS, VALIDATION_MS),
-    *(RUNS, STEP_MS, RECOVERY_MS, LAST_RECOVERY_MS, RTO_OBJECTIVE_MS),
-    *(MOVES, LAST_LOSS, RPO_OBJECTIVE),
+    *(RUNS, STEP_MS, RECOVERY_MS, LAST_RECOVERY_MS, LAST_RECOVERY_ENDED, RTO_OBJECTIVE_MS),
+    *(MOVES, LAST_LOSS, LAST_MOVE_ENDED, RPO_OBJECTIVE),
     *(APPROVALS_WAITING, READINESS, READINESS_EVALUATED),
 )
 
@@ -233,6 +248,7 @@ class RunFigures(Model):
     loss_bytes: int | None
     """Of a run that moved it: none where the old primary handed over its whole log, else what was predicted
     for the plan; None where that is not known."""
+    ended_at: AwareDatetime
 
     @property
     def loss(self) -> Loss:
@@ -257,6 +273,7 @@ def figures_of(record: AuditRecord, request: FailoverRequest, result: RunResult)
         recovery_ms=_recovery_ms(request, result) if record.operation == FAILOVER else None,
         moved=result.moved,
         loss_bytes=0 if handed_over(result) else result.predicted_loss_bytes,
+        ended_at=result.ended_at,
     )
 
 
@@ -266,6 +283,17 @@ def _recovery_ms(request: FailoverRequest, result: RunResult) -> float | None:
     found = request.detection
     began = result.started_at if found is None else found.first_miss_at or found.detected_at
     return max(0.0, (result.ended_at - began).total_seconds() * 1000)
+
+
+def newest_samples(recovery: RunFigures | None, move: RunFigures | None) -> Iterator[Sample]:
+    """Of one cluster: of its newest verified failover, and of the newest run that moved its service."""
+    if recovery is not None and recovery.recovery_ms is not None:
+        yield Sample(LAST_RECOVERY_MS, (recovery.cluster_id,), recovery.recovery_ms)
+        yield Sample(LAST_RECOVERY_ENDED, (recovery.cluster_id,), recovery.ended_at.timestamp())
+    if move is not None:
+        if move.loss_bytes is not None:
+            yield Sample(LAST_LOSS, (move.cluster_id,), move.loss_bytes)
+        yield Sample(LAST_MOVE_ENDED, (move.cluster_id,), move.ended_at.timestamp())
 
 
 def objective_samples(cluster: Cluster, policy: Policy) -> Iterator[Sample]:

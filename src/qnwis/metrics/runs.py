@@ -26,6 +26,8 @@ from qnwis.continuity.metrics import (
     EXECUTIONS,
     FAILURES,
     LAST_LOSS,
+    LAST_MOVE_ENDED,
+    LAST_RECOVERY_ENDED,
     LAST_RECOVERY_MS,
     MOVES,
     RECOVERY_MS,
@@ -40,6 +42,7 @@ from qnwis.continuity.metrics import (
     RunFigures,
     Sample,
     figures_of,
+    newest_samples,
     objective_samples,
 )
 from qnwis.continuity.refusal import Refusal
@@ -52,6 +55,7 @@ from .instruments import counter, gauges, histogram
 
 log = logging.getLogger(__name__)
 
+NEWEST = (LAST_RECOVERY_MS, LAST_RECOVERY_ENDED, LAST_LOSS, LAST_MOVE_ENDED)
 PAGE = 64
 """Records that are asked for at first; four times as many while the oldest is not old enough."""
 
@@ -71,8 +75,9 @@ class RunMetrics(Collector):
         self._read_up_to = 0
         self._is_complete = False
         """Everything was read once, to the newest record of that time."""
-        self._last_recovery_ms: dict[str, float] = {}
-        self._last_loss_bytes: dict[str, int | None] = {}
+        self._last_recovery: dict[str, RunFigures] = {}
+        self._last_move: dict[str, RunFigures] = {}
+        """By cluster."""
         self._executions, self._successes = counter(EXECUTIONS), counter(SUCCESSES)
         self._failures, self._runs, self._moves = counter(FAILURES), counter(RUNS), counter(MOVES)
         self._execution_ms, self._validation_ms = histogram(EXECUTION_MS), histogram(VALIDATION_MS)
@@ -101,15 +106,12 @@ class RunMetrics(Collector):
         )
         for one in instruments:
             yield from one.collect()
-        yield from gauges((LAST_RECOVERY_MS, LAST_LOSS), self._latest())
+        yield from gauges(NEWEST, self._newest())
 
-    def _latest(self) -> Iterator[Sample]:
+    def _newest(self) -> Iterator[Sample]:
         """Of each cluster's newest runs."""
-        for cluster_id, took_ms in self._last_recovery_ms.items():
-            yield Sample(LAST_RECOVERY_MS, (cluster_id,), took_ms)
-        for cluster_id, lost in self._last_loss_bytes.items():
-            if lost is not None:
-                yield Sample(LAST_LOSS, (cluster_id,), lost)
+        for cluster_id in self._last_recovery.keys() | self._last_move.keys():
+            yield from newest_samples(self._last_recovery.get(cluster_id), self._last_move.get(cluster_id))
 
     def _begin_at_zero(self, cluster_id: str) -> None:
         """A counter that appears with 1 has not increased for Prometheus; it must have been seen at 0."""
@@ -161,7 +163,7 @@ class RunMetrics(Collector):
             self._step_ms.labels(run.cluster_id, run.operation, step).observe(took_ms)
         if run.moved:
             self._moves.labels(run.cluster_id, run.loss.value).inc()
-            self._last_loss_bytes[run.cluster_id] = run.loss_bytes
+            self._last_move[run.cluster_id] = run
         if not run.is_failover:
             return
         self._executions.labels(run.cluster_id, run.status).inc()
@@ -175,7 +177,7 @@ class RunMetrics(Collector):
             self._validation_ms.labels(run.cluster_id).observe(took)
         if run.recovery_ms is not None:
             self._recovery_ms.labels(run.cluster_id).observe(run.recovery_ms)
-            self._last_recovery_ms[run.cluster_id] = run.recovery_ms
+            self._last_recovery[run.cluster_id] = run
 
 
 def _leave_out(which: object, why: object) -> None:

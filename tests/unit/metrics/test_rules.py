@@ -20,8 +20,9 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["promtool", *arguments], cwd=FOLDER, capture_output=True, text=True)
 
 
-def test_rules_fire_when_they_should_and_not_before() -> None:
-    ran = promtool("test", "rules", "continuity_tests.yml")
+@pytest.mark.parametrize("played", ["continuity_tests.yml", "continuity_days_tests.yml"])
+def test_rules_fire_when_they_should_and_not_before(played: str) -> None:
+    ran = promtool("test", "rules", played)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 

@@ -16,6 +16,7 @@ from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.key_store import FileKeyStore
 from tests.integration.continuity.world import three_nodes, write_registry
+from tests.unit.continuity.scenes import NOON
 from tests.unit.continuity.test_audit import tampered
 from tests.unit.metrics.records import ended, record, store_in
 
@@ -99,6 +100,20 @@ async def test_what_a_move_lost_is_counted_and_what_is_not_known_is_no_zero(home
     await record(store, ended("run-4", loss_bytes=None))
     assert await worker.value(lost) is None
     assert [await worker.value(moves, loss=loss) for loss in ("none", "some", "unknown")] == [1, 1, 1]
+
+
+async def test_the_newest_runs_have_the_time_of_their_end_with_them(home: Path) -> None:
+    store, worker = store_in(home), Worker(home)
+    recovered = "qnwis_continuity_last_recovery_timestamp_seconds"
+    moved = "qnwis_continuity_last_move_timestamp_seconds"
+    assert await worker.value(recovered) is await worker.value(moved) is None
+    await record(store, ended("run-1", took_ms=4000))
+    assert await worker.value(recovered) == await worker.value(moved) == NOON.timestamp() + 4
+    await record(store, ended("run-2", maintenance=True, took_ms=9000, loss_bytes=None))
+    await record(store, ended("run-3", RunOutcome.ROLLED_BACK, took_ms=60000))
+    for one in (worker, Worker(home)):
+        assert await one.value(recovered) == NOON.timestamp() + 4, "maintenance recovers nothing"
+        assert await one.value(moved) == NOON.timestamp() + 9
 
 
 @pytest.mark.parametrize(("mode", "objective"), [("synchronous", 0), ("asynchronous", 1000)])
