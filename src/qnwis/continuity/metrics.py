@@ -7,7 +7,7 @@ their serving are in `qnwis.metrics`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -84,7 +84,8 @@ NODES_HEALTHY = Metric(
 QUORUM_REACHED = Metric(
     "qnwis_continuity_quorum_reached",
     Kind.GAUGE,
-    "1: the healthy nodes are enough for the quorum, 0: they are not",
+    "1: the healthy nodes are enough for the quorum, 0: they are not; an active/active cluster has none as a"
+    " whole, but one for each region's lease group",
     ("cluster", "vantage"),
 )
 EXECUTIONS = Metric(
@@ -211,18 +212,43 @@ EXECUTION, VERIFICATION = "execution", "verification"
 """Steps of the runbooks that have metrics of their own."""
 
 
-def watch_samples(cluster: Cluster, vantage: str, detectors: Mapping[str, NodeDetector]) -> Iterator[Sample]:
-    """What one vantage sees of a cluster now. Unknown is not down: such a node has no status."""
+def watch_samples(
+    cluster: Cluster, vantage: str, detectors: Mapping[str, NodeDetector], apart: Container[str] = ()
+) -> Iterator[Sample]:
+    """What one vantage sees of a cluster now. Unknown is not down: such a node has no status.
+
+    Of an active/active cluster as a whole there is no quorum: each region's lease group has its own, under
+    its own id, but for those `apart`, which this vantage watches for themselves.
+    """
     for node_id, detector in detectors.items():
         labels = (cluster.cluster_id, vantage, node_id)
         if detector.status is not NodeStatus.UNKNOWN:
             yield Sample(NODE_STATUS, labels, float(detector.status is NodeStatus.HEALTHY))
         yield Sample(CONSECUTIVE_FAILURES, labels, detector.consecutive_misses)
-    healthy = sum(detector.status is NodeStatus.HEALTHY for detector in detectors.values())
-    whose = (cluster.cluster_id, vantage)
-    yield Sample(CLUSTER_QUORUM, whose, healthy / len(cluster.nodes))
-    yield Sample(NODES_HEALTHY, whose, healthy)
-    yield Sample(QUORUM_REACHED, whose, float(healthy >= cluster.quorum))
+    healthy = {name for name, detector in detectors.items() if detector.status is NodeStatus.HEALTHY}
+    if not cluster.is_active_active:
+        yield from _vote_samples(cluster, vantage, healthy)
+        return
+    yield from _share_samples(cluster, vantage, healthy)
+    for group in cluster.lease_groups:
+        if group.cluster_id not in apart:
+            yield from _vote_samples(group, vantage, healthy)
+
+
+def _vote_samples(cluster: Cluster, vantage: str, healthy: Collection[str]) -> Iterator[Sample]:
+    yield from _share_samples(cluster, vantage, healthy)
+    enough = _healthy_nodes(cluster, healthy) >= cluster.quorum
+    yield Sample(QUORUM_REACHED, (cluster.cluster_id, vantage), float(enough))
+
+
+def _share_samples(cluster: Cluster, vantage: str, healthy: Collection[str]) -> Iterator[Sample]:
+    whose, count = (cluster.cluster_id, vantage), _healthy_nodes(cluster, healthy)
+    yield Sample(CLUSTER_QUORUM, whose, count / len(cluster.nodes))
+    yield Sample(NODES_HEALTHY, whose, count)
+
+
+def _healthy_nodes(cluster: Cluster, healthy: Collection[str]) -> int:
+    return sum(node.node_id in healthy for node in cluster.nodes)
 
 
 class Loss(StrEnum):

@@ -118,7 +118,7 @@ PANELS = (
     ),
     Panel(
         "Quorum status",
-        "Whether the healthy nodes are enough, for most vantages.",
+        "Whether the healthy nodes are enough, for most vantages; if active/active, in each region.",
         (Query(f"round(avg by (cluster) ({_of(QUORUM_REACHED)}))", "{{cluster}}"),),
         kind="stat",
         width=6,

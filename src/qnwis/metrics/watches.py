@@ -18,6 +18,7 @@ from qnwis.continuity.metrics import (
     NODE_STATUS,
     NODES_HEALTHY,
     QUORUM_REACHED,
+    Sample,
     watch_samples,
 )
 from qnwis.continuity.topology import Cluster
@@ -61,9 +62,13 @@ class WatchMetrics(Collector):
             self._latency.labels(cluster_id, vantage, node_id).observe(probe.latency_ms)
 
     def collect(self) -> Iterator[Family]:
-        watches = [(vantage, *watch) for (_, vantage), watch in [*self._watches.items()]]
-        samples = (
-            sample for vantage, cluster, seen in watches for sample in watch_samples(cluster, vantage, seen())
-        )
-        yield from gauges(GAUGES, samples)
+        yield from gauges(GAUGES, self._samples())
         yield from under_exact_name(HEALTH_CHECK_ERRORS, self._errors)
+
+    def _samples(self) -> Iterator[Sample]:
+        watches = dict(self._watches)
+        watched: dict[str, set[str]] = {}
+        for cluster_id, vantage in watches:
+            watched.setdefault(vantage, set()).add(cluster_id)
+        for (_, vantage), (cluster, seen) in watches.items():
+            yield from watch_samples(cluster, vantage, seen(), apart=watched[vantage])

@@ -25,6 +25,7 @@ from qnwis.continuity.topology import Node
 from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.nodes import Probe
 from tests.integration.continuity.world import three_nodes, write_registry
+from tests.unit.continuity.test_region_groups import SHOP
 from tests.unit.test_watch import Played
 
 THREE = three_nodes("c")
@@ -46,6 +47,46 @@ def test_unknown_has_no_status_and_counts_for_no_quorum(detectors: tuple[NodeDet
     assert values[NODES_HEALTHY, ("c", "v")] == healthy
     assert values[CLUSTER_QUORUM, ("c", "v")] == healthy / 3
     assert values[QUORUM_REACHED, ("c", "v")] == (healthy >= 2)
+
+
+def healthy_but(*region: str) -> dict[str, NodeDetector]:
+    """Of SHOP, where these regions are away."""
+    return {
+        node.node_id: NodeDetector(
+            status=NodeStatus.FAILED if node.region in region else NodeStatus.HEALTHY,
+        )
+        for node in SHOP.nodes
+    }
+
+
+def test_of_an_active_active_cluster_each_region_has_its_quorum_and_the_whole_has_none() -> None:
+    seen = [*watch_samples(SHOP, "v", healthy_but("eu"))]
+    of = {metric: {labels[0]: value for m, labels, value in seen if m is metric} for metric, _, _ in seen}
+    assert of[QUORUM_REACHED] == {"prod-eu": 0, "prod-us": 1}
+    assert of[NODES_HEALTHY] == {"prod": 3, "prod-eu": 0, "prod-us": 3}
+    assert of[CLUSTER_QUORUM] == {"prod": 0.5, "prod-eu": 0, "prod-us": 1}
+    assert {*of[NODE_STATUS]} == {*of[CONSECUTIVE_FAILURES]} == {"prod"}, "a node is told of once"
+
+
+def test_a_region_that_is_watched_for_itself_too_is_told_of_once() -> None:
+    registry = CollectorRegistry()
+    watches = WatchMetrics(registry)
+    eu = SHOP.lease_group("eu")
+    own = {node.node_id: NodeDetector(status=NodeStatus.HEALTHY) for node in eu.nodes}
+
+    def quorums() -> list[tuple[str, str, float]]:
+        """Each sample's cluster and vantage, and its value."""
+        return sorted(
+            (one.labels["cluster"], one.labels["vantage"], one.value)
+            for family in registry.collect()
+            for one in family.samples
+            if one.name == "qnwis_continuity_quorum_reached"
+        )
+
+    with watches.watching(SHOP, "v", lambda: healthy_but("eu")):
+        with watches.watching(eu, "v", lambda: own), watches.watching(eu, "w", lambda: own):
+            assert quorums() == [("prod-eu", "v", 1), ("prod-eu", "w", 1), ("prod-us", "v", 1)]
+        assert quorums() == [("prod-eu", "v", 0), ("prod-us", "v", 1)]
 
 
 class Slow(Played):
