@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
+
+import pytest
 
 ASKED = """
 import resource
@@ -58,3 +61,29 @@ print(seen() is None, due >= monotonic() + 200)
 def test_what_outlived_a_look_of_a_quiet_worker_is_freed_by_a_later_one() -> None:
     ran = subprocess.run([sys.executable, "-c", OUTLIVED], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "True", "True"]
+
+
+FREED = """
+from pathlib import Path
+from time import monotonic
+from workers.garbage import collected
+
+def resident_kib():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+blocks = [bytes(16_000) for _ in range(4_000)]
+kept = blocks[::100]
+del blocks
+before = resident_kib()
+collected(monotonic(), float("inf"))
+young = resident_kib()
+collected(monotonic(), monotonic() - 1)
+print(before - young < 1_000, before - resident_kib() > 40_000)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library has no malloc_trim")
+def test_memory_that_is_free_among_what_is_held_goes_back_to_the_system() -> None:
+    ran = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["True", "True"]
