@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from qnwis.tls.files import AUTHORITY, OWN, TlsError
+from qnwis.tls.names import distinguished_name
 
 AUTHORITY_KEY = "ca-key.pem"
 AUTHORITY_DAYS = 3650
@@ -113,7 +114,7 @@ def issued(identity: Path) -> Issued:
     certificate = _read_certificate(identity / OWN)
     return Issued(
         fingerprint=f"sha256:{sha256(certificate.public_bytes(Encoding.DER)).hexdigest()}",
-        certificate_dn=certificate.subject.rfc4514_string(),
+        certificate_dn=distinguished_name(certificate),
         not_after=certificate.not_valid_after_utc,
     )
 

@@ -126,6 +126,10 @@ def _app(callers: Callers, place: Place) -> web.Application:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
+    return made_at(tmp_path, "QNWIS")
+
+
+def made_at(folder: Path, organization: str) -> Place:
     node = Node.model_validate(
         {
             "node_id": "a",
@@ -137,7 +141,7 @@ def place(tmp_path: Path) -> Place:
             "endpoint": f"https://127.0.0.1:{free_port()}",
         }
     )
-    made = Place(tmp_path, node, Authority.make(tmp_path / "pki", organization="QNWIS", country="US"))
+    made = Place(folder, node, Authority.make(folder / "pki", organization=organization, country="US"))
     enroll_node(made.authority, made.cluster, node, made.allowlist)
     enroll_client(made.authority, "worker", made.allowlist)
     return made
@@ -160,6 +164,14 @@ async def test_listed_parties_speak_and_what_they_speak_is_tls_1_3_with_a_listed
         assert await live(nodes, door) is None
     assert door.said == ["/health/live"] * 2
     assert issued(door.agent.identity).certificate_dn == "CN=a.c,O=QNWIS,C=US"
+
+
+@pytest.mark.parametrize("organization", ["Example, Inc.", r"R+D \"a\"; <b> \\ c", "#1", " Müller "])
+async def test_parties_of_an_organization_of_any_name_speak(tmp_path: Path, organization: str) -> None:
+    place = made_at(tmp_path, organization)
+    async with listening(place, place.agent), place.nodes() as nodes:
+        assert await live(nodes, place) is None
+    assert not place.refused("certificate_not_listed")
 
 
 async def test_whoever_asks_many_times_at_once_shakes_hands_a_few_times(door: Place) -> None:
