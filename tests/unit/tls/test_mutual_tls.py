@@ -301,6 +301,35 @@ async def test_the_old_certificate_counts_until_the_last_step_and_no_longer(door
         finish(worker, door.allowlist)
 
 
+@pytest.mark.parametrize("what", ["gone", "half of it", "of another key", "not to be read"])
+async def test_an_own_certificate_that_cannot_be_used_changes_nothing_and_is_named(
+    door: Place, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """As where it was brought by a user whose files the agent may not read: the lease must not end by it."""
+    worker, agent = of_client(door.authority, "worker") / OWN, of_node(door.authority, "c", "a") / OWN
+    good = worker.read_bytes()
+    async with door.nodes() as nodes:
+        assert await live(nodes, door) is None
+        worker.unlink()
+        match what:
+            case "half of it":
+                worker.write_bytes(good[: len(good) // 2])
+            case "of another key":
+                worker.write_bytes(good[: good.index(b"-----BEGIN PRIVATE")] + agent.read_bytes()[-241:])
+            case "not to be read":
+                worker.mkdir()
+        for _ in range(3):
+            assert await live(nodes, door) is None
+        lines = [line for line in caplog.messages if "the certificate before it stays in use" in line]
+        assert len(lines) == 1 and str(worker.parent) in lines[0]
+        if what == "not to be read":
+            worker.rmdir()
+        worker.write_bytes(good)
+        assert await live(nodes, door) is None
+        strike_off(worker.parent, door.allowlist)
+        assert await live(nodes, door) is not None, "who is struck off is so all the same"
+
+
 async def test_whoever_is_struck_off_is_refused_on_the_connection_that_is_open(door: Place) -> None:
     async with door.nodes() as nodes:
         assert await live(nodes, door) is None
