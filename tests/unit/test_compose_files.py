@@ -59,6 +59,18 @@ def test_no_part_may_write_to_its_image_or_gain_rights_or_is_published_to_all(fi
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
 
 
+@pytest.mark.parametrize(("file", "volume"), [(COMPOSE, "config"), (SITE, "${CONFIG}")])
+def test_the_api_may_write_to_the_registry_by_one_line_alone(file: Path, volume: str) -> None:
+    """And reads it only as shipped: who may approve and whose certificates count stands there."""
+    assert f"{volume}:/config:ro" in _services(file)["api"]["volumes"]
+    assert "503, `not_usable`" in file.read_text().partition("\n  api:\n")[2]
+    if file == SITE:  # a folder of the machine: only what the API changes has to be writable
+        changed = yaml.safe_load(file.read_text().replace("#volumes:", "volumes:"))
+        volumes, shipped = changed["services"]["api"]["volumes"], _services(file)["api"]["volumes"]
+        assert [one for one in volumes if one not in shipped] == [f"{volume}/clusters:/config/clusters"]
+        assert set(shipped) <= set(volumes)
+
+
 def test_the_nodes_the_dns_server_and_the_vantages_are_those_of_the_topology() -> None:
     services = _services(COMPOSE)
     cluster = container_cluster(Block(number=0, network=IPv4Network("10.77.0.0/24")))

@@ -116,6 +116,9 @@ def test_the_agents_file_to_paste_is_what_an_agent_takes(tmp_path: Path) -> None
     (tmp_path / "agent.yaml").write_text("".join(re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)))
     config = load_config(tmp_path / "agent.yaml")
     assert config.database is not None and config.backup is not None
+    # A first member is made before systemd makes the folder.
+    made, then = f"install -d -o postgres -g postgres {config.state_dir}\n", "agent.yaml --new-cluster\n"
+    assert -1 < page.find(made) < page.find(then)
     owned = owned_settings(config, config.database, ("db-2", "db-3"), 1)
     # What the page does not name one by one is how soon a broken stream is noticed.
     unnamed = {name for name in owned if f"`{name}`" not in page}

@@ -139,6 +139,10 @@ async def test_whoever_may_not_ask_is_told_so_and_no_secret_is_shown() -> None:
             ({**named, "HOME": "/nowhere"}, "VAULT_TOKEN is not set"),
             ({**named, "VAULT_ADDR": "", "VAULT_TOKEN": TOKEN}, "VAULT_ADDR: expected"),
             ({**named, "VAULT_ADDR": "http://127.0.0.1:9", "VAULT_TOKEN": TOKEN}, "does not answer"),
+            ({**named, "VAULT_ADDR": "http://vault:port", "VAULT_TOKEN": TOKEN}, "is malformed"),
+            ({**named, "VAULT_TOKEN": "hünter2"}, "is malformed"),
+            ({**named, "VAULT_TOKEN": TOKEN, "VAULT_CACERT": "/nowhere.pem"}, "/nowhere.pem is no file with"),
+            ({**named, "VAULT_TOKEN": TOKEN, "VAULT_CACERT": __file__}, "is no file with"),
             (
                 {
                     "QNWIS_KEY_STORE": f"azure:{azure_url}/keys/qnwis/{first}",
@@ -157,6 +161,36 @@ async def test_whoever_may_not_ask_is_told_so_and_no_secret_is_shown() -> None:
                 await store.wrap(KEY)
             assert said in str(refused.value) and not isinstance(refused.value, LostKey)
             assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("AWS_DEFAULT_REGION", None, "NoRegionError"),
+        ("AWS_PROFILE", "not-there", "ProfileNotFound"),
+        ("AWS_ENDPOINT_URL", "nonsense-hunter2", "ValueError"),
+    ],
+)
+async def test_kms_that_cannot_even_be_asked_is_an_error_of_the_key_store(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None, said: str
+) -> None:
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    known = {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_CONFIG_FILE": "/nowhere", name: value}
+    for variable in ("AWS_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        known.setdefault(variable, None)
+    for variable, setting in known.items():
+        monkeypatch.delenv(variable, raising=False)
+        if setting is not None:
+            monkeypatch.setenv(variable, setting)
+    store = key_store_of({"QNWIS_KEY_STORE": "kms:k?labels=l"})
+    assert store is not None
+    with pytest.raises(KeyStoreError, match=said) as failed:
+        await store.wrap(KEY)
+    with pytest.raises(KeyStoreError, match=said):
+        await store.unwrap(Wrapped("k", b"blob"))
+    with pytest.raises(KeyStoreError, match=said):
+        store.label_key()
+    assert "hunter2" not in str(failed.value)
 
 
 async def test_in_azure_a_machine_signs_in_as_itself_and_once_for_many(tmp_path: Path) -> None:

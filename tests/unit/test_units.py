@@ -37,6 +37,13 @@ def test_the_shipped_units_are_sound(unit: Path, tmp_path: Path) -> None:
         assert done.returncode == 0 and not said, done.stdout[-2000:] + done.stderr
 
 
+def test_the_api_may_write_to_the_registry_by_one_line_alone() -> None:
+    (text,) = (unit.read_text() for unit in UNITS if unit.stem.endswith("-api"))
+    assert "503, `not_usable`" in text and not re.search("^ReadWritePaths=", text, flags=re.MULTILINE)
+    (registry,) = re.findall("^Environment=QNWIS_CONFIG_DIR=(.*)$", text, flags=re.MULTILINE)
+    assert f"\n#ReadWritePaths={registry}/clusters\n" in text
+
+
 def test_systemd_ends_nothing_that_an_agent_or_its_guards_would_not_end() -> None:
     (text,) = (unit.read_text() for unit in UNITS if unit.stem.endswith("-agent"))
     file = configparser.ConfigParser(interpolation=None, strict=False)

@@ -366,20 +366,27 @@ def found_cluster(config: AgentConfig) -> None:
     """Make the agent a first member of a new cluster, before it is ever started.
 
     Raises StateError where it has a record already: one that lost its memory must not be taken for a new one.
+    And where its state_dir cannot be made or written to.
     """
     path = config.state_dir / GRANTOR
-    if path.exists():
-        raise StateError(
-            f"{path}: exists; only an agent that never ran can be a first member of a new cluster"
-        )
-    config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     members = tuple(sorted([config.node_id, *(peer.node_id for peer in config.peers)]))
     record = GrantorRecord(
         node_id=config.node_id,
         disk_id=uuid.uuid4().hex,
         membership=Membership(version=1, members=members),
     )
-    write_durably(path, record.model_dump_json() + "\n")
+    try:
+        if path.exists():
+            raise StateError(
+                f"{path}: exists; only an agent that never ran can be a first member of a new cluster"
+            )
+        config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_durably(path, record.model_dump_json() + "\n")
+    except OSError as error:
+        raise StateError(
+            f"{path}: cannot be made ({error.strerror}); make {config.state_dir} for the user that the agent"
+            " runs as: install -d -o USER -g GROUP"
+        ) from error
 
 
 def _promised_epoch(refusal: Refusal) -> int:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager
+import errno
+import logging
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +27,11 @@ from .parts import Parts
 
 WAIT_S = 30.0
 """For another change of the same cluster, which may itself wait for Temporal and for the audit store."""
+TAKEN = (errno.EEXIST, errno.ENOTDIR, errno.ENOTEMPTY)
+"""What the system answers where a folder would be renamed to something that is there."""
 FILES = {Change.SET_CLUSTER: "cluster.yaml", Change.SET_POLICY: "policy.yaml"}
+
+log = logging.getLogger(__name__)
 
 
 def alone(asking: Asking, cluster_id: str) -> AbstractAsyncContextManager[None]:
@@ -37,37 +44,49 @@ async def replace_file(
     asking: Asking, change: Change, cluster_id: str, found: Model, body: Model, deed_id: str
 ) -> None:
     """Replace the file whole. What a person wrote beside it (comments) is not kept. Raises Refused for a
-    lease group, whose files are those of its active/active cluster, and Unreachable without a record; then
-    nothing is changed."""
+    lease group, whose files are those of its active/active cluster, and where the folder cannot be written
+    to, and Unreachable without a record; then nothing is changed."""
     path = _file(asking.parts.registry, cluster_id, FILES[change])
-    held = path.stat()
-    new = await asyncio.to_thread(new_beside, path, _as_yaml(body), mode=held.st_mode & 0o777)
+    with _writing_to(path.parent):
+        held = path.stat()
+        new = await asyncio.to_thread(new_beside, path, _as_yaml(body), mode=held.st_mode & 0o777)
     try:
         # One deed changes one file once. Where somebody undid what it did, its request may come again: then
         # it replaces another file, and is recorded again.
         once = f"{deed_id}-{held.st_mtime_ns}"
         await _record(asking, change, cluster_id, found, body, once)
-        new.replace(path)  # on the loop: a thread could do it after a request that was cut off let others in
+        with _writing_to(path.parent):
+            # On the loop: a thread could do it after a request that was cut off let others in.
+            new.replace(path)
     finally:
-        new.unlink(missing_ok=True)
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
 
 
 async def register_new(asking: Asking, cluster: Cluster, policy: Policy, deed_id: str) -> None:
     """Write both files of a new cluster; they are there together or not at all. Raises Refused for one that
-    is registered, and Unreachable without a record; then nothing is written."""
-    cluster_id, directory = cluster.cluster_id, asking.parts.registry.directory
-    folder = directory / "clusters" / cluster_id
-    if await asyncio.to_thread(_taken, asking.parts, cluster_id, folder):
-        raise Refused(_registered_already(cluster_id))
-    folder.parent.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=directory) as temporary:
-        made = Path(temporary) / cluster_id
-        await asyncio.to_thread(_write_both, made, cluster, policy)
+    is registered, and where the folder cannot be written to, and Unreachable without a record; then nothing
+    is written."""
+    cluster_id = cluster.cluster_id
+    folder = asking.parts.registry.directory / "clusters" / cluster_id
+    with _writing_to(folder.parent):
+        if await asyncio.to_thread(_taken, asking.parts, cluster_id, folder):
+            raise Refused(_registered_already(cluster_id))
+        folder.parent.mkdir(exist_ok=True)
+        # Where it will be: this folder alone has to be writable, and is seen to be so before the record.
+        temporary = TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True)
+    with temporary as beside:
+        made = Path(beside) / cluster_id
+        with _writing_to(folder.parent):
+            await asyncio.to_thread(_write_both, made, cluster, policy)
         await _record(asking, Change.REGISTER_CLUSTER, cluster_id, None, cluster, deed_id)
-        try:
-            made.rename(folder)
-        except OSError as error:  # somebody made it by hand in this moment
-            raise Refused(_registered_already(cluster_id)) from error
+        with _writing_to(folder.parent):
+            try:
+                made.rename(folder)
+            except OSError as error:
+                if error.errno in TAKEN:  # somebody made it by hand in this moment
+                    raise Refused(_registered_already(cluster_id)) from error
+                raise
 
 
 async def _record(
@@ -109,6 +128,26 @@ def _write_both(folder: Path, cluster: Cluster, policy: Policy) -> None:
     folder.mkdir(mode=0o755)
     for name, value in (("policy.yaml", policy), ("cluster.yaml", cluster)):
         (folder / name).write_text(_as_yaml(value))
+
+
+@contextmanager
+def _writing_to(folder: Path) -> Iterator[None]:
+    """Raises Refused where the folder, or what is in it, cannot be written to."""
+    try:
+        yield
+    except OSError as error:
+        log.error("%s cannot be written to: %s", folder, error)
+        raise Refused(_not_writable(folder, error.strerror or str(error))) from error
+
+
+def _not_writable(folder: Path, reason: str) -> Refusal:
+    return Refusal(
+        rule="not_usable",
+        message=f"The API cannot write to {folder} ({reason}); nothing is changed",
+        values={"folder": str(folder), "reason": reason},
+        remedy="Change the files where they are kept; or give the API's user the folder, writable: in what is"
+        " shipped it is read only, and a line to change says how.",
+    )
 
 
 def _registered_already(cluster_id: str) -> Refusal:

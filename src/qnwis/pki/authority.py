@@ -7,7 +7,9 @@ folder with identity.pem (its certificate and key) and the authority's own certi
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -26,12 +28,15 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from qnwis.tls.files import AUTHORITY, OWN, TlsError
+from qnwis.tls.names import distinguished_name
 
 AUTHORITY_KEY = "ca-key.pem"
 AUTHORITY_DAYS = 3650
 DAYS = 365
 CLOCK_SKEW = timedelta(minutes=5)
 """Certificates count from so long ago: a node's clock may be behind."""
+LONGEST_NAME_BYTES = 64
+"""Of a common name (RFC 5280, ub-common-name)."""
 
 
 class PkiError(TlsError):
@@ -55,10 +60,10 @@ class Authority:
 
     @classmethod
     def make(cls, folder: Path, *, organization: str, country: str | None) -> Authority:
-        """Raises PkiError where there is one: certificates of another authority would count no more."""
+        """Raises PkiError where there is one: certificates of another authority would count no more. And for
+        names that a certificate cannot have."""
         if (folder / AUTHORITY_KEY).exists():
             raise PkiError(f"{folder / AUTHORITY_KEY}: exists; an authority is never replaced by `init`")
-        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(f"{organization} authority", organization, country)
         certificate = (
@@ -67,12 +72,15 @@ class Authority:
             .add_extension(_usage(signs_certificates=True), critical=True)
             .sign(key, hashes.SHA256())
         )
-        _write_secret(folder / AUTHORITY_KEY, _pem(key))
-        (folder / AUTHORITY).write_bytes(certificate.public_bytes(Encoding.PEM))
+        with writing(folder):
+            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+            _write_secret(folder / AUTHORITY_KEY, _pem(key))
+            (folder / AUTHORITY).write_bytes(certificate.public_bytes(Encoding.PEM))
         return cls(folder)
 
     def issue(self, identity: Path, name: str, hosts: Sequence[str], *, days: int = DAYS) -> Issued:
-        """Make an identity for `name`, which is reached at `hosts`. Raises PkiError where there is one."""
+        """Make an identity for `name`, which is reached at `hosts`. Raises PkiError where there is one, and
+        for names that a certificate cannot have; then nothing is made."""
         own, key = self._certificate(), self._key()
         of_node = ec.generate_private_key(ec.SECP256R1())
         organization = own.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
@@ -89,9 +97,16 @@ class Authority:
             .add_extension(x509.ExtendedKeyUsage(both_ends), critical=False)
             .sign(key, hashes.SHA256())
         )
-        identity.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_secret(identity / OWN, certificate.public_bytes(Encoding.PEM) + _pem(of_node))
-        (identity / AUTHORITY).write_bytes((self.folder / AUTHORITY).read_bytes())
+        if (identity / OWN).exists():
+            raise PkiError(
+                f"{identity / OWN}: exists; a key is never replaced. `pki rotate` replaces what the allowlist"
+                " lists; what it does not list, remove, and make it anew"
+            )
+        with writing(identity):
+            identity.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write_secret(identity / OWN, certificate.public_bytes(Encoding.PEM) + _pem(of_node))
+            with undone_on_failure(identity):
+                (identity / AUTHORITY).write_bytes((self.folder / AUTHORITY).read_bytes())
         return issued(identity)
 
     def _certificate(self) -> x509.Certificate:
@@ -113,7 +128,7 @@ def issued(identity: Path) -> Issued:
     certificate = _read_certificate(identity / OWN)
     return Issued(
         fingerprint=f"sha256:{sha256(certificate.public_bytes(Encoding.DER)).hexdigest()}",
-        certificate_dn=certificate.subject.rfc4514_string(),
+        certificate_dn=distinguished_name(certificate),
         not_after=certificate.not_valid_after_utc,
     )
 
@@ -135,10 +150,37 @@ def common_name(identity: Path) -> str:
     return str(subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
+@contextmanager
+def undone_on_failure(identity: Path) -> Iterator[None]:
+    """An identity that was just made goes again where what follows fails: nobody lists it, and it would be in
+    the way of the next try."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for name in (OWN, AUTHORITY):
+                (identity / name).unlink(missing_ok=True)
+            identity.rmdir()
+        raise
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """What cannot be written there is a PkiError."""
+    try:
+        yield
+    except OSError as error:
+        raise PkiError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
+
+
 def _begun(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
+    try:
+        end = now + timedelta(days=days)
+    except OverflowError:
+        raise PkiError(f"{days} days from now there is no date; expected fewer") from None
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -146,12 +188,21 @@ def _begun(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
-        .not_valid_after(now + timedelta(days=days))
+        .not_valid_after(end)
     )
 
 
 def _name(common: str, organization: str, country: str | None) -> x509.Name:
-    """In the order in which RFC 4514 begins with the common name."""
+    """In the order in which RFC 4514 begins with the common name. Raises PkiError for what no certificate
+    holds."""
+    length = len(common.encode())
+    if not 1 <= length <= LONGEST_NAME_BYTES:
+        raise PkiError(
+            f"{common!r} has {length} bytes; expected 1 to {LONGEST_NAME_BYTES}, as a certificate takes them."
+            " A node's is <node_id>.<cluster_id>, an authority's <organization> authority"
+        )
+    if country is not None and re.fullmatch("[A-Za-z]{2}", country) is None:
+        raise PkiError(f"country is {country!r}; expected its code of two letters, for example DE")
     parts = [x509.NameAttribute(NameOID.COUNTRY_NAME, country)] if country is not None else []
     parts.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization))
     parts.append(x509.NameAttribute(NameOID.COMMON_NAME, common))
@@ -162,7 +213,11 @@ def _alternative(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ip_address(host))
     except ValueError:
+        pass
+    try:
         return x509.DNSName(host)
+    except ValueError as error:
+        raise PkiError(f"{host}: is no name of a host that a certificate holds ({error})") from error
 
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
@@ -184,11 +239,15 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write_secret(path: Path, pem: bytes) -> None:
+    """A key that is there already is never replaced: FileExistsError. Nothing is left where it cannot be
+    written whole."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(pem)
-    except FileExistsError:
-        raise PkiError(f"{path}: exists; a key is never replaced. `pki rotate` replaces identities") from None
+    except OSError:
+        path.unlink()
+        raise
 
 
 def _read_certificate(path: Path) -> x509.Certificate:

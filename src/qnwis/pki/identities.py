@@ -11,6 +11,7 @@ Whoever still shows the old one in between is listed, and so is whoever shows th
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,7 +19,17 @@ from qnwis.continuity.allowlist import AllowedClient, AllowedNode, Allowlist, or
 from qnwis.continuity.topology import Cluster, Node
 from qnwis.tls.files import AUTHORITY, OWN
 
-from .authority import DAYS, Authority, Issued, PkiError, common_name, hosts_of, issued
+from .authority import (
+    DAYS,
+    Authority,
+    Issued,
+    PkiError,
+    common_name,
+    hosts_of,
+    issued,
+    undone_on_failure,
+    writing,
+)
 from .listing import changed, entry_of, with_client, with_fingerprints, with_node, without
 
 CLIENTS = "clients"
@@ -37,7 +48,7 @@ def of_client(authority: Authority, name: str) -> Path:
 def enroll_node(
     authority: Authority, cluster: Cluster, node: Node, allowlist: Path, *, days: int = DAYS
 ) -> Issued:
-    """Make a node's identity and list it. Raises PkiError."""
+    """Make a node's identity and list it, or neither. Raises PkiError, and TlsError for the allowlist."""
     endpoint = origin_of(node.agent_url)
     if endpoint != node.agent_url:
         raise PkiError(
@@ -48,64 +59,76 @@ def enroll_node(
     made = authority.issue(
         identity, f"{node.node_id}.{cluster.cluster_id}", [str(urlsplit(endpoint).hostname)], days=days
     )
-    entry = AllowedNode(
-        node_id=node.node_id,
-        endpoint=endpoint,
-        region=node.region,
-        fingerprint=made.fingerprint,
-        certificate_dn=made.certificate_dn,
-    )
-    changed(allowlist, lambda found: with_node(found, entry))
+    with undone_on_failure(identity):
+        entry = AllowedNode(
+            node_id=node.node_id,
+            endpoint=endpoint,
+            region=node.region,
+            fingerprint=made.fingerprint,
+            certificate_dn=made.certificate_dn,
+        )
+        changed(allowlist, lambda found: with_node(found, entry))
     return made
 
 
 def enroll_client(authority: Authority, name: str, allowlist: Path, *, days: int = DAYS) -> Issued:
-    """Make the identity of a worker, an API or a person, and list it. Raises PkiError."""
-    made = authority.issue(of_client(authority, name), name, [], days=days)
-    entry = AllowedClient(name=name, fingerprint=made.fingerprint, certificate_dn=made.certificate_dn)
-    changed(allowlist, lambda found: with_client(found, entry))
+    """Make the identity of a worker, an API or a person, and list it, or neither. Raises PkiError, and
+    TlsError for the allowlist."""
+    identity = of_client(authority, name)
+    made = authority.issue(identity, name, [], days=days)
+    with undone_on_failure(identity):
+        entry = AllowedClient(name=name, fingerprint=made.fingerprint, certificate_dn=made.certificate_dn)
+        changed(allowlist, lambda found: with_client(found, entry))
     return made
 
 
 def begin(authority: Authority, identity: Path, allowlist: Path, *, days: int = DAYS) -> Issued:
-    """The first step. Raises PkiError."""
-    old = issued(identity)
+    """The first step; nothing is changed where it fails. Raises PkiError, and TlsError for the allowlist."""
+    old, following = issued(identity), _next(identity)
     _listed(allowlist, old.fingerprint, identity)
-    new = authority.issue(_next(identity), common_name(identity), hosts_of(identity), days=days)
-    if new.certificate_dn != old.certificate_dn:
-        raise PkiError(
-            f"{identity}: is {old.certificate_dn}, and the authority would make it"
-            f" {new.certificate_dn}; enroll it anew instead"
+    if (following / OWN).exists():
+        _listed(allowlist, issued(following).fingerprint, following)
+        raise PkiError(f"{following}: is there and listed already; `pki rotate --install` goes on with it")
+    new = authority.issue(following, common_name(identity), hosts_of(identity), days=days)
+    with undone_on_failure(following):
+        if new.certificate_dn != old.certificate_dn:
+            raise PkiError(
+                f"{identity}: is {old.certificate_dn}, and the authority would make it"
+                f" {new.certificate_dn}; remove it and make it anew instead"
+            )
+        changed(
+            allowlist,
+            lambda found: with_fingerprints(
+                found, old.fingerprint, current=old.fingerprint, following=new.fingerprint
+            ),
         )
-    changed(
-        allowlist,
-        lambda found: with_fingerprints(
-            found, old.fingerprint, current=old.fingerprint, following=new.fingerprint
-        ),
-    )
     return new
 
 
 def install(identity: Path, allowlist: Path) -> Issued:
-    """The second step. The certificate and its key are put in place at once. Raises PkiError."""
+    """The second step. The certificate and its key are put in place at once, and last: cut off before that,
+    the step is done again. Raises PkiError, and TlsError for the allowlist."""
     following = _next(identity)
     old, new = issued(identity), issued(following)
-    _listed(allowlist, new.fingerprint, identity)
-    for name in (AUTHORITY, OWN):
-        (following / name).replace(identity / name)
-    following.rmdir()
+    _listed(allowlist, new.fingerprint, following)
     changed(
         allowlist,
         lambda found: with_fingerprints(
             found, new.fingerprint, current=new.fingerprint, following=old.fingerprint
         ),
     )
+    with writing(identity):
+        if (following / AUTHORITY).exists():
+            (following / AUTHORITY).replace(identity / AUTHORITY)
+        (following / OWN).replace(identity / OWN)
+    with suppress(OSError):  # somebody may have put something else there
+        following.rmdir()
     return new
 
 
 def finish(identity: Path, allowlist: Path) -> Issued:
     """The third step. Raises PkiError."""
-    if _next(identity).exists():
+    if (_next(identity) / OWN).exists():
         raise PkiError(f"{_next(identity)}: the new certificate is not installed yet; `pki rotate --install`")
     now = issued(identity)
     _listed(allowlist, now.fingerprint, identity)
@@ -127,7 +150,10 @@ def strike_off(identity: Path, allowlist: Path) -> Issued:
 def _listed(allowlist: Path, fingerprint: str, identity: Path) -> None:
     def check(found: Allowlist) -> Allowlist:
         if entry_of(found, fingerprint) is None:
-            raise PkiError(f"{allowlist}: does not list {identity} ({fingerprint}); enroll it first")
+            raise PkiError(
+                f"{allowlist}: does not list {identity} ({fingerprint}); to have it listed, remove that"
+                " folder and make it anew, as it was made"
+            )
         return found
 
     changed(allowlist, check)

@@ -12,7 +12,7 @@ from typing import Protocol
 import yaml
 
 from qnwis.continuity.allowlist import AllowedClient, AllowedNode, Allowlist
-from qnwis.tls.files import read_allowlist
+from qnwis.tls.files import TlsError, read_allowlist
 
 HEAD = (
     "# Which certificates are whose. Made and changed by `qnwis-continuity pki`; safe to read and to edit.\n"
@@ -26,15 +26,18 @@ class Changing(Protocol):
 
 
 def changed(file: Path, change: Changing) -> Allowlist:
-    """Change the file. Raises TlsError where it cannot be read: then nothing is written."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(file):
-        found = read_allowlist(file) if file.exists() else Allowlist()
-        wanted = Allowlist.model_validate(change(found).model_dump())
-        beside = file.with_name(f".{file.name}.{os.getpid()}")
-        data = wanted.model_dump(mode="json", exclude_none=True)
-        beside.write_text(HEAD + yaml.safe_dump(data, sort_keys=False))
-        beside.replace(file)
+    """Change the file. Raises TlsError where it cannot be read or written: then it is as before."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(file):
+            found = read_allowlist(file) if file.exists() else Allowlist()
+            wanted = Allowlist.model_validate(change(found).model_dump())
+            beside = file.with_name(f".{file.name}.{os.getpid()}")
+            data = wanted.model_dump(mode="json", exclude_none=True)
+            beside.write_text(HEAD + yaml.safe_dump(data, sort_keys=False))
+            beside.replace(file)
+    except OSError as error:
+        raise TlsError(f"{file}: cannot be changed ({error.strerror}: {error.filename})") from error
     return wanted
 
 

@@ -19,10 +19,16 @@ class KeyHttp:
     """One store. `ca_file`: whose certificates it trusts, in place of the usual ones."""
 
     def __init__(self, named: str, *, ca_file: str | None = None) -> None:
+        """Raises KeyStoreError where the file cannot be used."""
         self.named = named
-        self._verify: ssl.SSLContext | bool = (
-            True if ca_file is None else ssl.create_default_context(cafile=ca_file)
-        )
+        try:
+            self._verify: ssl.SSLContext | bool = (
+                True if ca_file is None else ssl.create_default_context(cafile=ca_file)
+            )
+        except OSError as error:
+            raise KeyStoreError(
+                f"{named}: {ca_file} is no file with an authority's certificate ({error.strerror})"
+            ) from error
 
     def ask(
         self,
@@ -41,9 +47,15 @@ class KeyHttp:
         try:
             with httpx.Client(timeout=TIMEOUT_S, trust_env=False, verify=self._verify) as client:
                 answer = client.request(method, url, headers=headers, json=json, data=form)
-                told = answer.json() if answer.content else {}
         except httpx.HTTPError as error:
             raise KeyStoreError(f"{self.named} does not answer ({type(error).__name__})") from None
+        except (httpx.InvalidURL, ValueError) as error:  # a port, or what no header may hold
+            raise KeyStoreError(
+                f"{self.named} cannot be asked ({type(error).__name__}); its address, or what is sent to sign"
+                " in, is malformed"
+            ) from None
+        try:
+            told = answer.json() if answer.content else {}
         except ValueError:
             raise KeyStoreError(f"{self.named} answers {answer.status_code} with no JSON") from None
         if answer.is_success and isinstance(told, dict):

@@ -71,10 +71,7 @@ class KmsKeyStore:
         return hashlib.sha256(made["Mac"]).digest()
 
     def _ask(self, what: str, *, lost: str | None = None, **asked: Any) -> Any:
-        try:
-            client = self._client()
-        except Refused as refused:
-            raise KeyStoreError(str(refused.refusal)) from refused
+        client = self._made_client()
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -88,3 +85,14 @@ class KmsKeyStore:
             raise KeyStoreError(f"KMS answers {code} to {what}") from None
         except BotoCoreError as error:
             raise KeyStoreError(f"KMS cannot be asked ({type(error).__name__})") from None
+
+    def _made_client(self) -> Any:
+        try:
+            return self._client()
+        except Refused as refused:
+            raise KeyStoreError(str(refused.refusal)) from refused
+        except Exception as error:  # botocore's of a region or a profile, and ValueError of an endpoint
+            raise KeyStoreError(
+                f"KMS cannot be asked ({type(error).__name__}); region, profile and endpoint are those that"
+                " every AWS tool has"
+            ) from None

@@ -79,7 +79,7 @@ class VaultKeyStore:
             return token
         file = Path(self._environment.get("HOME", "/")) / ".vault-token"
         try:
-            return file.read_text().strip()
+            return file.read_text(errors="replace").strip()
         except OSError as error:
             raise KeyStoreError(
                 f"VAULT_TOKEN is not set and {file} cannot be read ({error.strerror}); sign in to Vault"

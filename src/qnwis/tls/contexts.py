@@ -10,20 +10,13 @@ from qnwis.continuity.allowlist import SUITES, Allowlist, Presented
 from qnwis.continuity.refusal import Refusal
 
 from .files import TlsError, TlsFiles
+from .names import name_in
 
 Check = Callable[[Presented], Refusal | None]
 Report = Callable[[Refusal], None]
 
 _NOT_YET = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLSyscallError, ssl.SSLEOFError)
 """The handshake goes on, or the other end hung up in it, as one does that waited too long."""
-_SHORT = {
-    "commonName": "CN",
-    "organizationName": "O",
-    "organizationalUnitName": "OU",
-    "countryName": "C",
-    "localityName": "L",
-    "stateOrProvinceName": "ST",
-}
 
 
 def client_context(files: TlsFiles, check: Check, report: Report) -> ssl.SSLContext:
@@ -56,22 +49,16 @@ def server_context(files: TlsFiles, check: Check, report: Report) -> ssl.SSLCont
 
 def shown_by(connection: ssl.SSLObject) -> Presented | None:
     """What the other end showed; None where it showed no certificate that the authority signed."""
-    found, raw = connection.getpeercert(), connection.getpeercert(binary_form=True)
-    if not found or raw is None:
+    raw = connection.getpeercert(binary_form=True)
+    if not connection.getpeercert() or raw is None:
         return None
     cipher = connection.cipher()
     return Presented(
         fingerprint=f"sha256:{sha256(raw).hexdigest()}",
-        certificate_dn=_dn(found.get("subject", ())),
+        certificate_dn=name_in(raw),
         version=connection.version() or "",
         cipher_suite=cipher[0] if cipher is not None else "",
     )
-
-
-def _dn(subject: object) -> str:
-    """As RFC 4514 writes it: the most specific part first."""
-    parts = [pair for relative in subject for pair in relative]  # type: ignore[attr-defined]
-    return ",".join(f"{_SHORT.get(name, name)}={value}" for name, value in reversed(parts))
 
 
 def _context(protocol: int, files: TlsFiles, check: Check, report: Report) -> ssl.SSLContext:

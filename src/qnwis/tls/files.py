@@ -7,6 +7,7 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 import yaml
 from pydantic import ValidationError
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 Stamp = tuple[tuple[int, int, int], ...]
 """Tells one version of some files from another."""
+AGAIN_S = 1.0
+"""An allowlist that cannot be used is read again no sooner: it is asked for with each request, and what
+changed may be nothing that a stamp shows, such as who may read it."""
 
 
 class TlsError(Exception):
@@ -37,6 +41,8 @@ class TlsFiles:
     _allowlist: tuple[Stamp, Allowlist] = field(init=False)
     trouble: str | None = None
     """Why the allowlist that is there now is not heeded, but the one before it."""
+    _tried: tuple[Stamp, float] | None = field(default=None, init=False, repr=False, compare=False)
+    """The version that was read last and is not in force, and when, by the monotonic clock in seconds."""
 
     def __post_init__(self) -> None:
         self.identity_stamp()
@@ -62,6 +68,9 @@ class TlsFiles:
         try:
             stamp = _stamp(self.allowlist_file)
             if stamp != self._allowlist[0]:
+                if self._tried_lately(stamp):
+                    return self._allowlist[1]
+                self._tried = stamp, monotonic()
                 self._allowlist = stamp, read_allowlist(self.allowlist_file)
             self.trouble = None
         except TlsError as error:
@@ -69,6 +78,9 @@ class TlsFiles:
                 log.warning("%s; the allowlist before it stays in force", error)
             self.trouble = str(error)
         return self._allowlist[1]
+
+    def _tried_lately(self, stamp: Stamp) -> bool:
+        return self._tried is not None and self._tried[0] == stamp and monotonic() - self._tried[1] < AGAIN_S
 
 
 def _stamp(*files: Path) -> Stamp:
@@ -90,12 +102,22 @@ def _check_key(key: Path) -> None:
 def read_allowlist(file: Path) -> Allowlist:
     """Raises TlsError with every fault."""
     try:
-        # By way of JSON, as other configuration is read: strict, and yet lists are lists.
-        return Allowlist.model_validate_json(json.dumps(yaml.safe_load(file.read_text())))
+        # By way of JSON, as other configuration is read: strict, and yet lists are lists, and what YAML takes
+        # for a date is its text.
+        data = json.dumps(yaml.safe_load(file.read_text(encoding="utf-8")), default=str)
+        return Allowlist.model_validate_json(data)
     except OSError as error:
         raise TlsError(f"{file}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise TlsError(f"{file}: is no UTF-8 text (the byte 0x{error.object[error.start]:02x})") from error
     except yaml.YAMLError as error:
         raise TlsError(f"{file}: is not YAML: {error}") from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, f['loc'])) or 'file'}: {f['msg']}" for f in error.errors())
         raise TlsError(f"{file}: {faults}") from error
+    except Exception as error:
+        # PyYAML's own: a date that no calendar has, an alias inside what it names, a file too deep.
+        # Whatever it is, an agent that runs must not end by it.
+        raise TlsError(
+            f"{file}: holds what is no value ({type(error).__name__}: {error}); put texts in quotes"
+        ) from error

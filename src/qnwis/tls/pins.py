@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from qnwis.continuity.allowlist import AllowedNode, Allowlist, Presented, entry_refusal
 from qnwis.continuity.refusal import Refusal
 
 from .contexts import client_context
-from .files import Stamp, TlsFiles
+from .files import Stamp, TlsError, TlsFiles
+
+log = logging.getLogger(__name__)
 
 
 class NotListed(Exception):
@@ -24,18 +28,19 @@ class Pin:
         """Raises TlsError."""
         self._allowlist = allowlist
         self._entry = entry
-        self._identity = identity
+        self.identity = identity
+        """Of the own certificate that is shown."""
         self.refused: Refusal | None = None
         """Why the last handshake came to nothing."""
         self.context = client_context(files, self._check, self._report)
 
     def stands(self, allowlist: Allowlist, identity: Stamp) -> bool:
         """Whether neither the list nor the own certificate is another one than when it was made."""
-        return self._allowlist is allowlist and self._identity == identity
+        return self._allowlist is allowlist and self.identity == identity
 
     def is_as(self, allowlist: Allowlist, entry: AllowedNode, identity: Stamp) -> bool:
         """Whether what a newer list says of this agent is what it was made of."""
-        made_of = self._entry, self._allowlist.security_settings, self._identity
+        made_of = self._entry, self._allowlist.security_settings, self.identity
         same = made_of == (entry, allowlist.security_settings, identity)
         if same:
             self._allowlist = allowlist
@@ -50,17 +55,33 @@ class Pin:
 
 class Pins:
     """A pin stands for as long as the allowlist's entry, its settings and the own certificate do; then
-    another takes its place. So whoever is struck off, or listed with another certificate, is cut off."""
+    another takes its place. So whoever is struck off, or listed with another certificate, is cut off. An own
+    certificate that cannot be used takes no place: an agent would lose its lease by it."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
         self._pins: dict[str, Pin] = {}
+        self._trouble: str | None = None
+        """Why the own certificate that is there now is not used, but the one before it."""
 
     def of(self, origin: str | None, url: str) -> Pin:
         """Of the agent at `url`, whose origin that is (`origin_of`). Raises NotListed, and TlsError where a
-        file cannot be used."""
-        allowlist, identity = self._files.allowlist, self._files.identity_stamp()
+        file cannot be used and there is no pin that was made before."""
         known = self._pins.get(origin or "")
+        try:
+            pin = self._as_the_files_are(known, origin, url, self._files.identity_stamp())
+            self._trouble = None
+        except TlsError as error:
+            if known is None:
+                raise
+            pin = self._as_the_files_are(known, origin, url, known.identity)
+            if str(error) != self._trouble:
+                log.warning("%s; the certificate before it stays in use", error)
+            self._trouble = str(error)
+        return pin
+
+    def _as_the_files_are(self, known: Pin | None, origin: str | None, url: str, identity: Stamp) -> Pin:
+        allowlist = self._files.allowlist
         if known is not None and known.stands(allowlist, identity):
             return known
         entry = None if origin is None else allowlist.node_at(origin)
@@ -69,7 +90,6 @@ class Pins:
             raise NotListed(_nobody_listed(url, self._files))
         if known is not None and known.is_as(allowlist, entry, identity):
             return known
-        self._pins.pop(origin, None)
         made = self._pins[origin] = Pin(self._files, allowlist, entry, identity)
         return made
 

@@ -130,6 +130,24 @@ def test_an_agent_that_would_start_is_told_so_and_nothing_is_written(config: Pat
     assert journal.read_bytes() == b""
 
 
+@pytest.mark.parametrize("in_the_way", ["above it", "itself", "its record"])
+def test_a_first_member_whose_folder_cannot_be_written_to_is_told_what_to_make(
+    config: Path, capsys: pytest.CaptureFixture[str], in_the_way: str
+) -> None:
+    above = config.parent / "lib"
+    state = above / "agent"
+    changed(config, state_dir=str(state))
+    if in_the_way == "its record":  # what is written first
+        (state / "grantor.json.new").mkdir(parents=True)
+    else:
+        file = above if in_the_way == "above it" else state
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    assert run_from(config, new_cluster=True) == EXIT_CONFIG
+    told = capsys.readouterr().err
+    assert f"{state / 'grantor.json'}: cannot be made (" in told and f"make {state} for the user" in told
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_would_keep_an_agent_from_a_start_is_found_before(
     config: Path, fault: Callable[[Path], str], capsys: pytest.CaptureFixture[str]

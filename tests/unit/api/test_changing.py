@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from temporalio.service import RPCError, RPCStatusCode
 
+from qnwis.api import changing
 from qnwis.api.bodies import TOPOLOGY
 from qnwis.continuity.audit import AuditDraft, AuditRecord
 from qnwis.continuity.model import sha256_digest
@@ -166,6 +169,76 @@ async def test_a_folder_with_something_else_in_it_leaves_no_record_of_a_registra
         refused = await api.post("/clusters", json=BODY, headers=scene.acting("ann"))
     assert (refused.status_code, rule_of(refused)) == (409, "cluster_registered")
     assert await scene.records() == [] and kept.read_text() == "name: somebody's draft"
+
+
+def read_only(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.EROFS, "Read-only file system")
+
+
+async def test_a_registry_that_cannot_be_written_to_is_named_and_nothing_is_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Asked(tmp_path)
+    first = scene.policy()
+    clusters = tmp_path / "config" / "clusters"
+    there = everything_in(tmp_path / "config")
+    async with scene.http() as api:
+        with monkeypatch.context() as patched:
+            patched.setattr(changing, "new_beside", read_only)
+            patched.setattr(changing, "TemporaryDirectory", read_only)
+            for refused, folder in (
+                (await scene.put(api, "ann", 1, key=KEY), clusters / "c1"),
+                (await api.post("/clusters", json=BODY, headers=scene.acting("ann")), clusters),
+            ):
+                assert (refused.status_code, rule_of(refused)) == (503, "not_usable")
+                assert f"cannot write to {folder} (Read-only file system)" in refused.json()["detail"]
+        assert scene.policy() == first and await scene.records() == []
+        assert everything_in(tmp_path / "config") == there
+        assert (await scene.put(api, "ann", 1, key=KEY)).status_code == 200, "as soon as it can be"
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "rule"),
+    [(errno.EACCES, 503, "not_usable"), (errno.ENOTEMPTY, 409, "cluster_registered")],
+)
+async def test_a_folder_that_cannot_be_put_in_its_place_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, status: int, rule: str
+) -> None:
+    scene = Asked(tmp_path)
+    there = everything_in(tmp_path / "config")
+
+    def fail(*_: object) -> None:
+        raise OSError(number, "as the system says")
+
+    async with scene.http() as api:
+        monkeypatch.setattr(Path, "rename", fail)
+        refused = await api.post("/clusters", json=BODY, headers=scene.acting("ann"))
+        assert (refused.status_code, rule_of(refused)) == (status, rule)
+        monkeypatch.setattr(Path, "replace", fail)
+        refused = await scene.put(api, "ann", 1)
+        assert (refused.status_code, rule_of(refused)) == (503, "not_usable")
+    assert everything_in(tmp_path / "config") == there
+
+
+async def test_what_is_registered_needs_the_folder_of_clusters_alone(tmp_path: Path) -> None:
+    scene = Asked(tmp_path)
+    config = tmp_path / "config"
+    there, before = everything_in(config), config.stat().st_mtime_ns
+    async with scene.http() as api:
+        made = await api.post("/clusters", json=BODY, headers=scene.acting("ann"))
+        assert made.status_code == 201, made.text
+        seen = scene.parts.registered("prod-cluster").policy
+        body = {**seen.model_dump(mode="json", exclude_unset=True), "min_healthy_nodes": 1}
+        headers = scene.acting("ann", **{"If-Match": sha256_digest(seen)})
+        changed = await api.put("/clusters/prod-cluster/policy", json=body, headers=headers)
+        assert changed.status_code == 200, changed.text
+    new = {str(path.relative_to(config / "clusters")) for path in everything_in(config) - there}
+    assert new == {"prod-cluster", "prod-cluster/cluster.yaml", "prod-cluster/policy.yaml"}
+    assert config.stat().st_mtime_ns == before, "nothing was made or renamed beside it"
+
+
+def everything_in(folder: Path) -> set[Path]:
+    return set(folder.rglob("*"))
 
 
 class Two(RequestStore):

@@ -40,6 +40,7 @@ from qnwis.providers.agent_tls import OWN as OWN_NAME
 from qnwis.providers.agent_tls import AskedAgents
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
+from qnwis.tls import files as files_module
 from qnwis.tls.client import NotTheListedNode
 from qnwis.tls.files import OWN, TlsError, TlsFiles
 from qnwis.transport import Transport, transport_of
@@ -72,7 +73,10 @@ class Place:
         return TlsFiles(of_client(self.authority, name), self.allowlist)
 
     def nodes(self, name: str = "worker") -> HttpNodes:
-        return HttpNodes(Transport(tls=self.client(name), connect_timeout_s=5))
+        return self.nodes_of(self.client(name))
+
+    def nodes_of(self, files: TlsFiles) -> HttpNodes:
+        return HttpNodes(Transport(tls=files, connect_timeout_s=5))
 
     def refused(self, rule: str) -> int:
         assert self.callers is not None
@@ -122,6 +126,10 @@ def _app(callers: Callers, place: Place) -> web.Application:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
+    return made_at(tmp_path, "QNWIS")
+
+
+def made_at(folder: Path, organization: str) -> Place:
     node = Node.model_validate(
         {
             "node_id": "a",
@@ -133,7 +141,7 @@ def place(tmp_path: Path) -> Place:
             "endpoint": f"https://127.0.0.1:{free_port()}",
         }
     )
-    made = Place(tmp_path, node, Authority.make(tmp_path / "pki", organization="QNWIS", country="US"))
+    made = Place(folder, node, Authority.make(folder / "pki", organization=organization, country="US"))
     enroll_node(made.authority, made.cluster, node, made.allowlist)
     enroll_client(made.authority, "worker", made.allowlist)
     return made
@@ -156,6 +164,14 @@ async def test_listed_parties_speak_and_what_they_speak_is_tls_1_3_with_a_listed
         assert await live(nodes, door) is None
     assert door.said == ["/health/live"] * 2
     assert issued(door.agent.identity).certificate_dn == "CN=a.c,O=QNWIS,C=US"
+
+
+@pytest.mark.parametrize("organization", ["Example, Inc.", r"R+D \"a\"; <b> \\ c", "#1", " Müller "])
+async def test_parties_of_an_organization_of_any_name_speak(tmp_path: Path, organization: str) -> None:
+    place = made_at(tmp_path, organization)
+    async with listening(place, place.agent), place.nodes() as nodes:
+        assert await live(nodes, place) is None
+    assert not place.refused("certificate_not_listed")
 
 
 async def test_whoever_asks_many_times_at_once_shakes_hands_a_few_times(door: Place) -> None:
@@ -285,6 +301,35 @@ async def test_the_old_certificate_counts_until_the_last_step_and_no_longer(door
         finish(worker, door.allowlist)
 
 
+@pytest.mark.parametrize("what", ["gone", "half of it", "of another key", "not to be read"])
+async def test_an_own_certificate_that_cannot_be_used_changes_nothing_and_is_named(
+    door: Place, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    """As where it was brought by a user whose files the agent may not read: the lease must not end by it."""
+    worker, agent = of_client(door.authority, "worker") / OWN, of_node(door.authority, "c", "a") / OWN
+    good = worker.read_bytes()
+    async with door.nodes() as nodes:
+        assert await live(nodes, door) is None
+        worker.unlink()
+        match what:
+            case "half of it":
+                worker.write_bytes(good[: len(good) // 2])
+            case "of another key":
+                worker.write_bytes(good[: good.index(b"-----BEGIN PRIVATE")] + agent.read_bytes()[-241:])
+            case "not to be read":
+                worker.mkdir()
+        for _ in range(3):
+            assert await live(nodes, door) is None
+        lines = [line for line in caplog.messages if "the certificate before it stays in use" in line]
+        assert len(lines) == 1 and str(worker.parent) in lines[0]
+        if what == "not to be read":
+            worker.rmdir()
+        worker.write_bytes(good)
+        assert await live(nodes, door) is None
+        strike_off(worker.parent, door.allowlist)
+        assert await live(nodes, door) is not None, "who is struck off is so all the same"
+
+
 async def test_whoever_is_struck_off_is_refused_on_the_connection_that_is_open(door: Place) -> None:
     async with door.nodes() as nodes:
         assert await live(nodes, door) is None
@@ -303,17 +348,57 @@ async def test_a_node_that_is_struck_off_is_asked_nothing_more(door: Place) -> N
     assert door.said == ["/health/live"]
 
 
+UNUSABLE = {
+    "a field is missing": (b"allowed_nodes: [{node_id: a}]", "allowed_nodes.0.endpoint"),
+    "another encoding": (b"allowed_nodes: [] # caf\xe9", "is no UTF-8 text (the byte 0xe9)"),
+    "no date": (b"allowed_clients: [{name: 2025-13-41}]", "month must be in 1..12"),
+    "a date as a field": (b"2025-01-01: []", "keys must be str"),
+    "an alias inside itself": (b"allowed_nodes: &all [*all]", "Circular reference"),
+    "too deep": (b"[" * 3000, "RecursionError"),
+}
+
+
+@pytest.mark.parametrize(("content", "told"), UNUSABLE.values(), ids=list(UNUSABLE))
 async def test_an_allowlist_that_cannot_be_read_changes_nothing_and_is_named(
-    door: Place, caplog: pytest.LogCaptureFixture
+    door: Place, caplog: pytest.LogCaptureFixture, content: bytes, told: str
 ) -> None:
     files = door.client()
-    async with HttpNodes(Transport(tls=files, connect_timeout_s=5)) as nodes:
-        door.allowlist.write_text("allowed_nodes: [{node_id: a}]")
+    async with door.nodes_of(files) as nodes:
+        door.allowlist.write_bytes(content)
         assert await live(nodes, door) is None
         assert await live(nodes, door) is None
-    told = [line for line in caplog.messages if "the allowlist before it stays in force" in line]
-    assert len(told) == 2, "once by the agent, once by the client"
-    assert files.trouble is not None and "allowed_nodes.0.endpoint" in files.trouble
+    async with door.nodes_of(files) as anew:
+        assert await live(anew, door) is None, "a new handshake is judged by the list before it too"
+    lines = [line for line in caplog.messages if "the allowlist before it stays in force" in line]
+    assert len(lines) == 2, "once by the agent, once by the client"
+    assert files.trouble is not None and told in files.trouble and str(door.allowlist) in files.trouble
+    with pytest.raises(TlsError, match="allowlist"):
+        door.client()
+
+
+def test_an_allowlist_that_cannot_be_read_is_not_read_with_every_use(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, good = place.client(), place.allowlist.read_text()
+    reads = Mock(side_effect=files_module.read_allowlist)
+    monkeypatch.setattr(files_module, "read_allowlist", reads)
+    monkeypatch.setattr(files_module, "AGAIN_S", 3600.0)
+    before = files.allowlist
+    place.allowlist.write_text("allowed_nodes: 2025-13-41")
+    assert [files.allowlist for _ in range(50)] == [before] * 50
+    assert reads.call_count == 1 and files.trouble is not None
+    place.allowlist.write_text(good + "# as it was\n")
+    assert files.allowlist == before and files.trouble is None
+    place.allowlist.write_text("allowed_nodes: 2025-13-41")
+    assert files.allowlist == before and reads.call_count == 3 and files.trouble is not None
+    monkeypatch.setattr(files_module, "AGAIN_S", 0.0)
+    assert files.allowlist == before and reads.call_count == 4, "after a while it is looked at again"
+
+
+def test_what_yaml_takes_for_a_date_is_its_text_in_an_allowlist(place: Place) -> None:
+    listed = place.allowlist.read_text()
+    place.allowlist.write_text(listed.replace("name: worker", "name: 2025-01-01"))
+    assert [one.name for one in place.client().allowlist.allowed_clients] == ["2025-01-01"]
 
 
 async def test_neither_agents_nor_clients_ask_what_is_not_for_them(place: Place) -> None:
