@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from cryptography import x509
+if TYPE_CHECKING:
+    from cryptography import x509
 
 
 def distinguished_name(certificate: x509.Certificate) -> str:
@@ -15,4 +17,6 @@ def distinguished_name(certificate: x509.Certificate) -> str:
 @lru_cache(maxsize=256)
 def name_in(raw: bytes) -> str:
     """The same of a certificate as it goes over the wire (DER). Kept: it is asked for with each request."""
+    from cryptography import x509  # an agent without certificates does without its 8 MB
+
     return distinguished_name(x509.load_der_x509_certificate(raw))
