@@ -58,6 +58,8 @@ with workflow.unsafe.imports_passed_through():
 
 BY_THE_PRIMARY_ITSELF = frozenset({"release_primary", "patroni_demote_cluster", "http_demote"})
 """What the old primary did and must undo itself."""
+WAITS_FOR_WHAT_WAS_LOWERED = "an old TTL is waited out where it was lowered"
+"""Patch: before, also where that had failed."""
 STOPS_PREVIEWING = "a dry run that is stopped previews nothing further"
 """Patch: before, it went on to its end."""
 
@@ -189,7 +191,9 @@ class Execution:
             outcome = Outcome(
                 action_id=action.action_id, status=OutcomeStatus.UNKNOWN, detail=str(error.cause or error)
             )
-        if isinstance(action, LowerTtl):
+        if isinstance(action, LowerTtl) and (
+            outcome.status is OutcomeStatus.SUCCEEDED or not workflow.patched(WAITS_FOR_WHAT_WAS_LOWERED)
+        ):
             self.waits_out_a_ttl = True
             await _one_old_ttl(action, stop)
             self.waits_out_a_ttl = False
