@@ -10,8 +10,12 @@ from qnwis.continuity.topology import DnsService
 from qnwis.providers.dns import Dns
 from qnwis.providers.errors import Unreachable
 
-from .effect import EffectRequest, carried_out, preview
+from .effect import EffectRequest, carried_out, compensated, preview
 
+TTL_BACK_WITHIN_S = 60.0
+"""How long an undo begins to ask for the ordinary TTL, seconds. Long enough for a DNS server to be started
+again; a TTL that stays low costs queries, and a failover waits for the lock."""
+TTL_BACK_ATTEMPT_S = 20.0
 NO_DNS = "no DNS service is configured for this cluster; move the clients yourself"
 
 
@@ -56,14 +60,6 @@ class DnsRecords:
     @activity.defn
     async def retime(self, request: RetimeRequest) -> Outcome:
         """Give the record another TTL, whatever address it has."""
-        return await self._retimed(request, request.action.to_ttl_s, OutcomeStatus.SUCCEEDED)
-
-    @activity.defn
-    async def retime_back(self, request: RetimeRequest) -> Outcome:
-        """Compensation of a TTL that was lowered: the ordinary one again."""
-        return await self._retimed(request, _service(request).ttl_s, OutcomeStatus.UNDONE)
-
-    async def _retimed(self, request: RetimeRequest, ttl_s: int, status: OutcomeStatus) -> Outcome:
         action, service = request.action, _service(request)
 
         async def retimed() -> Outcome:
@@ -75,15 +71,53 @@ class DnsRecords:
                 )
                 raise Unreachable(f"{action.record}: expected one address everywhere, found {said}")
             (address,) = addresses
-            await self._dns.swap(service, from_address=address, to_address=address, ttl_s=ttl_s)
+            await self._dns.swap(service, from_address=address, to_address=address, ttl_s=action.to_ttl_s)
             return Outcome(
                 action_id=action.action_id,
-                status=status,
+                status=OutcomeStatus.SUCCEEDED,
                 changed=True,
-                detail=f"the TTL of {action.record} is {ttl_s} s",
+                detail=f"the TTL of {action.record} is {action.to_ttl_s} s",
             )
 
         return await carried_out(action.action_id, retimed)
+
+    @activity.defn
+    async def retime_back(self, request: RetimeRequest) -> Outcome:
+        """Compensation of a TTL that was lowered: the ordinary one again, where the record is changed; the
+        other servers have it from there, and one that is silent just now is not waited for.
+
+        Where it has the ordinary TTL nothing is asked for: it was never lowered, or is restored already.
+        """
+        action, service = request.action, _service(request)
+
+        async def back() -> Outcome:
+            first, *_ = await self._dns.record(service)
+            # An earlier attempt of this may have changed it.
+            changed = None if activity.info().attempt > 1 else False
+            if first.ttl_s != service.ttl_s:
+                if first.addresses is None:
+                    raise Unreachable(first.reason)
+                if len(first.addresses) != 1:
+                    found = ", ".join(first.addresses) or "nothing"
+                    raise Unreachable(f"{action.record}: expected one address; {first.server} has {found}")
+                (address,) = first.addresses
+                await self._dns.swap(service, from_address=address, to_address=address, ttl_s=service.ttl_s)
+                changed = True
+            return Outcome(
+                action_id=action.action_id,
+                status=OutcomeStatus.UNDONE,
+                changed=changed,
+                detail=f"the TTL of {action.record} is {service.ttl_s} s",
+            )
+
+        return await compensated(
+            action.action_id,
+            back,
+            attempt_s=TTL_BACK_ATTEMPT_S,
+            within_s=TTL_BACK_WITHIN_S,
+            left=f"the TTL of {action.record} may still be {action.to_ttl_s} s: see to it by hand that it is"
+            f" {service.ttl_s} s again",
+        )
 
     @activity.defn
     async def preview_flip(self, request: FlipRequest) -> Outcome:

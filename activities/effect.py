@@ -10,11 +10,11 @@ from time import monotonic
 
 from temporalio import activity
 
-from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.executor import LEFT_TO_DO, Outcome, OutcomeStatus
 from qnwis.continuity.model import Model
 from qnwis.continuity.run import DRY_RUN_MARK
 from qnwis.continuity.topology import Cluster
-from qnwis.providers.errors import Refused
+from qnwis.providers.errors import Refused, Unreachable
 
 BEAT_S = 0.5
 """Well under the heartbeat timeout of effects, so that a living worker is never taken for a dead one."""
@@ -66,6 +66,40 @@ async def carried_out(action_id: str, effect: Callable[[], Awaitable[Outcome]]) 
                 facts={"rule": refused.refusal.rule, "values": refused.refusal.values},
             )
     return outcome.model_copy(update={"duration_ms": (monotonic() - started) * 1000})
+
+
+async def compensated(
+    action_id: str, undo: Callable[[], Awaitable[Outcome]], *, attempt_s: float, within_s: float, left: str
+) -> Outcome:
+    """The outcome of a compensation. It is asked for again, after a refusal too, until an ask fails that ends
+    later than `within_s` after the first: the run holds its cluster's lock meanwhile, and whatever could help
+    waits for that. From there on it is for people, as `left` tells them.
+
+    `attempt_s`: how long one ask may take, seconds; less than Temporal gives an attempt, so that what came of
+    it is said. Raises Unreachable, or what else the ask failed with, for Temporal to ask again.
+    """
+    began = monotonic()
+
+    async def asked() -> Outcome:
+        try:
+            async with asyncio.timeout(attempt_s):
+                return await undo()
+        except Exception as error:
+            asked_s = scheduled_s_ago() + monotonic() - began
+            if asked_s < within_s:
+                if isinstance(error, Refused):
+                    raise Unreachable(str(error)) from error
+                raise
+            why = str(error) or f"no answer within {attempt_s:g} s"
+            told = f"{left} (asked for {asked_s:.0f} s: {why})"
+            return Outcome(
+                action_id=action_id,
+                status=OutcomeStatus.UNDONE,
+                detail=told,
+                facts={LEFT_TO_DO: told},
+            )
+
+    return await carried_out(action_id, asked)
 
 
 def attempt_ends_at() -> float:

@@ -25,10 +25,14 @@ from qnwis.providers.fencing import Hook
 from qnwis.providers.http_application import Applications, Change
 from qnwis.providers.nodes import Nodes
 
-from .effect import EffectRequest, carried_out, preview
+from .effect import EffectRequest, carried_out, compensated, preview
 from .power import Power, PowerBack, by_word, states_off, switched_off, told_to_people
 
 LOOK_EVERY_S = 0.1
+BACK_WITHIN_S = 120.0
+"""How long an undo begins to ask for the old node's promotion, seconds: a restart of the application. One
+that is lost does not come back by itself, and the run holds its cluster's lock."""
+BACK_ATTEMPT_S = 80.0
 
 
 class DemoteRequest(EffectRequest):
@@ -93,7 +97,7 @@ class ApplicationMoves:
     @activity.defn
     async def http_take_back(self, request: DemoteRequest) -> Outcome:
         """Compensation of `http_demote`: the old node is promoted again, unless another accepts writes by
-        now. Asked without limit."""
+        now."""
         action = request.action
 
         async def taken_back() -> Outcome:
@@ -119,7 +123,14 @@ class ApplicationMoves:
                 detail=f"{action.node_id} accepts writes again; {said}",
             )
 
-        return await carried_out(action.action_id, taken_back)
+        return await compensated(
+            action.action_id,
+            taken_back,
+            attempt_s=BACK_ATTEMPT_S,
+            within_s=BACK_WITHIN_S,
+            left=f"{action.node_id} may not accept writes, and then nobody does: unless another node is"
+            " promoted, promote it by hand",
+        )
 
     @activity.defn
     async def preview_http_demote(self, request: DemoteRequest) -> Outcome:

@@ -58,7 +58,9 @@ class PatroniMoves:
         """Have Patroni make the target the leader, and see that it is one. The point of no return.
 
         A target that leads already is left as it is. What Patroni refuses, and a try of which it says that it
-        failed while the old leader still leads, changed nothing; anything else is asked for again.
+        failed while the old leader still leads, changed nothing; anything else is asked for again. So is what
+        is refused after an earlier request while nobody leads: the old leader may be on its way down, and
+        writes its last checkpoint for as long as that takes.
         """
         action = request.action
 
@@ -72,9 +74,15 @@ class PatroniMoves:
                 )
                 if _leads(evidence, action.node_id):
                     return self._succeeded(request, evidence, f"{action.node_id} leads by now", changed=True)
-            if (refusal := _refusal(request, evidence)) is not None:
-                raise Refused(refusal)
-            said = await self._ask(request)
+            try:
+                if (refusal := _refusal(request, evidence)) is not None:
+                    raise Refused(refusal)
+                said = await self._ask(request)
+            except Refused as refused:
+                if request.may_be_asked and not _another_leads(await self._look(request), action.node_id):
+                    about = f"{action.node_id} may be about to lead"
+                    raise Unreachable(f"{about}, and now: {refused}") from refused
+                raise
             evidence = await self._until(
                 request,
                 lambda seen: _leads(seen, action.node_id) and not _writes(seen, action.leader),
@@ -188,6 +196,11 @@ def _leads(evidence: ClusterEvidence, node_id: str) -> bool:
     return (
         state is not None and state.writable and state.patroni is not None and state.patroni.leader == node_id
     )
+
+
+def _another_leads(evidence: ClusterEvidence, target: str) -> bool:
+    """Whether Patroni has dropped what it was asked before: it does when somebody else leads."""
+    return any(_leads(evidence, node.node_id) for node in evidence.nodes if node.node_id != target)
 
 
 def _writes(evidence: ClusterEvidence, node_id: str) -> bool:

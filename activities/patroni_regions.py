@@ -21,13 +21,17 @@ from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
 from qnwis.providers.patroni import Patroni
 
-from .effect import EffectRequest, carried_out, preview
+from .effect import EffectRequest, carried_out, compensated, preview
 from .patroni import PatroniRequest, rounds_s, until
 
 TOLD_WITHIN_S = 5.0
 """Patroni answers a change of its configuration at once, and acts on it afterwards."""
 ACTS_WITHIN_S = 40.0
 """Beyond two rounds of Patroni: a stop of the database and its start as a standby, or a promotion."""
+BACK_WITHIN_S = 120.0
+"""How long an undo begins to ask for the old region's primary, seconds: a restart of its Patroni and of its
+database. One that is lost does not come back by itself, and the run holds its cluster's lock."""
+BACK_ATTEMPT_S = 80.0
 
 
 class DemoteClusterRequest(PatroniRequest):
@@ -86,11 +90,19 @@ class PatroniRegions:
 
     @activity.defn
     async def take_cluster_back(self, request: DemoteClusterRequest) -> Outcome:
-        """Compensation of `demote_cluster`: the old region has a primary again. Asked without limit."""
+        """Compensation of `demote_cluster`: the old region has a primary again, unless another region has one
+        by now, or is told to: this run has promoted none, so a person has."""
         action, cluster = request.action, request.cluster
 
         async def taken_back() -> Outcome:
             evidence = await self._look(request)
+            if (elsewhere := _elsewhere(request, evidence)) is not None:
+                return Outcome(
+                    action_id=action.action_id,
+                    status=OutcomeStatus.UNDONE,
+                    changed=False,
+                    detail=f"{', '.join(action.node_ids)} were not told to have a primary again: {elsewhere}",
+                )
             changed = _follows(evidence, action)
             members = [cluster.node(node_id) for node_id in action.node_ids]
             # Told in any case: a member may not have heard yet what this run has told the others.
@@ -107,7 +119,17 @@ class PatroniRegions:
                 detail=f"{', '.join(_writing(evidence, members))} accepts writes again",
             )
 
-        return await carried_out(action.action_id, taken_back)
+        region = cluster.node(action.node_id).region
+        upstream = f"{action.upstream_host}:{action.upstream_port}"
+        return await compensated(
+            action.action_id,
+            taken_back,
+            attempt_s=BACK_ATTEMPT_S,
+            within_s=BACK_WITHIN_S,
+            left=f"{region} may still be a standby cluster of {upstream}, and then nobody accepts writes:"
+            " unless another is promoted, take standby_cluster out of its configuration"
+            " (`patronictl edit-config`)",
+        )
 
     async def _stand_alone(self, members: list[Node]) -> None:
         """Tell the first of the members that takes it. Raises Unreachable where none does."""
@@ -152,7 +174,7 @@ class PatroniRegions:
                     raise Unreachable(f"{target.region} may be about to be promoted, and now: {refusal}")
                 if refusal is not None:
                     raise Refused(refusal)
-                await self._patroni.stand_alone(target, timeout_s=TOLD_WITHIN_S)
+                await self._told_to_lead(request, target)
                 changed = True
             evidence = await until(
                 self._nodes,
@@ -171,6 +193,17 @@ class PatroniRegions:
             )
 
         return await carried_out(action.action_id, promoted)
+
+    async def _told_to_lead(self, request: PromoteClusterRequest, target: Node) -> None:
+        """Raises Refused where the target's Patroni says no at the first request; at a later one it may do
+        all the same what it was asked before."""
+        try:
+            await self._patroni.stand_alone(target, timeout_s=TOLD_WITHIN_S)
+        except Refused as refused:
+            if request.may_be_asked:
+                about = f"{target.region} may be about to be promoted"
+                raise Unreachable(f"{about}, and now: {refused}") from refused
+            raise
 
     @activity.defn
     async def preview_promote_cluster(self, request: PromoteClusterRequest) -> Outcome:
@@ -199,6 +232,20 @@ def _follows(evidence: ClusterEvidence, action: PatroniDemoteCluster) -> bool:
 def _demoted(evidence: ClusterEvidence, action: PatroniDemoteCluster) -> Refusal | None:
     """Why the old region does not count as handed over yet."""
     return demoted_refusal(evidence, old=action.node_id, region=action.node_ids, target=action.target)
+
+
+def _elsewhere(request: DemoteClusterRequest, evidence: ClusterEvidence) -> str | None:
+    """Who accepts writes outside the old region, or is about to: its cluster is no standby cluster, and
+    Patroni acts on that within a round."""
+    action, cluster = request.action, request.cluster
+    others = [node for node in cluster.nodes if node.node_id not in action.node_ids]
+    if writes := _writing(evidence, others):
+        return f"{', '.join(writes)} accepts writes"
+    for node in cluster.in_region(cluster.node(action.target).region):
+        state = evidence.of(node.node_id).state
+        if state is not None and state.patroni is not None and state.patroni.standby_of is None:
+            return f"{node.region} is no standby cluster any more, says {node.node_id}"
+    return None
 
 
 def _writing(evidence: ClusterEvidence, nodes: list[Node]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
+from temporalio.exceptions import TimeoutError as GivenUp
 
 from . import options
 from .ways import WAYS
@@ -57,6 +58,10 @@ with workflow.unsafe.imports_passed_through():
 
 BY_THE_PRIMARY_ITSELF = frozenset({"release_primary", "patroni_demote_cluster", "http_demote"})
 """What the old primary did and must undo itself."""
+WAITS_FOR_WHAT_WAS_LOWERED = "an old TTL is waited out where it was lowered"
+"""Patch: before, also where that had failed."""
+STOPS_PREVIEWING = "a dry run that is stopped previews nothing further"
+"""Patch: before, it went on to its end."""
 
 
 class Execution:
@@ -81,6 +86,8 @@ class Execution:
         self._log = list(log)
         self.waits_out_a_ttl = False
         """Whether nothing is done just now, until clients have forgotten the old TTL."""
+        self.unseen: list[str] = []
+        """Ids of the actions that a dry run could not look at."""
 
     async def drive(
         self,
@@ -112,10 +119,17 @@ class Execution:
             shown()
         return None
 
-    async def preview(self) -> None:
-        """A dry run: ask every action what it would do. No code that changes anything is called from here."""
+    async def preview(self, stop: Callable[[], str | None], shown: Callable[[], None]) -> bool:
+        """A dry run: ask every action what it would do. No code that changes anything is called from here.
+
+        False where `stop` gave a reason to end it; what goes on just then is waited for.
+        """
         for action in self._plan.actions:
+            if stop() is not None and workflow.patched(STOPS_PREVIEWING):
+                return False
             self._register(await self._preview(action))
+            shown()
+        return True
 
     def settle(self, outcome: Outcome) -> Finish:
         """Register the verification's outcome and let the stepper say how the run ended."""
@@ -177,7 +191,9 @@ class Execution:
             outcome = Outcome(
                 action_id=action.action_id, status=OutcomeStatus.UNKNOWN, detail=str(error.cause or error)
             )
-        if isinstance(action, LowerTtl):
+        if isinstance(action, LowerTtl) and (
+            outcome.status is OutcomeStatus.SUCCEEDED or not workflow.patched(WAITS_FOR_WHAT_WAS_LOWERED)
+        ):
             self.waits_out_a_ttl = True
             await _one_old_ttl(action, stop)
             self.waits_out_a_ttl = False
@@ -200,11 +216,15 @@ class Execution:
                 return preview(action.action_id, f"would {would}")
             case VerifyService():
                 return preview(action.action_id, f"would verify that {action.node_id} serves")
-        outcome: Outcome = await workflow.execute_activity_method(
-            WAYS[type(action)].preview,
-            self._request(action),
-            **options.read(f"preview {action.action_id}"),
-        )
+        try:
+            outcome: Outcome = await workflow.execute_activity_method(
+                WAYS[type(action)].preview,
+                self._request(action),
+                **options.preview(f"preview {action.action_id}"),
+            )
+        except ActivityError as error:
+            self.unseen.append(action.action_id)
+            return preview(action.action_id, f"could not be looked at: {_why(error)}")
         return outcome
 
     def _request(self, action: Action, *, again: bool = False) -> Any:
@@ -237,6 +257,13 @@ class Execution:
         released = self.outcome_of("release_primary")
         token = released.facts.get("token") if released is not None else None
         return None if token is None else DemotionToken.model_validate(token)
+
+
+def _why(error: ActivityError) -> str:
+    """The last failure of an activity that was given up: a time limit tells it as its cause."""
+    given_up = error.cause
+    cause = given_up.cause if isinstance(given_up, GivenUp) else given_up
+    return str(cause or given_up or error)
 
 
 async def _one_old_ttl(action: LowerTtl, stop: Callable[[], str | None]) -> None:

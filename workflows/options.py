@@ -14,6 +14,8 @@ from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
 EFFECT_WITHIN_S = 60.0
 """After this an effect that nobody could carry out is given up: its outcome is unknown."""
+PREVIEWED_WITHIN_S = 30.0
+"""Of each look of a dry run, for which a person waits."""
 VERIFIED_WITHIN_S = 1800.0
 """Of the last look at what was done, which changes nothing."""
 FENCED_WITHIN_S = 20.0
@@ -45,6 +47,19 @@ def look(summary: str) -> ActivityConfig:
         start_to_close_timeout=timedelta(seconds=30),
         schedule_to_close_timeout=timedelta(minutes=2),
         retry_policy=_retry(200, 5),
+        summary=summary,
+    )
+
+
+def preview(summary: str) -> ActivityConfig:
+    """Looking at what an effect would meet. Given up soon, and at once where somebody says no: a dry run goes
+    on without it."""
+    retry = _retry(200, 5)
+    retry.non_retryable_error_types = ["Refused"]
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(seconds=10),
+        schedule_to_close_timeout=timedelta(seconds=PREVIEWED_WITHIN_S),
+        retry_policy=retry,
         summary=summary,
     )
 
@@ -112,12 +127,13 @@ def compensate_application(summary: str) -> ActivityConfig:
 
 
 def compensate_patroni(summary: str) -> ActivityConfig:
-    """Undoing what Patroni was told: without limit, each attempt as long as it takes Patroni."""
+    """Undoing what Patroni was told: each attempt as long as it takes Patroni."""
     return ActivityConfig({**compensate(summary), "start_to_close_timeout": timedelta(seconds=90)})
 
 
 def compensate(summary: str) -> ActivityConfig:
-    """Undoing: without limit."""
+    """Undoing: without a limit of its own, since no lack of workers may leave it out. What may never be
+    answered the activity itself gives up, and says what is left to people."""
     return ActivityConfig(
         start_to_close_timeout=timedelta(seconds=25),
         heartbeat_timeout=timedelta(seconds=2),

@@ -251,13 +251,7 @@ class Run(Steered):
                 )
                 self._show_outcomes()
                 if self.request.dry_run:
-                    await self.execution.preview()
-                    self._show_outcomes()
-                    raise Ended(
-                        RunOutcome.PREVIEWED,
-                        "every effect was previewed, none was made",
-                        step=StepStatus.DONE,
-                    )
+                    raise await self._previewed(self.execution)
                 end = await self.execution.drive(
                     stop=lambda: self.stop or self.takeover.stop,
                     held=lambda: self.progress.paused is not None,
@@ -267,6 +261,17 @@ class Run(Steered):
         if isinstance(end, Finish):
             raise Ended(_OUTCOMES[end.end], end.reason)
         self.verification_due, self.acted_until = end, workflow.now()
+
+    async def _previewed(self, execution: Execution) -> Ended:
+        """How a dry run ends."""
+        if not await execution.preview(stop=lambda: self.stop, shown=self._show_outcomes):
+            return Ended(RunOutcome.UNTOUCHED, self.stop or "stopped")
+        unseen = f"; could not be looked at: {', '.join(execution.unseen)}" if execution.unseen else ""
+        return Ended(
+            RunOutcome.PREVIEWED,
+            f"every effect was previewed, none was made{unseen}",
+            step=StepStatus.DONE,
+        )
 
     async def verify(self) -> None:
         """Read the world again; what the verifier says is what the run has achieved."""

@@ -45,7 +45,9 @@ class Steered(Listening):
         return self.known.registered is not None and self.known.policy.approvals
 
     def abort_refusal(self) -> Refusal | None:
-        return self.execution.abort_refusal() if self.execution is not None else None
+        if self.execution is None or (self.request.dry_run and self.ended is None):
+            return None  # a dry run is never past return, and over when it has ended
+        return self.execution.abort_refusal()
 
     def stop_by(self, why: str) -> str:
         self.stop = self.stop or why

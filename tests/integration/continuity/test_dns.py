@@ -17,11 +17,15 @@ import pytest
 from dns.flags import QR, TC
 from dns.rcode import Rcode
 
+from activities.dns import DnsRecords, RetimeRequest
+from qnwis.continuity.executor import OutcomeStatus
+from qnwis.continuity.plan import LowerTtl
 from qnwis.lab.layout import DNS_PORT
 from qnwis.providers.dns import UNUSED, KeyFileError, Rfc2136Dns, key_file_text, read_key_file
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.region_weights import DnsWeights
 from tests.unit.continuity.scenes import cluster, node
+from tests.unit.test_power import asked_so_long_ago
 
 from .dns_lab import OLD, SECRET, DnsLab, dns_lab
 
@@ -128,6 +132,22 @@ async def test_each_server_is_asked_by_itself_what_clients_get_and_for_how_long(
     lab.processes.kill("dns-1")
     _, silent = await provider.record(lab.service_on(0, 1))
     assert silent.addresses is None and "no answer" in silent.reason
+
+
+async def test_a_lowered_ttl_is_undone_though_a_server_that_gets_the_zone_is_silent(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    await provider.swap(lab.service, from_address=OLD, to_address=OLD, ttl_s=0)
+    topology = cluster(node("node-1", "primary"), node("node-2"), dns=lab.service_on(0, 1))
+    action = LowerTtl(action_id="1-lower-ttl", record="db", from_ttl_s=1, to_ttl_s=0, estimate_ms=1)
+    request = RetimeRequest(run_id="run", epoch=1, cluster=topology, action=action)
+    undo = DnsRecords(provider).retime_back
+    with pytest.raises(Unreachable, match=lab.hosts[1]):
+        await asked_so_long_ago(1).run(undo, request)
+    undone = await asked_so_long_ago(5).run(undo, request)
+    assert undone.status is OutcomeStatus.UNDONE and undone.facts == {}
+    (restored,) = await provider.record(lab.service)
+    assert (restored.addresses, restored.ttl_s) == ((OLD,), 1)
 
 
 async def test_an_unused_address_in_the_record_is_not_deleted_by_a_trial(

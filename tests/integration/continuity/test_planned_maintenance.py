@@ -18,6 +18,7 @@ from qnwis.continuity.access import Deed
 from qnwis.continuity.decisions import PREFIX
 from qnwis.continuity.executor import OutcomeStatus
 from qnwis.continuity.orders import FencingEvidenceType
+from qnwis.continuity.readiness_facts import RecordAnswer
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import (
     AbortRequest,
@@ -31,6 +32,7 @@ from qnwis.continuity.run import (
     RunResult,
     StepStatus,
 )
+from qnwis.continuity.topology import DnsService
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.proofs import last_drill_at
 from qnwis.runbook import load_runbook
@@ -51,6 +53,8 @@ from .time_skipping import Hours, hours
 NO_TARGET = "no_suitable_target"
 SOON_S = 5.0
 """Until what nobody could do is given up, where a test has to wait for that."""
+SLOW_DNS = {"zone": "lab.test", "name": "db", "ttl_s": 600, "servers": ["127.0.0.1:53"]}
+"""Clients keep an address for ten minutes."""
 SWITCHOVER = ["quiesce", "hand_over", "promote", "follow", "dns", "rejoin"]
 
 
@@ -284,8 +288,7 @@ async def test_a_run_that_is_held_after_it_has_begun_gives_way_to_a_failover(sta
 
 
 async def test_a_run_that_waits_out_an_old_ttl_gives_way_to_a_failover(stage: Setting) -> None:
-    dns = {"zone": "lab.test", "name": "db", "ttl_s": 600, "servers": ["127.0.0.1:53"]}
-    on = await stage(cluster={"dns": dns}, max_failover_time_s=3600)
+    on = await stage(cluster={"dns": SLOW_DNS}, max_failover_time_s=3600)
     guardian = await on.start_guardian()
     await until(guardian, all_healthy)
     run = await maintain(on)
@@ -297,6 +300,42 @@ async def test_a_run_that_waits_out_an_old_ttl_gives_way_to_a_failover(stage: Se
     on.world.kill("node-1")
     result = await failed_over(on, run, guardian)
     assert result.outcome is RunOutcome.ROLLED_BACK and on.world.changes("ttl")[:2] == ["1", "600"]
+
+
+async def test_a_ttl_that_cannot_be_restored_holds_up_no_failover(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The site with the primary and the DNS server that takes updates is lost."""
+    monkeypatch.setattr("activities.dns.TTL_BACK_WITHIN_S", SOON_S)
+    on = await stage(cluster={"dns": SLOW_DNS}, max_failover_time_s=3600)
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    run = await maintain(on)
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while not on.world.changes("ttl"):
+            await looks.again()
+
+    async def silent(service: DnsService) -> tuple[RecordAnswer, ...]:
+        return (RecordAnswer(server=service.servers[0], addresses=None, reason="no answer"),)
+
+    monkeypatch.setattr(on.world, "record", silent)
+    on.world.kill("node-1")
+    result = await failed_over(on, run, guardian)
+    assert result.outcome is RunOutcome.ROLLED_BACK
+    assert "LEFT TO DO: the TTL of db.lab.test. may still be 1 s" in result.reason
+
+
+async def test_an_old_ttl_is_not_waited_out_where_it_was_not_lowered(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(options, "EFFECT_WITHIN_S", SOON_S)
+    on = await stage(cluster={"dns": SLOW_DNS}, max_failover_time_s=3600)
+    on.world.fail_next("ttl", *[Unreachable("no answer")] * 300)
+    async with asyncio.timeout(WITHIN_S):
+        result = await (await maintain(on)).result()
+    assert result.outcome is RunOutcome.ROLLED_BACK and on.world.changes("ttl") == []
+    assert "LEFT TO DO" not in result.reason, "it has its ordinary TTL, which is looked at"
 
 
 async def test_a_run_that_is_held_once_its_primary_gave_up_does_not_give_way(stage: Setting) -> None:

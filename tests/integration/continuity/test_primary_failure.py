@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -16,7 +16,14 @@ from activities import power
 from qnwis.continuity.executor import OutcomeStatus
 from qnwis.continuity.orders import FencingEvidenceType
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunKind, RunOutcome, StepStatus
+from qnwis.continuity.run import (
+    DRY_RUN_MARK,
+    AbortRequest,
+    FailoverRequest,
+    RunKind,
+    RunOutcome,
+    StepStatus,
+)
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.fencing import HookAnswer
 from qnwis.runbook import load_runbook
@@ -24,6 +31,7 @@ from qnwis.starting import start_failover
 from tests.looking import WITHIN_S, Looks
 from workflows import options
 from workflows.names import CLUSTER, INITIATOR, KIND, OUTCOME, RUNBOOKS_QUEUE, failover_id
+from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Run, Setting, Stage
 
@@ -90,6 +98,64 @@ async def test_a_dry_run_reads_the_world_and_changes_nothing(stage: Setting) -> 
     assert len(result.outcomes) == 5
     assert all(o.detail.startswith(DRY_RUN_MARK) for o in result.outcomes)
     assert any("primary_is_healthy" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    "fault", [Unreachable("127.0.0.1:53: no answer"), Refused(Refusal(rule="no", message="-", remedy="-"))]
+)
+async def test_a_dry_run_ends_though_something_cannot_be_looked_at(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    monkeypatch.setattr(options, "PREVIEWED_WITHIN_S", SOON_S)
+    on = await stage()
+
+    async def fails(service: object) -> dict[str, tuple[str, ...]]:
+        raise fault
+
+    monkeypatch.setattr(on.world, "read", fails)
+    async with asyncio.timeout(WITHIN_S):
+        result = await (await on.start(dry_run=True)).result()
+
+    assert result.outcome is RunOutcome.PREVIEWED and on.world.journal == []
+    assert "could not be looked at: 4-flip-dns" in result.reason
+    flip = next(outcome for outcome in result.outcomes if "dns" in outcome.action_id)
+    told = f"{DRY_RUN_MARK} could not be looked at: {type(fault).__name__}: {fault}"
+    assert flip.detail == told, "why, and not that its time was over"
+    assert len(result.outcomes) == 5
+
+
+async def abort(run: Run) -> None:
+    await run.execute_update(PrimaryFailure.abort, AbortRequest(by="ann", reason="enough seen"))
+
+
+async def cancel(run: Run) -> None:
+    await run.cancel()
+    await _until_cancel_requested(run)
+
+
+@pytest.mark.parametrize("end", [abort, cancel])
+async def test_a_dry_run_is_ended_by_a_person_while_it_looks(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch, end: Callable[[Run], Awaitable[None]]
+) -> None:
+    on = await stage()
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(service: object) -> dict[str, tuple[str, ...]]:
+        asked.set()
+        await go_on.wait()
+        return {}
+
+    monkeypatch.setattr(on.world, "read", slow)
+    run = await on.start(dry_run=True)
+    async with asyncio.timeout(WITHIN_S):
+        await asked.wait()
+        await end(run)
+        go_on.set()
+        result = await run.result()
+
+    assert result.outcome is RunOutcome.UNTOUCHED and on.world.journal == []
+    assert "enough seen" in result.reason or "cancelled" in result.reason
+    assert len(result.outcomes) < 5, "nothing further was asked"
 
 
 async def test_without_fencing_nothing_is_promoted(stage: Setting) -> None:
