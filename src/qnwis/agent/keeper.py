@@ -183,7 +183,7 @@ class Keeper:
         if not self._postgres.standby:
             left_s = self._node.handed_over.left_s
             return _handed_over(node_id, left_s) if left_s > 0 else await self._leases.take_up()
-        if self._postgres.upstream is None:
+        if self._node.receiving.upstream is None:  # one that is held is started, and receives nothing yet
             return Refusal(
                 rule="no_upstream",
                 message=f"{node_id} is kept as a standby, and its primary_conninfo names no peer",

@@ -553,6 +553,19 @@ async def test_a_standby_that_is_held_goes_on_after_a_while_though_its_agent_was
     await scene.other.until(streaming=True, upstream=scene.primary.node_id)
 
 
+async def test_a_standby_that_is_held_is_started_again_and_still_held(scene: Scene) -> None:
+    """Else its run would find no target there until the reservation ends."""
+    await scene.promised(scene.other)
+    let_go = scene.other.logged("receiver_goes_on")
+    await scene.other.power_off()
+    await scene.other.start_agent()
+
+    state = await scene.other.until(database_up=True)
+    assert (state.streaming, state.upstream) == (False, scene.primary.node_id)
+    assert scene.other.logged("receiver_goes_on") == let_go
+    await scene.other.until(streaming=True, upstream=scene.primary.node_id)
+
+
 async def test_an_agent_that_is_told_to_stop_stops_its_database_first(scene: Scene) -> None:
     async with asyncio.timeout(WITHIN_S), scene.other.watching() as events:
         await scene.other.stop_agent(signal.SIGTERM)
