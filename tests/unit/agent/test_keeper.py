@@ -19,7 +19,7 @@ from qnwis.agent.effects import Node
 from qnwis.agent.guarding import Guarding
 from qnwis.agent.journal import JOURNAL, Journal
 from qnwis.agent.keeper import Keeper
-from qnwis.agent.lease import Leases, found_cluster
+from qnwis.agent.lease import HOLDER, Leases, found_cluster, records_of
 from qnwis.agent.peers import Peers
 from qnwis.agent.postgres import Postgres
 from qnwis.agent.processes import processes_in
@@ -125,3 +125,64 @@ async def test_a_standby_that_is_held_is_started_and_receives_nothing_yet(held: 
         assert held.node.receiving.upstream == OTHER
         written = (held.postgres.data_dir / "postgresql.auto.conf").read_text()
         assert not settings.read_settings(written).get(settings.UPSTREAM)
+
+
+class Disk:
+    """Where one file of the agent's state cannot be written until there is room."""
+
+    def __init__(self, kept: Kept, name: str) -> None:
+        self._in_the_way = kept.config.state_dir / f"{name}.new"
+
+    def fill(self) -> None:
+        self._in_the_way.mkdir()
+
+    def free(self) -> None:
+        self._in_the_way.rmdir()
+
+
+def refused(kept: Kept) -> str | None:
+    """By which rule the database is kept down."""
+    return None if kept.postgres.not_started is None else kept.postgres.not_started.rule
+
+
+def released_epoch(kept: Kept) -> int:
+    _, holder = records_of(kept.config)
+    assert holder is not None
+    return holder.released_epoch
+
+
+async def test_a_lease_that_a_full_disk_keeps_from_its_release_is_renewed_no_more_and_released_later(
+    tmp_path: Path,
+) -> None:
+    kept = Kept(tmp_path)
+    async with kept.running():
+        await until(lambda: kept.postgres.running)
+        served, disk = kept.leases.sought, Disk(kept, HOLDER)
+        changes: list[bool] = []
+        kept.postgres.on_change = lambda: changes.append(kept.postgres.let_down)
+        disk.fill()
+        kept.crash()
+        await until(lambda: refused(kept) == "state_not_written")
+
+        assert changes[-1], "whoever watches hears that it ended"
+        lasts_until, said = kept.leases.serves_until, len(changes)
+        await asyncio.sleep(1)  # for many renewals, and some attempts
+        assert kept.leases.serves_until == lasts_until
+        assert (kept.postgres.running, len(changes), released_epoch(kept)) == (False, said, 0)
+
+        disk.free()
+        await until(lambda: kept.postgres.running)
+        assert released_epoch(kept) >= served
+        assert kept.leases.sought > served
+
+
+async def test_a_lease_that_a_full_disk_keeps_from_being_taken_up_is_taken_up_later(tmp_path: Path) -> None:
+    kept = Kept(tmp_path)
+    disk = Disk(kept, HOLDER)
+    disk.fill()
+    async with kept.running():
+        await until(lambda: refused(kept) == "state_not_written")
+        assert kept.postgres.not_started is not None
+        assert str(kept.config.state_dir) in kept.postgres.not_started.message
+        disk.free()
+        await until(lambda: kept.postgres.running)
