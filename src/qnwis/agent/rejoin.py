@@ -57,7 +57,7 @@ async def rejoin(
     `interrupted`: an earlier rejoin of this node left its data half replaced. `mark` is called with
     `replacing` before this one begins to replace them, and with `replaced` once they are whole again.
     """
-    mine, now = await node.facts(), node.postgres.upstream
+    mine = await node.facts()
     assert upstream.database is not None, "the caller has checked that the upstream holds data"
     source = Connection(upstream.database, node.postgres.database.superuser)
     try:
@@ -69,6 +69,8 @@ async def rejoin(
         await source.close()
     if (refusal := refuse_upstream(node.node_id, upstream.node_id, mine, theirs)) is not None:
         return refusal
+    # Looked at last: a promise may have cut it off while the upstream was asked.
+    now = node.postgres.upstream
     same = now is not None and now.node_id == upstream.node_id
     if same and mine is not None and streams(mine, theirs):
         return AlreadySo(
