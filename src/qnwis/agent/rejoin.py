@@ -20,6 +20,7 @@ copy, comes up by itself: whether it streams is said by its state.
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 import re
 import shutil
@@ -47,6 +48,8 @@ COMES_BACK_WITHIN_S = 5.0
 """A standby that needs longer is looked at by pg_rewind, and started again if that finds nothing to do."""
 CHECKPOINT_WITHIN_S = 120.0
 POLL_S = 0.02
+FRESH = ".fresh-"
+"""After the name of the data directory: a copy that is not whole yet."""
 
 
 async def rejoin(
@@ -78,6 +81,7 @@ async def rejoin(
         )
 
     async def effect() -> Done:
+        await _remove_copies(node.postgres.data_dir)
         _stay_down(node.postgres)
         await node.postgres.stop()
         await node.give_up_for_good()
@@ -211,15 +215,25 @@ async def _rewind(postgres: Postgres, upstream: Peer, *, standby: bool, mark: Ca
     return status == 0
 
 
+async def _remove_copies(data_dir: Path) -> None:
+    """Remove copies that were cut off, whichever order they were of: one is carried out at a time, so none is
+    in use. A program that outlived its agent may still write one."""
+    for fresh in _copies(data_dir):
+        await kill_processes_in(fresh)
+        await asyncio.to_thread(shutil.rmtree, fresh)
+        log("copy_removed", folder=str(fresh))
+
+
+def _copies(data_dir: Path) -> list[Path]:
+    return list(data_dir.parent.glob(f"{glob.escape(data_dir.name)}{FRESH}*"))
+
+
 async def _copy(
     postgres: Postgres, upstream: Peer, effect_id: str, mark: Callable[[Mark], None]
 ) -> Path | None:
     """Replace the data directory by a copy of the upstream's. Where the old one is now, if there was one."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", effect_id)
-    fresh = postgres.data_dir.with_name(f"{postgres.data_dir.name}.fresh-{name}")
-    if fresh.exists():  # half a copy, of an earlier attempt
-        await kill_processes_in(fresh)
-        await asyncio.to_thread(shutil.rmtree, fresh)
+    fresh = postgres.data_dir.with_name(f"{postgres.data_dir.name}{FRESH}{name}")
     fresh.mkdir(mode=0o700)
     if postgres.owner is not None:
         os.chown(fresh, postgres.owner.uid, postgres.owner.gid)

@@ -290,9 +290,12 @@ async def test_an_interrupted_rejoin_keeps_the_database_down_until_it_is_done(sc
 
     await until_kept_down(scene.standby, "rejoin_unfinished")
     assert await scene.refused(scene.standby, scene.promote()) == "rejoin_unfinished"
+    cut_off = scene.standby.folder / "data.fresh-of_another_order"
+    cut_off.mkdir()
     receipt = await scene.order(scene.standby, scene.rejoin(scene.primary))
 
     assert receipt.changed and "copied anew" in receipt.detail
+    assert not cut_off.exists()
     await scene.standby.until(streaming=True)
 
 
