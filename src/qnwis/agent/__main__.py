@@ -26,7 +26,7 @@ from .database import Connection
 from .deadline import Deadline
 from .effects import Node
 from .files import StateError
-from .going_on import HandedOn, accept_signals, go_on_at
+from .going_on import HandedOn, accept_signals, checked_for, go_on_at
 from .guarding import Guarding
 from .journal import JOURNAL, Journal
 from .keeper import Keeper
@@ -75,7 +75,7 @@ def run_from(path: Path, *, new_cluster: bool = False, check: bool = False) -> i
         if new_cluster:
             found_cluster(config)
         elif check:
-            look_over(config)
+            look_over(config, checked_for())
         else:
             asyncio.run(run(config, path))
     except (ConfigError, StateError, TlsError) as error:
@@ -143,7 +143,8 @@ async def run(config: AgentConfig, path: Path) -> None:
             await members.catch_up(peers.all)
         await _listen(runner, config, callers)
         log("agent_started", epoch=leases.epoch, adopted=adopted, goes_on=handed_on is not None)
-        going_on = go_on_at(again, path, started_in, orders.lock, partial(_hand_on, leases, node))
+        hand_on = partial(_hand_on, leases, node)
+        going_on = go_on_at(again, path, started_in, config.listen_port, orders.lock, hand_on)
         running, lasting = [reporter.keep_looking(), members.keep_together(), going_on], [leases.renew()]
         if keeper is not None:
             running.append(keeper.run())

@@ -50,7 +50,7 @@ from .old_log import Segments, read_stretch
 from .postgres import Postgres
 from .programs import read_control
 
-FOLDER = "discarded"
+FOLDER, UNFINISHED = "discarded", ".unfinished"
 CHUNK = 1 << 20
 
 
@@ -61,15 +61,19 @@ async def export_discarded(
     down, and is down again afterwards.
 
     `history`: the upstream's timeline history file. An export that is complete already is taken as it is.
-    Raises EffectError where not everything could be exported.
+    Raises EffectError where not everything could be exported; nothing of it is left then, for where the disk
+    was too small the agent has no room for its own records either.
     """
     folder = folder_of(postgres.config.state_dir, order.effect_id)
     if (done := read_manifest(folder)) is not None:
         return done
     try:
+        await asyncio.to_thread(_clear, folder.parent)
         return await _export(postgres, order, theirs, history, folder)
     except (OSError, psycopg.Error) as error:
         raise EffectError(f"{type(error).__name__}: {error}") from error
+    finally:
+        await asyncio.to_thread(shutil.rmtree, _beside(folder), ignore_errors=True)
 
 
 def folder_of(state_dir: Path, effect_id: str) -> Path:
@@ -92,14 +96,13 @@ async def _export(
     stretches = only_in_mine(mine, segments.history(mine), theirs=theirs.timeline, their_history=history)
     if not stretches:
         return None
-    beside = folder.with_name(folder.name + ".unfinished")
-    await asyncio.to_thread(_clear, beside)
+    beside = _beside(folder)
+    await asyncio.to_thread(_make, beside)
     found = [
         await read_stretch(postgres, segments, one, beside / f"listing-{one.timeline}.txt.gz")
         for one in stretches
     ]
     if all(one.empty for one in found):
-        await asyncio.to_thread(shutil.rmtree, beside)
         return None
     log("discarded_found", transactions=sum(len(one.transactions) for one in found), timeline=mine)
     await asyncio.to_thread(_keep_log, segments, stretches, beside / "wal")
@@ -133,10 +136,19 @@ async def _export(
     return export
 
 
-def _clear(beside: Path) -> None:
-    """An empty folder; half an export, of an earlier attempt, is removed."""
-    if beside.exists():
-        shutil.rmtree(beside)
+def _beside(folder: Path) -> Path:
+    """Where the export is until it is complete."""
+    return folder.with_name(folder.name + UNFINISHED)
+
+
+def _clear(exports: Path) -> None:
+    """Remove what an agent that was killed left half done, whichever order that was of: one is carried out at
+    a time."""
+    for half in exports.glob(f"*{UNFINISHED}"):
+        shutil.rmtree(half)
+
+
+def _make(beside: Path) -> None:
     beside.parent.mkdir(mode=0o700, exist_ok=True)
     beside.mkdir(mode=0o700)
 

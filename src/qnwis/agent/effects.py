@@ -86,11 +86,12 @@ class Node:
         await self.leases.told()
 
     def give_up(self) -> bool:
-        """Give the lease up, after the database ended. False while processes of it are left."""
-        left = len(processes_in(self.postgres.data_dir))
-        if not left:
+        """Give the lease up, after the database ended. False while processes of it are left. Raises OSError
+        where that cannot be written down: then it is kept, and renewed no more."""
+        released = self.leases.give_up(len(processes_in(self.postgres.data_dir)))
+        if released:
             self.guarding.over()
-        return self.leases.give_up(left)
+        return released
 
     async def facts(self) -> Facts | None:
         """What the database says of itself; None while it does not answer."""

@@ -37,8 +37,8 @@ async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
             values={"node_id": node.node_id, "upstream": upstream.node_id},
             remedy="Order a rejoin, which rewinds it to the upstream's history",
         )
-    now = node.receiving.upstream
-    same = now is not None and now.node_id == upstream.node_id
+    now, connected = node.receiving.upstream, node.postgres.upstream
+    same = connected is not None and connected.node_id == upstream.node_id  # not one that is held
     if same and facts is not None and facts.streaming:
         return AlreadySo(f"{node.node_id} follows {upstream.node_id} already")
     if facts is not None and (refusal := await _ahead(node, upstream, facts)) is not None:

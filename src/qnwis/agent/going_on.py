@@ -21,6 +21,8 @@ from qnwis.continuity.model import Model
 from qnwis.logs import log
 
 VARIABLE = "QNWIS_AGENT_GOES_ON"
+LISTENS_ON = "QNWIS_AGENT_LISTENS_ON"
+"""Tells a check by an agent that would go on from a person's: the port that the agent listens on."""
 CHECK_WITHIN_S = 30.0
 SIGNALS = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM})
 """Held back until the new program handles them; by default they would end it."""
@@ -54,24 +56,31 @@ async def go_on_at(
     again: asyncio.Event,
     config: Path,
     started_in: Path,
+    listens_on: int,
     lock: asyncio.Lock,
     hand_on: Callable[[], Awaitable[HandedOn]],
 ) -> None:
     """Execute the program on disk whenever `again` is set, between two orders. Runs until cancelled.
 
-    `started_in`: the folder that the arguments of this program may be relative to.
+    `started_in`: the folder that the arguments of this program may be relative to. `listens_on`: its port.
     """
     while True:
         await again.wait()
         again.clear()
-        reason = await _would_not_start(config)
+        reason = await _would_not_start(config, listens_on)
         if reason is None:
             async with lock:
                 reason = str(_execute(await hand_on(), started_in))
         log("agent_not_executed_anew", reason=reason)
 
 
-async def _would_not_start(config: Path) -> str | None:
+def checked_for() -> int | None:
+    """The port of the agent that has this process check whether it could go on; None for anybody else."""
+    port = os.environ.get(LISTENS_ON, "")
+    return int(port) if port.isdecimal() else None
+
+
+async def _would_not_start(config: Path, listens_on: int) -> str | None:
     """Why the program on disk would not start with that file; None if it would."""
     try:
         process = await asyncio.create_subprocess_exec(
@@ -79,6 +88,7 @@ async def _would_not_start(config: Path) -> str | None:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, LISTENS_ON: str(listens_on)},
         )
     except OSError as error:  # in the middle of an upgrade the interpreter may be missing
         return f"{sys.executable} cannot be run ({error.strerror})"

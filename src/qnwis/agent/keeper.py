@@ -91,12 +91,25 @@ class Keeper:
         except ProcessesRemainError as error:
             self._keep_down(_start_failed(postgres, error))
             return 0.0
-        if not postgres.standby and not self._node.give_up():
+        try:
+            if not postgres.standby and not self._node.give_up():
+                return 0.0
+        except OSError as error:
+            # Tried again. Nobody is told of a release that is not on disk: one who forgot it would serve
+            # under that epoch again. Nothing is renewed, so whoever takes over waits for the lease's end.
+            self._leave_down(_state_not_written(self._config, error))
             return 0.0
-        self._keep_down(_let_down(self._config.node_id, self._config.return_after_s))
-        postgres.ended_by_itself, postgres.let_down = False, True
-        postgres.on_change()
+        postgres.ended_by_itself = False
+        self._leave_down(_let_down(self._config.node_id, self._config.return_after_s))
         return self._config.return_after_s
+
+    def _leave_down(self, refusal: Refusal) -> None:
+        """Say that it ended, to whoever waits to hear it."""
+        postgres, said = self._postgres, self._postgres.not_started
+        self._keep_down(refusal)
+        postgres.let_down = True
+        if refusal != said:
+            postgres.on_change()
 
     async def _until_ended(self) -> None:
         if self._postgres.restarting:
@@ -143,7 +156,10 @@ class Keeper:
     async def _try_start(self) -> None:
         if self._postgres.running:
             return
-        refusal = await self._refuse_start()
+        try:
+            refusal = await self._refuse_start()
+        except OSError as error:
+            refusal = _state_not_written(self._config, error)
         if refusal is None:
             self._postgres.restarting = True
             try:
@@ -183,7 +199,7 @@ class Keeper:
         if not self._postgres.standby:
             left_s = self._node.handed_over.left_s
             return _handed_over(node_id, left_s) if left_s > 0 else await self._leases.take_up()
-        if self._postgres.upstream is None:
+        if self._node.receiving.upstream is None:  # one that is held is started, and receives nothing yet
             return Refusal(
                 rule="no_upstream",
                 message=f"{node_id} is kept as a standby, and its primary_conninfo names no peer",
@@ -210,6 +226,17 @@ def _handed_over(node_id: str, left_s: float) -> Refusal:
         " the run may take over",
         values={"left_s": left_s},
         remedy="Wait, or order it to resume",
+    )
+
+
+def _state_not_written(config: AgentConfig, error: OSError) -> Refusal:
+    reason = error.strerror or str(error)
+    return Refusal(
+        rule="state_not_written",
+        message=f"{config.node_id}: what its agent must not forget cannot be written to {config.state_dir}"
+        f" ({reason}), so the database is kept down",
+        values={"state_dir": str(config.state_dir), "reason": reason},
+        remedy=f"Make room on the disk of {config.state_dir}; it is tried again every few seconds",
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether an agent would start: all that a start reads is read, and nothing is written.
+"""Whether an agent would start: all that a start reads is read, its address is tried, and nothing is written.
 
 When an agent executes itself anew its old program is gone before the new one reads anything, and a database
 whose agent ends is ended by its guards. So what is wrong has to be found by another process before.
@@ -6,8 +6,10 @@ whose agent ends is ended by its guards. So what is wrong has to be found by ano
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from qnwis.tls.files import TlsError, TlsFiles
 
@@ -20,10 +22,11 @@ from .members import adoption_of
 from .peers import Peers
 
 
-def look_over(config: AgentConfig) -> None:
-    """Raises ConfigError with every fault, each with its file."""
+def look_over(config: AgentConfig, listens_on: int | None) -> None:
+    """Raises ConfigError with every fault, each with its file. `listens_on`: the port of the agent that would
+    go on, in whose folder this process works; None where nobody would."""
     faults: dict[str, None] = {}
-    for read in _readings(config):
+    for read in _readings(config, listens_on):
         try:
             read()
         except (ConfigError, StateError, TlsError) as error:
@@ -32,8 +35,11 @@ def look_over(config: AgentConfig) -> None:
         raise ConfigError("\n".join(faults))
 
 
-def _readings(config: AgentConfig) -> Iterator[Callable[[], object]]:
-    """The files of the agent's machine that its start reads, each read in the same way."""
+def _readings(config: AgentConfig, listens_on: int | None) -> Iterator[Callable[[], object]]:
+    """What the agent's start reads of its machine, each read in the same way."""
+    yield partial(_listen, config, listens_on)
+    if listens_on is not None:
+        yield partial(_remember, config)
     yield partial(Peers, config)
     yield partial(records_of, config)
     yield partial(adoption_of, config)
@@ -48,3 +54,31 @@ def _readings(config: AgentConfig) -> Iterator[Callable[[], object]]:
 
 def _secured(config: AgentConfig, tls: Tls) -> None:
     Callers(TlsFiles(tls.identity_dir, tls.allowlist), Peers(config)).context()
+
+
+def _listen(config: AgentConfig, listens_on: int | None) -> None:
+    """Try the address; the port only where nobody is known to listen on it: the agent itself may."""
+    port = 0 if listens_on in (None, config.listen_port) else config.listen_port
+    try:
+        asyncio.run(_bind(config.listen_host, port))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {config.listen_host}:{config.listen_port} ({error.strerror});"
+            " check listen_host and listen_port"
+        ) from error
+
+
+async def _bind(host: str, port: int) -> None:
+    """As a start does, without the last step."""
+    loop = asyncio.get_running_loop()
+    (await loop.create_server(asyncio.Protocol, host, port, start_serving=False)).close()
+
+
+def _remember(config: AgentConfig) -> None:
+    """What the agent has promised and granted, its next program has to know."""
+    there = config.state_dir.exists() and config.state_dir.samefile(Path())
+    if not there or records_of(config)[0] is None:
+        raise ConfigError(
+            f"state_dir is {config.state_dir}, which is not where the agent that runs has its records; to"
+            " move them, stop the agent, move the whole folder, and start it again"
+        )

@@ -58,7 +58,8 @@ class Postgres:
         self.not_started: Refusal | None = None
         """Why it is kept down, said by who keeps it; None once it is started."""
         self.let_down = False
-        """It ended by itself and gave its lease up, and is not started for now; said by who keeps it."""
+        """It ended by itself and gave its lease up, or would if the disk took that, and is not started for
+        now; said by who keeps it."""
         self.restarting = False
         """It is being started (again), and that is not taking too long; said by who keeps it."""
         self.quiesced = False

@@ -20,6 +20,7 @@ copy, comes up by itself: whether it streams is said by its state.
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 import re
 import shutil
@@ -47,6 +48,8 @@ COMES_BACK_WITHIN_S = 5.0
 """A standby that needs longer is looked at by pg_rewind, and started again if that finds nothing to do."""
 CHECKPOINT_WITHIN_S = 120.0
 POLL_S = 0.02
+FRESH = ".fresh-"
+"""After the name of the data directory: a copy that is not whole yet."""
 
 
 async def rejoin(
@@ -57,7 +60,7 @@ async def rejoin(
     `interrupted`: an earlier rejoin of this node left its data half replaced. `mark` is called with
     `replacing` before this one begins to replace them, and with `replaced` once they are whole again.
     """
-    mine, now = await node.facts(), node.postgres.upstream
+    mine = await node.facts()
     assert upstream.database is not None, "the caller has checked that the upstream holds data"
     source = Connection(upstream.database, node.postgres.database.superuser)
     try:
@@ -69,6 +72,8 @@ async def rejoin(
         await source.close()
     if (refusal := refuse_upstream(node.node_id, upstream.node_id, mine, theirs)) is not None:
         return refusal
+    # Looked at last: a promise may have cut it off while the upstream was asked.
+    now = node.postgres.upstream
     same = now is not None and now.node_id == upstream.node_id
     if same and mine is not None and streams(mine, theirs):
         return AlreadySo(
@@ -76,6 +81,7 @@ async def rejoin(
         )
 
     async def effect() -> Done:
+        await _remove_copies(node.postgres.data_dir)
         _stay_down(node.postgres)
         await node.postgres.stop()
         await node.give_up_for_good()
@@ -209,15 +215,25 @@ async def _rewind(postgres: Postgres, upstream: Peer, *, standby: bool, mark: Ca
     return status == 0
 
 
+async def _remove_copies(data_dir: Path) -> None:
+    """Remove copies that were cut off, whichever order they were of: one is carried out at a time, so none is
+    in use. A program that outlived its agent may still write one."""
+    for fresh in _copies(data_dir):
+        await kill_processes_in(fresh)
+        await asyncio.to_thread(shutil.rmtree, fresh)
+        log("copy_removed", folder=str(fresh))
+
+
+def _copies(data_dir: Path) -> list[Path]:
+    return list(data_dir.parent.glob(f"{glob.escape(data_dir.name)}{FRESH}*"))
+
+
 async def _copy(
     postgres: Postgres, upstream: Peer, effect_id: str, mark: Callable[[Mark], None]
 ) -> Path | None:
     """Replace the data directory by a copy of the upstream's. Where the old one is now, if there was one."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", effect_id)
-    fresh = postgres.data_dir.with_name(f"{postgres.data_dir.name}.fresh-{name}")
-    if fresh.exists():  # half a copy, of an earlier attempt
-        await kill_processes_in(fresh)
-        await asyncio.to_thread(shutil.rmtree, fresh)
+    fresh = postgres.data_dir.with_name(f"{postgres.data_dir.name}{FRESH}{name}")
     fresh.mkdir(mode=0o700)
     if postgres.owner is not None:
         os.chown(fresh, postgres.owner.uid, postgres.owner.gid)

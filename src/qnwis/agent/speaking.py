@@ -44,7 +44,8 @@ class Speaker:
 
     async def tell(self, peer: Peer, path: str, body: Model, kind: type[M]) -> M | Refusal | None:
         """POST to one peer; None where no answer came that can be read."""
-        return await self._answer(peer, "POST", path, kind, body.model_dump_json())
+        # A peer of an earlier version refuses fields it does not know, those that say nothing too.
+        return await self._answer(peer, "POST", path, kind, body.model_dump_json(exclude_none=True))
 
     async def ask(self, peer: Peer, path: str, kind: type[M]) -> M | Refusal | None:
         """GET from one peer; None where no answer came that can be read."""

@@ -138,7 +138,7 @@ def block(run_id: str, lines: Iterable[str]) -> str:
 
 def tell(name: str, node: Node, path: str, body: Model, *, within_s: float = ANSWER_WITHIN_S) -> str:
     """Post a model to an agent."""
-    return tell_text(name, node, path, quote(body.model_dump_json()), within_s=within_s)
+    return tell_text(name, node, path, quote(_sent(body)), within_s=within_s)
 
 
 def tell_text(name: str, node: Node, path: str, body: str, *, within_s: float = ANSWER_WITHIN_S) -> str:
@@ -149,7 +149,12 @@ def tell_text(name: str, node: Node, path: str, body: str, *, within_s: float = 
 
 def filled_in(body: Model, program: str, file: str) -> str:
     """A body that takes something from an answer: `program` is jq's, and the answer is `$from[0]` in it."""
-    return f'"$(jq -c --slurpfile from {file} {quote(program)} <<< {quote(body.model_dump_json())})"'
+    return f'"$(jq -c --slurpfile from {file} {quote(program)} <<< {quote(_sent(body))})"'
+
+
+def _sent(body: Model) -> str:
+    """An agent of an earlier version refuses fields it does not know, those that say nothing too."""
+    return body.model_dump_json(exclude_none=True)
 
 
 def look(node: Node) -> str:

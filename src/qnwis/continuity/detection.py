@@ -52,7 +52,7 @@ class Word(StrEnum):
     """What an agent that answers says of its own database."""
 
     UP = "up"
-    ENDED = "ended"  # it saw every process end, and its lease is released
+    ENDED = "ended"  # it saw every process end, and its lease is released or renewed no more
     RESTARTING = "restarting"  # it starts it, within a time of its own
     DOWN = "down"  # it does not answer the agent, and none of the two
 

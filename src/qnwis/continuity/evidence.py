@@ -29,8 +29,8 @@ class NodeState(Model):
     why_down: str | None = None
     """Why the database is not up, for a person."""
     database_ended: bool = False
-    """The agent saw every process of its database end and released its lease; it does not start it again for
-    now."""
+    """The agent saw every process of its database end and released its lease, or, where its disk takes
+    nothing, renews it no more; it does not start it again for now."""
     restarting: bool = False
     """The agent starts its database (again), within a time of its own."""
     quiesced: bool = False

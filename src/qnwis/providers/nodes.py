@@ -137,9 +137,9 @@ class HttpNodes:
     async def _post(self, node: Node, path: str, body: Model, kind: type[M], *, timeout_s: float) -> M:
         """The answer of that kind. Raises Refused with the agent's refusal, or Unreachable."""
         what = f"POST {path}"
-        response = await self._ask(
-            "POST", node, path, timeout_s=timeout_s, content=body.model_dump_json().encode()
-        )
+        # An agent of an earlier version refuses fields it does not know, those that say nothing too.
+        content = body.model_dump_json(exclude_none=True).encode()
+        response = await self._ask("POST", node, path, timeout_s=timeout_s, content=content)
         try:
             if response.status_code == httpx.codes.OK:
                 return kind.model_validate_json(response.content)

@@ -141,10 +141,13 @@ class Agent:
         """Release the lease of a database that ended by itself. For how long it is let down."""
         database = self.node.database
         assert database is not None
+        if not database.standby and not self.leases.give_up():  # its disk does not take that: tried again
+            if not self.let_down:
+                self.let_down = True
+                self.node.on_event(self.node)
+            return 0.0
         if not database.standby:
             self.node.guard.over()
-            if not self.leases.give_up():
-                return 0.0
         self.ended_by_itself, self.let_down = False, True
         self.node.on_event(self.node)
         return RETURN_AFTER_S

@@ -51,6 +51,8 @@ class Orders:
         if (done := disk.receipts.get(order.effect_id)) is not None:
             return done.model_copy(update={"changed": False})
         refusal, already = yield from self._look(order)
+        if order.epoch < self._agent.leases.epoch:
+            return _refusal("epoch_superseded", f"epoch {order.epoch} is below {self._agent.leases.epoch}")
         if refusal is not None:
             return refusal
         if not self._agent.leases.obey(order.epoch):

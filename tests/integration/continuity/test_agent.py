@@ -290,9 +290,12 @@ async def test_an_interrupted_rejoin_keeps_the_database_down_until_it_is_done(sc
 
     await until_kept_down(scene.standby, "rejoin_unfinished")
     assert await scene.refused(scene.standby, scene.promote()) == "rejoin_unfinished"
+    cut_off = scene.standby.folder / "data.fresh-of_another_order"
+    cut_off.mkdir()
     receipt = await scene.order(scene.standby, scene.rejoin(scene.primary))
 
     assert receipt.changed and "copied anew" in receipt.detail
+    assert not cut_off.exists()
     await scene.standby.until(streaming=True)
 
 
@@ -550,6 +553,19 @@ async def test_a_standby_that_is_held_goes_on_after_a_while_though_its_agent_was
     await scene.other.stop_agent(signal.SIGKILL)
     await scene.other.start_agent()
     assert not (await scene.other.state()).streaming, "a restart does not let it go"
+    await scene.other.until(streaming=True, upstream=scene.primary.node_id)
+
+
+async def test_a_standby_that_is_held_is_started_again_and_still_held(scene: Scene) -> None:
+    """Else its run would find no target there until the reservation ends."""
+    await scene.promised(scene.other)
+    let_go = scene.other.logged("receiver_goes_on")
+    await scene.other.power_off()
+    await scene.other.start_agent()
+
+    state = await scene.other.until(database_up=True)
+    assert (state.streaming, state.upstream) == (False, scene.primary.node_id)
+    assert scene.other.logged("receiver_goes_on") == let_go
     await scene.other.until(streaming=True, upstream=scene.primary.node_id)
 
 

@@ -73,6 +73,25 @@ async def test_a_crashed_database_stays_down_while_a_run_has_its_promises(scene:
     assert (await scene.primary.state()).database_ended
 
 
+async def test_a_release_that_a_full_disk_does_not_take_is_told_to_nobody_and_a_run_takes_over(
+    scene: Scene,
+) -> None:
+    disk = scene.primary.folder / "state" / "holder.json.new"  # in the way of what is written there
+    disk.mkdir()
+    try:
+        os.kill(scene.primary.postmaster_pid(), signal.SIGKILL)
+        await scene.primary.until(database_ended=True)
+        await until_kept_down(scene.primary, "state_not_written")
+        for peer in (scene.standby, scene.other):
+            granted = peer.grants().granted
+            assert granted is not None and not granted.released
+        await scene.fail_over()
+        assert scene.primary.agent_runs
+    finally:
+        disk.rmdir()
+    await until_kept_down(scene.primary, "another_held_since")
+
+
 async def test_a_release_reaches_a_peer_that_was_away(scene: Scene) -> None:
     away = scene.other.agent_pid()
     os.kill(away, signal.SIGSTOP)

@@ -91,6 +91,25 @@ async def test_an_upgrade_that_would_not_start_is_left_alone(scene: Scene) -> No
     assert await held_on(scene.primary) == before
 
 
+async def test_an_upgrade_to_an_address_or_a_folder_that_cannot_be_used_is_left_alone(scene: Scene) -> None:
+    before, original = await held_on(scene.primary), scene.primary.config.read_text()
+    assert scene.primary.node.database is not None
+    faults: dict[str, dict[str, object]] = {
+        "cannot listen on 192.0.2.1": {"listen_host": "192.0.2.1"},
+        "cannot listen on 127.0.7": {"listen_port": scene.primary.node.database.port},
+        "state_dir is": {"state_dir": str(scene.primary.folder / "blank")},
+    }
+    for said, change in faults.items():
+        scene.primary.configure(**change)
+        try:
+            await scene.primary.execute_anew()
+        finally:
+            scene.primary.config.write_text(original)
+        (left_alone,) = scene.primary.logged("agent_not_executed_anew")[-1:]
+        assert said in left_alone["reason"]
+    assert await held_on(scene.primary) == before
+
+
 async def test_an_upgrade_to_files_that_cannot_be_used_is_left_alone(scene: Scene) -> None:
     before, password = await held_on(scene.primary), scene.cluster.root / "super.password"
     away = password.rename(password.with_suffix(".away"))

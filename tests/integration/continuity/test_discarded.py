@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -21,6 +22,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from qnwis.agent import discarded
 from qnwis.agent.config import load_config
 from qnwis.agent.database import Facts
 from qnwis.agent.discarded import export_discarded, folder_of
@@ -193,6 +195,31 @@ async def test_half_an_export_of_a_killed_agent_is_made_anew(old: Old) -> None:
     export = await old.export(order)
     assert export is not None and export.rows == 2004
     assert sound(folder, export) and not half.exists()
+
+
+async def test_half_an_export_of_another_order_takes_no_room_any_longer(old: Old) -> None:
+    half = folder_of(old.postgres.config.state_dir, "killed and not repeated.unfinished")
+    half.mkdir(parents=True)
+    (half / "rows.jsonl").write_text("half a li")
+    whole = await old.export(ORDER.model_copy(update={"effect_id": "another"}))
+    assert whole is not None and not half.exists()
+
+
+async def test_an_export_that_finds_no_room_leaves_the_room_that_there_was(
+    old: Old, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent writes its own records there, a promise before it is answered for one."""
+    order = ORDER.model_copy(update={"effect_id": "no room"})
+    folder = folder_of(old.postgres.config.state_dir, order.effect_id)
+
+    def full(*_: object) -> None:
+        assert list(folder.with_name(folder.name + ".unfinished").iterdir())
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(discarded, "_keep_log", full)
+    with pytest.raises(EffectError, match="No space left"):
+        await old.export(order)
+    assert [path.name for path in folder.parent.iterdir() if path.name.startswith(folder.name)] == []
 
 
 async def test_where_the_log_that_is_left_begins_too_late_nothing_counts_as_exported(old: Old) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -101,6 +102,11 @@ def broken_certificate(config: Path) -> str:
     return "identity"
 
 
+def address_of_no_machine(config: Path) -> str:
+    changed(config, listen_host="192.0.2.1")  # kept for documentation
+    return "192.0.2.1"
+
+
 def damaged(name: str) -> Callable[[Path], str]:
     def damage(config: Path) -> str:
         (config.parent / "state" / name).write_text("x\n")
@@ -116,6 +122,7 @@ FAULTS = [
     certificate_for_all,
     broken_allowlist,
     broken_certificate,
+    address_of_no_machine,
     *map(damaged, (JOURNAL, "grantor.json", "holder.json", "peers.json", "adoption.json")),
 ]
 
@@ -189,11 +196,61 @@ def test_an_address_that_is_taken_is_no_fault_of_the_configuration(config: Path)
     assert "cannot listen on 127.0.0.1" in ended.stderr
 
 
+@pytest.fixture
+def going_on_there(config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same file, checked by the agent that runs with it."""
+    monkeypatch.chdir(config.parent / "state")
+    monkeypatch.setenv(going_on.LISTENS_ON, str(load_config(config).listen_port))
+    return config
+
+
+def test_an_agent_goes_on_where_it_was(going_on_there: Path) -> None:
+    assert run_from(going_on_there, check=True) == 0
+
+
+def test_a_port_that_is_taken_by_another_is_found_before_the_agent_goes_on(
+    going_on_there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        changed(going_on_there, listen_port=port)
+        assert run_from(going_on_there, check=True) == EXIT_CONFIG
+        assert f"cannot listen on 127.0.0.1:{port}" in capsys.readouterr().err
+        monkeypatch.setenv(going_on.LISTENS_ON, str(port))
+        assert run_from(going_on_there, check=True) == 0, "it is taken by the agent itself"
+
+
+def no_records(state: Path) -> Path:
+    return state.with_name("blank")
+
+
+def a_copy_of_the_records(state: Path) -> Path:
+    """What is promised between the copy and the first look at it would be forgotten."""
+    return Path(shutil.copytree(state, state.with_name("copy")))
+
+
+def records_that_are_gone(state: Path) -> Path:
+    (state / "grantor.json").unlink()
+    return state
+
+
+@pytest.mark.parametrize("moved", [no_records, a_copy_of_the_records, records_that_are_gone])
+def test_an_agent_does_not_go_on_without_the_records_that_it_has(
+    going_on_there: Path, moved: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = moved(going_on_there.parent / "state")
+    changed(going_on_there, state_dir=str(state))
+    assert run_from(going_on_there, check=True) == EXIT_CONFIG
+    assert f"state_dir is {state}" in capsys.readouterr().err
+
+
 async def test_an_interpreter_that_is_missing_for_a_moment_is_a_reason_not_to_go_on(
     config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(config.parent / "python-being-replaced"))
-    reason = await going_on._would_not_start(config)
+    reason = await going_on._would_not_start(config, 8443)
     assert reason is not None and "python-being-replaced" in reason
 
 

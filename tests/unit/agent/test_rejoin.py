@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -35,3 +36,14 @@ async def test_a_copy_that_was_never_started_is_not_left_to_recover_by_itself(tm
     """Its control file says what the primary's said, that it was in production."""
     (tmp_path / "backup_label").touch()
     assert await rejoin._must_not_recover(cast(Postgres, SimpleNamespace(data_dir=tmp_path)))
+
+
+async def test_copies_that_were_cut_off_are_removed_whichever_order_they_were_of(tmp_path: Path) -> None:
+    data, killed, other = tmp_path / "data [1]", tmp_path / "data [1].fresh-a", tmp_path / "data [1].fresh-b"
+    kept = [data, tmp_path / "data [1].before-rejoin-a", tmp_path / "data 1.fresh-a"]
+    for folder in (killed, other, *kept):
+        (folder / "base").mkdir(parents=True)
+    with subprocess.Popen(["sleep", "600"], cwd=killed / "base") as copying:
+        await rejoin._remove_copies(data)
+        assert copying.wait() != 0
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
