@@ -51,6 +51,7 @@ from .audit_sqlite import SqliteLog
 from .errors import Unreachable
 from .key_store import KeyStore, KeyStoreError, LostKey
 from .persons import Persons
+from .threads import Threads
 
 T = TypeVar("T")
 
@@ -121,16 +122,18 @@ class LoggedAuditStore:
         self.key = key
         self._persons = persons
         self.seals = Seals(keys)
+        self._readers, self._writers = Threads("audit-read"), Threads("audit-append")
+        """Apart, so that a record never waits for those who read all of them."""
 
     async def append(self, draft: AuditDraft, artefacts: Mapping[str, str]) -> AuditRecord:
         for _ in range(ATTEMPTS):
             key = await self.seals.new_key()
             try:
-                written = await self._in_thread(partial(self._append, draft, artefacts, key))
+                written = await self._in_thread(partial(self._append, draft, artefacts, key), self._writers)
             except Conflict:
                 continue
             record = written if isinstance(written, AuditRecord) else await self.seals.opened(written)
-            return (await self._named([record]))[0]
+            return (await self._named([record], self._writers))[0]
         raise Unreachable(f"audit store {self._log}: other writers were first {ATTEMPTS} times")
 
     async def get(self, audit_id: str) -> AuditRecord | None:
@@ -322,7 +325,9 @@ class LoggedAuditStore:
     async def _opened(self, rows: Iterable[Row]) -> tuple[AuditRecord, ...]:
         return await self._named([await self.seals.opened(row) for row in rows])
 
-    async def _named(self, records: Sequence[AuditRecord]) -> tuple[AuditRecord, ...]:
+    async def _named(
+        self, records: Sequence[AuditRecord], threads: Threads | None = None
+    ) -> tuple[AuditRecord, ...]:
         """With the names of persons that were not erased."""
 
         def name() -> tuple[AuditRecord, ...]:
@@ -330,7 +335,7 @@ class LoggedAuditStore:
             known = self._persons.values(set().union(*map(aliases_in, texts)))
             return tuple(AuditRecord.model_validate_json(resolved(text, known)) for text in texts)
 
-        return await self._in_thread(name)
+        return await self._in_thread(name, threads)
 
     async def _read(self, look: Callable[[View], T]) -> T:
         def read() -> T:
@@ -339,9 +344,9 @@ class LoggedAuditStore:
 
         return await self._in_thread(read)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T], threads: Threads | None = None) -> T:
         try:
-            return await asyncio.to_thread(work)
+            return await (threads or self._readers).run(work)
         except (*self._log.failures, *Persons.failures) as error:
             raise Unreachable(f"audit store {self._log}: {error}") from error
 

@@ -24,6 +24,7 @@ from qnwis.continuity.topology import DnsService, Route53Record
 from .aws import aws_client
 from .dns import DnsChange
 from .errors import Refused, Unreachable
+from .threads import Threads
 
 T = TypeVar("T")
 RecordSet = dict[str, Any]
@@ -38,6 +39,9 @@ REFUSING = frozenset(
     }
 )
 """Errors that no repetition heals."""
+ANSWERED_WITHIN_S = 6.0
+"""How long it is waited for one answer on how far a change is, seconds: the next question follows."""
+THREADS = Threads("route53")
 
 
 @cache
@@ -151,11 +155,11 @@ class Route53Dns:
     async def _asked(self, ask: Callable[[Any], T]) -> T:
         """Raises Refused for what no repetition heals, and Unreachable for the rest: a batch that came too
         late, too, since it changed nothing and another look tells what is there now."""
-        route53 = await asyncio.to_thread(self.client)
+        route53 = await THREADS.run(self.client)
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return await asyncio.to_thread(ask, route53)
+            return await THREADS.run(partial(ask, route53))
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             if code in REFUSING:

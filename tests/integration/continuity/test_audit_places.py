@@ -19,6 +19,7 @@ import psycopg
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
 from qnwis.agent.files import Owner, as_user
@@ -26,6 +27,7 @@ from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.audit import FaultCode
 from qnwis.providers.audit_place import audit_store_of, log_of
 from qnwis.providers.audit_s3 import S3Log, S3Place, S3View
+from qnwis.providers.audit_postgres import PostgresLog
 from qnwis.providers.audit_store import LoggedAuditStore
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.sql import audit_schema
@@ -230,6 +232,16 @@ async def test_a_database_that_does_not_answer_is_named_without_its_password(tmp
 
 
 # ---- S3
+
+
+def test_a_server_that_is_gone_without_a_word_is_given_up_soon_unless_its_url_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    log = log_of(tmp_path, {"QNWIS_AUDIT_STORE": "postgresql://db/audit?keepalives_idle=60"})
+    assert isinstance(log, PostgresLog)
+    asked = conninfo_to_dict(log._conninfo)
+    assert (asked["tcp_user_timeout"], asked["keepalives_idle"]) == ("10000", "60")
+    assert (asked["host"], asked["dbname"]) == ("db", "audit")
 
 
 async def test_in_s3_nobody_deletes_a_record_and_what_is_put_on_top_hides_nothing(
