@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from math import inf
 from time import monotonic
 
@@ -14,7 +14,7 @@ from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.model import Model
 from qnwis.continuity.run import DRY_RUN_MARK
 from qnwis.continuity.topology import Cluster
-from qnwis.providers.errors import Refused
+from qnwis.providers.errors import Refused, Unreachable
 
 BEAT_S = 0.5
 """Well under the heartbeat timeout of effects, so that a living worker is never taken for a dead one."""
@@ -66,6 +66,19 @@ async def carried_out(action_id: str, effect: Callable[[], Awaitable[Outcome]]) 
                 facts={"rule": refused.refusal.rule, "values": refused.refusal.values},
             )
     return outcome.model_copy(update={"duration_ms": (monotonic() - started) * 1000})
+
+
+@contextlib.contextmanager
+def in_case_it_was_done(tells_nothing: Collection[str], *, certainly: bool = False) -> Iterator[None]:
+    """Around an effect. A refusal says that this attempt changed nothing; by one of these rules it does not
+    say what an earlier one changed, whose answer was lost, and is raised as Unreachable then. `certainly`:
+    from the first attempt on, because this one undoes what was done."""
+    try:
+        yield
+    except Refused as refused:
+        if refused.refusal.rule in tells_nothing and (certainly or activity.info().attempt > 1):
+            raise Unreachable(f"it may have been changed before, and now: {refused}") from refused
+        raise
 
 
 def attempt_ends_at() -> float:

@@ -138,19 +138,35 @@ class Route53Dns:
         if sent is None or any(one not in records for one in sent.records):
             await self.replace(service, [(one, one) for one in records])
             return
-        answer = await self._asked(partial(_change, sent.change_id))
+        try:
+            answer = await self._asked(partial(_change, sent.change_id))
+        except Refused as refused:
+            raise Unreachable(
+                f"whether {sent.change_id} is everywhere cannot be seen: {refused}"
+            ) from refused
         await self._everywhere(service, answer["ChangeInfo"], sent.records)
 
     async def _everywhere(self, service: DnsService, change: Any, records: Sequence[RecordSet]) -> None:
+        """Raises Unreachable and never Refused: Route 53 took the change, whoever may look at it."""
         place, deadline = _place(service), time.monotonic() + self.settle_s
         self._on_their_way[place] = Sent(change["Id"], records)
         while change["Status"] != "INSYNC":
             if time.monotonic() > deadline:
-                raise Unreachable(f"Route 53: {change['Id']} is not everywhere after {self.settle_s:g} s")
+                told = f"; {change['Why']}" if "Why" in change else ""
+                raise Unreachable(
+                    f"Route 53: {change['Id']} is not everywhere after {self.settle_s:g} s{told}"
+                )
             await asyncio.sleep(self.poll_s)
-            answer = await self._asked(partial(_change, change["Id"]))
-            change = answer["ChangeInfo"]
+            change = await self._now(change["Id"])
         self._on_their_way.pop(place, None)
+
+    async def _now(self, change_id: str) -> Any:
+        """How far a change is that was taken: pending, with the reason, where that cannot be seen now."""
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN_S):
+                return (await self._asked(partial(_change, change_id)))["ChangeInfo"]
+        except (Refused, Unreachable, TimeoutError) as error:
+            return {"Id": change_id, "Status": "PENDING", "Why": str(error) or "no answer"}
 
     async def _asked(self, ask: Callable[[Any], T]) -> T:
         """Raises Refused for what no repetition heals, and Unreachable for the rest: a batch that came too
