@@ -174,10 +174,10 @@ class LoggedAuditStore:
             return (gone,) if self.key.exists else ()
         check = self.key.checker()
         faults: list[ChainFault] = []
-        try:
-            records, texts = await asyncio.to_thread(self._stored, check, faults)
-        except self._log.damages as error:
-            return (fault_of(0, FaultCode.UNREADABLE, f"{self._log} is damaged: {error}"),)
+        stored = await self._in_thread(partial(self._stored, check, faults))
+        if stored is None:
+            return tuple(faults)
+        records, texts = stored
         links = [
             await self._looked_into(record, texts.get(record.sequence, {}), faults)
             if isinstance(record, SealedRecord)
@@ -286,12 +286,16 @@ class LoggedAuditStore:
 
     def _stored(
         self, check: Check, faults: list[ChainFault]
-    ) -> tuple[list[AuditRecord | SealedRecord], dict[int, dict[str, str]]]:
-        """All that is written, of one moment."""
-        with self._log.reading() as view:
-            rows = list(view.rows())
-            texts = stored_artefacts(view.all_artefacts(), faults)
-            faults += head_faults(rows, view.heads(), check)
+    ) -> tuple[list[AuditRecord | SealedRecord], dict[int, dict[str, str]]] | None:
+        """All that is written, of one moment; None where it is no log any more."""
+        try:
+            with self._log.reading() as view:
+                rows = list(view.rows())
+                texts = stored_artefacts(view.all_artefacts(), faults)
+                faults += head_faults(rows, view.heads(), check)
+        except self._log.damages as error:
+            faults[:] = [fault_of(0, FaultCode.UNREADABLE, f"{self._log} is damaged: {error}")]
+            return None
         return stored_records(rows, check, faults), texts
 
     async def _looked_into(

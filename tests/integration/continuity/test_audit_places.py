@@ -26,8 +26,9 @@ from qnwis.agent.files import Owner, as_user
 from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.audit import FaultCode
 from qnwis.providers.audit_place import audit_store_of, log_of
-from qnwis.providers.audit_s3 import S3Log, S3Place, S3View
 from qnwis.providers.audit_postgres import PostgresLog
+from qnwis.providers.audit_s3 import S3Log, S3Place, S3View
+from qnwis.providers.audit_sql import SqlLog
 from qnwis.providers.audit_store import LoggedAuditStore
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.sql import audit_schema
@@ -231,9 +232,6 @@ async def test_a_database_that_does_not_answer_is_named_without_its_password(tmp
     assert "hunter2" not in str(caught.value)
 
 
-# ---- S3
-
-
 def test_a_server_that_is_gone_without_a_word_is_given_up_soon_unless_its_url_says_otherwise(
     tmp_path: Path,
 ) -> None:
@@ -242,6 +240,9 @@ def test_a_server_that_is_gone_without_a_word_is_given_up_soon_unless_its_url_sa
     asked = conninfo_to_dict(log._conninfo)
     assert (asked["tcp_user_timeout"], asked["keepalives_idle"]) == ("10000", "60")
     assert (asked["host"], asked["dbname"]) == ("db", "audit")
+
+
+# ---- S3
 
 
 async def test_in_s3_nobody_deletes_a_record_and_what_is_put_on_top_hides_nothing(
@@ -301,6 +302,40 @@ async def test_without_the_condition_the_second_of_two_writers_still_begins_anew
     await asyncio.gather(*(store.append(draft(n), {}) for n, store in enumerate(stores * 3, 1)))
     assert {record.run_id for record in await stores[0].latest(50)} == {f"run-{n}" for n in range(7)}
     assert await stores[0].verify() == ()
+
+
+async def test_a_store_that_cannot_be_read_is_not_said_to_be_broken(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_at(f"s3://{BUCKET}", tmp_path)
+    await store.append(draft(1), {})
+
+    def refused(*_: object) -> Any:
+        raise ClientError({"Error": {"Code": "AccessDenied"}}, "GetObject")
+
+    monkeypatch.setattr(S3View, "rows", refused)
+    with pytest.raises(Unreachable, match=f"audit store s3://{BUCKET}/.*AccessDenied"):
+        await store.verify()
+
+
+async def test_a_database_that_goes_away_while_it_is_proved_is_not_said_to_be_broken(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_at(postgres.url(), tmp_path)
+    await store.append(draft(1), {})
+
+    def lost(*_: object) -> Any:
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(SqlLog, "all_artefacts", lost)
+    with pytest.raises(Unreachable, match="closed the connection"):
+        await store.verify()
+    monkeypatch.setattr(SqlLog, "all_artefacts", damaged)
+    assert [fault.code for fault in await store.verify()] == [FaultCode.UNREADABLE]
+
+
+def damaged(*_: object) -> Any:
+    raise psycopg.errors.DataCorrupted("invalid page in block 0")
 
 
 async def test_a_bucket_without_object_lock_is_no_place(s3: Any, tmp_path: Path) -> None:
