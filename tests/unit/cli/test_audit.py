@@ -13,6 +13,7 @@ import pytest
 import qnwis.providers.audit_sqlite
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.key_store import FileKeyStore
+from tests.unit.continuity.test_audit import tampered
 from tests.unit.continuity.test_audit_persons import BOB, recorded
 
 from .test_commands import call
@@ -99,6 +100,23 @@ def test_a_file_that_is_not_what_was_written_is_broken_whoever_reads_it(state: P
     broken = call("audit", "verify", "--state-dir", str(state))
     assert broken.exit_code == 1 and "is damaged: " in broken.output, broken.output
     assert "the chain is broken: 1 faults" in broken.output
+
+
+def test_a_line_of_a_witness_that_cannot_be_read_is_a_fault_and_the_others_count(
+    state: Path, tmp_path: Path
+) -> None:
+    witness = tmp_path / "heads.jsonl"
+    call("audit", "head", "--state-dir", str(state), env={"QNWIS_AUDIT_WITNESS": str(witness)})
+    whole = witness.read_bytes()
+    compare = ("audit", "verify", "--state-dir", str(state), "--witness", str(witness))
+    witness.write_bytes(whole + whole[:60] + b"\n" + whole)
+    torn = call(*compare)
+    assert torn.exit_code == 1 and "unreadable_head: line 2 of " in torn.output, torn.output
+    assert "1 faults" in torn.output
+    tampered(state / "audit.sqlite", "UPDATE records SET record = replace(record, 'e', 'f')")
+    assert call(*compare).output.count("rewritten_log: ") == 2
+    witness.write_bytes(b"-----BEGIN PUBLIC KEY-----\n")
+    assert call(*compare).exit_code == 2
 
 
 def test_a_person_is_erased_and_who_asked_for_it_is_recorded(state: Path) -> None:
