@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -18,15 +19,20 @@ from temporalio.testing import ActivityEnvironment
 import activities.audit
 from activities.audit import Audit
 from qnwis.bundle_check import read_witness
+from qnwis.continuity.audit import AuditRecord
+from qnwis.continuity.guardian_record import GuardianDecisions, refused_failover
 from qnwis.continuity.model import canonical_json
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.tree_heads import SignedTreeHead, is_signed
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.witness import FileWitness, WebhookWitness, witnesses_of
 from qnwis.transport import Transport
+from tests.unit.continuity.scenes import NOON
 from tests.unit.continuity.test_audit import draft, run_artefacts, tampered
 
 SECRET = "hunter2"
+REFUSAL = Refusal(rule="guardian_paused", message="It is paused", remedy="Resume it.")
 
 
 @dataclass
@@ -86,6 +92,48 @@ async def test_what_a_webhook_kept_shows_a_log_that_was_rewritten(
     tampered(tmp_path / "audit.sqlite", "UPDATE records SET record = replace(record, 'drill', 'drift')")
     (fault,) = await store.compare([kept])
     assert fault.code.value == "rewritten_log"
+
+
+async def test_without_a_witness_the_log_is_not_asked_for_its_head(
+    store: SqliteAuditStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def head(_: object) -> None:
+        raise AssertionError("in S3 it lists the log once more")
+
+    monkeypatch.setattr(SqliteAuditStore, "head", head)
+    made = await ActivityEnvironment().run(Audit(store).record, run_artefacts())
+    assert await store.get(made.audit_id) is not None
+
+
+async def test_a_batch_of_decisions_comes_further_with_each_attempt(
+    store: SqliteAuditStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow store takes a few in the time of an attempt, and as long to find those that it has."""
+    asked, real = [], SqliteAuditStore.append
+
+    async def append(self: SqliteAuditStore, *told: Any) -> AuditRecord:
+        asked.append(told[0].run_id)
+        if len(asked) % 3 == 0:
+            raise Unreachable("the attempt is over")
+        return await real(self, *told)
+
+    monkeypatch.setattr(SqliteAuditStore, "append", append)
+    decisions = tuple(
+        refused_failover(
+            "prod", "guardian-prod", "node-1", "seen", REFUSAL, decision_id=f"decision-{n}", at=NOON
+        )
+        for n in range(7)
+    )
+    audit, attempts = Audit(store), 0
+    while True:
+        attempts += 1
+        try:
+            await ActivityEnvironment().run(audit.record_guardian, GuardianDecisions(decisions=decisions))
+            break
+        except Unreachable:
+            assert attempts < 10
+    assert [record.run_id for record in reversed(await store.latest())] == [d.decision_id for d in decisions]
+    assert attempts == 4 and await store.verify() == ()
 
 
 async def heads(store: SqliteAuditStore, count: int) -> list[SignedTreeHead]:
