@@ -49,6 +49,8 @@ class Audit:
         self._store = store
         self._bundles = bundles
         self._witnesses = witnesses
+        self._on_record: set[str] = set()
+        """Decisions of batches that are not done, by their id."""
 
     @activity.defn
     async def record(self, artefacts: RunArtefacts) -> AuditId:
@@ -79,9 +81,15 @@ class Audit:
     @activity.defn
     async def record_guardian(self, made: GuardianDecisions) -> None:
         """Append what a guardian decided; repeated, it finds the first records. They have no bundles of their
-        own (`audit bundle` makes one): the guardian's history goes on for as long as its cluster."""
+        own (`audit bundle` makes one): the guardian's history goes on for as long as its cluster.
+
+        A store may need longer for a batch than an attempt has, even to find what it has of it already: what
+        an earlier attempt here saw on record is not asked for again, so that each comes further."""
         for decision in made.decisions:
-            await self._store.append(draft_of_guardian(decision), {DECISION: canonical_json(decision)})
+            if decision.decision_id not in self._on_record:
+                await self._store.append(draft_of_guardian(decision), {DECISION: canonical_json(decision)})
+                self._on_record.add(decision.decision_id)
+        self._on_record.difference_update(one.decision_id for one in made.decisions)
 
     async def _proved(self, audit_id: str) -> AuditId:
         """Have witnesses keep the log's head, and seal the bundle. The record stands already: what fails here
@@ -95,7 +103,7 @@ class Audit:
         return AuditId(audit_id=audit_id)
 
     async def _keep_head(self) -> None:
-        if (head := await self._store.head()) is not None:
+        if self._witnesses and (head := await self._store.head()) is not None:
             await asyncio.gather(*(witness.keep(head) for witness in self._witnesses))
 
     async def _seal(self, audit_id: str) -> None:

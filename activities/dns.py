@@ -7,10 +7,10 @@ from temporalio import activity
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.plan import FlipDns, LowerTtl, RestoreTtl
 from qnwis.continuity.topology import DnsService
-from qnwis.providers.dns import Dns
+from qnwis.providers.dns import TELLS_NOTHING, Dns
 from qnwis.providers.errors import Unreachable
 
-from .effect import EffectRequest, carried_out, compensated, preview
+from .effect import EffectRequest, carried_out, compensated, in_case_it_was_done, preview
 
 TTL_BACK_WITHIN_S = 60.0
 """How long an undo begins to ask for the ordinary TTL, seconds. Long enough for a DNS server to be started
@@ -41,12 +41,13 @@ class DnsRecords:
                 return Outcome(
                     action_id=action.action_id, status=OutcomeStatus.SKIPPED, changed=False, detail=NO_DNS
                 )
-            change = await self._dns.swap(
-                service,
-                from_address=action.from_address,
-                to_address=action.to_address,
-                ttl_s=action.ttl_s,
-            )
+            with in_case_it_was_done(TELLS_NOTHING):
+                change = await self._dns.swap(
+                    service,
+                    from_address=action.from_address,
+                    to_address=action.to_address,
+                    ttl_s=action.ttl_s,
+                )
             return Outcome(
                 action_id=action.action_id,
                 status=OutcomeStatus.SUCCEEDED,
@@ -63,7 +64,8 @@ class DnsRecords:
         action, service = request.action, _service(request)
 
         async def retimed() -> Outcome:
-            answers = await self._dns.read(service)
+            with in_case_it_was_done(TELLS_NOTHING):
+                answers = await self._dns.read(service)
             addresses = {address for found in answers.values() for address in found}
             if len(addresses) != 1:
                 said = "; ".join(
@@ -71,7 +73,8 @@ class DnsRecords:
                 )
                 raise Unreachable(f"{action.record}: expected one address everywhere, found {said}")
             (address,) = addresses
-            await self._dns.swap(service, from_address=address, to_address=address, ttl_s=action.to_ttl_s)
+            with in_case_it_was_done(TELLS_NOTHING):
+                await self._dns.swap(service, from_address=address, to_address=address, ttl_s=action.to_ttl_s)
             return Outcome(
                 action_id=action.action_id,
                 status=OutcomeStatus.SUCCEEDED,

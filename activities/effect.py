@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from math import inf
 from time import monotonic
 
@@ -100,6 +100,18 @@ async def compensated(
             )
 
     return await carried_out(action_id, asked)
+
+
+@contextlib.contextmanager
+def in_case_it_was_done(tells_nothing: Collection[str]) -> Iterator[None]:
+    """Around an effect. A refusal says that this attempt changed nothing; by one of these rules it does not
+    say what an earlier one changed, whose answer was lost, and is raised as Unreachable then."""
+    try:
+        yield
+    except Refused as refused:
+        if refused.refusal.rule in tells_nothing and activity.info().attempt > 1:
+            raise Unreachable(f"it may have been changed before, and now: {refused}") from refused
+        raise
 
 
 def attempt_ends_at() -> float:

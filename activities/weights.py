@@ -13,11 +13,12 @@ from qnwis.continuity.model import Identifier, Model
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.shifting import shift_refusal
 from qnwis.continuity.weights import step_refusal
+from qnwis.providers.dns import TELLS_NOTHING
 from qnwis.providers.errors import Refused
 from qnwis.providers.region_checks import RegionChecks
 from qnwis.providers.region_weights import RegionWeights
 
-from .effect import heartbeating
+from .effect import heartbeating, in_case_it_was_done
 
 
 class ShiftRequest(Model):
@@ -62,7 +63,8 @@ class WeightShifts:
             if refusal is not None:
                 return Shifted(refusal=refusal)
             try:
-                change = await self._weights.shift(cluster, before=asked.before, after=asked.after)
+                with in_case_it_was_done(TELLS_NOTHING):
+                    change = await self._weights.shift(cluster, before=asked.before, after=asked.after)
             except Refused as refused:
                 return Shifted(refusal=refused.refusal)
         return Shifted(detail=change.detail)

@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import signal
+import threading
 
 from prometheus_client import CollectorRegistry
 from temporalio import activity, workflow
@@ -59,7 +60,10 @@ async def run_worker(settings: WorkerSettings) -> None:
         await stop.wait()
         collecting.cancel()
         log.info("worker stops")
-        loop.call_later(ENDS_WITHIN_S, _end_all_the_same)
+        # Not by the loop, which is gone when the interpreter waits for threads that ask who is silent.
+        ends = threading.Timer(ENDS_WITHIN_S, _end_all_the_same)
+        ends.daemon = True
+        ends.start()
 
 
 def allow_many_connections() -> None:
@@ -73,8 +77,8 @@ def _end_all_the_same() -> None:
     """As if it had been killed: what it did not report is done again by whoever takes it up, and has no
     further effect."""
     log.error(
-        "the worker did not end within %g s: it has something to report, and no Temporal server takes it;"
-        " it ends without",
+        "the worker did not end within %g s: it has something to report, and no Temporal server takes it, or"
+        " a store that it asked is silent; it ends without",
         ENDS_WITHIN_S,
     )
     logging.shutdown()

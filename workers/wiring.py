@@ -166,7 +166,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
     transport = _agents(settings)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     patroni, applications = HttpPatroni(transport), HttpApplications(transport)
-    audit = audit_store_of(settings.state_dir, os.environ)
+    audit = audit_store_of(settings.state_dir, os.environ, asked_again=True)
     keys = key_store_of(os.environ) or FileKeyStore(settings.state_dir / "audit-keys.json")
     return Providers(
         registry=Registry(settings.config_dir),

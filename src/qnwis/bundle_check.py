@@ -373,8 +373,22 @@ def read_public_key(path: Path) -> bytes:
 
 
 def read_witness(path: Path) -> list[dict[str, Any]]:
-    """The signed tree heads of a witness's file, a line each. Raises ValueError or OSError."""
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    """The signed tree heads of a witness's file, a line each; of a line that cannot be read (one that a full
+    disk cut off, for one) an empty object, which is no head. Raises ValueError where no line can be read, and
+    OSError."""
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    found = [_object(line) for line in lines]
+    if lines and not any(found):
+        raise ValueError("no line of it is a JSON object")
+    return found
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def unwrap_with(path: Path) -> Unwrap:

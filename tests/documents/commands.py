@@ -22,7 +22,7 @@ EXIT_CODES = {
     Exit.NOT_DONE: "it ran and did not achieve what it was for",
     Exit.USAGE: "wrong usage, or a file that cannot be used",
     Exit.REFUSED: "a rule said no; nothing was changed",
-    Exit.UNREACHABLE: "nobody answered: no Temporal server, no agent, no DNS server",
+    Exit.UNREACHABLE: "nobody answered: no Temporal server, no agent, no DNS server, no store",
     Exit.INTERRUPTED: "interrupted",
 }
 

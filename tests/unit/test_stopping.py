@@ -1,4 +1,5 @@
-"""A worker that is told to stop ends, even where Temporal takes no report of what it was at."""
+"""A worker that is told to stop ends, even where Temporal takes no report of what it was at, or a store that
+it asked is silent."""
 
 from __future__ import annotations
 
@@ -7,16 +8,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HANGS = """
-import asyncio, contextlib, logging, os, sys
+import asyncio, contextlib, logging, os, sys, threading
 from pathlib import Path
+from qnwis.providers.threads import Threads
 from workers import run
 from workers.settings import WorkerSettings
 
 class Worker:
     task_queue = "runbooks"
-    async def __aenter__(self): os.write(1, b"it polls\\n")
-    async def __aexit__(self, *error): await asyncio.Event().wait()
+    async def __aenter__(self):
+        if "store" in sys.argv:
+            self.asks = asyncio.create_task(Threads("store").run(threading.Event().wait))
+            await asyncio.sleep(0)
+        os.write(1, b"it polls\\n")
+    async def __aexit__(self, *error):
+        if "store" not in sys.argv:
+            await asyncio.Event().wait()
 
 async def connect(*_, **__): ...
 
@@ -26,9 +36,10 @@ asyncio.run(run.run_worker(WorkerSettings(config_dir=Path("."), vantages_only=Tr
 """
 
 
-def test_a_worker_that_cannot_report_ends_all_the_same_and_says_so() -> None:
+@pytest.mark.parametrize("silent", ["temporal", "store"])
+def test_a_worker_that_cannot_report_or_asked_in_vain_ends_all_the_same_and_says_so(silent: str) -> None:
     worker = subprocess.Popen(
-        [sys.executable, "-c", HANGS],
+        [sys.executable, "-c", HANGS, silent],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

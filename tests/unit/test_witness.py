@@ -1,12 +1,16 @@
-"""Witnesses by webhook, over real HTTP: what they keep proves the log; one that fails holds nothing up."""
+"""Witnesses, files and webhooks over real HTTP: what they keep proves the log; one that fails holds nothing
+up."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import resource
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -14,14 +18,21 @@ from temporalio.testing import ActivityEnvironment
 
 import activities.audit
 from activities.audit import Audit
+from qnwis.bundle_check import read_witness
+from qnwis.continuity.audit import AuditRecord
+from qnwis.continuity.guardian_record import GuardianDecisions, refused_failover
+from qnwis.continuity.model import canonical_json
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.tree_heads import SignedTreeHead, is_signed
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.witness import FileWitness, WebhookWitness, witnesses_of
 from qnwis.transport import Transport
+from tests.unit.continuity.scenes import NOON
 from tests.unit.continuity.test_audit import draft, run_artefacts, tampered
 
 SECRET = "hunter2"
+REFUSAL = Refusal(rule="guardian_paused", message="It is paused", remedy="Resume it.")
 
 
 @dataclass
@@ -81,6 +92,96 @@ async def test_what_a_webhook_kept_shows_a_log_that_was_rewritten(
     tampered(tmp_path / "audit.sqlite", "UPDATE records SET record = replace(record, 'drill', 'drift')")
     (fault,) = await store.compare([kept])
     assert fault.code.value == "rewritten_log"
+
+
+async def test_without_a_witness_the_log_is_not_asked_for_its_head(
+    store: SqliteAuditStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def head(_: object) -> None:
+        raise AssertionError("in S3 it lists the log once more")
+
+    monkeypatch.setattr(SqliteAuditStore, "head", head)
+    made = await ActivityEnvironment().run(Audit(store).record, run_artefacts())
+    assert await store.get(made.audit_id) is not None
+
+
+async def test_a_batch_of_decisions_comes_further_with_each_attempt(
+    store: SqliteAuditStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow store takes a few in the time of an attempt, and as long to find those that it has."""
+    asked, real = [], SqliteAuditStore.append
+
+    async def append(self: SqliteAuditStore, *told: Any) -> AuditRecord:
+        asked.append(told[0].run_id)
+        if len(asked) % 3 == 0:
+            raise Unreachable("the attempt is over")
+        return await real(self, *told)
+
+    monkeypatch.setattr(SqliteAuditStore, "append", append)
+    decisions = tuple(
+        refused_failover(
+            "prod", "guardian-prod", "node-1", "seen", REFUSAL, decision_id=f"decision-{n}", at=NOON
+        )
+        for n in range(7)
+    )
+    audit, attempts = Audit(store), 0
+    while True:
+        attempts += 1
+        try:
+            await ActivityEnvironment().run(audit.record_guardian, GuardianDecisions(decisions=decisions))
+            break
+        except Unreachable:
+            assert attempts < 10
+    assert [record.run_id for record in reversed(await store.latest())] == [d.decision_id for d in decisions]
+    assert attempts == 4 and await store.verify() == ()
+
+
+async def heads(store: SqliteAuditStore, count: int) -> list[SignedTreeHead]:
+    found = []
+    for number in range(count):
+        await store.append(draft(number), {})
+        head = await store.head()
+        assert head is not None
+        found.append(head)
+    return found
+
+
+def kept_in(path: Path) -> list[SignedTreeHead]:
+    return [SignedTreeHead.model_validate(one) for one in read_witness(path) if one]
+
+
+@contextmanager
+def takes_no_more_than(size: int) -> Iterator[None]:
+    """Of each file. As a full disk does, this lets the first bytes through."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_a_disk_that_takes_half_a_head_has_not_kept_it_and_keeps_no_half(
+    store: SqliteAuditStore, tmp_path: Path
+) -> None:
+    path, (first, second, third) = tmp_path / "heads.jsonl", await heads(store, 3)
+    witness = FileWitness(path)
+    await witness.keep(first)
+    whole = path.read_bytes()
+    with takes_no_more_than(len(whole) + 20), pytest.raises(Unreachable, match="took 20 of"):
+        await witness.keep(second)
+    assert path.read_bytes() == whole
+    await witness.keep(third)
+    assert kept_in(path) == [first, third]
+
+
+async def test_a_line_that_was_cut_off_spoils_no_other(store: SqliteAuditStore, tmp_path: Path) -> None:
+    path, (first, second, third) = tmp_path / "heads.jsonl", await heads(store, 3)
+    await FileWitness(path).keep(first)
+    with path.open("ab") as file:
+        file.write(canonical_json(second).encode()[:70])
+    await FileWitness(path).keep(third)
+    assert kept_in(path) == [first, third] and len(read_witness(path)) == 3
 
 
 async def test_a_webhook_that_refuses_is_named_by_its_host_alone(

@@ -12,12 +12,13 @@ import typer
 from rich.table import Table
 
 from qnwis.bundle_check import Report, check, read_public_key, read_witness, told, unwrap_with
-from qnwis.continuity.audit import AuditRecord, ChainFault
+from qnwis.continuity.audit import AuditRecord, ChainFault, FaultCode
 from qnwis.continuity.erasure import draft_of_erasure
-from qnwis.continuity.tree_heads import HeadFault, SignedTreeHead
+from qnwis.continuity.tree_heads import HeadFault, HeadFaultCode, SignedTreeHead
 from qnwis.providers.audit_place import PLACE_VARIABLE, SQLITE, audit_store_of
 from qnwis.providers.audit_store import LoggedAuditStore
 from qnwis.providers.bundles import SUFFIX, Bundles
+from qnwis.providers.errors import Unreachable
 from qnwis.providers.key_store import FileKeyStore, KeyStoreError, key_store_of
 from qnwis.providers.witness import witnesses_of
 from qnwis.sql import audit_schema
@@ -76,8 +77,12 @@ def verify(
         _verify_bundle(bundle, public_key, witness, keys, as_json=as_json)
     store = store_of(state_dir)
     with clear_errors(as_json=as_json):
-        heads = _heads(witness) if witness is not None else []
-        chain, against, unopened = asyncio.run(_faults(store, heads))
+        heads, torn = _heads(witness) if witness is not None else ([], [])
+        try:
+            chain, against, unopened = asyncio.run(_faults(store, heads))
+            against = (*torn, *against)
+        except Unreachable as error:
+            fail(Exit.UNREACHABLE, f"nothing is proved or disproved, for it cannot be read now: {error}")
     notes = [UNOPENED.format(unopened)] if unopened else []
     if as_json:
         found = [fault.model_dump(mode="json") for fault in (*chain, *against)]
@@ -175,7 +180,10 @@ async def _erase(store: LoggedAuditStore, name: str, reason: str, by: str) -> st
 async def _faults(
     store: LoggedAuditStore, heads: list[SignedTreeHead]
 ) -> tuple[tuple[ChainFault, ...], tuple[HeadFault, ...], int]:
-    return await store.verify(), await store.compare(heads) if heads else (), await store.unopened()
+    chain = await store.verify()
+    if any(fault.sequence == 0 and fault.code is FaultCode.UNREADABLE for fault in chain):
+        return chain, (), 0  # there is nothing that could be compared, or counted
+    return chain, await store.compare(heads) if heads else (), await store.unopened()
 
 
 async def _keep(store: LoggedAuditStore) -> SignedTreeHead | None:
@@ -186,11 +194,21 @@ async def _keep(store: LoggedAuditStore) -> SignedTreeHead | None:
     return signed
 
 
-def _heads(path: Path) -> list[SignedTreeHead]:
+def _heads(path: Path) -> tuple[list[SignedTreeHead], list[HeadFault]]:
+    """What a witness kept, and what of it is no head: the others prove the log all the same."""
+    heads, faults = [], []
     try:
-        return [SignedTreeHead.model_validate(line) for line in read_witness(path)]
+        for number, line in enumerate(read_witness(path), start=1):
+            try:
+                heads.append(SignedTreeHead.model_validate(line))
+            except ValueError:
+                told = f"line {number} of {path} is no signed tree head; the others count"
+                faults.append(HeadFault(size=0, code=HeadFaultCode.UNREADABLE, message=told))
+        if faults and not heads:
+            raise ValueError(faults[0].message)
     except (OSError, ValueError) as error:
         fail(Exit.USAGE, f"{path}: no file of signed tree heads, a JSON line each ({error})")
+    return heads, faults
 
 
 def _verify_bundle(

@@ -137,7 +137,10 @@ def prune_tombstones(
     key: KeyFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Forget old deletions in all regions, and record it. Refuses while one does not answer or is behind."""
+    """Forget old deletions in all regions, and record it. Refuses while one does not answer or is behind.
+
+    Ends with 1 where some regions forgot and others did not, and says how they become equal again.
+    """
     with clear_errors(as_json=as_json):
         older_than_s = seconds(older_than)
         if older_than_s is None:
@@ -148,6 +151,10 @@ def prune_tombstones(
         pruned = asyncio.run(prune(databases, older_than_s))
         if isinstance(pruned, Refusal):
             refuse(pruned, as_json=as_json)
+        for region, why in pruned.left.items():
+            err.print(f"⚠ {region} did not forget, or is not known to have: {why}", markup=False)
+        if pruned.left:
+            err.print(f"→ {pruned.remedy()}", markup=False)
         done = act.done()
         record = act.record(draft_of_prune(done, pruned), artefacts_of_prune(done, pruned))
     if as_json:
@@ -156,6 +163,8 @@ def prune_tombstones(
         counts = ", ".join(f"{region}: {count}" for region, count in pruned.by_region.items())
         out.print(f"{pruned.found} deletions that all regions have; forgotten in {counts}", markup=False)
         out.print(f"audit: {record.audit_id}", markup=False)
+    if pruned.left:
+        raise typer.Exit(Exit.NOT_DONE)
 
 
 class _Act:

@@ -32,7 +32,7 @@ class Exit(IntEnum):
     NOT_DONE = 1  # it ran and did not achieve what it was for (not verified, rolled back, chain broken)
     USAGE = 2  # wrong usage, or a file that cannot be used
     REFUSED = 3  # a rule said no; nothing was changed
-    UNREACHABLE = 4  # no Temporal server, agent or DNS server answered
+    UNREACHABLE = 4  # no Temporal server, agent, DNS server or store answered
     INTERRUPTED = 130  # Ctrl-C
 
 

@@ -47,7 +47,7 @@ def artefacts_of_undo(done: ByCommand, conflict: Conflict, undo: Undo, *, where:
 
 def draft_of_prune(done: ByCommand, pruned: Pruned) -> AuditDraft:
     """Successful where every region has forgotten all that was found."""
-    everywhere = all(count == pruned.found for count in pruned.by_region.values())
+    everywhere = not pruned.left and all(count == pruned.found for count in pruned.by_region.values())
     return _draft(done, PRUNE, f"prune-{done.began_at:%Y%m%dT%H%M%S.%fZ}", success=everywhere)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from .model import Identifier, Model
 from .refusal import Refusal
@@ -34,6 +34,18 @@ class Pruned(Model):
     """Tombstones that all regions had, and that were old enough everywhere."""
     by_region: Mapping[Identifier, int]
     """Of these, how many each has forgotten."""
+    left: Mapping[Identifier, str] = Field(default_factory=dict)
+    """Regions that did not forget while another did, or are not known to have, and why. They differ from the
+    others, and no further prune ends that: it takes what all have."""
+    tables: tuple[str, ...] = ()
+    """Where regions are left: whose deletions they are."""
+
+    def remedy(self) -> str:
+        """Of what is left: whoever has forgotten is told of the deletions anew."""
+        calls = "; ".join(f"SELECT qnwis.announce('{table}')" for table in self.tables)
+        return (
+            f"In the database of {', '.join(sorted(self.left))}: {calls}. Once that has arrived, prune again."
+        )
 
 
 def forgettable(found: Mapping[str, Collection[Tombstone]]) -> frozenset[Tombstone]:
@@ -43,8 +55,9 @@ def forgettable(found: Mapping[str, Collection[Tombstone]]) -> frozenset[Tombsto
 
 
 def behind_refusal(behind: Mapping[str, Mapping[str, int | None]]) -> Refusal | None:
-    """`behind`: by region that writes and region that reads, how many bytes of log are not confirmed; None
-    where it is not subscribed. Bytes that were written after the tombstones were read do not count."""
+    """`behind`: by region that writes and region that reads (or the slot of one that the topology has not),
+    how many bytes of log are not confirmed; None where it is not subscribed. Bytes that were written after
+    the tombstones were read do not count."""
     late = {
         f"{source} → {target}": left
         for source, targets in sorted(behind.items())
@@ -60,5 +73,6 @@ def behind_refusal(behind: Mapping[str, Mapping[str, int | None]]) -> Refusal | 
         rule="subscription_behind",
         message=f"What was written has not arrived everywhere ({told}), and may bring a deleted row back",
         values={"behind": {**late}},
-        remedy="Wait until every region receives again, or subscribe it anew and announce each table.",
+        remedy="Wait until every region receives again, or subscribe it anew and announce each table. Drop"
+        " the slot of a region that is no more.",
     )

@@ -46,6 +46,7 @@ class HeadFaultCode(StrEnum):
     BAD_SIGNATURE = "bad_head_signature"  # the head was not signed by this key
     TRUNCATED = "truncated_log"  # the head counts more records than there are
     REWRITTEN = "rewritten_log"  # the log had other records, or in another order, at that size
+    UNREADABLE = "unreadable_head"  # what was kept is no head
 
 
 class HeadFault(Model):

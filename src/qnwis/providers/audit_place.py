@@ -15,7 +15,7 @@ from .audit_keys import SigningKey
 from .audit_log import AuditLog
 from .audit_sqlite import SqliteLog
 from .audit_store import PERSONS, LoggedAuditStore
-from .aws import aws_client
+from .aws import ONCE, TRIES, aws_client
 from .errors import Refused
 from .key_store import key_store_of
 from .persons import Persons
@@ -29,21 +29,24 @@ SIGNING_KEY = "audit-signing-key.pem"
 RETAIN_DAYS = 2555
 
 
-def audit_store_of(state_dir: Path, environment: Mapping[str, str]) -> LoggedAuditStore:
+def audit_store_of(
+    state_dir: Path, environment: Mapping[str, str], *, asked_again: bool = False
+) -> LoggedAuditStore:
     """Records are sealed where QNWIS_KEY_STORE names a key store. Raises KeyStoreError, and Refused for a
     place that is none.
 
-    The signing key and the names of persons are in `state_dir`, wherever the log is.
+    The signing key and the names of persons are in `state_dir`, wherever the log is. `asked_again`: by the
+    caller, as activities are.
     """
     return LoggedAuditStore(
-        log_of(state_dir, environment),
+        log_of(state_dir, environment, asked_again=asked_again),
         SigningKey(state_dir / SIGNING_KEY),
         Persons(state_dir / PERSONS),
         keys=key_store_of(environment),
     )
 
 
-def log_of(state_dir: Path, environment: Mapping[str, str]) -> AuditLog:
+def log_of(state_dir: Path, environment: Mapping[str, str], *, asked_again: bool = False) -> AuditLog:
     """Each module is loaded by who keeps the log there. Raises Refused."""
     place = environment.get(PLACE_VARIABLE, "").strip()
     kind = place.partition(":")[0]
@@ -55,7 +58,7 @@ def log_of(state_dir: Path, environment: Mapping[str, str]) -> AuditLog:
 
             return PostgresLog(place)
         if kind == "s3":
-            return _s3(place)
+            return _s3(place, tries=ONCE if asked_again else TRIES)
     except ValueError as error:
         raise _none(kind, str(error)) from None
     if kind in installed(Kind.AUDIT):
@@ -63,7 +66,7 @@ def log_of(state_dir: Path, environment: Mapping[str, str]) -> AuditLog:
     raise _none(kind, f"expected sqlite, postgresql://…, s3://… or a provider's name: {known(Kind.AUDIT)}")
 
 
-def _s3(place: str) -> AuditLog:
+def _s3(place: str, *, tries: int) -> AuditLog:
     """Raises ValueError."""
     url = urlsplit(place)
     options = {
@@ -72,7 +75,7 @@ def _s3(place: str) -> AuditLog:
     days = options.pop("retain_days", str(RETAIN_DAYS))
     if not url.netloc or options or not days.isdigit() or not 1 <= int(days) <= 36500:
         raise ValueError("expected s3://BUCKET/PREFIX, and at most ?retain_days= with 1 to 36500")
-    client = cache(partial(aws_client, "s3", extra="aws"))
+    client = cache(partial(aws_client, "s3", extra="aws", tries=tries))
     client()  # says that it is not installed before the module that needs it is loaded
     from .audit_s3 import S3Log, S3Place
 

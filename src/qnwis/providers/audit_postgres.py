@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from .audit_log import Conflict
 from .audit_sql import SqlLog
@@ -18,6 +18,14 @@ from .audit_sql import SqlLog
 LOCK = 0x716E7769_61756474
 """Of the advisory lock, so that nobody else's is it by chance."""
 CONNECT_TIMEOUT_S = 5
+SILENT = {
+    "tcp_user_timeout": 10_000,  # ms, until what was sent has arrived
+    "keepalives_idle": 5,  # s
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+"""A server that is gone without a word is given up after some ten seconds, unless its URL says otherwise:
+else it would hold a thread for as long as the system likes, hours by default."""
 LOCK_TIMEOUT_MS = 8000
 """How long an append waits for other writers: within an attempt of the activity that records."""
 
@@ -32,7 +40,7 @@ class PostgresLog:
             known = conninfo_to_dict(conninfo)
         except psycopg.Error:
             raise ValueError("expected postgresql://USER@HOST/DATABASE") from None
-        self._conninfo = conninfo
+        self._conninfo = make_conninfo("", **{**SILENT, **known})
         self._named = f"PostgreSQL at {known.get('host') or 'its socket'}, {known.get('dbname') or 'default'}"
 
     def __str__(self) -> str:

@@ -9,11 +9,13 @@ next writer puts it.
 from __future__ import annotations
 
 import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,6 +23,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from .audit_log import Conflict, HeadRow, Row
 
 DIGITS = 12
+RECORD = re.compile(rf"[0-9]{{{DIGITS}}}")
+"""The name of a record's object."""
 TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
@@ -33,6 +37,23 @@ class S3Place:
     """For how long nobody, not even the account's owner, can delete a record."""
 
 
+@dataclass(frozen=True)
+class Listed:
+    """What a listing found. None of it changes any more, so the next one begins behind it: a log grows for
+    years, and each record would list all that came before it."""
+
+    records: Mapping[int, str] = field(default_factory=dict)
+    """The version that counts, by sequence."""
+    names: Mapping[int, Row] = field(default_factory=dict)
+    """Which record it is, by sequence; without its text."""
+
+    def last_named(self) -> Row | None:
+        """The last record that has its name, as all before it have: others may get theirs yet."""
+        named = takewhile(self.names.__contains__, sorted(self.records))
+        last = max(named, default=None)
+        return None if last is None else self.names[last]
+
+
 class S3Log:
     failures: tuple[type[Exception], ...] = (ClientError, BotoCoreError)
     damages: tuple[type[Exception], ...] = ()
@@ -40,17 +61,20 @@ class S3Log:
     def __init__(self, place: S3Place, client: Callable[[], Any]) -> None:
         self._place = place
         self._client = client
+        self._listed = Listed()
 
     def __str__(self) -> str:
         return f"s3://{self._place.bucket}/{self._place.prefix}"
 
     def exists(self) -> bool:
+        """Lists all of it anew: so begins whoever proves the log, and takes nothing for granted."""
+        self._listed = Listed()
         with self.reading() as view:
             return view.newest() is not None
 
     @contextmanager
     def reading(self) -> Iterator[S3View]:
-        yield S3View(self._client(), self._place)
+        yield self._view(self._client())
 
     @contextmanager
     def writing(self) -> Iterator[S3View]:
@@ -58,9 +82,14 @@ class S3Log:
         s3.get_object_lock_configuration(
             Bucket=self._place.bucket
         )  # a bucket without it is no place for this
-        view = S3View(s3, self._place)
+        view = self._view(s3)
         view.name_the_nameless()
         yield view
+
+    def _view(self, s3: Any) -> S3View:
+        view = S3View(s3, self._place, self._listed)
+        self._listed = view.listed
+        return view
 
 
 @dataclass
@@ -69,20 +98,28 @@ class S3View:
 
     s3: Any
     place: S3Place
+    listed: Listed
+    """What is known from before, and then all."""
     _read: dict[int, dict[str, Any] | None] = field(default_factory=dict)
     """Objects by sequence; None for what is not as it was put."""
 
     def __post_init__(self) -> None:
-        self._records = dict(self._oldest("records/"))
-        """The version that counts, by key."""
-        names = (key.removeprefix(self._under("names/")) for key in self._oldest("names/"))
-        by_sequence = {row.sequence: row for row in (Row(*_named(name), text="") for name in names)}
-        self._nameless = [sequence for sequence in self._sequences() if sequence not in by_sequence]
+        known = self.listed
+        last, named = max(known.records, default=None), known.last_named()
+        found = self._oldest("records/", behind=None if last is None else self._key(last))
+        self._records = {**known.records, **self._by_sequence(found)}
+        """The version that counts, by sequence."""
+        named_as = None if named is None else self._under(f"names/{_name(named)}")
+        names = (key.removeprefix(self._under("names/")) for key in self._oldest("names/", behind=named_as))
+        rows = (Row(*_named(name), text="") for name in names)
+        by_sequence = {**known.names, **{row.sequence: row for row in rows}}
+        self.listed = Listed(self._records, {**by_sequence})
+        self._nameless = [sequence for sequence in self._records if sequence not in by_sequence]
         by_sequence |= {sequence: self._row(sequence) for sequence in self._nameless}
-        self._names = [by_sequence[sequence] for sequence in sorted(self._sequences())]
+        self._names = [by_sequence[sequence] for sequence in sorted(self._records)]
 
     def newest(self) -> Row | None:
-        last = max(self._sequences(), default=None)
+        last = max(self._records, default=None)
         return None if last is None else self._row(last)
 
     def own(self, run_id: str, operation: str) -> Row | None:
@@ -95,25 +132,25 @@ class S3View:
         return [self._row(row.sequence) for row in self._names if row.run_id == run_id]
 
     def latest(self, limit: int) -> list[Row]:
-        return [self._row(sequence) for sequence in sorted(self._sequences(), reverse=True)[:limit]]
+        return [self._row(sequence) for sequence in sorted(self._records, reverse=True)[:limit]]
 
     def rows(self) -> Iterator[Row]:
-        return (self._row(sequence) for sequence in sorted(self._sequences()))
+        return (self._row(sequence) for sequence in sorted(self._records))
 
     def artefacts(self, sequence: int) -> dict[str, str]:
         return dict((self._object(sequence) or {}).get("artefacts", {}))
 
     def all_artefacts(self) -> Iterator[tuple[int, object, object]]:
-        for sequence in sorted(self._sequences()):
+        for sequence in sorted(self._records):
             for name, content in self.artefacts(sequence).items():
                 yield sequence, name, content
 
     def newest_head(self, *, below: int | None = None) -> HeadRow | None:
-        sizes = [size for size in self._sequences() if below is None or size < below]
+        sizes = [size for size in self._records if below is None or size < below]
         return next((head for size in sorted(sizes, reverse=True) if (head := self._head(size))), None)
 
     def heads(self) -> Iterator[HeadRow]:
-        return (head for size in sorted(self._sequences()) if (head := self._head(size)) is not None)
+        return (head for size in sorted(self._records) if (head := self._head(size)) is not None)
 
     def add(self, row: Row, artefacts: Mapping[str, str], head: HeadRow) -> None:
         told = {
@@ -147,10 +184,11 @@ class S3View:
             **condition,
         )
 
-    def _oldest(self, under: str) -> dict[str, str]:
-        """The first version of each key."""
+    def _oldest(self, under: str, *, behind: str | None = None) -> dict[str, str]:
+        """The first version of each key, of those that come after one."""
+        begins = {} if behind is None else {"KeyMarker": behind}
         pages = self.s3.get_paginator("list_object_versions").paginate(
-            Bucket=self.place.bucket, Prefix=self._under(under)
+            Bucket=self.place.bucket, Prefix=self._under(under), **begins
         )
         found: dict[str, str] = {}
         for page in pages:
@@ -158,9 +196,10 @@ class S3View:
                 found[version["Key"]] = version["VersionId"]
         return found
 
-    def _sequences(self) -> list[int]:
-        names = (key.rpartition("/")[2] for key in self._records)
-        return [int(name) for name in names if name.isdigit()]
+    def _by_sequence(self, found: Mapping[str, str]) -> dict[int, str]:
+        """Of records; whatever else somebody has put there is none."""
+        names = {key.removeprefix(self._under("records/")): version for key, version in found.items()}
+        return {int(name): version for name, version in names.items() if RECORD.fullmatch(name)}
 
     def _first(self, wanted: Callable[[Row], bool]) -> Row | None:
         return next((self._row(row.sequence) for row in self._names if wanted(row)), None)
@@ -180,8 +219,8 @@ class S3View:
 
     def _object(self, sequence: int) -> dict[str, Any] | None:
         if sequence not in self._read:
-            key = self._key(sequence)
-            got = self.s3.get_object(Bucket=self.place.bucket, Key=key, VersionId=self._records[key])
+            version = self._records[sequence]
+            got = self.s3.get_object(Bucket=self.place.bucket, Key=self._key(sequence), VersionId=version)
             try:
                 told = json.loads(got["Body"].read())
             except ValueError:

@@ -61,9 +61,18 @@ CREATE TRIGGER IF NOT EXISTS heads_never_go BEFORE DELETE ON heads
 """
 
 
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""What SQLite says of a file that is no log: no pages of a database, or (SQLITE_ERROR) not its tables. All
+else (no right to read it, a lock, a disk that fails) tells nothing of what was written."""
+
+
+class DamagedFile(sqlite3.DatabaseError):
+    """The file can be read, and is not what was written."""
+
+
 class SqliteLog:
     failures: tuple[type[Exception], ...] = (OSError, sqlite3.Error)
-    damages: tuple[type[Exception], ...] = (sqlite3.DatabaseError,)
+    damages: tuple[type[Exception], ...] = (DamagedFile,)
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -109,13 +118,18 @@ class SqliteLog:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        """One consistent view."""
+        """One consistent view. Raises DamagedFile, or another error of SQLite where it cannot be read now."""
         uri = f"{self._path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
-            # A damaged byte must come out as it is, to be found by the hash and not by the decoder.
-            db.text_factory = lambda raw: raw.decode(errors="surrogateescape")
-            db.execute("BEGIN")
-            yield db
+        try:
+            with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
+                # A damaged byte must come out as it is, to be found by the hash and not by the decoder.
+                db.text_factory = lambda raw: raw.decode(errors="surrogateescape")
+                db.execute("BEGIN")
+                yield db
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF in DAMAGED:
+                raise DamagedFile(*error.args) from error
+            raise
 
 
 def _has_records(db: sqlite3.Connection) -> bool:

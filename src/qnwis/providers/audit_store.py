@@ -52,6 +52,7 @@ from .audit_sqlite import SqliteLog
 from .errors import Refused, Unreachable
 from .key_store import KeyStore, KeyStoreError, LostKey
 from .persons import Persons
+from .threads import Threads
 
 T = TypeVar("T")
 
@@ -127,16 +128,18 @@ class LoggedAuditStore:
         self.key = key
         self._persons = persons
         self.seals = Seals(keys)
+        self._readers, self._writers = Threads("audit-read"), Threads("audit-append")
+        """Apart, so that a record never waits for those who read all of them."""
 
     async def append(self, draft: AuditDraft, artefacts: Mapping[str, str]) -> AuditRecord:
         for _ in range(ATTEMPTS):
             key = await self.seals.new_key()
             try:
-                written = await self._in_thread(partial(self._append, draft, artefacts, key))
+                written = await self._in_thread(partial(self._append, draft, artefacts, key), self._writers)
             except Conflict:
                 continue
             record = written if isinstance(written, AuditRecord) else await self.seals.opened(written)
-            return (await self._named([record]))[0]
+            return (await self._named([record], self._writers))[0]
         raise Unreachable(f"audit store {self._log}: other writers were first {ATTEMPTS} times")
 
     async def get(self, audit_id: str) -> AuditRecord | None:
@@ -186,10 +189,10 @@ class LoggedAuditStore:
             return (gone,) if self.key.exists else ()
         check = self.key.checker()
         faults: list[ChainFault] = []
-        try:
-            records, texts = await asyncio.to_thread(self._stored, check, faults)
-        except self._log.damages as error:
-            return (fault_of(0, FaultCode.UNREADABLE, f"{self._log} is damaged: {error}"),)
+        stored = await self._in_thread(partial(self._stored, check, faults))
+        if stored is None:
+            return tuple(faults)
+        records, texts = stored
         links = [
             await self._looked_into(record, texts.get(record.sequence, {}), faults)
             if isinstance(record, SealedRecord)
@@ -298,12 +301,16 @@ class LoggedAuditStore:
 
     def _stored(
         self, check: Check, faults: list[ChainFault]
-    ) -> tuple[list[AuditRecord | SealedRecord], dict[int, dict[str, str]]]:
-        """All that is written, of one moment."""
-        with self._log.reading() as view:
-            rows = list(view.rows())
-            texts = stored_artefacts(view.all_artefacts(), faults)
-            faults += head_faults(rows, view.heads(), check)
+    ) -> tuple[list[AuditRecord | SealedRecord], dict[int, dict[str, str]]] | None:
+        """All that is written, of one moment; None where it is no log any more."""
+        try:
+            with self._log.reading() as view:
+                rows = list(view.rows())
+                texts = stored_artefacts(view.all_artefacts(), faults)
+                faults += head_faults(rows, view.heads(), check)
+        except self._log.damages as error:
+            faults[:] = [fault_of(0, FaultCode.UNREADABLE, f"{self._log} is damaged: {error}")]
+            return None
         return stored_records(rows, check, faults), texts
 
     async def _looked_into(
@@ -343,7 +350,9 @@ class LoggedAuditStore:
         except Refused as error:
             return error.refusal
 
-    async def _named(self, records: Sequence[AuditRecord]) -> tuple[AuditRecord, ...]:
+    async def _named(
+        self, records: Sequence[AuditRecord], threads: Threads | None = None
+    ) -> tuple[AuditRecord, ...]:
         """With the names of persons that were not erased."""
 
         def name() -> tuple[AuditRecord, ...]:
@@ -351,7 +360,7 @@ class LoggedAuditStore:
             known = self._persons.values(set().union(*map(aliases_in, texts)))
             return tuple(AuditRecord.model_validate_json(resolved(text, known)) for text in texts)
 
-        return await self._in_thread(name)
+        return await self._in_thread(name, threads)
 
     async def _read(self, look: Callable[[View], T]) -> T:
         def read() -> T:
@@ -360,9 +369,9 @@ class LoggedAuditStore:
 
         return await self._in_thread(read)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T], threads: Threads | None = None) -> T:
         try:
-            return await asyncio.to_thread(work)
+            return await (threads or self._readers).run(work)
         except (*self._log.failures, *Persons.failures) as error:
             raise Unreachable(f"audit store {self._log}: {error}") from error
 

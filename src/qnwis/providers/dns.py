@@ -46,6 +46,8 @@ class DnsChange(Model):
     """The zone's serial on the first server afterwards."""
 
 
+TELLS_NOTHING = frozenset({"dns_not_authoritative", "dns_signature_refused", "dns_update_refused"})
+"""Rules of refusals by which nobody knows what the record holds."""
 UNUSED = tuple(f"192.0.2.{number}" for number in range(1, 255))
 """Addresses for documentation only (RFC 5737)."""
 UNUSED_SERVICES = ("0 0 0 unused.invalid.",)
@@ -143,7 +145,10 @@ class Rfc2136Dns:
         # answer was lost.
         changed = rcode == Rcode.NOERROR and before != after
         if rcode in (Rcode.NXRRSET, Rcode.NXDOMAIN):
-            found = await self._addresses(service, first)
+            try:
+                found = await self._addresses(service, first)
+            except Refused as refused:
+                raise Unreachable(f"whether {name} was moved already cannot be seen: {refused}") from refused
             if found != after:
                 raise Refused(
                     Refusal(
@@ -196,15 +201,15 @@ class Rfc2136Dns:
 
     async def _settled(self, service: DnsService, addresses: tuple[str, ...], ttl_s: int | None) -> None:
         """Wait until every server answers the new addresses; with `ttl_s` until every one answers that TTL,
-        too: whoever waits for an old TTL to run out begins when nobody hands it out any more."""
+        too: whoever waits for an old TTL to run out begins when nobody hands it out any more.
+
+        Raises Unreachable and never Refused: the change stands, and a server that does not tell of it (it has
+        only begun to load the zone, for one) is behind like any other.
+        """
         deadline = time.monotonic() + self.settle_s
         while True:
-            answers = await asyncio.gather(*(self._answer(service, server) for server in service.servers))
-            behind = [
-                f"{server} answers {_listed(found)}" + (f" for {held_s} s" if found == addresses else "")
-                for server, (found, held_s) in zip(service.servers, answers, strict=True)
-                if found != addresses or ttl_s not in (None, held_s)
-            ]
+            looks = (self._behind(service, server, addresses, ttl_s) for server in service.servers)
+            behind = [told for told in await asyncio.gather(*looks) if told is not None]
             if not behind:
                 return
             if time.monotonic() > deadline:
@@ -214,6 +219,20 @@ class Rfc2136Dns:
                     f"{', '.join(behind)}; check the zone transfer to them"
                 )
             await asyncio.sleep(0.1)
+
+    async def _behind(
+        self, service: DnsService, server: str, addresses: tuple[str, ...], ttl_s: int | None
+    ) -> str | None:
+        """What the server answers in place of what was wanted; None where it has it."""
+        try:
+            found, held_s = await self._answer(service, server)
+        except Refused as refused:
+            return refused.refusal.message
+        except Unreachable as error:
+            return str(error)
+        if found == addresses and ttl_s in (None, held_s):
+            return None
+        return f"{server} answers {_listed(found)}" + (f" for {held_s} s" if found == addresses else "")
 
     async def _addresses(self, service: DnsService, server: str) -> tuple[str, ...]:
         addresses, _ = await self._answer(service, server)
@@ -247,8 +266,8 @@ class Rfc2136Dns:
 
     async def _exchange(self, message: dns.message.Message, server: str) -> dns.message.Message:
         """Ask by UDP, twice; by TCP when the answer is cut short. A signed question gets a signed answer, or
-        an unsigned one that says no. Raises Unreachable, or Refused for a signature that the server does
-        not take."""
+        an unsigned one that says no. Raises Unreachable, also where the server fails just now (SERVFAIL), or
+        Refused for a signature that it does not take."""
         if (place := host_and_port(server)) is None:
             raise Unreachable(f"DNS server {server!r}: expected host:port")
         host, port = place
@@ -272,6 +291,9 @@ class Rfc2136Dns:
             ) from error
         except (dns.exception.DNSException, OSError, EOFError) as error:
             raise Unreachable(f"DNS server {server}: {error or type(error).__name__}") from error
+        if response.rcode() == Rcode.SERVFAIL:
+            # It says nothing of what was asked: whether an update was made first is not known either.
+            raise Unreachable(f"DNS server {server} answers SERVFAIL")
         return response
 
 

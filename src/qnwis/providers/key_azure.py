@@ -3,7 +3,6 @@ go on unwrapping what names them."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -12,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .key_http import KeyHttp, field_of
-from .key_store import LABEL_PURPOSE, KeyStoreError, LostKey, Wrapped
+from .key_store import KEY_THREADS, LABEL_PURPOSE, KeyStoreError, LostKey, Wrapped
 
 API = "api-version=7.4"
 ALGORITHM = "RSA-OAEP-256"
@@ -48,7 +47,7 @@ class AzureKeyStore:
             told = self._ask(self._key, "wrapkey", {"alg": ALGORITHM, "value": _text(key)})
             return Wrapped(self._field(told, "kid"), _bytes(self._field(told, "value")))
 
-        return await asyncio.to_thread(wrap)
+        return await KEY_THREADS.run(wrap)
 
     async def unwrap(self, wrapped: Wrapped) -> bytes:
         def unwrap() -> bytes:
@@ -60,7 +59,7 @@ class AzureKeyStore:
             told = self._ask(wrapped.key_id, "unwrapkey", asked, lost=wrapped.key_id)
             return _bytes(self._field(told, "value"))
 
-        return await asyncio.to_thread(unwrap)
+        return await KEY_THREADS.run(unwrap)
 
     def label_key(self) -> bytes:
         """From a signature that is the same each time (RSASSA-PKCS1-v1_5), by the version that was named."""

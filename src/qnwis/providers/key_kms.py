@@ -3,7 +3,6 @@ so) and goes on decrypting what an old one encrypted."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable
 from functools import cache, partial
@@ -12,7 +11,7 @@ from urllib.parse import parse_qs
 
 from .aws import aws_client
 from .errors import Refused
-from .key_store import LABEL_PURPOSE, WRAP_PURPOSE, KeyStoreError, LostKey, Wrapped
+from .key_store import KEY_THREADS, LABEL_PURPOSE, WRAP_PURPOSE, KeyStoreError, LostKey, Wrapped
 
 CONTEXT = {"purpose": WRAP_PURPOSE.decode().strip()}
 LOST = frozenset(
@@ -44,7 +43,7 @@ class KmsKeyStore:
             made = self._ask("encrypt", KeyId=self._key, Plaintext=key, EncryptionContext=CONTEXT)
             return Wrapped(str(made["KeyId"]), bytes(made["CiphertextBlob"]))
 
-        return await asyncio.to_thread(wrap)
+        return await KEY_THREADS.run(wrap)
 
     async def unwrap(self, wrapped: Wrapped) -> bytes:
         def unwrap() -> bytes:
@@ -57,7 +56,7 @@ class KmsKeyStore:
             )
             return bytes(made["Plaintext"])
 
-        return await asyncio.to_thread(unwrap)
+        return await KEY_THREADS.run(unwrap)
 
     def label_key(self) -> bytes:
         if self._labels is None:

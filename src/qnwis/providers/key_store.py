@@ -29,6 +29,7 @@ from qnwis.continuity.model import Model
 
 from .errors import Refused
 from .third_party import Kind, installed, known, third_party
+from .threads import Threads
 
 STORE_VARIABLE = "QNWIS_KEY_STORE"
 """`file:<path>`, `env:<variable>`, `vault:<mount>/<key>`, `kms:<key>?labels=<hmac key>`,
@@ -40,6 +41,8 @@ ROTATE_AFTER = timedelta(days=90)
 KEY_BYTES, NONCE_BYTES = 32, 12
 WRAP_PURPOSE = b"qnwis wrapped key v1\n"
 LABEL_PURPOSE = b"qnwis labels v1"
+KEY_THREADS = Threads("keys")
+"""For those that are asked over a network."""
 
 
 class KeyStoreError(Exception):

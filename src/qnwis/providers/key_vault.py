@@ -3,16 +3,16 @@ and goes on decrypting what an old version encrypted."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from .key_http import KeyHttp, field_of
-from .key_store import LABEL_PURPOSE, WRAP_PURPOSE, KeyStoreError, LostKey, Wrapped
+from .key_store import KEY_THREADS, LABEL_PURPOSE, WRAP_PURPOSE, KeyStoreError, LostKey, Wrapped
 
 VERSION = re.compile(r"vault:v(\d+):")
 
@@ -28,10 +28,10 @@ class VaultKeyStore:
         self._environment = environment
 
     async def wrap(self, key: bytes) -> Wrapped:
-        return await asyncio.to_thread(self._wrap, key)
+        return await KEY_THREADS.run(partial(self._wrap, key))
 
     async def unwrap(self, wrapped: Wrapped) -> bytes:
-        return await asyncio.to_thread(self._unwrap, wrapped)
+        return await KEY_THREADS.run(partial(self._unwrap, wrapped))
 
     def label_key(self) -> bytes:
         """By the key's first version, so that rotation changes none."""

@@ -24,6 +24,7 @@ from qnwis.continuity.topology import DnsService, Route53Record
 from .aws import aws_client
 from .dns import DnsChange
 from .errors import Refused, Unreachable
+from .threads import Threads
 
 T = TypeVar("T")
 RecordSet = dict[str, Any]
@@ -38,6 +39,9 @@ REFUSING = frozenset(
     }
 )
 """Errors that no repetition heals."""
+ANSWERED_WITHIN_S = 6.0
+"""How long it is waited for one answer on how far a change is, seconds: the next question follows."""
+THREADS = Threads("route53")
 
 
 @cache
@@ -134,28 +138,44 @@ class Route53Dns:
         if sent is None or any(one not in records for one in sent.records):
             await self.replace(service, [(one, one) for one in records])
             return
-        answer = await self._asked(partial(_change, sent.change_id))
+        try:
+            answer = await self._asked(partial(_change, sent.change_id))
+        except Refused as refused:
+            raise Unreachable(
+                f"whether {sent.change_id} is everywhere cannot be seen: {refused}"
+            ) from refused
         await self._everywhere(service, answer["ChangeInfo"], sent.records)
 
     async def _everywhere(self, service: DnsService, change: Any, records: Sequence[RecordSet]) -> None:
+        """Raises Unreachable and never Refused: Route 53 took the change, whoever may look at it."""
         place, deadline = _place(service), time.monotonic() + self.settle_s
         self._on_their_way[place] = Sent(change["Id"], records)
         while change["Status"] != "INSYNC":
             if time.monotonic() > deadline:
-                raise Unreachable(f"Route 53: {change['Id']} is not everywhere after {self.settle_s:g} s")
+                told = f"; {change['Why']}" if "Why" in change else ""
+                raise Unreachable(
+                    f"Route 53: {change['Id']} is not everywhere after {self.settle_s:g} s{told}"
+                )
             await asyncio.sleep(self.poll_s)
-            answer = await self._asked(partial(_change, change["Id"]))
-            change = answer["ChangeInfo"]
+            change = await self._now(change["Id"])
         self._on_their_way.pop(place, None)
+
+    async def _now(self, change_id: str) -> Any:
+        """How far a change is that was taken: pending, with the reason, where that cannot be seen now."""
+        try:
+            async with asyncio.timeout(ANSWERED_WITHIN_S):
+                return (await self._asked(partial(_change, change_id)))["ChangeInfo"]
+        except (Refused, Unreachable, TimeoutError) as error:
+            return {"Id": change_id, "Status": "PENDING", "Why": str(error) or "no answer"}
 
     async def _asked(self, ask: Callable[[Any], T]) -> T:
         """Raises Refused for what no repetition heals, and Unreachable for the rest: a batch that came too
         late, too, since it changed nothing and another look tells what is there now."""
-        route53 = await asyncio.to_thread(self.client)
+        route53 = await THREADS.run(self.client)
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return await asyncio.to_thread(ask, route53)
+            return await THREADS.run(partial(ask, route53))
         except ClientError as error:
             code = error.response.get("Error", {}).get("Code", "")
             if code in REFUSING:

@@ -13,7 +13,7 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.tombstones import Pruned, Tombstone, behind_refusal, forgettable
 
 from .conflicts import RegionDatabase
-from .errors import Refused
+from .errors import Refused, Unreachable
 from .region_checks import slot_name
 
 CONFIRMED_WITHIN_S = 30.0
@@ -25,9 +25,11 @@ OLD = """
     FROM qnwis.tombstones(make_interval(secs => %s))
 """
 LEFT = """
-    SELECT (SELECT GREATEST(0, %s::pg_lsn - confirmed_flush_lsn)::bigint FROM pg_replication_slots
-        WHERE slot_name = %s AND database = current_database()) AS unconfirmed
+    SELECT slot_name, CASE WHEN confirmed_flush_lsn IS NOT NULL
+        THEN GREATEST(0, %s::pg_lsn - confirmed_flush_lsn)::bigint END AS unconfirmed
+    FROM pg_replication_slots WHERE database = current_database() AND slot_name LIKE 'qnwis\\_to\\_%%'
 """
+"""Of all who read, as `qnwis.prune` asks itself: it refuses while one of them is behind."""
 
 
 async def prune(
@@ -35,7 +37,7 @@ async def prune(
 ) -> Pruned | Refusal:
     """Forget the deletions older than that, by every region's clock. Nothing is forgotten unless all that was
     written before they were read has arrived everywhere, for which it waits `within_s`. Raises Unreachable or
-    Refused."""
+    Refused, and no region has forgotten anything then."""
     old = await asyncio.gather(*(_old(database, older_than_s) for database in databases))
     buried = forgettable({d.region: found for d, found in zip(databases, old, strict=True)})
     # Only now: whoever has the tombstone knows of the deletion; all that was written before is in the log.
@@ -51,9 +53,20 @@ async def prune(
         if monotonic() > until:
             return refusal
         await asyncio.sleep(LOOK_EVERY_S)
-    forgotten = await asyncio.gather(*(_forget(d, buried, written[d.region]) for d in databases))
-    by_region = {d.region: count for d, count in zip(databases, forgotten, strict=True)}
-    return Pruned(older_than_s=older_than_s, found=len(buried), by_region=by_region)
+    forgetting = (_forget(database, buried, written[database.region]) for database in databases)
+    ends = await asyncio.gather(*forgetting, return_exceptions=True)
+    failed = {d.region: end for d, end in zip(databases, ends, strict=True) if isinstance(end, BaseException)}
+    may_have = any(not isinstance(end, BaseException) or isinstance(end, Unreachable) for end in ends)
+    for failure in failed.values():
+        if not buried or not may_have or not isinstance(failure, Exception):
+            raise failure
+    return Pruned(
+        older_than_s=older_than_s,
+        found=len(buried),
+        by_region={d.region: end for d, end in zip(databases, ends, strict=True) if isinstance(end, int)},
+        left={region: str(failure) for region, failure in failed.items()},
+        tables=tuple(sorted({one.relation for one in buried})) if failed else (),
+    )
 
 
 async def _old(database: RegionDatabase, older_than_s: float) -> list[Tombstone]:
@@ -74,14 +87,12 @@ async def _behind(
     databases: Sequence[RegionDatabase], written: dict[str, str]
 ) -> dict[str, dict[str, int | None]]:
     async def of(source: RegionDatabase) -> dict[str, int | None]:
-        others = [database.region for database in databases if database is not source]
+        others = {slot_name(database.region): database.region for database in databases}
+        others = {slot: region for slot, region in others.items() if region != source.region}
         async with source.connected() as connection:
-            left: dict[str, int | None] = {}
-            for other in others:
-                asked = (written[source.region], slot_name(other))
-                row = await (await connection.execute(LEFT, asked)).fetchone()
-                left[other] = None if row is None else row["unconfirmed"]
-            return left
+            rows = await (await connection.execute(LEFT, (written[source.region],))).fetchall()
+        found = {others.get(row["slot_name"], row["slot_name"]): row["unconfirmed"] for row in rows}
+        return {**dict.fromkeys(others.values()), **found}
 
     found = await asyncio.gather(*(of(source) for source in databases))
     return {source.region: left for source, left in zip(databases, found, strict=True)}

@@ -5,9 +5,12 @@ A witness that has a head makes it impossible to take back what the log was by t
 
 from __future__ import annotations
 
-import asyncio
+import errno
+import fcntl
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,10 +21,13 @@ from qnwis.continuity.tree_heads import SignedTreeHead
 from qnwis.transport import Transport
 
 from .errors import Unreachable
+from .threads import Threads
 
 WITNESS_VARIABLE = "QNWIS_AUDIT_WITNESS"
 """Files and https addresses, separated by blanks."""
 TIMEOUT_S = 5.0
+THREADS = Threads("witness")
+"""Of files, which best lie on another machine: one that does not answer holds whoever writes there."""
 
 
 class Witness(Protocol):
@@ -31,25 +37,50 @@ class Witness(Protocol):
 
 
 class FileWitness:
-    """A JSON line for each head, appended and on disk before it counts as kept."""
+    """A JSON line for each head, appended and on disk before it counts as kept. A disk that takes a part of a
+    line keeps none of it; where that part cannot be taken back, the next head begins a line of its own."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     async def keep(self, signed: SignedTreeHead) -> None:
         try:
-            await asyncio.to_thread(self._append, canonical_json(signed).encode() + b"\n")
+            await THREADS.run(partial(self._append, canonical_json(signed).encode() + b"\n"))
         except OSError as error:
             raise Unreachable(f"witness {self._path}: {error.strerror}") from error
 
     def _append(self, line: bytes) -> None:
+        """Raises OSError."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
         try:
-            os.write(descriptor, line)  # one write: lines of several processes do not mix
-            os.fsync(descriptor)
+            with suppress(OSError):  # not every place has locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            before, taken = os.fstat(descriptor).st_size, 0
+            line = line if self._ends_a_line(before) else b"\n" + line
+            try:
+                taken = os.write(descriptor, line)  # one write: lines of several processes do not mix
+                if taken < len(line):
+                    raise OSError(errno.ENOSPC, f"took {taken} of {len(line)} bytes")
+                os.fsync(descriptor)
+            except OSError:
+                with suppress(OSError):  # a file that only grows takes nothing back
+                    if os.fstat(descriptor).st_size == before + taken:  # else another's line is behind it
+                        os.ftruncate(descriptor, before)
+                raise
         finally:
             os.close(descriptor)
+
+    def _ends_a_line(self, size: int) -> bool:
+        """What cannot be read may end anywhere: an empty line does no harm."""
+        if size == 0:
+            return True
+        try:
+            with self._path.open("rb") as file:
+                file.seek(size - 1)
+                return file.read(1) == b"\n"
+        except OSError:
+            return False
 
 
 class WebhookWitness:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -164,8 +164,9 @@ async def test_regions_that_were_cut_apart_are_equal_once_healed_and_every_confl
         assert isinstance(await regions[one.seen_in[0]].database.undo(one), Refusal)
 
 
-async def test_people_see_conflicts_and_undo_them_by_command(regions: Regions, tmp_path: Path) -> None:
-    topology = tmp_path / "cluster.yaml"
+def by_command(regions: Regions, folder: Path) -> Callable[..., Awaitable[Result]]:
+    """`conflicts` with these words, of a topology in `folder`."""
+    topology = folder / "cluster.yaml"
     nodes = [
         node(
             name,
@@ -185,6 +186,11 @@ async def test_people_see_conflicts_and_undo_them_by_command(regions: Regions, t
         account = {"PGUSER": SUPERUSER, "PGPASSWORD": PASSWORD, "COLUMNS": "200", "NO_COLOR": "1"}
         return await asyncio.to_thread(CliRunner().invoke, app, ["conflicts", *words, *options], env=account)
 
+    return call
+
+
+async def test_people_see_conflicts_and_undo_them_by_command(regions: Regions, tmp_path: Path) -> None:
+    call, topology = by_command(regions, tmp_path), tmp_path / "cluster.yaml"
     await regions.cut()
     await regions["eu"].sql("INSERT INTO item VALUES (1, 'eu', 7)")
     await regions["us"].sql("INSERT INTO item VALUES (1, 'us', 7)")
@@ -225,6 +231,7 @@ async def test_people_see_conflicts_and_undo_them_by_command(regions: Regions, t
     kept = await store.artefacts(first.audit_id)
     assert json.loads(kept["conflict"])["loser"]["row"]["said"] == "eu" and await store.verify() == ()
 
+    made = yaml.safe_load(topology.read_text())
     made["nodes"][2]["database"]["port"] = 9
     topology.write_text(yaml.safe_dump(made))
     listed = await call("list")
@@ -315,6 +322,60 @@ async def test_deletions_are_forgotten_only_once_all_regions_have_them_and_all_t
     assert isinstance(refused, Refusal) and "eu → us: not subscribed" in refused.message
     await regions.subscribe(regions["eu"], regions["us"])
     assert await tombstones() == [1, 1, 1]
+
+
+async def test_who_reads_and_is_in_no_topology_is_waited_for_before_any_region_forgets(
+    regions: Regions,
+) -> None:
+    """As `qnwis.prune` itself does: a region would refuse when others have forgotten already."""
+    databases = [server.database for server in regions.servers.values()]
+    await regions["eu"].sql("SELECT pg_create_logical_replication_slot('qnwis_to_gone', 'pgoutput')")
+    try:
+        await regions["eu"].sql("INSERT INTO item VALUES (1, 'before')")
+        await regions["eu"].sql("DELETE FROM item")
+        await regions.until_received()
+        refused = await prune(databases, 0, within_s=0)
+        assert isinstance(refused, Refusal) and "eu → qnwis_to_gone" in refused.values["behind"]  # type: ignore[operator]
+        for server in regions.servers.values():
+            assert len(await server.sql("SELECT key FROM qnwis.tombstone")) == 1
+    finally:
+        await regions["eu"].sql("SELECT pg_drop_replication_slot('qnwis_to_gone')")
+
+
+async def test_where_one_region_does_not_forget_it_is_recorded_and_said_how_they_become_equal(
+    regions: Regions, tmp_path: Path
+) -> None:
+    async def tombstones() -> list[int]:
+        found = [await s.sql("SELECT key FROM qnwis.tombstone") for s in regions.servers.values()]
+        return [len(rows) for rows in found]
+
+    call = by_command(regions, tmp_path)
+    forget = ["prune", "--older-than", "0s", "--state-dir", str(tmp_path), "--reason", "tidying", "--by", "a"]
+    await regions["eu"].sql("INSERT INTO item VALUES (1, 'before'); INSERT INTO item VALUES (2, 'stays')")
+    await regions["eu"].sql("DELETE FROM item WHERE id = 1")
+    await regions.until_received()
+    await regions["us"].sql("ALTER FUNCTION qnwis.prune(jsonb, pg_lsn) RENAME TO not_prune")
+    try:
+        partly = await call(*forget)
+        assert partly.exit_code == 1, partly.output
+        assert await tombstones() == [0, 1, 0]
+        assert "us did not forget" in partly.output
+        remedy = "In the database of us: SELECT qnwis.announce('public.item')"
+        assert remedy in partly.output and "audit: " in partly.output
+        store = SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "audit-signing-key.pem")
+        (record,) = await store.latest()
+        assert (record.operation, record.result.success) == ("conflict_prune", False)
+        kept = json.loads((await store.artefacts(record.audit_id))["pruned"])
+        assert kept["by_region"] == {"eu": 1, "ap": 1} and [*kept["left"]] == ["us"]
+    finally:
+        await regions["us"].sql("ALTER FUNCTION qnwis.not_prune(jsonb, pg_lsn) RENAME TO prune")
+
+    again = await call(*forget)
+    assert again.exit_code == 0 and await tombstones() == [0, 1, 0], "what all have is all that goes"
+    await regions["us"].sql(remedy.partition(": ")[2])
+    await regions.equal(ITEM)
+    assert await tombstones() == [1, 1, 1]
+    assert (await call(*forget)).exit_code == 0 and await tombstones() == [0, 0, 0]
 
 
 async def test_an_update_that_comes_before_its_insert_is_not_lost(regions: Regions) -> None:

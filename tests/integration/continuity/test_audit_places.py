@@ -19,15 +19,20 @@ import psycopg
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
+from psycopg.conninfo import conninfo_to_dict
 from typer.testing import CliRunner
 
 from qnwis.agent.files import Owner, as_user
 from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.audit import FaultCode
+from qnwis.providers.audit_keys import SigningKey
 from qnwis.providers.audit_place import audit_store_of, log_of
+from qnwis.providers.audit_postgres import PostgresLog
 from qnwis.providers.audit_s3 import S3Log, S3Place, S3View
+from qnwis.providers.audit_sql import SqlLog
 from qnwis.providers.audit_store import LoggedAuditStore
 from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.persons import Persons
 from qnwis.sql import audit_schema
 from tests.looking import WITHIN_S
 from tests.unit.continuity.test_audit import ARTEFACTS, draft
@@ -229,6 +234,16 @@ async def test_a_database_that_does_not_answer_is_named_without_its_password(tmp
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_server_that_is_gone_without_a_word_is_given_up_soon_unless_its_url_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    log = log_of(tmp_path, {"QNWIS_AUDIT_STORE": "postgresql://db/audit?keepalives_idle=60"})
+    assert isinstance(log, PostgresLog)
+    asked = conninfo_to_dict(log._conninfo)
+    assert (asked["tcp_user_timeout"], asked["keepalives_idle"]) == ("10000", "60")
+    assert (asked["host"], asked["dbname"]) == ("db", "audit")
+
+
 # ---- S3
 
 
@@ -289,6 +304,84 @@ async def test_without_the_condition_the_second_of_two_writers_still_begins_anew
     await asyncio.gather(*(store.append(draft(n), {}) for n, store in enumerate(stores * 3, 1)))
     assert {record.run_id for record in await stores[0].latest(50)} == {f"run-{n}" for n in range(7)}
     assert await stores[0].verify() == ()
+
+
+class Counted:
+    """How much of a log is listed, and how often its bucket is asked at all."""
+
+    def __init__(self, client: Any) -> None:
+        self.calls = self.listed = 0
+        client.meta.events.register("before-call.s3", self._called)
+        client.meta.events.register("after-call.s3.ListObjectVersions", self._listed)
+
+    def _called(self, **_: object) -> None:
+        self.calls += 1
+
+    def _listed(self, parsed: dict[str, Any], **_: object) -> None:
+        self.listed += len(parsed.get("Versions", ()))
+
+
+async def test_what_was_listed_once_is_not_listed_by_each_further_record(s3: Any, tmp_path: Path) -> None:
+    counted = Counted(s3)
+    log = S3Log(S3Place(BUCKET), lambda: s3)
+    store = LoggedAuditStore(log, SigningKey(tmp_path / "key.pem"), Persons(tmp_path / "persons.sqlite"))
+    for run in range(12):
+        await store.append(draft(run), {})
+    elsewhere = store_at(f"s3://{BUCKET}", tmp_path / "elsewhere")
+    elsewhere.key = store.key
+    await elsewhere.append(draft(100), {})  # another worker is between
+    for run in range(12, 24):
+        counted.calls = counted.listed = 0
+        await store.append(draft(run), {})
+        assert counted.listed <= 6 and counted.calls <= 9, vars(counted)
+    assert [len(await store.by_run(f"run-{run}")) for run in (0, 23, 100)] == [1, 1, 1]
+    assert await store.append(draft(3), {}) == (await store.by_run("run-3"))[0]
+    counted.listed = 0
+    assert await store.verify() == () and counted.listed >= 2 * 25, "who proves it lists it anew"
+
+
+async def test_what_is_no_record_in_the_bucket_hides_none(s3: Any, tmp_path: Path) -> None:
+    store = store_at(f"s3://{BUCKET}", tmp_path)
+    await store.append(draft(1), {})
+    for key in ("records/zzz", "records/7", "records/a/000000000009", "names/zzz", "names/000000000000-x"):
+        s3.put_object(Bucket=BUCKET, Key=key, Body=b"{}")
+    for run in (2, 3):
+        assert (await store.append(draft(run), {})).sequence == run
+    assert len(await store.by_run("run-2")) == 1 and await store.verify() == ()
+
+
+async def test_a_store_that_cannot_be_read_is_not_said_to_be_broken(
+    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_at(f"s3://{BUCKET}", tmp_path)
+    await store.append(draft(1), {})
+
+    def refused(*_: object) -> Any:
+        raise ClientError({"Error": {"Code": "AccessDenied"}}, "GetObject")
+
+    monkeypatch.setattr(S3View, "rows", refused)
+    with pytest.raises(Unreachable, match=f"audit store s3://{BUCKET}/.*AccessDenied"):
+        await store.verify()
+
+
+async def test_a_database_that_goes_away_while_it_is_proved_is_not_said_to_be_broken(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_at(postgres.url(), tmp_path)
+    await store.append(draft(1), {})
+
+    def lost(*_: object) -> Any:
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(SqlLog, "all_artefacts", lost)
+    with pytest.raises(Unreachable, match="closed the connection"):
+        await store.verify()
+    monkeypatch.setattr(SqlLog, "all_artefacts", damaged)
+    assert [fault.code for fault in await store.verify()] == [FaultCode.UNREADABLE]
+
+
+def damaged(*_: object) -> Any:
+    raise psycopg.errors.DataCorrupted("invalid page in block 0")
 
 
 async def test_a_bucket_without_object_lock_is_no_place(s3: Any, tmp_path: Path) -> None:

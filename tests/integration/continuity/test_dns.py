@@ -12,9 +12,11 @@ from typing import cast
 import dns.asyncquery
 import dns.message
 import dns.name
+import dns.rrset
 import dns.update
 import pytest
-from dns.flags import QR, TC
+from dns.flags import AA, QR, TC, Flag
+from dns.opcode import Opcode
 from dns.rcode import Rcode
 
 from activities.dns import DnsRecords, RetimeRequest
@@ -216,6 +218,99 @@ async def test_a_ttl_is_lowered_when_no_server_hands_the_old_one_out(
     await provider.swap(lab.service_on(1), from_address=OLD, to_address=OLD, ttl_s=0)
     await swap
     assert [answer.ttl_s for answer in await provider.record(both)] == [0, 0]
+
+
+class Told(asyncio.DatagramProtocol):
+    """A nameserver that says so to the first requests, and then answers queries with the address."""
+
+    def __init__(self, rcode: Rcode, times: int, address: str = NEW, *, authoritative: bool = True) -> None:
+        self._rcode, self.left, self._address = rcode, times, address
+        self._flags = AA if authoritative else Flag(0)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        asked = dns.message.from_wire(data, keyring=False)
+        answer = dns.message.make_response(asked) if asked.opcode() == Opcode.QUERY else _to_update(asked)
+        if self.left > 0:
+            self.left -= 1
+            answer.set_rcode(self._rcode)
+            answer.flags |= self._flags
+        else:
+            answer.flags |= AA
+            answer.answer.append(dns.rrset.from_text("db.lab.test.", 1, "IN", "A", self._address))
+        self._transport.sendto(answer.to_wire(), addr)
+
+
+def _to_update(asked: dns.message.Message) -> dns.message.Message:
+    answer = dns.update.UpdateMessage("lab.test", id=asked.id)
+    answer.flags |= QR
+    return answer
+
+
+@contextlib.asynccontextmanager
+async def answering(host: str, told: Told) -> AsyncIterator[None]:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: told, local_addr=(host, DNS_PORT))
+    with contextlib.closing(transport):
+        yield
+
+
+UNTOLD = pytest.mark.parametrize(
+    ("rcode", "authoritative"),
+    [(Rcode.REFUSED, True), (Rcode.SERVFAIL, True), (Rcode.NOERROR, False)],
+    ids=["refused", "servfail", "not authoritative"],
+)
+
+
+@UNTOLD
+async def test_a_server_that_does_not_tell_of_a_change_that_was_made_is_waited_for(
+    lab: DnsLab, rcode: Rcode, authoritative: bool
+) -> None:
+    both, secondary = lab.service_on(0, 1), Told(rcode, 3, authoritative=authoritative)
+    async with answering(lab.hosts[1], secondary):
+        done = await Rfc2136Dns(timeout_s=0.5, settle_s=20).swap(both, from_address=OLD, to_address=NEW)
+    assert (done.changed, done.after, secondary.left) == (True, (NEW,), 0)
+
+
+@UNTOLD
+async def test_a_change_that_was_made_is_never_said_to_be_refused(
+    lab: DnsLab, provider: Rfc2136Dns, rcode: Rcode, authoritative: bool
+) -> None:
+    both = lab.service_on(0, 1)
+    async with answering(lab.hosts[1], Told(rcode, 1 << 30, authoritative=authoritative)):
+        for _ in range(2):  # found as it was moved, the second time
+            with pytest.raises(Unreachable, match=f"moved to {NEW}, but after .*{both.servers[1]} answers"):
+                await provider.swap(both, from_address=OLD, to_address=NEW)
+    assert lab.changes() == [([OLD], [NEW])]
+
+
+async def test_a_primary_that_takes_updates_and_answers_no_query_does_not_say_that_it_refused_one(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    class Hidden(Told):
+        def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+            update = dns.message.from_wire(data, keyring=False).opcode() == Opcode.UPDATE
+            self._rcode = Rcode.NXRRSET if update else Rcode.REFUSED
+            super().datagram_received(data, addr)
+
+    async with answering(lab.hosts[1], Hidden(Rcode.REFUSED, 1 << 30)):
+        with pytest.raises(Unreachable, match=r"whether .* was moved already cannot be seen"):
+            await provider.swap(lab.service_on(1), from_address=OLD, to_address=NEW)
+
+
+async def test_a_server_that_fails_just_now_is_asked_again_and_has_not_refused(
+    lab: DnsLab, provider: Rfc2136Dns
+) -> None:
+    server = lab.service_on(1)
+    async with answering(lab.hosts[1], Told(Rcode.SERVFAIL, 1 << 30)):
+        with pytest.raises(Unreachable, match=f"{server.servers[0]} answers SERVFAIL"):
+            await provider.swap(server, from_address=OLD, to_address=NEW)
+        with pytest.raises(Unreachable, match="SERVFAIL"):
+            await provider.read(server)
+        (answer,) = await provider.try_update(server)
+    assert not answer.accepted and "SERVFAIL" in answer.reason
 
 
 @pytest.mark.parametrize(

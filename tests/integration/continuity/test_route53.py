@@ -240,6 +240,37 @@ async def test_refused_credentials_are_said_and_not_tried_again(route53: Any, zo
         assert not answer.accepted and "not authorized" in answer.reason
 
 
+async def test_a_change_that_route53_took_is_not_refused_by_who_may_not_look_at_it(
+    route53: Any, zone: str
+) -> None:
+    service, provider = service_in(zone), dns(route53, settle_s=0)
+    with Stubber(route53) as stub:
+        stub.add_response("list_resource_record_sets", listing(FOUND))
+        stub.add_response("change_resource_record_sets", change(1), batch(zone, FOUND, WANTED))
+        stub.add_client_error("get_change", "AccessDenied", "not authorized")
+        with pytest.raises(Unreachable, match=r"C1 is not everywhere after 0\.005 s; .*not authorized"):
+            await dns(route53, settle_s=0.005).swap(service, from_address=OLD, to_address=NEW)
+        stub.assert_no_pending_responses()
+
+        stub.add_response("list_resource_record_sets", listing(FOUND))
+        stub.add_response("change_resource_record_sets", change(2), batch(zone, FOUND, WANTED))
+        with pytest.raises(Unreachable, match="C2 is not everywhere"):
+            await provider.swap(service, from_address=OLD, to_address=NEW)
+        stub.add_response("list_resource_record_sets", listing(WANTED))
+        stub.add_client_error("get_change", "AccessDenied", "not authorized")
+        with pytest.raises(Unreachable, match="whether /change/C2 is everywhere cannot be seen"):
+            await provider.swap(service, from_address=OLD, to_address=NEW)
+
+
+async def test_a_question_that_was_not_answered_is_followed_by_the_next(route53: Any, zone: str) -> None:
+    with Stubber(route53) as stub:
+        stub.add_response("list_resource_record_sets", listing(FOUND))
+        stub.add_response("change_resource_record_sets", change(1), batch(zone, FOUND, WANTED))
+        stub.add_client_error("get_change", "Throttling", "slow down")
+        stub.add_response("get_change", change(1, "INSYNC"), {"Id": "/change/C1"})
+        assert (await dns(route53).swap(service_in(zone), from_address=OLD, to_address=NEW)).changed
+
+
 def weights(route53: Any) -> DnsWeights:
     return DnsWeights(route53=Route53Dns(client=lambda: route53, poll_s=0.01))
 

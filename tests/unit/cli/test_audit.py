@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import qnwis.providers.audit_sqlite
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.key_store import FileKeyStore
+from tests.unit.continuity.test_audit import tampered
 from tests.unit.continuity.test_audit_persons import BOB, recorded
 
 from .test_commands import call
@@ -63,6 +65,58 @@ def test_a_log_that_was_cut_off_shows_against_a_head_that_lies_elsewhere(state: 
     assert call(*compare[:4]).exit_code == 0, "a log alone cannot show what was cut off its end"
     cut = call(*compare)
     assert cut.exit_code == 1 and "truncated_log: " in cut.output and "now there are 1" in cut.output
+
+
+@pytest.mark.parametrize("opens", [False, True], ids=["without the key store", "with it"])
+def test_a_store_that_cannot_be_read_now_is_not_said_to_be_broken(
+    state: Path, monkeypatch: pytest.MonkeyPatch, opens: bool
+) -> None:
+    env = {"QNWIS_KEY_STORE": f"file:{state / 'keys.json'}"} if opens else {}
+    monkeypatch.setattr(qnwis.providers.audit_sqlite, "BUSY_TIMEOUT_S", 0.05)
+    verify = ("audit", "verify", "--state-dir", str(state))
+    with closing(sqlite3.connect(state / "audit.sqlite", isolation_level=None)) as db:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("BEGIN EXCLUSIVE")
+        db.execute("CREATE TABLE mine (n)")
+        locked = call(*verify, env=env)
+    assert locked.exit_code == 4 and "database is locked" in locked.output, locked.output
+    assert "nothing is proved or disproved" in locked.output
+    assert call(*verify, env=env).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "harm", ["no database", "a part of it", "no artefacts"], ids=["not a database", "cut", "dropped"]
+)
+def test_a_file_that_is_not_what_was_written_is_broken_whoever_reads_it(state: Path, harm: str) -> None:
+    path = state / "audit.sqlite"
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        if harm == "no artefacts":
+            db.execute("DROP TABLE artefacts")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if harm == "no database":
+        path.write_bytes(b"not a database" * 100)
+    if harm == "a part of it":
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    broken = call("audit", "verify", "--state-dir", str(state))
+    assert broken.exit_code == 1 and "is damaged: " in broken.output, broken.output
+    assert "the chain is broken: 1 faults" in broken.output
+
+
+def test_a_line_of_a_witness_that_cannot_be_read_is_a_fault_and_the_others_count(
+    state: Path, tmp_path: Path
+) -> None:
+    witness = tmp_path / "heads.jsonl"
+    call("audit", "head", "--state-dir", str(state), env={"QNWIS_AUDIT_WITNESS": str(witness)})
+    whole = witness.read_bytes()
+    compare = ("audit", "verify", "--state-dir", str(state), "--witness", str(witness))
+    witness.write_bytes(whole + whole[:60] + b"\n" + whole)
+    torn = call(*compare)
+    assert torn.exit_code == 1 and "unreadable_head: line 2 of " in torn.output, torn.output
+    assert "1 faults" in torn.output
+    tampered(state / "audit.sqlite", "UPDATE records SET record = replace(record, 'e', 'f')")
+    assert call(*compare).output.count("rewritten_log: ") == 2
+    witness.write_bytes(b"-----BEGIN PUBLIC KEY-----\n")
+    assert call(*compare).exit_code == 2
 
 
 def test_a_person_is_erased_and_who_asked_for_it_is_recorded(state: Path) -> None:

@@ -242,6 +242,8 @@ def test_a_log_that_was_rewritten_after_a_witness_saw_it_shows(kept: Kept) -> No
     codes = [fault.code for fault in check(kept.data, witness=kept_elsewhere).faults]
     assert codes == [Code.REWRITTEN]
     assert [fault.code for fault in check(kept.data, witness=[{"head": 7}]).faults] == [Code.BAD_WITNESS]
+    torn = check(kept.data, witness=[{}, *kept_elsewhere]).faults
+    assert [fault.code for fault in torn] == [Code.BAD_WITNESS, Code.REWRITTEN], "the others count"
     unseen = check(kept.data, witness=[])
     assert unseen.faults == [] and "no head of 2 or 5 records" in unseen.notes[1]
 
