@@ -47,7 +47,7 @@ class Refusing:
         raise self._refused()
 
     async def record(self, service: DnsService) -> tuple[RecordAnswer, ...]:
-        return (RecordAnswer(server=service.places[0], reason="refused"),)
+        return (RecordAnswer(server=service.places[0], addresses=None, reason="refused"),)
 
     async def try_update(self, service: DnsService) -> tuple[UpdateAnswer, ...]:
         return ()
