@@ -222,7 +222,7 @@ def _speak(
 ) -> None:
     async def connect_and_say() -> None:
         client = await connect(address)
-        await say(handle_of(client, cluster_id, name), note_for(client, reason))
+        await say(await handle_of(client, cluster_id, name), note_for(client, reason))
 
     with clear_errors():
         try:
