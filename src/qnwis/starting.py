@@ -279,14 +279,19 @@ async def say_to_guardian(client: Client, cluster_id: str, update: str, request:
 def raise_no_guardian(error: RPCError, cluster_id: str) -> NoReturn:
     if not not_there(error):
         raise error
-    raise Refused(
-        Refusal(
-            rule="no_guardian",
-            message=f"No guardian watches {cluster_id}, so nothing decides",
-            values={"workflow_id": guardian_id(cluster_id)},
-            remedy=f"Start it: qnwis-continuity guardian start {cluster_id}.",
-        )
-    ) from error
+    raise Refused(no_guardian(cluster_id)) from error
+
+
+def no_guardian(cluster_id: str, *, how: str | None = None) -> Refusal:
+    """`how` the one that there was has ended, in Temporal's word."""
+    workflow_id = guardian_id(cluster_id)
+    return Refusal(
+        rule="no_guardian",
+        message=f"No guardian watches {cluster_id}, so nothing decides"
+        + (f": {workflow_id} has ended ({how})" if how else ""),
+        values={"workflow_id": workflow_id},
+        remedy=f"Start it: qnwis-continuity guardian start {cluster_id}.",
+    )
 
 
 async def start_region_guardian(

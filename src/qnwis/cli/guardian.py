@@ -11,9 +11,9 @@ from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.tokens import PersonRequest
+from qnwis.guardians import cluster_view
 from qnwis.starting import say_to_guardian, start_guardian
 from qnwis.temporal import connect
-from workflows.guardian import Guardian
 from workflows.guardian_state import (
     AcknowledgeRequest,
     GuardianView,
@@ -54,10 +54,7 @@ def view(cluster_id: ClusterId, address: Address = None, as_json: AsJson = False
     """What the guardian knows, and why it does or does not act."""
 
     async def ask() -> GuardianView:
-        client = await connect(address)
-        return await client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id)).query(
-            Guardian.view
-        )
+        return await cluster_view(await connect(address), cluster_id)
 
     seen = _done(ask(), cluster_id, as_json=as_json)
     if as_json:

@@ -19,10 +19,11 @@ from qnwis.continuity.run import (
     ResumeRunRequest,
     RunOutcome,
 )
+from qnwis.guardians import region_view
 from qnwis.starting import start_evacuation, start_region_guardian
 from qnwis.temporal import connect
 from workflows.names import region_guardian_id, region_id
-from workflows.region_guardian import RegionGuardian, RegionView
+from workflows.region_guardian import RegionView
 
 from .approving import Yes, send_vote
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
@@ -152,9 +153,7 @@ def view(region: Region, address: Address = None, as_json: AsJson = False) -> No
     """Whether the region's guardian holds it for lost, and why."""
 
     async def ask() -> RegionView:
-        client = await connect(address)
-        guardian = client.get_workflow_handle_for(RegionGuardian.run, region_guardian_id(region))
-        return await guardian.query(RegionGuardian.view)
+        return await region_view(await connect(address), region)
 
     with clear_errors(as_json=as_json):
         try:
@@ -163,10 +162,14 @@ def view(region: Region, address: Address = None, as_json: AsJson = False) -> No
             fail(Exit.UNREACHABLE, f"{region_guardian_id(region)} does not answer: {error.message}")
     if as_json:
         print_json(seen)
-        return
+    else:
+        _show_view(seen)
+
+
+def _show_view(seen: RegionView) -> None:
     verdict = seen.verdict
     stands = f"{verdict.finding.value} ({verdict.why})" if verdict is not None else "not judged yet"
-    out.print(f"{region}: {stands}", markup=False)
+    out.print(f"{seen.region}: {stands}", markup=False)
     out.print(f"primaries in it: {', '.join(seen.primaries_inside) or 'none'}", markup=False)
     for cluster_id, why in seen.silent.items():
         out.print(f"  {cluster_id}: {why}", markup=False)
