@@ -3,9 +3,13 @@ nothing any more, so it is not asked."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from typing import Any, TypeVar
 
-from temporalio.client import Client, WorkflowQueryRejectedError
+from temporalio.client import Client, WorkflowHandle, WorkflowQueryRejectedError
 from temporalio.common import QueryRejectCondition
 from temporalio.service import RPCError
 
@@ -17,6 +21,14 @@ from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianView
 from workflows.names import guardian_id, region_guardian_id
 from workflows.region_guardian import RegionGuardian, RegionView
+
+BEGINS_WITHIN_S = 10.0
+"""A guardian that was just started reads its files and asks every agent within this; one that cannot has
+ended by then."""
+LOOK_EVERY_S = 0.2
+LOOK_WITHIN = timedelta(seconds=2)
+
+V = TypeVar("V", GuardianView, RegionView)
 
 
 async def cluster_view(client: Client, cluster_id: str, *, within: timedelta | None = None) -> GuardianView:
@@ -46,6 +58,29 @@ async def region_view(client: Client, region: str, *, within: timedelta | None =
         if not not_there(error):
             raise
         raise Refused(_no_region_guardian(region)) from error
+
+
+async def begun(
+    guardian: WorkflowHandle[Any, None], look: Callable[[], Awaitable[V]], watches: Callable[[V], bool]
+) -> V | None:
+    """What a guardian that was just started holds, once it watches; where that takes longer than
+    BEGINS_WITHIN_S, what it held last, or None while no worker answers for it. Raises WorkflowFailureError
+    where it ends."""
+    ended, seen = asyncio.ensure_future(guardian.result()), None
+    try:
+        async with asyncio.timeout(BEGINS_WITHIN_S):
+            while seen is None or not watches(seen):
+                # While no worker has taken it up none answers; of one that has ended, `result` says why.
+                with contextlib.suppress(RPCError, Refused):
+                    seen = await look()
+                await asyncio.wait({ended}, timeout=LOOK_EVERY_S)
+                if ended.done():
+                    await ended
+    except TimeoutError:
+        pass
+    finally:
+        ended.cancel()
+    return seen
 
 
 def _how(error: WorkflowQueryRejectedError) -> str:

@@ -19,7 +19,7 @@ from qnwis.continuity.run import (
     ResumeRunRequest,
     RunOutcome,
 )
-from qnwis.guardians import region_view
+from qnwis.guardians import LOOK_WITHIN, begun, region_view
 from qnwis.starting import start_evacuation, start_region_guardian
 from qnwis.temporal import connect
 from workflows.names import region_guardian_id, region_id
@@ -139,13 +139,29 @@ def resume(region: Region, reason: Reason, speaker: Speaker) -> None:
 @app.command()
 def watch(region: Region, address: Address = None) -> None:
     """Start the region's guardian, which tells people when the region is lost. One that runs stays."""
+    name = region_guardian_id(region)
 
-    async def begin() -> None:
-        await start_region_guardian(await connect(address), region)
+    async def begin() -> RegionView | None:
+        client = await connect(address)
+        guardian = await start_region_guardian(client, region)
+        return await begun(
+            guardian,
+            lambda: region_view(client, region, within=LOOK_WITHIN),
+            lambda seen: seen.verdict is not None,
+        )
 
     with clear_errors():
-        asyncio.run(begin())
-    out.print(f"{region_guardian_id(region)} watches {region}", markup=False)
+        try:
+            seen = asyncio.run(begin())
+        except WorkflowFailureError as error:
+            fail(Exit.USAGE, f"{name} has ended: {error.cause.__cause__ or error.cause}")
+    if seen is None:
+        out.print(f"{name} is started, and no worker has taken it up yet", markup=False)
+    elif seen.verdict is None:
+        out.print(f"{name} is started, and has heard of no cluster yet", markup=False)
+    else:
+        out.print(f"{name} watches {region}", markup=False)
+        _show_view(seen)
 
 
 @app.command()
