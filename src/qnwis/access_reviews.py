@@ -18,12 +18,13 @@ from temporalio.client import (
     WorkflowHandle,
 )
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from activities.access_review import ReviewedAccess
 from qnwis.continuity.access_review import QUARTER_MONTHS, AccessReviewRequest
 from qnwis.continuity.refusal import Refusal
 from qnwis.providers.errors import Refused
+from qnwis.temporal import not_there
 from workflows.access_review import AccessReviewRun
 from workflows.names import ACCESS_REVIEW_ID, RUNBOOKS_QUEUE
 
@@ -83,7 +84,7 @@ async def unschedule_access_review(client: Client) -> None:
     try:
         await client.get_schedule_handle(ACCESS_REVIEW_ID).delete()
     except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
+        if not not_there(error):
             raise
         raise Refused(
             Refusal(

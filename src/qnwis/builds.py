@@ -21,6 +21,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from qnwis.continuity.model import Model
 from qnwis.continuity.refusal import Refusal
 from qnwis.providers.errors import Refused
+from qnwis.temporal import not_there
 
 DEPLOYMENT = "qnwis-continuity"
 """The deployment of workers that name no other."""
@@ -45,7 +46,7 @@ async def builds_of(client: Client, deployment: str = DEPLOYMENT) -> tuple[Build
     try:
         info = (await client.workflow_service.describe_worker_deployment(asked)).worker_deployment_info
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
+        if not_there(error):
             return ()
         raise
     found = [

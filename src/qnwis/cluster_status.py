@@ -9,7 +9,6 @@ from datetime import timedelta
 from time import monotonic
 
 from temporalio.client import Client
-from temporalio.service import RPCError
 
 from qnwis.continuity.evidence import ClusterEvidence, current_primary
 from qnwis.continuity.model import Model
@@ -18,12 +17,12 @@ from qnwis.continuity.region_groups import GroupView, group_views, state_of
 from qnwis.continuity.reprotect import Protection, protections
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.weights import Weights
+from qnwis.guardians import cluster_view
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.region_weights import DnsWeights
 from qnwis.transport import transport_of
-from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianView
 from workflows.names import guardian_id
 
@@ -144,7 +143,8 @@ async def _weights(cluster: Cluster) -> tuple[Weights | None, str | None]:
 async def guardian_view(client: Client, cluster_id: str) -> Said:
     """What the guardian knows, or why it says nothing."""
     try:
-        handle = client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id))
-        return await handle.query(Guardian.view, rpc_timeout=ANSWER_WITHIN), None
-    except RPCError as error:
-        return None, f"{guardian_id(cluster_id)} does not answer: {error.message}"
+        return await cluster_view(client, cluster_id, within=ANSWER_WITHIN), None
+    except Refused as refused:
+        return None, str(refused.refusal)
+    except Exception as error:  # whatever it is: what the nodes say is shown all the same
+        return None, f"{guardian_id(cluster_id)} does not answer: {error}"

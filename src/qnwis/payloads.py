@@ -11,19 +11,28 @@ from __future__ import annotations
 import dataclasses
 import secrets
 from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from temporalio.api.common.v1 import Payload
-from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.contrib.pydantic import PydanticPayloadConverter, pydantic_data_converter
 from temporalio.converter import (
     DataConverter,
     DefaultFailureConverterWithEncodedAttributes,
+    EncodingPayloadConverter,
     PayloadCodec,
 )
 
 from qnwis.providers.data_keys import DataKeys
-from qnwis.providers.key_store import NONCE_BYTES, KeyStore, Wrapped, key_store_of
+from qnwis.providers.key_store import (
+    NONCE_BYTES,
+    STORE_VARIABLE,
+    KeyStore,
+    KeyStoreError,
+    Wrapped,
+    key_store_of,
+)
 
 ENCODING = b"binary/encrypted"
 CIPHER, KEY_ID, WRAPPED = "encryption-cipher", "encryption-key-id", "encryption-wrapped-key"
@@ -79,14 +88,40 @@ class EncryptingCodec(PayloadCodec):
             raise PayloadError("a payload was altered since it was encrypted") from None
 
 
+class WithoutKeys(EncodingPayloadConverter):
+    """Says what is missing where a payload is encrypted and this process has no key store."""
+
+    @property
+    def encoding(self) -> str:
+        return ENCODING.decode()
+
+    def to_payload(self, value: Any) -> None:
+        """None: it makes no payload of anything."""
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> NoReturn:
+        """Raises KeyStoreError."""
+        raise KeyStoreError(
+            f"what Temporal keeps is encrypted, and {STORE_VARIABLE} is not set: set it as workers have it"
+        )
+
+
+class ClearPayloads(PydanticPayloadConverter):
+    """Pydantic's, which without it would know nothing of what is encrypted but that it does not know it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._set_converters(*self.converters.values(), WithoutKeys())
+
+
 def data_converter(environment: Mapping[str, str]) -> DataConverter:
     """The one data converter of every client and worker: encrypting where QNWIS_KEY_STORE names a key store.
+    Without one, it raises KeyStoreError for a payload that is encrypted.
 
     Raises KeyStoreError for a setting that names none.
     """
     keys = key_store_of(environment)
     if keys is None:
-        return pydantic_data_converter
+        return dataclasses.replace(pydantic_data_converter, payload_converter_class=ClearPayloads)
     return dataclasses.replace(
         pydantic_data_converter,
         payload_codec=EncryptingCodec(keys),

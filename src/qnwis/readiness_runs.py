@@ -17,11 +17,12 @@ from temporalio.client import (
     WorkflowHandle,
 )
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from qnwis.continuity.readiness_facts import Readiness
 from qnwis.continuity.refusal import Refusal
 from qnwis.providers.errors import Refused
+from qnwis.temporal import not_there
 from workflows.names import RUNBOOKS_QUEUE, readiness_id
 from workflows.readiness import ReadinessCheck, ReadinessRequest
 
@@ -75,7 +76,7 @@ async def unschedule_readiness(client: Client, cluster_id: str) -> None:
     try:
         await client.get_schedule_handle(readiness_id(cluster_id)).delete()
     except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
+        if not not_there(error):
             raise
         raise Refused(
             Refusal(

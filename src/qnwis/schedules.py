@@ -6,6 +6,7 @@ import zoneinfo
 from collections.abc import Sequence
 from datetime import date, timedelta
 
+from pydantic import BaseModel, ValidationError
 from temporalio.client import (
     Client,
     Schedule,
@@ -25,6 +26,7 @@ from qnwis.continuity.model import Model
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import FailoverRequest
 from qnwis.providers.errors import Refused
+from qnwis.temporal import not_there
 from workflows.names import RUNBOOKS_QUEUE
 from workflows.round_trip import RoundTrip
 
@@ -53,7 +55,14 @@ class ListedSchedule(Model):
     next_at: tuple[str, ...]
 
 
+class Whose(BaseModel):
+    """Of what a schedule starts, the cluster alone: it may have been made by another version."""
+
+    cluster_id: str
+
+
 def schedule_id(cluster_id: str, name: str) -> str:
+    """Not of this cluster alone: `shop` may have a schedule `eu-x`, and `shop-eu` a schedule `x`."""
     return f"maintenance-{cluster_id}-{name}"
 
 
@@ -106,9 +115,12 @@ def note_for(client: Client, note: str) -> str:
 
 
 async def listed(client: Client, cluster_id: str) -> Sequence[ListedSchedule]:
+    """The cluster's schedules. Raises KeyStoreError where they are encrypted, and this process has no key."""
     found = []
     async for schedule in await client.list_schedules():
         if not schedule.id.startswith(schedule_id(cluster_id, "")) or schedule.schedule is None:
+            continue
+        if await _cluster_of(client, schedule.id) != cluster_id:
             continue
         times = schedule.info.next_action_times if schedule.info is not None else []
         found.append(
@@ -122,8 +134,39 @@ async def listed(client: Client, cluster_id: str) -> Sequence[ListedSchedule]:
     return found
 
 
-def handle_of(client: Client, cluster_id: str, name: str) -> ScheduleHandle:
-    return client.get_schedule_handle(schedule_id(cluster_id, name))
+async def handle_of(client: Client, cluster_id: str, name: str) -> ScheduleHandle:
+    """The cluster's schedule of that name. Raises Refused where there is none, and KeyStoreError as `listed`
+    does."""
+    found_id = schedule_id(cluster_id, name)
+    owner = await _cluster_of(client, found_id)
+    if owner == cluster_id:
+        return client.get_schedule_handle(found_id)
+    raise Refused(
+        Refusal(
+            rule="no_schedule",
+            message=f"{cluster_id} has no schedule {name}" + (f": {found_id} is {owner}'s" if owner else ""),
+            values={"schedule_id": found_id, "cluster_id": owner},
+            remedy=f"`qnwis-continuity maintenance list {cluster_id}` shows those that it has.",
+        )
+    )
+
+
+async def _cluster_of(client: Client, found_id: str) -> str | None:
+    """Whose maintenance the schedule of this id starts; None where there is none, or it starts something
+    else."""
+    try:
+        action = (await client.get_schedule_handle(found_id).describe()).schedule.action
+    except RPCError as error:
+        if not not_there(error):
+            raise
+        return None
+    if not isinstance(action, ScheduleActionStartWorkflow) or len(action.args) != 1:
+        return None
+    try:
+        (whose,) = await client.data_converter.decode(action.args, [Whose])
+    except ValidationError:
+        return None
+    return str(whose.cluster_id)
 
 
 def _whole(day: date) -> ScheduleCalendarSpec:

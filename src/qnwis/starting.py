@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from qnwis.continuity.approvals import PendingApproval, Vote, VoteRequest
 from qnwis.continuity.refusal import Refusal
@@ -26,6 +26,7 @@ from qnwis.continuity.takeover import UNFINISHED
 from qnwis.continuity.tokens import PersonRequest
 from qnwis.providers.errors import Refused
 from qnwis.runbook import load_runbook
+from qnwis.temporal import not_there
 from workflows.guardian import Guardian
 from workflows.guardian_state import AlertAnswer, AlertRequest, GuardianState
 from workflows.names import (
@@ -227,7 +228,7 @@ def raise_refusal(error: WorkflowUpdateFailedError) -> NoReturn:
 
 
 def raise_no_run(error: RPCError, workflow_id: str) -> NoReturn:
-    if error.status is not RPCStatusCode.NOT_FOUND:
+    if not not_there(error):
         raise error
     raise Refused(
         Refusal(
@@ -276,16 +277,21 @@ async def say_to_guardian(client: Client, cluster_id: str, update: str, request:
 
 
 def raise_no_guardian(error: RPCError, cluster_id: str) -> NoReturn:
-    if error.status is not RPCStatusCode.NOT_FOUND:
+    if not not_there(error):
         raise error
-    raise Refused(
-        Refusal(
-            rule="no_guardian",
-            message=f"No guardian watches {cluster_id}, so nothing decides",
-            values={"workflow_id": guardian_id(cluster_id)},
-            remedy=f"Start it: qnwis-continuity guardian start {cluster_id}.",
-        )
-    ) from error
+    raise Refused(no_guardian(cluster_id)) from error
+
+
+def no_guardian(cluster_id: str, *, how: str | None = None) -> Refusal:
+    """`how` the one that there was has ended, in Temporal's word."""
+    workflow_id = guardian_id(cluster_id)
+    return Refusal(
+        rule="no_guardian",
+        message=f"No guardian watches {cluster_id}, so nothing decides"
+        + (f": {workflow_id} has ended ({how})" if how else ""),
+        values={"workflow_id": workflow_id},
+        remedy=f"Start it: qnwis-continuity guardian start {cluster_id}.",
+    )
 
 
 async def start_region_guardian(

@@ -88,6 +88,14 @@ def test_without_a_key_store_nothing_is_encrypted_and_a_wrong_one_is_refused() -
         data_converter({"QNWIS_KEY_STORE": "vault"})
 
 
+async def test_without_a_key_store_what_is_encrypted_says_what_is_missing() -> None:
+    converter = data_converter({})
+    [sealed] = await EncryptingCodec(KEYS).encode([SECRET])
+    with pytest.raises(KeyStoreError, match="is encrypted, and QNWIS_KEY_STORE is not set"):
+        await converter.decode([sealed])
+    assert await converter.decode(await converter.encode(["x", None, b"y", 3])) == ["x", None, b"y", 3]
+
+
 def test_labels_stand_for_persons_only_where_a_key_was_set() -> None:
     assert label_of("erin") == "erin"
     try:

@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.exceptions import HTTPException
+from temporalio.client import WorkflowQueryFailedError
 from temporalio.service import RPCError
 
 from qnwis.config.problem import ConfigError
@@ -73,6 +74,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(Unreachable, _unreachable)
     app.add_exception_handler(RPCError, _no_temporal)
+    app.add_exception_handler(WorkflowQueryFailedError, _no_temporal)
     app.add_exception_handler(ConfigError, _not_usable)
     app.add_exception_handler(KeyStoreError, _not_usable)
     app.add_exception_handler(RequestValidationError, _not_understood)
@@ -103,7 +105,7 @@ async def _unreachable(request: Request, error: Exception) -> Response:
 
 
 async def _no_temporal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RPCError)
+    assert isinstance(error, RPCError | WorkflowQueryFailedError)
     log.warning("%s: Temporal: %s", request.url.path, error.message)
     return _answer(request, unreachable(f"The Temporal server does not answer as expected: {error.message}"))
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Response
 from pydantic import Field
-from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.identity import Permission
 from qnwis.continuity.model import Model
 from qnwis.continuity.tokens import PersonRequest
-from qnwis.starting import raise_no_guardian, say_to_guardian
-from workflows.guardian import Guardian
+from qnwis.guardians import cluster_view
+from qnwis.starting import say_to_guardian
 from workflows.guardian_state import AcknowledgeRequest, GuardianView, PauseRequest, ResumeRequest
-from workflows.names import guardian_id
 
 from .asking import Asking, acts, answer, reads
 from .bodies import ReasonBody, Said, example
@@ -39,11 +37,7 @@ class AcknowledgeBody(ReasonBody):
 async def show_guardian(cluster_id: ClusterId, asking: Asking = reads(Permission.READ_STATUS)) -> Response:
     """What the guardian knows, and why it does or does not act."""
     asking.parts.registered(cluster_id)
-    handle = asking.parts.client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id))
-    try:
-        seen = await handle.query(Guardian.view)
-    except RPCError as error:
-        raise_no_guardian(error, cluster_id)
+    seen = await cluster_view(asking.parts.client, cluster_id)
     return answer(GuardianAnswer(request_id=asking.request_id, guardian=seen))
 
 

@@ -15,11 +15,13 @@ from qnwis.continuity.model import Identifier, Model
 from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult
 from qnwis.continuity.run import AbortRequest, PauseRunRequest, ResumeRunRequest, RunProgress
+from qnwis.guardians import region_view
+from qnwis.providers.errors import Refused
 from qnwis.signing import signed_start
 from qnwis.starting import start_evacuation
-from workflows.names import region_guardian_id, region_id
+from workflows.names import region_id
 from workflows.region_failure import RegionFailure
-from workflows.region_guardian import RegionGuardian, RegionView
+from workflows.region_guardian import RegionView
 
 from .asking import Asking, acts, answer, reads
 from .bodies import ReasonBody, Said, example
@@ -93,11 +95,9 @@ async def show_region(region: Region, asking: Asking = reads(Permission.READ_STA
 
 
 async def _guardian(region: str, asking: Asking) -> RegionView | None:
-    handle = asking.parts.client.get_workflow_handle_for(RegionGuardian.run, region_guardian_id(region))
     try:
-        return await handle.query(RegionGuardian.view)
-    except RPCError as error:
-        _not_there(error)
+        return await region_view(asking.parts.client, region)
+    except Refused:
         return None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Response
 from pydantic import AfterValidator
 from temporalio.client import WorkflowExecutionStatus
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
 from qnwis.continuity.identity import Permission
 from qnwis.continuity.model import Model, sha256_digest
@@ -18,6 +18,7 @@ from qnwis.continuity.registration import Change
 from qnwis.continuity.topology import Cluster, registrable
 from qnwis.providers.errors import Refused
 from qnwis.starting import run_in_progress
+from qnwis.temporal import not_there
 from workflows.names import failover_id
 
 from .asking import Asking, acts, answer, reads
@@ -205,7 +206,7 @@ async def _no_run(asking: Asking, cluster_id: str) -> None:
     try:
         found = await asking.parts.client.get_workflow_handle(failover_id(cluster_id)).describe()
     except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
+        if not_there(error):
             return
         raise
     if found.status is WorkflowExecutionStatus.RUNNING:

@@ -10,7 +10,12 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import StreamingResponse
-from temporalio.client import WorkflowExecution, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import (
+    WorkflowExecution,
+    WorkflowExecutionStatus,
+    WorkflowHandle,
+    WorkflowQueryFailedError,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
 from qnwis.continuity.identity import Permission
@@ -162,7 +167,7 @@ async def progress_of(handle: WorkflowHandle[Any, Any]) -> RunProgress | None:
     try:
         progress: RunProgress = await handle.query("progress", result_type=RunProgress)
         return progress
-    except RPCError:
+    except (RPCError, WorkflowQueryFailedError):
         return None
 
 

@@ -45,7 +45,7 @@ from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import transport_of
 
-from .files import read_break_glass, read_plan, write_output, write_text
+from .files import is_free, make_folder, read_break_glass, read_plan, write_output, write_text
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json, refuse, refuse_without_agents
 from .proving import PeopleDir, proved_here
 from .settings import StateDir
@@ -82,6 +82,8 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Print the steps of a failover or switchover. Asks the agents; changes nothing."""
+    if output is not None and output.suffix == ".json":
+        fail(Exit.USAGE, f"--output {output}: expected another ending, because what `record` reads is .json")
     with clear_errors(as_json=as_json):
         topology, rules = load_cluster(cluster), load_policy(policy)
         refuse_without_agents(topology, "break-glass", as_json=as_json)
@@ -127,7 +129,7 @@ def region(
 ) -> None:
     """Print how every cluster leaves a region, a sheet each. Asks the agents; changes nothing."""
     with clear_errors(as_json=as_json):
-        if output.exists() and any(output.iterdir()):
+        if not is_free(output):
             fail(Exit.USAGE, f"{output} is not empty; older sheets must not be taken for these")
         rules, (registered, unread) = region_rules(config_dir), _load(Registry(config_dir))
         if (refusal := region_refusal(name, (one.cluster for one in registered))) is not None:
@@ -138,7 +140,7 @@ def region(
             refuse(paper, as_json=as_json)
         ids = [sheet.cluster.cluster_id for sheet in paper.sheets]
         files = {cluster_id: f"{number:02}-{cluster_id}" for number, cluster_id in enumerate(ids, start=1)}
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         for sheet in paper.sheets:
             beside = Path(f"{files[sheet.cluster.cluster_id]}.json")
             write_output(output / beside, sheet)

@@ -8,7 +8,7 @@ import typer
 from temporalio.client import WorkflowFailureError
 
 from qnwis.continuity.round_trips import RoundTripResult
-from qnwis.continuity.run import FailoverRequest, Maintenance, RunKind
+from qnwis.continuity.run import FailoverRequest, Maintenance, RunbookOfACluster, RunKind
 from qnwis.starting import start_round_trip
 from qnwis.temporal import connect
 
@@ -23,7 +23,7 @@ def drill_request(
     reason: str,
     *,
     back_after_s: float,
-    there_by: RunKind = RunKind.PLANNED_MAINTENANCE,
+    there_by: RunbookOfACluster = RunKind.PLANNED_MAINTENANCE,
     target: str = "",
 ) -> FailoverRequest:
     """A runbook on purpose, and back."""

@@ -65,5 +65,27 @@ def write_output(path: Path, value: BaseModel) -> None:
     write_text(path, value.model_dump_json(indent=2) + "\n")
 
 
+def is_free(folder: Path) -> bool:
+    """Whether it is not there, or empty. Raises ConfigError for what is no directory."""
+    try:
+        return not any(folder.iterdir())
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise _no_folder(folder, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Raises ConfigError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_folder(folder, error) from error
+
+
+def _no_folder(folder: Path, error: OSError) -> ConfigError:
+    return _bad(folder, "", str(error.strerror), "a directory, or a place for one")
+
+
 def _bad(path: Path, field: str, value: str, expected: str) -> ConfigError:
     return ConfigError([Problem(path, None, None, field, value, expected)])

@@ -7,13 +7,14 @@ from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
 import typer
+from temporalio.client import WorkflowFailureError
 from temporalio.service import RPCError
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.tokens import PersonRequest
+from qnwis.guardians import LOOK_WITHIN, begun, cluster_view
 from qnwis.starting import say_to_guardian, start_guardian
 from qnwis.temporal import connect
-from workflows.guardian import Guardian
 from workflows.guardian_state import (
     AcknowledgeRequest,
     GuardianView,
@@ -39,14 +40,31 @@ T = TypeVar("T")
 
 @app.command()
 def start(cluster_id: ClusterId, address: Address = None) -> None:
-    """Start the guardian; one that runs already is left as it is."""
+    """Start the guardian, and see it begin; one that runs already is left as it is. Exit code 2 says that it
+    has ended at once, and why."""
+    name = guardian_id(cluster_id)
     with clear_errors():
-        asyncio.run(_start(cluster_id, address))
-    out.print(f"{guardian_id(cluster_id)} watches {cluster_id}", markup=False)
+        try:
+            seen = asyncio.run(_start(cluster_id, address))
+        except WorkflowFailureError as error:
+            fail(Exit.USAGE, f"{name} has ended: {error.cause.__cause__ or error.cause}")
+    if seen is None:
+        out.print(f"{name} is started, and no worker has taken it up yet", markup=False)
+    elif not _watches(seen):
+        out.print(f"{name} is started, and still looks around in {cluster_id}", markup=False)
+    else:
+        out.print(f"{name} watches {cluster_id}", markup=False)
 
 
-async def _start(cluster_id: str, address: str | None) -> None:
-    await start_guardian(await connect(address), cluster_id)
+async def _start(cluster_id: str, address: str | None) -> GuardianView | None:
+    client = await connect(address)
+    guardian = await start_guardian(client, cluster_id)
+    return await begun(guardian, lambda: cluster_view(client, cluster_id, within=LOOK_WITHIN), _watches)
+
+
+def _watches(seen: GuardianView) -> bool:
+    """It knows its cluster, and has judged every node for the first time."""
+    return bool(seen.verdicts)
 
 
 @app.command()
@@ -54,10 +72,7 @@ def view(cluster_id: ClusterId, address: Address = None, as_json: AsJson = False
     """What the guardian knows, and why it does or does not act."""
 
     async def ask() -> GuardianView:
-        client = await connect(address)
-        return await client.get_workflow_handle_for(Guardian.run, guardian_id(cluster_id)).query(
-            Guardian.view
-        )
+        return await cluster_view(await connect(address), cluster_id)
 
     seen = _done(ask(), cluster_id, as_json=as_json)
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -36,6 +37,13 @@ Target = Annotated[str, typer.Option(help="node_id that takes over; by default t
 Window = Annotated[str, typer.Option(help="How long the window is, for example 30m; by default without end.")]
 BackAfter = Annotated[str, typer.Option(help="Go back so long after the switchover, for example 30m.")]
 Name = Annotated[str, typer.Option(help="Tells the cluster's schedules apart.")]
+
+
+class Runbook(StrEnum):
+    """By which a drill moves the service."""
+
+    PRIMARY_FAILURE = RunKind.PRIMARY_FAILURE
+    PLANNED_MAINTENANCE = RunKind.PLANNED_MAINTENANCE
 
 
 @app.command()
@@ -107,13 +115,13 @@ def schedule(
     back_after: BackAfter = "",
     is_drill: Annotated[bool, typer.Option("--drill", help="It is a drill; needs --back-after.")] = False,
     there_by: Annotated[
-        RunKind,
+        Runbook,
         typer.Option(
             "--runbook",
             help="Of a drill: primary_failure fails over from the primary although it is well, as soon as"
             " people approve, whatever --window says.",
         ),
-    ] = RunKind.PLANNED_MAINTENANCE,
+    ] = Runbook.PLANNED_MAINTENANCE,
     by: By = "",
     key: KeyFile = None,
     address: Address = None,
@@ -123,7 +131,7 @@ def schedule(
     who = me(key, by)
     if is_drill and not back_after:
         fail(Exit.USAGE, "--drill: expected --back-after too, because a drill ends where it began")
-    by_failover = there_by is RunKind.PRIMARY_FAILURE
+    by_failover = there_by is Runbook.PRIMARY_FAILURE
     if by_failover and (not is_drill or target):
         fail(Exit.USAGE, f"--runbook {there_by}: expected --drill too, and no --target")
     request = FailoverRequest(
@@ -136,7 +144,7 @@ def schedule(
             window_s=None if by_failover else seconds(window),
             back_after_s=seconds(back_after),
             drill=is_drill,
-            there_by=there_by,
+            there_by=RunKind.PRIMARY_FAILURE if by_failover else RunKind.PLANNED_MAINTENANCE,
         ),
     )
     try:
@@ -214,7 +222,7 @@ def _speak(
 ) -> None:
     async def connect_and_say() -> None:
         client = await connect(address)
-        await say(handle_of(client, cluster_id, name), note_for(client, reason))
+        await say(await handle_of(client, cluster_id, name), note_for(client, reason))
 
     with clear_errors():
         try:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from temporalio.client import WorkflowQueryFailedError
+from temporalio.service import RPCError
 
 from qnwis.config.problem import ConfigError
 from qnwis.continuity.managers import agents_only_refusal
@@ -18,7 +20,7 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.key_store import KeyStoreError
-from qnwis.temporal import NoServer
+from qnwis.temporal import NoServer, UnusableSettings
 from qnwis.tls.files import TlsError
 
 out = Console(highlight=False, soft_wrap=True)
@@ -74,9 +76,13 @@ def clear_errors(*, as_json: bool = False) -> Iterator[None]:
     """Turn the failures that are expected in life into one clear message and their exit code."""
     try:
         yield
-    except (ConfigError, KeyStoreError, TlsError) as error:
+    except (ConfigError, KeyStoreError, TlsError, UnusableSettings) as error:
         fail(Exit.USAGE, str(error))
     except Refused as refused:
         refuse(refused.refusal, as_json=as_json)
     except (NoServer, Unreachable) as error:
         fail(Exit.UNREACHABLE, str(error))
+    except RPCError as error:
+        fail(Exit.UNREACHABLE, f"the Temporal server does not answer as expected: {error.message}")
+    except WorkflowQueryFailedError as error:
+        fail(Exit.UNREACHABLE, f"the workflow does not answer as expected: {error.message}")

@@ -19,10 +19,11 @@ from qnwis.continuity.run import (
     ResumeRunRequest,
     RunOutcome,
 )
+from qnwis.guardians import LOOK_WITHIN, begun, region_view
 from qnwis.starting import start_evacuation, start_region_guardian
 from qnwis.temporal import connect
 from workflows.names import region_guardian_id, region_id
-from workflows.region_guardian import RegionGuardian, RegionView
+from workflows.region_guardian import RegionView
 
 from .approving import Yes, send_vote
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
@@ -138,13 +139,29 @@ def resume(region: Region, reason: Reason, speaker: Speaker) -> None:
 @app.command()
 def watch(region: Region, address: Address = None) -> None:
     """Start the region's guardian, which tells people when the region is lost. One that runs stays."""
+    name = region_guardian_id(region)
 
-    async def begin() -> None:
-        await start_region_guardian(await connect(address), region)
+    async def begin() -> RegionView | None:
+        client = await connect(address)
+        guardian = await start_region_guardian(client, region)
+        return await begun(
+            guardian,
+            lambda: region_view(client, region, within=LOOK_WITHIN),
+            lambda seen: seen.verdict is not None,
+        )
 
     with clear_errors():
-        asyncio.run(begin())
-    out.print(f"{region_guardian_id(region)} watches {region}", markup=False)
+        try:
+            seen = asyncio.run(begin())
+        except WorkflowFailureError as error:
+            fail(Exit.USAGE, f"{name} has ended: {error.cause.__cause__ or error.cause}")
+    if seen is None:
+        out.print(f"{name} is started, and no worker has taken it up yet", markup=False)
+    elif seen.verdict is None:
+        out.print(f"{name} is started, and has heard of no cluster yet", markup=False)
+    else:
+        out.print(f"{name} watches {region}", markup=False)
+        _show_view(seen)
 
 
 @app.command()
@@ -152,9 +169,7 @@ def view(region: Region, address: Address = None, as_json: AsJson = False) -> No
     """Whether the region's guardian holds it for lost, and why."""
 
     async def ask() -> RegionView:
-        client = await connect(address)
-        guardian = client.get_workflow_handle_for(RegionGuardian.run, region_guardian_id(region))
-        return await guardian.query(RegionGuardian.view)
+        return await region_view(await connect(address), region)
 
     with clear_errors(as_json=as_json):
         try:
@@ -163,10 +178,14 @@ def view(region: Region, address: Address = None, as_json: AsJson = False) -> No
             fail(Exit.UNREACHABLE, f"{region_guardian_id(region)} does not answer: {error.message}")
     if as_json:
         print_json(seen)
-        return
+    else:
+        _show_view(seen)
+
+
+def _show_view(seen: RegionView) -> None:
     verdict = seen.verdict
     stands = f"{verdict.finding.value} ({verdict.why})" if verdict is not None else "not judged yet"
-    out.print(f"{region}: {stands}", markup=False)
+    out.print(f"{seen.region}: {stands}", markup=False)
     out.print(f"primaries in it: {', '.join(seen.primaries_inside) or 'none'}", markup=False)
     for cluster_id, why in seen.silent.items():
         out.print(f"  {cluster_id}: {why}", markup=False)

@@ -16,6 +16,7 @@ from qnwis.continuity.detection import Finding
 from qnwis.continuity.evidence import NodeEvidence
 from qnwis.continuity.quorum import ClusterState
 from qnwis.continuity.topology import Cluster
+from qnwis.providers.key_store import KeyStoreError
 from qnwis.temporal import NoServer, connect
 from workflows.guardian_words import in_words
 
@@ -51,7 +52,7 @@ async def read_status(cluster: Cluster, address: str | None) -> Status:
 async def _ask_guardian(cluster_id: str, address: str | None) -> Said:
     try:
         return await guardian_view(await connect(address), cluster_id)
-    except NoServer as error:
+    except (NoServer, KeyStoreError) as error:
         return None, str(error)
 
 

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from temporalio.client import Client, WorkflowFailureError
+from temporalio.client import Client, WorkflowFailureError, WorkflowQueryFailedError
 from temporalio.service import RPCError
 
 from qnwis.continuity.executor import Outcome, OutcomeStatus
@@ -61,7 +61,7 @@ async def progress_of(handle: RunHandle) -> RunProgress | None:
             "progress", result_type=RunProgress, rpc_timeout=timedelta(seconds=1)
         )
         return progress
-    except RPCError:
+    except (RPCError, WorkflowQueryFailedError):
         return None
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from .approvals import PendingApproval, Window
 from .evidence import ClusterEvidence
@@ -36,6 +36,9 @@ class RunKind(StrEnum):
 OF_A_CLUSTER = (RunKind.PRIMARY_FAILURE, RunKind.PLANNED_MAINTENANCE)
 """What is done to one cluster; hooks are called by these, also where the run is part of an evacuation."""
 
+RunbookOfACluster = Literal[RunKind.PRIMARY_FAILURE, RunKind.PLANNED_MAINTENANCE]
+"""The same, as a type."""
+
 
 class Detection(Model):
     """How the guardian found that a node failed."""
@@ -61,10 +64,17 @@ class Maintenance(Model):
     """Of a round trip: how long after the move the way back begins; None for no way back."""
     drill: bool = False
     """On purpose, to see that it works; the record says so, and readiness asks how long ago it was."""
-    there_by: RunKind = RunKind.PLANNED_MAINTENANCE
+    there_by: RunbookOfACluster = RunKind.PLANNED_MAINTENANCE
     """Of a drill: the runbook by which the service moves. The way back is a switchover in any case."""
     returns: str | None = None
     """Set by a round trip on its way back: the run that this returns from, and with which it was approved."""
+
+    @field_validator("there_by", mode="before")
+    @classmethod
+    def _moves_one_cluster(cls, runbook: object) -> object:
+        if runbook not in OF_A_CLUSTER:
+            raise ValueError(f"expected {' or '.join(OF_A_CLUSTER)}, which move one cluster")
+        return runbook
 
     @model_validator(mode="after")
     def _a_failover_is_a_drill(self) -> Self:

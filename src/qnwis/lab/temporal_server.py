@@ -21,11 +21,10 @@ from pathlib import Path
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 
-from qnwis.temporal import NoServer, connect
+from qnwis.temporal import NoServer, UnusableSettings, connect, settings
 
 from .errors import LabError
 from .layout import Block
@@ -90,13 +89,15 @@ async def obtain_server(
 
 async def external_server(say: Say) -> TemporalServer | None:
     """The server that the environment names (TEMPORAL_ADDRESS, with namespace, TLS and key as Temporal's
-    tools read them), if it answers."""
+    tools read them), if it answers. Raises LabError where they cannot be used."""
     address = os.environ.get(ADDRESS_VARIABLE)
     if not address:
         say(f"{ADDRESS_VARIABLE} is not set: no Temporal server is given")
         return None
     try:
         client = await connect()
+    except UnusableSettings as error:
+        raise LabError(str(error)) from error
     except NoServer:
         say(f"no Temporal server answers at {ADDRESS_VARIABLE}={address}")
         return None
@@ -224,9 +225,13 @@ async def start_server(
 ) -> TemporalServer:
     """Start our own server, on a new database file or on that of one that was stopped or killed.
 
-    Returns when it answers. Raises LabError with the end of its log when it ends or does not answer.
+    Returns when it answers. Raises LabError with the end of its log when it ends or does not answer, and
+    where the settings of Temporal's clients cannot be used.
     """
-    namespace = ClientConfig.load_client_connect_config().get("namespace", "default")
+    try:
+        namespace = settings().get("namespace", "default")
+    except UnusableSettings as error:
+        raise LabError(str(error)) from error
     command = [
         str(cli),
         *("server", "start-dev", "--log-level", "warn", "--namespace", namespace),

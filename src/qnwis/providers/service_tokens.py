@@ -85,7 +85,11 @@ class TokenFile:
         return found
 
     def _change(self, change: Callable[[ServiceTokens], ServiceTokens]) -> ServiceTokens:
-        with alone(self._path.with_name(f".{self._path.name}.lock")):
-            changed = change(self.load())
-            write_private(self._path, yaml.safe_dump(changed.model_dump(mode="json"), sort_keys=False))
+        try:
+            with alone(self._path.with_name(f".{self._path.name}.lock")):
+                changed = change(self.load())
+                write_private(self._path, yaml.safe_dump(changed.model_dump(mode="json"), sort_keys=False))
+        except OSError as error:
+            expected = "a file that can be written, in the registry's folder"
+            raise ConfigError([Problem(self._path, None, None, "", str(error.strerror), expected)]) from error
         return changed

@@ -17,7 +17,7 @@ from qnwis.continuity.run import RunOutcome
 from qnwis.labels import label_of, use_labels
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.bundles import Bundles
-from qnwis.providers.key_store import FileKeyStore
+from qnwis.providers.key_store import FileKeyStore, KeyStoreError
 from qnwis.temporal import connect
 from workflows.names import INITIATOR
 
@@ -62,6 +62,12 @@ async def test_no_person_reason_or_host_can_be_read_in_temporals_database(
         assert refused.outcome is RunOutcome.REFUSED
         with closing(sqlite3.connect(tmp_path / "temporal.sqlite")) as db:
             db.execute("PRAGMA wal_checkpoint(FULL)")
+
+        # A shell without the key says what it lacks.
+        monkeypatch.delenv("QNWIS_KEY_STORE")
+        with pytest.raises(KeyStoreError, match="QNWIS_KEY_STORE is not set"):
+            await (await connect(own.found.address)).get_workflow_handle(run.id).result()
+        monkeypatch.setenv("QNWIS_KEY_STORE", f"file:{tmp_path / 'keys.json'}")
 
         hosts = [on.world.address, *(node.hostname for node in on.world.cluster.nodes)]
         # The server's own workers write theirs, with this host's name and their own pid.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
@@ -18,13 +19,17 @@ from qnwis.continuity.guardian_rules import Acknowledgement, PastRun
 from qnwis.continuity.region_wait import RegionFinding, RegionWord
 from qnwis.continuity.run import RunOutcome
 from qnwis.continuity.topology import NodeStatus
+from qnwis.guardians import LOOK_WITHIN, begun, cluster_view
+from qnwis.providers.errors import Refused
+from qnwis.starting import running, say_to_guardian
+from qnwis.temporal import connect
 from tests.looking import WITHIN_S, Looks
 from workflows.guardian import Guardian
 from workflows.guardian_state import AcknowledgeRequest, GuardianView, PauseRequest, ResumeRequest
 from workflows.names import failover_id, guardian_id
 from workflows.primary_failure import PrimaryFailure
 
-from .conftest import Setting
+from .conftest import Setting, Stage
 from .people import Crowd, asked
 
 Guard = WorkflowHandle[Guardian, None]
@@ -273,6 +278,53 @@ async def test_files_that_cannot_be_used_for_a_while_end_no_guardian(stage: Sett
     view = await until(current, all_healthy)
     assert "theirs" in [one.run_id for one in view.history]
     await current.terminate()
+
+
+async def begin(on: Stage, guardian: Guard, monkeypatch: pytest.MonkeyPatch) -> GuardianView | None:
+    """As `guardian start` sees it begin; a busy machine takes its time."""
+    monkeypatch.setattr("qnwis.guardians.BEGINS_WITHIN_S", WITHIN_S)
+    look = partial(cluster_view, on.client, on.cluster_id, within=LOOK_WITHIN)
+    return await begun(guardian, look, lambda view: bool(view.verdicts))
+
+
+async def test_one_that_was_ended_would_answer_and_is_none(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = await stage()
+    guardian = await on.start_guardian()
+    seen = await begin(on, guardian, monkeypatch)
+    assert seen is not None and seen.primary_node_id == "node-1" and len(seen.verdicts) == 3
+    await guardian.terminate()
+    assert (await guardian.query(Guardian.view)).primary_node_id == "node-1", "as it was"
+    with pytest.raises(Refused) as caught:
+        await cluster_view(on.client, on.cluster_id)
+    assert "has ended (terminated)" in caught.value.refusal.message
+
+
+async def test_one_of_a_cluster_that_nobody_registered_says_so_as_it_begins(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = await stage()
+    (on.settings.config_dir / "clusters" / on.cluster_id / "cluster.yaml").unlink()
+    guardian = await on.start_guardian()
+    with pytest.raises(WorkflowFailureError) as failed:
+        await begin(on, guardian, monkeypatch)
+    assert "cluster.yaml: found no readable file" in str(failed.value.cause.__cause__)
+
+
+async def test_in_another_namespace_nothing_is_known_of_it(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = await stage(serve=False)
+    monkeypatch.setenv("TEMPORAL_NAMESPACE", "typo")
+    elsewhere = await connect(on.client.service_client.config.target_host)
+    for asked_for in (
+        cluster_view(elsewhere, on.cluster_id),
+        running(elsewhere, failover_id(on.cluster_id)),
+        say_to_guardian(elsewhere, on.cluster_id, "pause", PauseRequest(by="ann", reason="test")),
+    ):
+        with pytest.raises(RPCError, match="Namespace typo is not found"):
+            await asked_for
 
 
 async def test_a_guardian_of_another_id_is_refused(stage: Setting) -> None:

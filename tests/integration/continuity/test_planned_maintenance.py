@@ -519,7 +519,7 @@ async def test_a_schedule_starts_maintenance_that_awaits_people(stage: Setting) 
     (listed_one,) = await listed(on.client, on.cluster_id)
     assert (listed_one.schedule_id, listed_one.paused) == (made, False)
 
-    schedule = handle_of(on.client, on.cluster_id, "yearly")
+    schedule = await handle_of(on.client, on.cluster_id, "yearly")
     await schedule.trigger()
     run = on.client.get_workflow_handle_for(PlannedMaintenance.run, failover_id(on.cluster_id))
     async with asyncio.timeout(WITHIN_S):
@@ -530,6 +530,22 @@ async def test_a_schedule_starts_maintenance_that_awaits_people(stage: Setting) 
     result = await run.result()
     assert result.verified and result.initiator_roles == ("continuity_operator",)
     await schedule.delete()
+
+
+async def test_clusters_whose_names_begin_alike_keep_their_schedules_apart(stage: Setting) -> None:
+    """`shop` may have a schedule of the very id that one of `shop-eu` has."""
+    on = await stage(serve=False)
+    shop, timing = on.cluster_id, Timing(cron="0 3 1 1 *")
+    request = Crowd(on).request(cluster_id=f"{shop}-eu")
+    await schedule_maintenance(on.client, "default", request, timing)
+    (own,) = await listed(on.client, f"{shop}-eu")
+    assert own.schedule_id == f"maintenance-{shop}-eu-default"
+    assert await listed(on.client, shop) == []
+    for name in ("eu-default", "default"):
+        with pytest.raises(Refused) as caught:
+            await handle_of(on.client, shop, name)
+        assert caught.value.refusal.rule == "no_schedule"
+    await (await handle_of(on.client, f"{shop}-eu", "default")).delete()
 
 
 async def test_a_schedule_in_a_time_zone_that_nobody_knows_is_refused(stage: Setting) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from qnwis.cli.files import make_folder
+from qnwis.config.problem import ConfigError
 from qnwis.continuity.audit import AuditRecord
 from qnwis.continuity.evidence import evidence_from_file
 from qnwis.continuity.lease_messages import LastGrant
 from qnwis.providers.audit_place import audit_store_of
-from tests.unit.cli.test_commands import CLUSTER, POLICY, call
+from tests.unit.cli.test_commands import CLUSTER, CONFIG, POLICY, call
 from tests.unit.continuity.test_break_glass import FAILOVER, promise_of
 
 
@@ -35,6 +37,25 @@ def test_without_a_majority_of_agents_it_refuses_and_prints_no_step(tmp_path: Pa
     assert 'silent = ["node-1", "node-2", "node-3"]' in said.stderr and "needed = 2" in said.stderr
     assert "→ Reach or start more of the agents" in said.stderr
     assert "tell" not in said.output and not output.exists()
+
+
+def test_the_steps_are_not_written_where_their_record_is(tmp_path: Path) -> None:
+    files = ["--cluster", str(nowhere(tmp_path)), "--policy", str(POLICY)]
+    said = call("break-glass", "plan", *files, "--output", str(tmp_path / "steps.json"))
+    assert said.exit_code == 2, said.output
+    assert "steps.json: expected another ending" in said.stderr
+
+
+def test_sheets_go_into_a_directory(tmp_path: Path) -> None:
+    file = tmp_path / "sheets"
+    file.write_text("taken")
+    for output in (file, file / "below"):
+        said = call("break-glass", "region", "region-1", "--config-dir", str(CONFIG), "--output", str(output))
+        assert said.exit_code == 2, said.output
+        assert f"{output}: found Not a directory; expected a directory" in said.stderr
+    assert file.read_text() == "taken"
+    with pytest.raises(ConfigError, match="expected a directory, or a place for one"):
+        make_folder(Path("/proc/none/sheets"))
 
 
 def nobody_answers(folder: Path) -> Path:

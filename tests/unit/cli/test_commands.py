@@ -219,6 +219,11 @@ def test_a_drill_that_is_not_whole_is_wrong_usage(arguments: list[str]) -> None:
     assert done.exit_code == 2 and "expected" in done.stderr
 
 
+def test_a_drill_is_scheduled_by_a_runbook_of_one_cluster_only() -> None:
+    done = call(*SCHEDULE, "--drill", "--back-after", "30s", "--runbook", "region_failure")
+    assert done.exit_code == 2 and "'primary_failure', 'planned_maintenance'" in done.stderr
+
+
 @pytest.mark.parametrize("longer", ["0s", "2d", "soon"])
 def test_a_window_is_extended_by_more_than_nothing_and_at_most_a_day(longer: str) -> None:
     done = call("run", "extend", "lab-1", "--for", longer, "--reason", "late", "--address", "127.0.0.1:1")

@@ -14,7 +14,7 @@ import typer
 import yaml
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from activities.people import People, Proof, ProofRequest
 from qnwis.cli.qnwis_continuity import app
@@ -167,6 +167,20 @@ def test_a_worker_does_what_a_role_may_and_nothing_else(
     assert any(let_in.values()) and not all(let_in.values())
 
 
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.typed)
+def test_what_temporal_does_not_take_is_one_clear_line(
+    action: Action, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    heard = Heard()
+    _have_heard(heard, monkeypatch)
+    if PLAN in action.typed:
+        _run("plan", *_files(), "--output", PLAN)
+    done = _run(*typed(action))
+    assert (done.exit_code, len(heard.sent)) == (4, 1), done.output
+    assert done.stderr.endswith(": heard\n") and len(done.stderr.splitlines()) == 1
+
+
 def _judged(request: Any, expected: Expected, folder: Path) -> Proof:
     audit = SqliteAuditStore(folder / "audit.sqlite", folder / "signing.pem")
     worker = People(AccessFiles(folder), Unused(), audit)
@@ -190,5 +204,5 @@ def _files() -> list[str]:
     ]
 
 
-def _run(*arguments: str) -> None:
-    CliRunner().invoke(app, list(arguments), env={"NO_COLOR": "1"})
+def _run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), env={"NO_COLOR": "1"})

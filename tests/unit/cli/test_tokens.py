@@ -36,6 +36,13 @@ def test_a_role_that_nobody_defined_gets_no_token(tmp_path: Path) -> None:
     assert not (tmp_path / "service-tokens.yaml").exists()
 
 
+@pytest.mark.parametrize("command", ["issue --name robot --role service", "revoke 000000000000"])
+def test_a_folder_that_is_not_there_is_wrong_usage(tmp_path: Path, command: str) -> None:
+    done = call("tokens", *command.split(), "--config-dir", str(tmp_path / "typo"))
+    assert done.exit_code == 2, done.output
+    assert f"{tmp_path / 'typo' / 'service-tokens.yaml'}: found No such file" in done.stderr
+
+
 def test_a_file_of_tokens_that_others_can_read_is_refused(tmp_path: Path) -> None:
     call("tokens", "issue", "--config-dir", str(tmp_path), "--name", "robot", "--role", "service")
     (tmp_path / "service-tokens.yaml").chmod(0o644)

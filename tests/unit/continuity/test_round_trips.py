@@ -70,3 +70,12 @@ def test_a_failover_of_a_healthy_primary_is_a_drill_and_comes_back(told: dict[st
     Maintenance(there_by=RunKind.PRIMARY_FAILURE, drill=True, back_after_s=0)
     with pytest.raises(ValidationError, match="there_by primary_failure: expected"):
         Maintenance(there_by=RunKind.PRIMARY_FAILURE, **told)
+
+
+@pytest.mark.parametrize("there_by", [RunKind.REGION_FAILURE, "region_failure", "none"])
+def test_a_service_goes_there_by_a_runbook_of_one_cluster(there_by: Any) -> None:
+    told = {"drill": True, "back_after_s": 0, "there_by": there_by}
+    with pytest.raises(ValidationError, match="expected primary_failure or planned_maintenance"):
+        Maintenance.model_validate(told)
+    schema = Maintenance.model_json_schema()["properties"]["there_by"]
+    assert schema["enum"] == ["primary_failure", "planned_maintenance"]
