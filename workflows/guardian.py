@@ -57,6 +57,8 @@ REGIONS_DECIDE = "of an active/active cluster as a whole nothing is failed over"
 """Patch: before, a run was started for one of its primaries, and refused."""
 WATCHES_ON = "the guardian watches on while a run of its own goes on"
 """Patch: before, it stood still until that had ended."""
+READS_ANEW = "what is registered is read again when a vantage speaks that had no say"
+"""Patch: before, what was registered anew while nobody watched was not taken in."""
 
 
 @workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=FOLLOWS)
@@ -167,6 +169,13 @@ class Guardian(GuardianListening):
             self.changed_at = workflow.now()
             self.retry_after = RETRY_FIRST
         if any(report.cluster_changed for report in reports) or (reports and self.primary_node_id is None):
+            await self._look_around()
+        elif self.watches.spoke_anew and workflow.patched(READS_ANEW):
+            await self._take_in_a_change()
+
+    async def _take_in_a_change(self) -> None:
+        """A watch tells only of what changes after it began; nobody told what changed before."""
+        if await as_registered(self.cluster_id, self.registered) != self.registered:
             await self._look_around()
 
     async def _until_something_happens(self) -> None:

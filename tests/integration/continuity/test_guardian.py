@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -26,6 +27,7 @@ from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Setting
 from .people import Crowd, asked
+from .world import write_registry
 
 Guard = WorkflowHandle[Guardian, None]
 
@@ -273,6 +275,42 @@ async def test_files_that_cannot_be_used_for_a_while_end_no_guardian(stage: Sett
     view = await until(current, all_healthy)
     assert "theirs" in [one.run_id for one in view.history]
     await current.terminate()
+
+
+async def test_a_changed_policy_reaches_a_quiet_guardian(stage: Setting) -> None:
+    """Where from then on people must prove who they are, a claimed name is taken no longer."""
+    on = await stage()
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    request = ResumeRequest(by="ann", reason="done")
+    await guardian.execute_update(Guardian.resume_answered, request)
+    write_registry(on.settings.config_dir, on.world.cluster, approvals=True)
+    with pytest.raises(WorkflowUpdateFailedError):
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                await guardian.execute_update(Guardian.resume_answered, request)
+                await asyncio.sleep(1.0)
+    await guardian.terminate()
+
+
+async def test_a_policy_that_changed_while_no_worker_watched_is_taken_in(stage: Setting) -> None:
+    on = await stage(serve=False)
+    async with AsyncExitStack() as running:
+        for worker in on.workers():
+            await running.enter_async_context(worker)
+        guardian = await on.start_guardian()
+        await until(guardian, all_healthy)
+    write_registry(on.settings.config_dir, on.world.cluster, approvals=True)
+    async with AsyncExitStack() as running:
+        for worker in on.workers():
+            await running.enter_async_context(worker)
+        request = ResumeRequest(by="ann", reason="done")
+        with pytest.raises(WorkflowUpdateFailedError):
+            async with asyncio.timeout(WITHIN_S):
+                while True:
+                    await guardian.execute_update(Guardian.resume_answered, request)
+                    await asyncio.sleep(1.0)
+        await guardian.terminate()
 
 
 async def test_a_guardian_of_another_id_is_refused(stage: Setting) -> None:
