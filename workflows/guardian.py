@@ -88,7 +88,7 @@ class Guardian(GuardianListening):
         self.failed = state.failed
         self.regions = dict(state.regions)
         self.runs = GuardedRuns(self.cluster_id, state.own_run)
-        self.reprotecting = Reprotecting()
+        self.reprotecting = Reprotecting(self._wake)
         self.recorder = Recorder(state.unrecorded)
         self.refused_for = state.refused_for
         self.woken = False
@@ -206,6 +206,9 @@ class Guardian(GuardianListening):
             await self._look_around()
         ended = self.runs.let_go(report)
         self.woken = self.woken or bool(unknown) or ended or report.unfinished is not None
+
+    def _wake(self) -> None:
+        self.woken = True
 
     def _something_happened(self) -> bool:
         return self.woken or self.watches.something_happened or self.runs.broke_off
