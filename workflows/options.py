@@ -49,6 +49,13 @@ def look(summary: str) -> ActivityConfig:
     )
 
 
+def look_last(summary: str) -> ActivityConfig:
+    """The same of an evacuation that has moved clusters and has a record to leave: see `verify`."""
+    return ActivityConfig(
+        {**look(summary), "schedule_to_close_timeout": timedelta(seconds=VERIFIED_WITHIN_S)}
+    )
+
+
 def effect(summary: str) -> ActivityConfig:
     """Changing the world. When schedule-to-close is over the outcome is unknown, and the stepper decides."""
     return ActivityConfig(
