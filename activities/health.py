@@ -8,13 +8,14 @@ lets that vantage abstain, and the watch that follows begins anew, because nothi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from qnwis.config.problem import ConfigError
-from qnwis.config.registry import Registry
+from qnwis.config.registry import Registered, Registry
 from qnwis.continuity.model import Identifier, Model
 from qnwis.continuity.topology import Cluster
 from qnwis.metrics.watches import WatchMetrics
@@ -38,7 +39,7 @@ class WatchReport(Model):
     vantage: str
     votes: dict[str, NodeVote]
     cluster_changed: bool = False
-    """The registered topology is another one than at the start of this watch."""
+    """Another topology or policy is registered than this vantage's watches have told of."""
 
 
 class Health:
@@ -49,10 +50,13 @@ class Health:
         self._metrics = metrics
         self._meters = Meters()
         self._topologies = TopologyChanges(registry)
+        self._told_last: dict[tuple[str, str], Registered] = {}
+        """What was registered when the newest watch of this process began, or when it told of a change; by
+        cluster and vantage."""
 
     @activity.defn
     async def watch(self, request: WatchRequest) -> WatchReport:
-        """Beat until a node's status differs from the request's, or the registered topology changes.
+        """Beat until a node's status differs from the request's, or what is registered changes.
 
         A watch whose vantage has a say fails for good whatever ends it, so that the guardian hears of it.
         """
@@ -67,25 +71,41 @@ class Health:
             raise _ended(request, str(error)) from error
 
     async def _watch(self, request: WatchRequest) -> WatchReport:
-        cluster = self._registry.load(request.cluster_id).cluster
-        with self._meters.watching(cluster.heartbeat.stall_limit_s) as stalls:
-            return await self._beat(request, cluster, stalls)
+        registered = self._registry.load(request.cluster_id)
+        told_of = self._told_of(request, registered)
+        with self._meters.watching(registered.cluster.heartbeat.stall_limit_s) as stalls:
+            report = await self._beat(request, registered.cluster, stalls, told_of)
+        if told_of != registered:
+            return report.model_copy(update={"cluster_changed": True})
+        if report.cluster_changed:
+            with contextlib.suppress(ConfigError, OSError):
+                self._told_last[_key(request)] = self._registry.load(request.cluster_id)
+        return report
 
-    async def _beat(self, request: WatchRequest, cluster: Cluster, stalls: Stalls) -> WatchReport:
+    def _told_of(self, request: WatchRequest, registered: Registered) -> Registered:
+        """What its guardian knows by the watches of this process, so that a change between two of them is
+        told as well. When a vantage speaks that had no say, the guardian reads the files by itself."""
+        before = self._told_last.get(_key(request), registered) if request.votes is not None else registered
+        self._told_last[_key(request)] = registered
+        return before
+
+    async def _beat(
+        self, request: WatchRequest, cluster: Cluster, stalls: Stalls, told_of: Registered
+    ) -> WatchReport:
         told = self._told(cluster, request.vantage)
         beats = Beats(request.vantage, request.votes, cluster, self._nodes, stalls, told)
         if self._metrics is None:
-            return await self._until_due(request, cluster, beats)
+            return await self._until_due(request, told_of, beats)
         with self._metrics.watching(cluster, request.vantage, beats.detectors):
-            return await self._until_due(request, cluster, beats)
+            return await self._until_due(request, told_of, beats)
 
     def _told(self, cluster: Cluster, vantage: str) -> Told | None:
         if (metrics := self._metrics) is None:
             return None
         return lambda node, path, probe: metrics.asked(cluster.cluster_id, vantage, node.node_id, path, probe)
 
-    async def _until_due(self, request: WatchRequest, cluster: Cluster, beats: Beats) -> WatchReport:
-        with self._topologies.of(cluster) as changed:
+    async def _until_due(self, request: WatchRequest, told_of: Registered, beats: Beats) -> WatchReport:
+        with self._topologies.of(told_of) as changed:
             works = (changed.wait(), beats.reported.wait(), beats.run(), _tell(beats))
             tasks = [asyncio.create_task(work) for work in works]
             try:
@@ -98,6 +118,10 @@ class Health:
             if isinstance(fault, Exception):
                 raise _ended(request, f"{type(fault).__name__}: {fault}") from fault
         return WatchReport(vantage=request.vantage, votes=beats.votes(), cluster_changed=changed.is_set())
+
+
+def _key(request: WatchRequest) -> tuple[str, str]:
+    return request.cluster_id, request.vantage
 
 
 async def _tell(beats: Beats) -> None:

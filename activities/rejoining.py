@@ -14,7 +14,7 @@ from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.http_service import http_agents_only_refusal
 from qnwis.continuity.model import Model
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.rejoining import rejoin_order
+from qnwis.continuity.rejoining import no_such_node, rejoin_order
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.fencing import Hook
@@ -68,6 +68,8 @@ class Rejoining:
         async def rejoined() -> Outcome:
             if (refusal := http_agents_only_refusal(cluster, "rejoin")) is not None:
                 raise Refused(refusal)
+            if (refusal := no_such_node(cluster, asked.node_id)) is not None:
+                raise Refused(refusal)
             evidence = await collect_evidence(self._nodes, cluster)
             if cluster.by_patroni:
                 return _brought_back_by_patroni(evidence, asked.node_id)
@@ -81,7 +83,7 @@ class Rejoining:
                 await self._hook.switch(cluster.fencing, asked.node_id, "on", f"{asked.by}/on")
             receipt = await self._nodes.order(node, order, timeout_s=REJOIN_WITHIN_S)
             state = await self._nodes.state(node, timeout_s=STATE_WITHIN_S)
-            if state.upstream == order.upstream and not state.streaming:
+            if state.upstream != order.upstream or not state.streaming:
                 # It may have much log to replay. Asked again, the agent does nothing anew.
                 raise Unreachable(f"{asked.node_id} does not stream from {order.upstream}: {receipt.detail}")
             return Outcome(

@@ -1,5 +1,5 @@
-"""When another topology of a cluster is registered: one look a second at the files, for all watches of this
-process, and none on the event loop, since a disk may be slow."""
+"""When another topology of a cluster is registered, or another policy: one look a second at the files, for
+all watches of this process, and none on the event loop, since a disk may be slow."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator
 from time import monotonic
 
 from qnwis.config.problem import ConfigError
-from qnwis.config.registry import Registry
-from qnwis.continuity.topology import Cluster
+from qnwis.config.registry import Registered, Registry
 
 log = logging.getLogger(__name__)
 
@@ -19,16 +18,16 @@ LOOK_EVERY_S = 1.0
 
 
 class Watched:
-    """A cluster as its watch began with it."""
+    """What was registered when its watch began."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+    def __init__(self, registered: Registered) -> None:
+        self.registered = registered
         self.changed = asyncio.Event()
         self.postpone()
 
     def postpone(self) -> None:
         """The files are looked at once an interval, or a little later."""
-        self.due_at = monotonic() + self.cluster.heartbeat.interval_sec
+        self.due_at = monotonic() + self.registered.cluster.heartbeat.interval_sec
 
 
 class TopologyChanges:
@@ -40,9 +39,9 @@ class TopologyChanges:
         self._looking: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
-    def of(self, cluster: Cluster) -> Iterator[asyncio.Event]:
-        """An event that is set when another topology than `cluster` is registered."""
-        watched = Watched(cluster)
+    def of(self, registered: Registered) -> Iterator[asyncio.Event]:
+        """An event that is set when another topology or policy than in `registered` is registered."""
+        watched = Watched(registered)
         self._watched.add(watched)
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._keep_looking())
@@ -62,15 +61,17 @@ class TopologyChanges:
                 watched.changed.set()
 
     def _changed(self, due: Iterable[Watched]) -> list[Watched]:
-        return [watched for watched in due if self._is_another(watched.cluster)]
+        return [watched for watched in due if self._is_another(watched.registered)]
 
-    def _is_another(self, cluster: Cluster) -> bool:
+    def _is_another(self, registered: Registered) -> bool:
         """A file that is just being written, or cannot be read, is none yet. Whatever is wrong with one must
-        not end the look for all the others."""
+        not end the look for all the others. Of files that did not change, the registry answers with the same
+        objects as before, so there is nothing to compare."""
+        cluster_id = registered.cluster.cluster_id
         try:
-            return self._registry.load(cluster.cluster_id).cluster != cluster
+            return self._registry.load(cluster_id) != registered
         except (ConfigError, OSError):
             return False
         except Exception:
-            log.exception("the topology of %s could not be looked at", cluster.cluster_id)
+            log.exception("what is registered as %s could not be looked at", cluster_id)
             return False

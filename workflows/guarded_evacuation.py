@@ -59,8 +59,12 @@ class GuardedEvacuation:
             **options.read("an evacuation that was begun before"),
         )
         if found is not None and found.goes_on and found.begun.run_id is not None:
-            self._followed = asyncio.create_task(self._await_another(found.begun.run_id))
+            self.follow(found.begun.run_id)
         return found
+
+    def follow(self, run_id: str) -> None:
+        """Wait for the end of one that goes on, and that this execution did not begin."""
+        self._followed = asyncio.create_task(self._await_another(run_id))
 
     async def begin(self, request: EvacuateRequest) -> str | None:
         """Begin it; returns its run id. Raises WorkflowAlreadyStartedError."""

@@ -57,6 +57,8 @@ REGIONS_DECIDE = "of an active/active cluster as a whole nothing is failed over"
 """Patch: before, a run was started for one of its primaries, and refused."""
 WATCHES_ON = "the guardian watches on while a run of its own goes on"
 """Patch: before, it stood still until that had ended."""
+READS_ANEW = "what is registered is read again when a vantage speaks that had no say"
+"""Patch: before, what was registered anew while nobody watched was not taken in."""
 
 
 @workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=FOLLOWS)
@@ -86,7 +88,7 @@ class Guardian(GuardianListening):
         self.failed = state.failed
         self.regions = dict(state.regions)
         self.runs = GuardedRuns(self.cluster_id, state.own_run)
-        self.reprotecting = Reprotecting()
+        self.reprotecting = Reprotecting(self._wake)
         self.recorder = Recorder(state.unrecorded)
         self.refused_for = state.refused_for
         self.woken = False
@@ -168,6 +170,13 @@ class Guardian(GuardianListening):
             self.retry_after = RETRY_FIRST
         if any(report.cluster_changed for report in reports) or (reports and self.primary_node_id is None):
             await self._look_around()
+        elif self.watches.spoke_anew and workflow.patched(READS_ANEW):
+            await self._take_in_a_change()
+
+    async def _take_in_a_change(self) -> None:
+        """A watch tells only of what changes after it began; nobody told what changed before."""
+        if await as_registered(self.cluster_id, self.registered) != self.registered:
+            await self._look_around()
 
     async def _until_something_happens(self) -> None:
         while True:
@@ -197,6 +206,9 @@ class Guardian(GuardianListening):
             await self._look_around()
         ended = self.runs.let_go(report)
         self.woken = self.woken or bool(unknown) or ended or report.unfinished is not None
+
+    def _wake(self) -> None:
+        self.woken = True
 
     def _something_happened(self) -> bool:
         return self.woken or self.watches.something_happened or self.runs.broke_off

@@ -51,6 +51,13 @@ def look(summary: str) -> ActivityConfig:
     )
 
 
+def look_last(summary: str) -> ActivityConfig:
+    """`look` of an evacuation that has moved clusters and has a record to leave: see `verify`."""
+    return ActivityConfig(
+        {**look(summary), "schedule_to_close_timeout": timedelta(seconds=VERIFIED_WITHIN_S)}
+    )
+
+
 def preview(summary: str) -> ActivityConfig:
     """Looking at what an effect would meet. Given up soon, and at once where somebody says no: a dry run goes
     on without it."""

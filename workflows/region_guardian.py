@@ -32,7 +32,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.notifications import Notification, RunEvent
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.region_adoption import follows_upon, is_over
-    from qnwis.continuity.region_decision import Begun, Evacuate, decide_region, to_tell
+    from qnwis.continuity.region_decision import Begun, Evacuate, decide_region, lock_taken, to_tell
     from qnwis.continuity.region_run import EvacuateRequest
     from qnwis.continuity.region_wait import RegionFinding, RegionWord
     from qnwis.continuity.regions import RegionVerdict, decides_at, judge_region
@@ -40,6 +40,15 @@ with workflow.unsafe.imports_passed_through():
 
 TAKES_UP = "the guardian of a region takes up an evacuation that was begun before"
 """Patch: before, one that was started anew knew of none."""
+TRIES_AGAIN = "an evacuation that finds the region's lock with a failback is tried again"
+"""Patch: before, it counted as begun, until the region was well."""
+AGAIN, AGAIN_LONGEST = timedelta(seconds=5), timedelta(minutes=2)
+"""The first pause before it is tried again, and the longest; each is twice the one before."""
+
+
+GOES_ON_AS_NEW = "the guardian of a region continues as new while an evacuation goes on"
+"""Patch: before, it did so only once that had ended. A report of hundreds of clusters is long, and there is
+one every few seconds while they are moved."""
 
 
 class RegionGuardianState(Model):
@@ -80,6 +89,9 @@ class RegionGuardian:
         self.state = state or RegionGuardianState.model_validate({})
         self.holding: str | None = None
         self.evacuation = GuardedEvacuation(self.state.region, self._take_in_the_end)
+        self.again_at: datetime | None = None
+        """When an evacuation that could not begin is tried again."""
+        self.again_after = AGAIN
         self.told_before = False
         """Whether the guardian that began what this one took up had told people of the loss."""
 
@@ -97,7 +109,7 @@ class RegionGuardian:
         )
         await self._take_up()
         watch = self._watch()
-        while self.evacuation.goes_on or not workflow.info().is_continue_as_new_suggested():
+        while not self._is_to_continue_as_new():
             await self._until_something_happens(watch)
             if watch.done():
                 self._know(report=watch.result())
@@ -115,12 +127,22 @@ class RegionGuardian:
         workflow.continue_as_new(self.state)
 
     async def _take_up(self) -> None:
-        """What was begun before a guardian that is started anew; one that continues as new knows it."""
+        """What was begun before a guardian that is started anew; one that continues as new knows it, and has
+        to follow it only."""
+        begun = self.state.begun
+        if self.state.report is not None and begun is not None and begun.goes_on:
+            assert begun.run_id is not None, "one that goes on has a run"
+            self.evacuation.follow(begun.run_id)
         if self.state.report is not None or not workflow.patched(TAKES_UP):
             return
         if (found := await self.evacuation.take_up()) is not None:
             self._know(begun=found.begun)
             self.told_before = found.told
+
+    def _is_to_continue_as_new(self) -> bool:
+        if not workflow.info().is_continue_as_new_suggested():
+            return False
+        return not self.evacuation.goes_on or workflow.patched(GOES_ON_AS_NEW)
 
     def _watch(self) -> asyncio.Task[RegionReport]:
         asked = WatchRegion(
@@ -136,11 +158,13 @@ class RegionGuardian:
         """A report, or the end of a time that the verdict waits for."""
         report, verdict = self.state.report, self.state.verdict
         at = decides_at(verdict, report.rules) if report is not None and verdict is not None else None
+        if self.again_at is not None:
+            at = self.again_at if at is None else min(at, self.again_at)
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: watch.done() or self.evacuation.has_ended,
                 timeout=None if at is None else max(timedelta(0), at - workflow.now()),
-                timeout_summary="the time that a loss must last, or must be over",
+                timeout_summary="the time that a loss must last, or must be over, or before another try",
             )
 
     def _judge(self, report: RegionReport) -> None:
@@ -172,12 +196,19 @@ class RegionGuardian:
             decision = decide_region(self._verdict, report.clusters, report.rules, self.state.begun)
         self.holding = str(decision) if isinstance(decision, Refusal) else None
         if not isinstance(decision, Evacuate):
+            self.again_at, self.again_after = None, AGAIN
             return None
-        await self._evacuate(decision)
+        if self.again_at is None or workflow.now() >= self.again_at:
+            self.again_at = None
+            await self._evacuate(decision)
+        if self.again_at is not None:
+            self.holding = str(lock_taken(self.state.region, decision.clusters))
+            return None
         return decision
 
     async def _evacuate(self, decision: Evacuate) -> None:
-        """One run, under the region's lock; one that somebody has begun already is left to do it."""
+        """One run, under the region's lock; one that somebody has begun already is left to do it, if it does:
+        one that brings clusters back into the region does not, and what is past answers no new loss."""
         since = self._verdict.since
         assert since is not None, "a lost region is lost since a moment"
         begun = Begun(since=since, clusters=decision.clusters)
@@ -193,6 +224,10 @@ class RegionGuardian:
             run_id = await self.evacuation.begin(request)
         except WorkflowAlreadyStartedError:
             found = await self.evacuation.take_up() if workflow.patched(TAKES_UP) else None
+            if (found is None or not found.goes_on) and workflow.patched(TRIES_AGAIN):
+                self.again_at = workflow.now() + self.again_after
+                self.again_after = min(2 * self.again_after, AGAIN_LONGEST)
+                return
             if found is not None:
                 begun = found.begun.model_copy(update={"since": since})
             self._know(begun=begun)

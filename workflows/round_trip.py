@@ -61,6 +61,8 @@ class RoundTrip:
         """The child or the activity that is waited for."""
         self._given_up = False
         """A person has cancelled this: what goes on stops where it may, and nothing further begins."""
+        self._without_result = False
+        """A run had begun and ended without a result, so it may have moved the service."""
 
     @workflow.run
     async def run(self, request: FailoverRequest) -> RoundTripResult:
@@ -164,6 +166,7 @@ class RoundTrip:
         except WorkflowAlreadyStartedError:
             return None, f"a run holds the lock of {request.cluster_id}"
         except ChildWorkflowError as error:
+            self._without_result = True
             return None, f"the run was ended from outside: {error.cause or error}"
         return result, f"{result.outcome}: {result.reason}"
 
@@ -191,7 +194,11 @@ class RoundTrip:
             back=back,
             why=why,
             left_to_do=left_to_do(
-                self._request.cluster_id, there, back, wanted=self._maintenance.back_after_s is not None
+                self._request.cluster_id,
+                there,
+                back,
+                wanted=self._maintenance.back_after_s is not None,
+                without_result=self._without_result,
             ),
         )
         show_details(result.summary)

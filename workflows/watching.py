@@ -42,6 +42,8 @@ class Watches:
         """By vantage; one that abstains has none."""
         self.abstaining = dict(abstaining)
         """Why, by vantage."""
+        self.spoke_anew = False
+        """Of the reports taken in last, one came from a vantage that had no say before."""
         self._running: dict[str, asyncio.Task[WatchReport]] = {}
         self._silent_s = HeartbeatConfig().watch_timeout_sec
 
@@ -81,6 +83,7 @@ class Watches:
     def take_in(self) -> list[WatchReport]:
         """The reports that came; a watch that broke off takes its vantage's say away."""
         reports = []
+        self.spoke_anew = False
         for vantage in [vantage for vantage, watch in self._running.items() if watch.done()]:
             try:
                 report = self._running.pop(vantage).result()
@@ -88,6 +91,7 @@ class Watches:
                 self.statements.pop(vantage, None)
                 self.abstaining[vantage] = _why(error, self._silent_s)
                 continue
+            self.spoke_anew = self.spoke_anew or vantage not in self.statements
             self.statements[vantage] = Statement(votes=report.votes, at=workflow.now())
             self.abstaining.pop(vantage, None)
             reports.append(report)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from qnwis.tls.client import KEPT_S, PinnedTransport
+from qnwis.tls.client import KEPT_ALIVE, KEPT_S, PinnedTransport
 from qnwis.tls.files import ALLOWLIST_VARIABLE, IDENTITY_VARIABLE, TlsError, TlsFiles
 
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -62,7 +62,9 @@ class PoolOfEach(httpx.AsyncBaseTransport):
         if (pool := self._pools.get(origin)) is None:
             # Where nothing is secured no context is used, and the usual one takes long to make.
             verify = _NO_TLS if request.url.scheme == "http" else True
-            pool = httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=self._limits)
+            pool = httpx.AsyncHTTPTransport(
+                verify=verify, trust_env=False, limits=self._limits, socket_options=KEPT_ALIVE
+            )
             self._pools[origin] = pool
         return await pool.handle_async_request(request)
 

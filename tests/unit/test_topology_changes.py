@@ -52,7 +52,7 @@ async def test_every_watch_of_a_cluster_that_is_registered_anew_is_told_and_no_o
     registry: Registry,
 ) -> None:
     changes = TopologyChanges(registry)
-    a, b = (registry.load(name).cluster for name in ("a", "b"))
+    a, b = (registry.load(name) for name in ("a", "b"))
     with changes.of(a) as first, changes.of(a) as second, changes.of(b) as other:
         await looked("a")
         assert not first.is_set() and not second.is_set()
@@ -63,10 +63,20 @@ async def test_every_watch_of_a_cluster_that_is_registered_anew_is_told_and_no_o
         assert not other.is_set()
 
 
+async def test_a_changed_policy_is_told_as_well(registry: Registry) -> None:
+    changes = TopologyChanges(registry)
+    with changes.of(registry.load("a")) as changed, changes.of(registry.load("b")) as other:
+        write_registry(registry.directory, cluster("a"), approvals=True)
+        async with asyncio.timeout(WITHIN_S):
+            await changed.wait()
+        await looked("b")
+        assert not other.is_set()
+
+
 async def test_a_file_that_is_being_written_tells_nobody_and_ends_no_look(registry: Registry) -> None:
     file = registry.directory / "clusters" / "a" / "cluster.yaml"
     whole = file.read_text()
-    with TopologyChanges(registry).of(registry.load("a").cluster) as changed:
+    with TopologyChanges(registry).of(registry.load("a")) as changed:
         file.write_text(whole[: len(whole) // 2])
         await looked("a")
         file.unlink()
@@ -79,9 +89,9 @@ async def test_a_file_that_is_being_written_tells_nobody_and_ends_no_look(regist
 
 async def test_nobody_looks_where_nobody_watches(registry: Registry) -> None:
     changes = TopologyChanges(registry)
-    with changes.of(registry.load("a").cluster):
+    with changes.of(registry.load("a")):
         await looked("a")
-    with changes.of(registry.load("b").cluster):
+    with changes.of(registry.load("b")):
         await looked("b")
         seen = LOOKS.count("a")
         await looked("b")

@@ -80,8 +80,8 @@ Watch = asyncio.Task[WatchReport]
 class Vantage:
     def __init__(self, home: Path, nodes: Played, **heartbeat: float) -> None:
         beat = {"interval_sec": 0.02, "timeout_sec": 0.2, "failure_threshold": 3, **heartbeat}
-        cluster = three_nodes("c", heartbeat=beat)
-        self._health = Health(Registry(write_registry(home, cluster)), nodes)  # type: ignore[arg-type]
+        self.cluster = three_nodes("c", heartbeat=beat)
+        self._health = Health(Registry(write_registry(home, self.cluster)), nodes)  # type: ignore[arg-type]
 
     async def watch(self, votes: dict[str, NodeVote] | None = None) -> WatchReport:
         request = WatchRequest(cluster_id="c", vantage="here", votes=votes)
@@ -231,6 +231,22 @@ async def test_a_new_topology_ends_the_watch(tmp_path: Path) -> None:
     await until(nodes, 1)
     write_registry(tmp_path, three_nodes("c", name="renamed"))
     assert (await watching).cluster_changed
+
+
+async def test_a_new_policy_ends_the_watch_also_one_from_between_two_watches_and_each_once(
+    tmp_path: Path,
+) -> None:
+    nodes = Played()
+    vantage = Vantage(tmp_path, nodes)
+    cluster = vantage.cluster
+    votes = await vantage.healthy()
+    watching = asyncio.create_task(vantage.watch(votes))
+    await until(nodes, 1)
+    write_registry(tmp_path, cluster, approvals=True)
+    assert (await watching).cluster_changed
+    write_registry(tmp_path, cluster, approvals=False)
+    assert (await vantage.watch(votes)).cluster_changed
+    await seen_after(nodes, asyncio.create_task(vantage.watch(votes)), 150)
 
 
 async def test_each_health_question_is_asked_and_answered_for_people(tmp_path: Path) -> None:

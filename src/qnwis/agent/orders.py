@@ -1,4 +1,8 @@
-"""Obeying: one order at a time, never an older epoch's, each effect once, with a trace before and after."""
+"""Obeying: one order at a time, never an older epoch's, each effect once, with a trace before and after.
+
+But for `prepare`, which may take minutes and changes nothing that another order depends on: no promotion
+waits for a checkpoint that a switchover wanted before its primary died.
+"""
 
 from __future__ import annotations
 
@@ -48,6 +52,8 @@ class Orders:
     ) -> None:
         """`node` is None for a witness."""
         self.lock = asyncio.Lock()
+        self._preparing = asyncio.Lock()
+        """Held while a prepare is carried out: one that is sent again gets the receipt of the first."""
         self._config = config
         self._peers = peers
         self._leases = leases
@@ -60,7 +66,7 @@ class Orders:
         Raises EffectError when the effect began and is not known to be complete: the same order may then be
         sent again, and is carried out again.
         """
-        async with self.lock:
+        async with self._preparing if isinstance(order, PrepareOrder) else self.lock:
             with standing_at(run_id=order.run_id):
                 return await self._obey(order)
 
@@ -83,6 +89,8 @@ class Orders:
             begun = self._journal.begun(order.effect_id)
             return self._done(order, Done(decision.detail), changed=begun)
         assert self._node is not None, "a witness refuses every order"
+        if isinstance(order, PrepareOrder):
+            return await self._carry_out(order, decision)  # beside another order, which it must not end
         with self._node.receiving.ordered():
             return await self._carry_out(order, decision)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pydantic import AwareDatetime
 
 from .model import Model
-from .region_decision import Begun
+from .region_decision import GOES_ON, Begun
 from .region_plan import Direction
 from .region_run import EvacuateRequest
 from .region_sight import ClusterInRegion
@@ -32,7 +32,7 @@ class PastEvacuation(Model):
     goes_on: bool
     outcome: RunOutcome | None = None
     """None while it goes on, and where it ended without a result."""
-    reason: str = "goes on"
+    reason: str = GOES_ON
 
 
 class TakenUp(Model):

@@ -18,6 +18,9 @@ from .region_wait import RegionFinding
 from .regions import RegionRules, RegionVerdict
 from .run import RunOutcome
 
+GOES_ON = "goes on"
+"""The reason, of an evacuation that has not ended."""
+
 
 @dataclass(frozen=True)
 class Evacuate:
@@ -39,7 +42,12 @@ class Begun(Model):
     """None where somebody else had begun one."""
     outcome: RunOutcome | None = None
     """None while it goes on, and where it ended without a result."""
-    reason: str = "goes on"
+    reason: str = GOES_ON
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it is one whose end is not known yet; of one of nobody knows which, it never is."""
+        return self.run_id is not None and self.outcome is None and self.reason == GOES_ON
 
 
 def decide_region(
@@ -84,6 +92,19 @@ def region_answers(region: str, answering: Sequence[str]) -> Refusal | None:
         message=f"{region} is called lost, but {', '.join(answering[:5])} in it answer",
         values={"region": region, "answering": [*answering]},
         remedy=f"Nothing is moved automatically; a person can leave it: {_command(region)}",
+    )
+
+
+def lock_taken(region: str, clusters: Sequence[str]) -> Refusal:
+    """Why an evacuation does not begin although it should: a run that does not leave the region, a failback,
+    holds its lock."""
+    return Refusal(
+        rule="region_lock_taken",
+        message=f"{region} is lost, and the evacuation of {', '.join(clusters)} cannot begin: a run that does"
+        f" not leave {region} holds its lock, a failback most likely",
+        values={"region": region, "clusters": [*clusters]},
+        remedy="It is tried again by itself. To let it begin:"
+        f" qnwis-continuity region abort {region} --reason …",
     )
 
 

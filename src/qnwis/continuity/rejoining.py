@@ -8,6 +8,19 @@ from .refusal import Refusal
 from .topology import Cluster
 
 
+def no_such_node(cluster: Cluster, node_id: str) -> Refusal | None:
+    """Why a node cannot be brought back that the topology does not have, or has no more."""
+    known = [node.node_id for node in cluster.nodes]
+    if node_id in known:
+        return None
+    return Refusal(
+        rule="node_to_rejoin_unknown",
+        message=f"{node_id} is no node of {cluster.cluster_id} as it is registered now",
+        values={"node_id": node_id, "known": known},
+        remedy=f"Name one of {', '.join(known)}, or add the node to cluster.yaml",
+    )
+
+
 def rejoin_order(
     cluster: Cluster, evidence: ClusterEvidence, node_id: str, by: str, *, above_promises: bool = True
 ) -> RejoinOrder | Refusal:
@@ -16,6 +29,9 @@ def rejoin_order(
     Its epoch is the primary's; above what the node itself has promised where that is higher, as it is on one
     that an old primary asked in vain while both were cut off: it would obey nothing else any more. Without
     `above_promises` it is left alone then: the promise may be to a run that has only begun.
+
+    Another primary, or the same one under a later epoch, is another effect: the receipt of the order to
+    follow the one before says nothing of it.
     """
     primary = current_primary(cluster, evidence)
     state = evidence.of(primary).state if primary is not None else None
@@ -44,7 +60,7 @@ def rejoin_order(
             remedy=f"Wait for the run; if there is none, qnwis-continuity rejoin {node_id}",
         )
     return RejoinOrder(
-        effect_id=f"rejoin-{node_id}-{by}",
+        effect_id=f"rejoin-{node_id}-to-{state.node_id}-{state.epoch}-{by}",
         run_id=by,
         epoch=promised + 1 if promised > state.epoch else state.epoch,
         upstream=state.node_id,

@@ -24,6 +24,8 @@ class RoundTripResult(Model):
 
     @property
     def summary(self) -> str:
+        if self.there is None and self.left_to_do:
+            return f"NOT known whether it moved: {self.why}; left to do: {'; '.join(self.left_to_do)}"
         if self.there is None:
             return f"skipped: {self.why}"
         told = [f"there: run {self.there.run_id} {self.there.outcome}: {self.there.reason}"]
@@ -42,9 +44,22 @@ class RoundTripResult(Model):
 
 
 def left_to_do(
-    cluster_id: str, there: RunResult | None, back: RunResult | None, *, wanted: bool
+    cluster_id: str,
+    there: RunResult | None,
+    back: RunResult | None,
+    *,
+    wanted: bool,
+    without_result: bool = False,
 ) -> tuple[str, ...]:
-    """What a person has to see to. `wanted`: whether the service was to come back."""
+    """What a person has to see to. `wanted`: whether the service was to come back. `without_result`: the run
+    there had begun, and ended without a result, terminated for example."""
+    if there is None and without_result:
+        look = (
+            "see where the service is: its run may have moved it, and the cluster's guardian finishes or"
+            " undoes what that left: qnwis-continuity status"
+        )
+        return_by = f"qnwis-continuity maintenance run {cluster_id} --target … --reason …"
+        return (look, f"if it has moved, move it back: {return_by}") if wanted else (look,)
     if there is None or not there.moved or not wanted or (back is not None and back.verified):
         return ()
     if back is not None and back.moved:

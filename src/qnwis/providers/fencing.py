@@ -92,13 +92,18 @@ class HookByMaker:
     async def switch(
         self, hook: FencingHook, node_id: str, state: Literal["off", "on"], effect_id: str
     ) -> HookAnswer:
-        """As `PowerHook`; what a provider does not answer in time is Unreachable, too."""
+        """As `PowerHook`. Of a provider, no answer in time is Unreachable, too, and so is whatever else it
+        raises: nobody knows what it has done by then, and others wait for what comes of it."""
         if hook.provider is None:
             return await self.power.switch(hook, node_id, state, effect_id)
         provider = cast(Hook, provider_of(Kind.FENCING, hook.provider))
+        asked = hook.asked(node_id, state)
         try:
             async with asyncio.timeout(hook.timeout_s):
                 return await provider.switch(hook, node_id, state, effect_id)
+        except (Refused, Unreachable):
+            raise
         except TimeoutError as error:
-            asked = hook.asked(node_id, state)
             raise Unreachable(f"fencing hook {asked}: no answer within {hook.timeout_s:g} s") from error
+        except Exception as error:
+            raise Unreachable(f"fencing hook {asked}: {type(error).__name__}: {error}") from error

@@ -169,7 +169,8 @@ class HttpNodes:
         return ended()
 
     async def events(self, node: Node) -> AsyncGenerator[NodeEvent, None]:
-        # No read timeout: silence is normal here; a dead agent ends the stream.
+        # No read timeout: silence is normal here. A dead agent ends the stream, and so does the kernel where
+        # nobody is at its other end any more (see KEPT_ALIVE).
         timeout = httpx.Timeout(None, connect=self._connect_timeout_s)
         try:
             async with self._client.stream("GET", node.agent_url + "/events", timeout=timeout) as response:

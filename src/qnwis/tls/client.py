@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import httpx
 
 from qnwis.continuity.allowlist import origin_of
@@ -12,6 +14,17 @@ from .pins import NotListed, Pin, Pins
 
 KEPT_S = 60.0
 """An order in the middle of a failover need not shake hands first; agents keep connections for longer."""
+KEPT_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, option), value)
+        for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, option)
+    ),
+)
+"""Of a connection to an agent: one that is silent for 15 s is asked by the kernel whether it still leads to
+anybody, and has ended 15 s later where it does not. An agent's event stream may be silent for months; what
+stands between must not drop it as idle, nor leave both ends with half a connection."""
 
 
 class NotTheListedNode(httpx.ConnectError):
@@ -55,7 +68,9 @@ class PinnedTransport(httpx.AsyncBaseTransport):
         made = self._made.get(origin)
         if made is None or made[0] is not pin:
             await self._forget(origin)
-            transport = httpx.AsyncHTTPTransport(verify=pin.context, trust_env=False, limits=self._limits)
+            transport = httpx.AsyncHTTPTransport(
+                verify=pin.context, trust_env=False, limits=self._limits, socket_options=KEPT_ALIVE
+            )
             made = self._made[origin] = pin, transport
         return made
 

@@ -125,6 +125,21 @@ async def test_a_drill_whose_run_is_cancelled_has_moved_nothing(stage: Setting) 
     assert not result.verified and result.left_to_do == () and on.world.journal == []
 
 
+async def test_a_drill_whose_run_is_terminated_does_not_say_that_it_was_skipped(stage: Setting) -> None:
+    """The run may have moved the service, or its guardian moves it when it finishes that."""
+    on = await stage(approvals=True)
+    trip = await drill(on, serving(on))
+    await (await begun(on)).terminate("by mistake")
+
+    result = await trip.result()
+    assert result.there is None and not result.verified
+    assert [line.partition(":")[0] for line in result.left_to_do] == [
+        "see where the service is",
+        "if it has moved, move it back",
+    ]
+    assert "skipped" not in result.summary and "ended from outside" in result.summary
+
+
 class StartsOnlyWhenCancelled(WorkflowOutboundInterceptor):
     """A child is there for its parent no sooner than that is cancelled."""
 

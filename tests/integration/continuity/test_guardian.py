@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 
@@ -31,6 +32,7 @@ from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Setting, Stage
 from .people import Crowd, asked
+from .world import write_registry
 
 Guard = WorkflowHandle[Guardian, None]
 
@@ -325,6 +327,42 @@ async def test_in_another_namespace_nothing_is_known_of_it(
     ):
         with pytest.raises(RPCError, match="Namespace typo is not found"):
             await asked_for
+
+
+async def test_a_changed_policy_reaches_a_quiet_guardian(stage: Setting) -> None:
+    """Where from then on people must prove who they are, a claimed name is taken no longer."""
+    on = await stage()
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    request = ResumeRequest(by="ann", reason="done")
+    await guardian.execute_update(Guardian.resume_answered, request)
+    write_registry(on.settings.config_dir, on.world.cluster, approvals=True)
+    with pytest.raises(WorkflowUpdateFailedError):
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                await guardian.execute_update(Guardian.resume_answered, request)
+                await asyncio.sleep(1.0)
+    await guardian.terminate()
+
+
+async def test_a_policy_that_changed_while_no_worker_watched_is_taken_in(stage: Setting) -> None:
+    on = await stage(serve=False)
+    async with AsyncExitStack() as running:
+        for worker in on.workers():
+            await running.enter_async_context(worker)
+        guardian = await on.start_guardian()
+        await until(guardian, all_healthy)
+    write_registry(on.settings.config_dir, on.world.cluster, approvals=True)
+    async with AsyncExitStack() as running:
+        for worker in on.workers():
+            await running.enter_async_context(worker)
+        request = ResumeRequest(by="ann", reason="done")
+        with pytest.raises(WorkflowUpdateFailedError):
+            async with asyncio.timeout(WITHIN_S):
+                while True:
+                    await guardian.execute_update(Guardian.resume_answered, request)
+                    await asyncio.sleep(1.0)
+        await guardian.terminate()
 
 
 async def test_a_guardian_of_another_id_is_refused(stage: Setting) -> None:

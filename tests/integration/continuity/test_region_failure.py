@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio import activity
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
 
+from activities.regions import Regions, Where, WhereRequest
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import PendingApproval
 from qnwis.continuity.region_plan import Direction
@@ -70,6 +73,26 @@ async def test_all_clusters_of_a_lost_region_leave_it_under_one_approval(land: B
     assert len(result.way_back) == 4 and result.approval is not None
     records = await on.providers.audit.by_run(result.run_id)
     assert [(r.operation, r.approval.approved_by) for r in records] == [(OPERATIONS[Direction.OUT], "ann")]
+
+
+async def test_an_evacuation_that_nobody_can_look_at_in_the_end_still_leaves_its_record(
+    land: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @activity.defn(name="unmoved")
+    async def nobody_looks(self: Regions, asked: WhereRequest) -> Where:
+        raise ApplicationError("no worker", non_retryable=True)
+
+    monkeypatch.setattr(Regions, "unmoved", nobody_looks)
+    on, crowd = await land("a", "b")
+    on.lose(on.region)
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    result = await result_of(run)
+
+    assert result.outcome is RunOutcome.INCOMPLETE and not result.verified
+    assert result.failures == dict.fromkeys(on.serving(), "not known where it serves now: no worker")
+    assert all(moved.good for moved in result.moved) and len(result.way_back) >= 2
+    assert len(await on.providers.audit.by_run(result.run_id)) == 1
 
 
 async def test_a_primary_that_still_serves_leaves_by_a_switchover(land: Build) -> None:

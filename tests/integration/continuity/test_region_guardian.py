@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from temporalio import workflow
 from temporalio.client import Client
+from temporalio.client import Interceptor as ClientInterceptor
+from temporalio.worker import (
+    Interceptor,
+    StartChildWorkflowInput,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
+from temporalio.workflow import ChildWorkflowHandle
 
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import Vote
 from qnwis.continuity.guardian_rules import Pause
 from qnwis.continuity.notifications import Notification, RunEvent, Told
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_wait import RegionFinding
 from qnwis.continuity.run import RunOutcome
 from qnwis.continuity.topology import NodeStatus
@@ -27,7 +40,7 @@ from workflows.primary_failure import PrimaryFailure
 from workflows.region_failure import RegionFailure
 from workflows.region_guardian import RegionGuardian, RegionView
 
-from .land import WITHIN_S, Build, Land, hold_the_promise, lands, until_view
+from .land import WITHIN_S, Build, Land, hold_the_promise, lands, pending, until_view
 
 NEVER_S = 600
 """Of a rule whose end no test waits for."""
@@ -249,6 +262,112 @@ async def test_a_guardian_of_a_region_that_is_started_anew_goes_on_with_what_was
     assert heard.told.empty(), "people were told of this loss before"
     found = [one async for one in on.client.list_workflows(f"WorkflowId = '{region_id(on.region)}'")]
     assert len(found) == 1
+
+
+class ManyEvents(workflow.Info):
+    """Of an execution whose history has become long."""
+
+    def is_continue_as_new_suggested(self) -> bool:
+        return True
+
+
+class LongOnceItEvacuates(WorkflowOutboundInterceptor):
+    """The history of whoever has begun an evacuation is long from then on."""
+
+    begun = False
+
+    async def start_child_workflow(self, input: StartChildWorkflowInput) -> ChildWorkflowHandle[Any, Any]:
+        self.begun = self.begun or workflow.info().workflow_type == RegionGuardian.__name__
+        return await self.next.start_child_workflow(input)
+
+    def info(self) -> workflow.Info:
+        info = self.next.info()
+        return ManyEvents(**vars(info)) if self.begun else info
+
+
+class Inbound(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(LongOnceItEvacuates(outbound))
+
+
+class LongHistories(ClientInterceptor, Interceptor):
+    def workflow_interceptor_class(
+        self, input: WorkflowInterceptorClassInput
+    ) -> type[WorkflowInboundInterceptor]:
+        return Inbound
+
+
+async def test_a_guardian_continues_as_new_while_an_evacuation_goes_on_and_follows_it_to_its_end(
+    land: Build,
+) -> None:
+    """Each report names every cluster of the region, twice, and there are many while these are moved."""
+    policy = {"region_strategy": "automatic", "region_wait_s": NEVER_S}
+    rules = {"dwell_s": 1, "settle_s": NEVER_S}
+    on, _ = await land("a", "b", serve=False, watched=True, rules=rules, policy=policy)
+    known: Any = on.client.config()
+    on.client = Client(**{**known, "interceptors": [*known["interceptors"], LongHistories()]})
+    a, b = on.worlds.by_cluster
+    async with AsyncExitStack() as running:
+        for worker in on.workers():
+            await running.enter_async_context(worker)
+        await on.guard()
+        guardian = await on.watch_region()
+        first = (await guardian.describe()).run_id
+        reached, go_on = hold_the_promise(on, a)
+        on.lose(on.region)
+        await asyncio.wait_for(reached.wait(), WITHIN_S)
+        current = on.client.get_workflow_handle_for(RegionGuardian.run, guardian.id)
+        async with asyncio.timeout(WITHIN_S):
+            while (await current.describe()).run_id == first:
+                await asyncio.sleep(0.1)
+        view = await current.query(RegionGuardian.view)
+        assert view.begun is not None and view.begun.goes_on
+        go_on.set()
+        ended = await until_view(
+            lambda: current.query(RegionGuardian.view),
+            lambda seen: seen.begun is not None and seen.begun.outcome is not None,
+        )
+        assert ended.begun is not None and ended.begun.outcome is RunOutcome.COMPLETED
+        assert ended.begun.run_id == view.begun.run_id
+        assert on.serving() == {a: [f"{a}-3"], b: [f"{b}-3"]}
+        await on.end_guardians()
+
+
+async def test_a_region_that_is_lost_while_a_failback_waits_for_people_is_left_once_that_has_ended(
+    land: Build,
+) -> None:
+    policy = {"region_strategy": "automatic", "region_wait_s": NEVER_S, "approvals": True}
+    rules = {"dwell_s": 1, "settle_s": NEVER_S}
+    on, crowd = await land("a", "b", watched=True, rules=rules, policy=policy)
+    a, b = on.worlds.by_cluster
+    serve_from(on, b, f"{b}-3")
+    await on.guard()
+    guardian = await on.watch_region()
+    failback = await on.evacuate(crowd, direction=Direction.BACK)
+    waiting = await pending(failback)
+
+    on.lose(on.region)
+    view = await becomes(on, RegionFinding.LOST, held=True)
+    assert "[region_lock_taken]" in (view.holding or "") and view.begun is None and unmoved(on)
+    vote = crowd.vote("ann", waiting, Deed.REJECT, reason="lost again", cluster_id=on.region)
+    await failback.execute_update("reject", vote, result_type=Vote)
+    view = await until_view(
+        lambda: guardian.query(RegionGuardian.view),
+        lambda seen: seen.begun is not None and seen.begun.outcome is not None,
+    )
+    assert view.begun is not None and view.begun.outcome is RunOutcome.COMPLETED
+    assert on.serving() == {a: [f"{a}-3"], b: [f"{b}-3"]}
+
+
+def serve_from(on: Land, name: str, node_id: str) -> None:
+    """As after an earlier evacuation of that cluster."""
+    world = on.worlds.by_cluster[name]
+    for node in world.cluster.nodes:
+        if node.holds_data:
+            machine = world.machines[node.node_id]
+            machine.primary = node.node_id == node_id
+            machine.upstream = None if machine.primary else node_id
+    world.address = world.cluster.node(node_id).hostname
 
 
 async def test_a_region_that_only_unplaced_vantages_call_lost_is_left_to_people(land: Build) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
+from tests.looking import WITHIN_S
 from workflows.guardian import Guardian
 from workflows.names import reprotect_id
 from workflows.reprotect import Reprotect
 
-from .conftest import Setting
+from .conftest import Setting, Stage
 from .test_guardian import all_healthy, until
+from .world import write_registry
 
 
 async def test_an_old_primary_that_returns_is_brought_back_where_the_policy_says_so(stage: Setting) -> None:
@@ -45,3 +49,36 @@ async def test_without_the_policys_word_nobody_is_ordered_to_rejoin(stage: Setti
     with pytest.raises(RPCError, match="not found"):
         await on.client.get_workflow_handle(reprotect_id(on.world.cluster.cluster_id)).describe()
     assert (await guardian.query(Guardian.view)).own_run is None
+
+
+async def test_one_that_has_ended_begins_again_while_the_policy_says_so(stage: Setting) -> None:
+    """Whoever ended it, and also after a policy that did without it for a while."""
+    on = await stage(reprotect="automatic", reprotect_after_s=0.1)
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    watching = on.client.get_workflow_handle(reprotect_id(on.cluster_id))
+    first = await goes_on(on)
+
+    await watching.terminate("by hand")
+    second = await goes_on(on, after=first)
+
+    write_registry(on.settings.config_dir, on.world.cluster, reprotect="manual")
+    on.world.kill("node-3")  # it looks at the policy once there is something to decide
+    async with asyncio.timeout(WITHIN_S):
+        while (await watching.describe()).status is not WorkflowExecutionStatus.COMPLETED:
+            await asyncio.sleep(0.05)
+    write_registry(on.settings.config_dir, on.world.cluster, reprotect="automatic", reprotect_after_s=0.1)
+    await goes_on(on, after=second)
+    await guardian.terminate()
+
+
+async def goes_on(on: Stage, after: str | None = None) -> str | None:
+    """The run id of the one that runs, once it is another than `after`."""
+    watching = on.client.get_workflow_handle(reprotect_id(on.cluster_id))
+    async with asyncio.timeout(WITHIN_S):
+        while True:
+            with contextlib.suppress(RPCError):
+                found = await watching.describe()
+                if found.status is WorkflowExecutionStatus.RUNNING and found.run_id != after:
+                    return found.run_id
+            await asyncio.sleep(0.05)

@@ -212,7 +212,7 @@ class World:
             changed = machine.quiesced or machine.handed_over
             machine.quiesced = machine.handed_over = False
             machine.leased = True
-        if isinstance(order, RejoinOrder) and machine.primary:
+        if isinstance(order, RejoinOrder) and machine.upstream != order.upstream:
             machine.primary, machine.upstream, changed = False, order.upstream, True
             machine.quiesced = machine.handed_over = False
             machine.timeline = self.machines[order.upstream].timeline

@@ -56,6 +56,15 @@ def test_what_is_left_to_do_is_what_brings_the_service_back(
     assert all(line in result.summary for line in found)
 
 
+@pytest.mark.parametrize(("wanted", "lines"), [(True, 2), (False, 1)])
+def test_a_run_that_ended_without_a_result_may_have_moved_the_service(wanted: bool, lines: int) -> None:
+    found = left_to_do("shop", None, None, wanted=wanted, without_result=True)
+    assert len(found) == lines and found[0].startswith("see where the service is")
+    result = RoundTripResult(cluster_id="shop", drill=True, there=None, why="terminated", left_to_do=found)
+    assert not result.verified and result.summary.startswith("NOT known whether it moved: terminated")
+    assert all(line in result.summary for line in found)
+
+
 @pytest.mark.parametrize(
     "told",
     [

@@ -180,6 +180,33 @@ async def test_whoever_asks_many_times_at_once_shakes_hands_a_few_times(door: Pl
     assert (len(door.said), len(door.connections)) == (40, 4)
 
 
+@pytest.mark.parametrize("secured", [True, False], ids=["mutual_tls", "in_the_clear"])
+async def test_a_connection_to_an_agent_that_is_silent_for_long_is_kept_alive_or_found_dead(
+    door: Place, secured: bool
+) -> None:
+    """Its event stream may have nothing to tell for months."""
+    async with contextlib.AsyncExitStack() as running:
+        url, transport = door.node.agent_url, Transport(tls=door.client(), connect_timeout_s=5)
+        if not secured:
+            plain = await asyncio.start_server(_answers_once, "127.0.0.1", 0)
+            await running.enter_async_context(plain)
+            url, transport = f"http://127.0.0.1:{plain.sockets[0].getsockname()[1]}", Transport()
+        client = await running.enter_async_context(transport.agents(timeout_s=5))
+        answered = await running.enter_async_context(client.stream("GET", f"{url}/events"))
+        connection = answered.extensions["network_stream"].get_extra_info("socket")
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        idle, every, count = (connection.getsockopt(socket.IPPROTO_TCP, option) for option in options)
+        assert idle + every * count <= 30
+
+
+async def _answers_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    await writer.drain()
+    writer.close()
+
+
 async def test_a_spoofed_node_is_found_out_before_it_is_asked_anything(place: Place) -> None:
     """Another certificate of the same authority, for the same address and of the same name."""
     second = place.folder / "second"

@@ -1,0 +1,103 @@
+"""A prepare takes as long as a checkpoint takes, and no other order waits for that."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from qnwis.agent import orders
+from qnwis.agent.effects import Decision, Done
+from qnwis.agent.journal import Journal
+from qnwis.agent.orders import Orders
+from qnwis.continuity.orders import PrepareOrder, PromoteOrder, Receipt
+from tests.looking import WITHIN_S
+
+
+class Receiving:
+    """Counts the orders that are carried out while it must not be let go."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+
+    def ordered(self) -> Receiving:
+        return self
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *error: object) -> None:
+        self.depth -= 1
+
+    def forget(self) -> None: ...
+
+
+class Checkpoint:
+    """One that is written until it is told to end."""
+
+    def __init__(self) -> None:
+        self.begun, self.ends = asyncio.Event(), asyncio.Event()
+        self.written = 0
+
+    async def prepare(self, node: object, order: PrepareOrder) -> Decision:
+        async def effect() -> Done:
+            self.begun.set()
+            self.written += 1
+            await self.ends.wait()
+            return Done("written")
+
+        return effect
+
+
+@pytest.fixture
+def checkpoint(monkeypatch: pytest.MonkeyPatch) -> Checkpoint:
+    async def promoted(node: Any, order: PromoteOrder) -> Decision:
+        async def effect() -> Done:
+            assert node.receiving.depth == 1
+            return Done("promoted")
+
+        return effect
+
+    written = Checkpoint()
+    monkeypatch.setattr(orders, "prepare", written.prepare)
+    monkeypatch.setattr(orders, "promote", promoted)
+    return written
+
+
+def door(home: Path) -> Orders:
+    anything: Any = SimpleNamespace
+    leases = anything(epoch=4, obey=lambda epoch: None)
+    node = anything(postgres=anything(refuse_foreign=lambda: None), receiving=Receiving())
+    return Orders(anything(node_id="node-2"), anything(), leases, Journal(home / "journal"), node)
+
+
+PREPARE = PrepareOrder(effect_id="switchover/1-prepare", run_id="switchover", epoch=4)
+PROMOTE = PromoteOrder(effect_id="failover/2-promote", run_id="failover", epoch=5)
+
+
+async def test_a_promotion_waits_for_no_checkpoint(tmp_path: Path, checkpoint: Checkpoint) -> None:
+    """Whoever asked for it has given up, and then the primary has died."""
+    agent = door(tmp_path)
+    preparing = asyncio.create_task(agent.obey(PREPARE))
+    async with asyncio.timeout(WITHIN_S):
+        await checkpoint.begun.wait()
+        promoted = await agent.obey(PROMOTE)
+    assert isinstance(promoted, Receipt) and promoted.detail == "promoted"
+    assert not preparing.done()
+    checkpoint.ends.set()
+    assert isinstance(await preparing, Receipt)
+
+
+async def test_one_that_is_sent_again_gets_the_receipt_of_the_first(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
+    agent = door(tmp_path)
+    first, again = (asyncio.create_task(agent.obey(PREPARE)) for _ in range(2))
+    await checkpoint.begun.wait()
+    checkpoint.ends.set()
+    done, same = await first, await again
+    assert isinstance(done, Receipt) and isinstance(same, Receipt)
+    assert (done.changed, same.changed, checkpoint.written) == (True, False, 1)
