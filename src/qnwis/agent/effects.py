@@ -140,6 +140,28 @@ async def promote(node: Node, order: PromoteOrder) -> Decision:
     return effect
 
 
+async def promoted_since(node: Node, epoch: int) -> AlreadySo | None:
+    """What has become of a promotion that was begun under `epoch`, once a later epoch was obeyed.
+
+    A primary whose database ended may have taken the lease up again by itself: it is what it was promoted to
+    be. None where nothing came of it, nor can: the data directory still is a standby's, and no order of the
+    older epoch is carried out any more. Raises EffectError while neither is certain.
+    """
+    facts = await node.facts()
+    if facts is not None and not facts.in_recovery and node.leases.held:
+        return AlreadySo(
+            f"{node.node_id} is the primary on timeline {facts.timeline}, by now under epoch"
+            f" {node.leases.sought}"
+        )
+    primary = (facts is not None and not facts.in_recovery) or not node.postgres.standby
+    if primary or node.leases.held:
+        raise EffectError(
+            f"{node.node_id} began its promotion under epoch {epoch}, has obeyed epoch {node.leases.epoch}"
+            " since, and does not serve"
+        )
+    return None
+
+
 async def demote(node: Node, order: DemoteOrder) -> Decision:
     """Stop every process of the database; it comes back only as a standby of an upstream yet to be named."""
     postgres = node.postgres

@@ -29,7 +29,7 @@ from qnwis.whereabouts import standing_at
 
 from .catch_up import catch_up
 from .config import AgentConfig
-from .effects import AlreadySo, Decision, Done, Effect, EffectError, Node, demote, promote
+from .effects import AlreadySo, Decision, Done, Effect, EffectError, Node, demote, promote, promoted_since
 from .follow import follow
 from .hand_over import hand_over, resume
 from .journal import Journal, Line, Mark
@@ -61,7 +61,8 @@ class Orders:
         self._node = node
 
     async def obey(self, order: AnyOrder) -> Receipt | Refusal:
-        """Carry the order out. A Refusal means that nothing was changed, or that it was taken back.
+        """Carry the order out. A Refusal means that nothing was changed, or that it was taken back; of a
+        promotion also that no earlier attempt has changed anything, since a run goes back on its strength.
 
         Raises EffectError when the effect began and is not known to be complete: the same order may then be
         sent again, and is carried out again.
@@ -72,7 +73,7 @@ class Orders:
 
     async def _obey(self, order: AnyOrder) -> Receipt | Refusal:
         if order.epoch < self._leases.epoch:
-            return self._refuse(order, _superseded(self._config.node_id, order, self._leases.epoch))
+            return await self._of_the_past(order)
         receipt = self._journal.receipt_of(order.effect_id)
         if receipt is not None:
             return receipt.model_copy(update={"changed": False})
@@ -83,6 +84,10 @@ class Orders:
             # Only now: an order refused must not take the present holder's lease from it.
             decision = self._leases.obey(order.epoch) or decision
         if isinstance(decision, Refusal):
+            if self._is_begun_promotion(order):
+                # Without a line of its own: what the journal says of the earlier attempt stays the last word.
+                _log(order, Mark.FAILED, str(decision))
+                raise EffectError(f"{order.kind} {order.effect_id} was begun, and cannot go on: {decision}")
             return self._refuse(order, decision)
         if isinstance(decision, AlreadySo):
             # If this effect was begun before, it is why the world is as ordered.
@@ -93,6 +98,22 @@ class Orders:
             return await self._carry_out(order, decision)  # beside another order, which it must not end
         with self._node.receiving.ordered():
             return await self._carry_out(order, decision)
+
+    async def _of_the_past(self, order: AnyOrder) -> Receipt | Refusal:
+        """Refuse an order of an older epoch, unless it is the promotion by which this node serves."""
+        if self._node is not None and self._is_begun_promotion(order):
+            promoted = await promoted_since(self._node, order.epoch)
+            if promoted is not None:
+                receipt = self._journal.receipt_of(order.effect_id)
+                if receipt is not None:
+                    return receipt.model_copy(update={"changed": False})
+                return self._done(order, Done(promoted.detail), changed=True)
+        return self._refuse(order, _superseded(self._config.node_id, order, self._leases.epoch))
+
+    def _is_begun_promotion(self, order: AnyOrder) -> bool:
+        """Whether it asks for a promotion that an earlier attempt began: that one may have taken the lease,
+        and the new timeline may be on disk, so a refusal would not be true of the promotion as a whole."""
+        return isinstance(order, PromoteOrder) and self._journal.begun(order.effect_id)
 
     async def _carry_out(self, order: AnyOrder, effect: Effect) -> Receipt | Refusal:
         self._write(order, Mark.INTENT)
@@ -193,14 +214,18 @@ class Orders:
                 marks_replacing=marks_replacing,
             )
         )
-        log(
-            f"order_{mark.value}",
-            kind=order.kind,
-            effect_id=order.effect_id,
-            run_id=order.run_id,
-            epoch=order.epoch,
-            detail=receipt.detail if receipt is not None else reason,
-        )
+        _log(order, mark, receipt.detail if receipt is not None else reason)
+
+
+def _log(order: AnyOrder, mark: Mark, detail: str | None) -> None:
+    log(
+        f"order_{mark.value}",
+        kind=order.kind,
+        effect_id=order.effect_id,
+        run_id=order.run_id,
+        epoch=order.epoch,
+        detail=detail,
+    )
 
 
 def _superseded(node_id: str, order: AnyOrder, epoch: int) -> Refusal:

@@ -46,15 +46,16 @@ class Orders:
 
     def _obey(self, order: AnyOrder) -> Flow:
         disk = self._node.disk
+        promotion_begun = isinstance(order, PromoteOrder) and order.effect_id in disk.begun
         if order.epoch < self._agent.leases.epoch:
-            return _refusal("epoch_superseded", f"epoch {order.epoch} is below {self._agent.leases.epoch}")
+            return self._of_the_past(order, promotion_begun)
         if (done := disk.receipts.get(order.effect_id)) is not None:
             return done.model_copy(update={"changed": False})
         refusal, already = yield from self._look(order)
         if order.epoch < self._agent.leases.epoch:
             return _refusal("epoch_superseded", f"epoch {order.epoch} is below {self._agent.leases.epoch}")
         if refusal is not None:
-            return refusal
+            return None if promotion_begun else refusal
         if not self._agent.leases.obey(order.epoch):
             return None
         if disk.full:
@@ -64,6 +65,18 @@ class Orders:
         disk.begun.add(order.effect_id)
         failed = yield from self._carry_out(order)
         return None if failed else self._done(order, changed=True)
+
+    def _of_the_past(self, order: AnyOrder, promotion_begun: bool) -> Receipt | Refusal | None:
+        """Refuses, unless it is the promotion by which this node serves."""
+        leases, database = self._agent.leases, self._node.database
+        if promotion_begun and database is not None:
+            primary = database.answers and not database.in_recovery
+            if primary and leases.held:
+                done = self._node.disk.receipts.get(order.effect_id)
+                return self._done(order, changed=True) if done is None else done
+            if primary or not database.standby or leases.held:
+                return None
+        return _refusal("epoch_superseded", f"epoch {order.epoch} is below {leases.epoch}")
 
     def _look(self, order: AnyOrder) -> Flow:
         """Returns (refusal, whether it is so already)."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 import psycopg
 import pytest
 
+from qnwis.agent.journal import JOURNAL, Mark, read_journal
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.evidence import NodeState
 from qnwis.continuity.lease_messages import LastGrant
@@ -63,6 +64,39 @@ async def test_a_run_that_takes_over_after_a_crash_has_no_lease_to_wait_for(scen
     await scene.order(scene.primary, scene.rejoin(scene.standby))
     rejoined = await scene.primary.until(streaming=True, upstream=scene.standby.node_id)
     assert not rejoined.database_ended
+
+
+@pytest.mark.parametrize("receipt", ["kept", "lost"])
+async def test_a_promotion_is_known_to_be_done_though_its_node_took_the_lease_up_again_since(
+    scene: Scene, receipt: str
+) -> None:
+    """A run whose promotion was not answered asks again, under the epoch that it has."""
+    await scene.primary.power_off()
+    await scene.order(scene.standby, scene.promote())
+    os.kill(scene.standby.postmaster_pid(), signal.SIGKILL)
+    await scene.standby.until(database_ended=True)
+    back = await scene.standby.until(writable=True)
+    assert back.epoch > scene.epoch
+    if receipt == "lost":
+        await scene.standby.stop_agent(signal.SIGKILL)
+        forget(scene.standby, Mark.DONE)
+        await scene.standby.start_agent()
+        await scene.standby.until(writable=True)
+
+    answer = await scene.order(scene.standby, scene.promote())
+    again = await scene.order(scene.standby, scene.promote())
+
+    assert answer.changed is (receipt == "lost")
+    assert again == answer.model_copy(update={"changed": False})
+    assert await scene.refused(scene.standby, scene.promote("of another run")) == "epoch_superseded"
+
+
+def forget(member: TestNode, mark: Mark) -> None:
+    """Take the last line of the journal away, which is such a one, as if the agent had died before it."""
+    file = member.folder / "state" / JOURNAL
+    lines, _, _ = read_journal(file)
+    assert lines[-1].mark is mark
+    file.write_bytes(b"\n".join(file.read_bytes().splitlines()[:-1]) + b"\n")
 
 
 async def test_a_crashed_database_stays_down_while_a_run_has_its_promises(scene: Scene) -> None:

@@ -19,10 +19,11 @@ import psycopg
 import pytest
 
 from qnwis.agent.guard import now
-from qnwis.agent.journal import Line, Mark
+from qnwis.agent.journal import JOURNAL, Line, Mark, read_journal
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.lease_messages import LastGrant, LeaseTerms, Withdrawal
 from qnwis.continuity.orders import AnyOrder, Receipt
+from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 from tests.looking import WITHIN_S, Looks
@@ -203,9 +204,7 @@ async def test_an_agent_killed_between_the_stop_and_the_release_serves_on_and_ha
     os.kill(scene.primary.postmaster_pid(), signal.SIGINT)
     await until_gone(scene.primary)
     await scene.primary.stop_agent(signal.SIGKILL)
-    intent = Line(at=datetime.now(UTC), mark=Mark.INTENT, order=wanted)
-    with (scene.primary.folder / "state" / "journal.jsonl").open("a") as file:
-        file.write(intent.model_dump_json() + "\n")
+    begin(scene.primary, wanted)
     await scene.primary.start_agent()
     assert (await scene.primary.until(writable=True)).epoch == scene.present
 
@@ -295,6 +294,64 @@ async def test_a_standby_that_has_not_all_of_the_old_primary_is_not_promoted(sce
     assert await scene.refused(scene.standby, scene.promote("other history", at=later)) == "token_not_reached"
     await scene.order(scene.standby, scene.promote(at=token))
     assert "received there, not replayed" in await rows(scene.standby)
+
+
+async def test_a_promotion_that_began_is_not_refused_while_its_database_is_down(scene: Scene) -> None:
+    """On a refusal a run turns back, to a primary that cannot return: the target was granted the lease."""
+    token = (await scene.order(scene.primary, scene.hand_over(return_after_s=600))).token
+    assert token is not None
+    await scene.promised(*scene.cluster.members.values())
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while ((await scene.standby.state()).replay_lsn or 0) <= token.lsn:
+            await looks.again()
+    ((startup,),) = await scene.standby.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'startup'")
+    order = scene.promote(at=token)
+
+    os.kill(startup, signal.SIGSTOP)  # it is asked to promote, and does not come to it
+    promoting = asyncio.ensure_future(ordered_once(scene, order))
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while scene.epoch not in [held["epoch"] for held in scene.standby.logged("lease_held")]:
+            await looks.again()
+    for pid in (scene.standby.postmaster_pid(), startup):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(Unreachable, match="not known to be complete"):
+        await promoting
+    assert not (await scene.standby.state()).database_up
+    with pytest.raises(Unreachable, match="was begun, and cannot go on"):
+        await ordered_once(scene, order)
+
+    await scene.standby.until(database_up=True)
+    assert (await scene.order(scene.standby, order)).changed
+    await scene.standby.until(writable=True)
+    lines, _, _ = read_journal(scene.standby.folder / "state" / JOURNAL)
+    marks = [line.mark for line in lines if line.order == order]
+    assert marks == [Mark.INTENT, Mark.FAILED, Mark.INTENT, Mark.DONE]
+
+
+async def ordered_once(scene: Scene, order: AnyOrder) -> Receipt:
+    """The order to the standby, and its answer whatever that is."""
+    return await scene.cluster.nodes.order(scene.standby.node, order, timeout_s=WITHIN_S)
+
+
+async def test_a_promotion_that_came_to_nothing_is_refused_once_a_later_epoch_was_obeyed(
+    scene: Scene,
+) -> None:
+    """Nothing of it is left, nor can come: so a run may turn back, and need not ask for ever."""
+    await scene.order(scene.standby, scene.follow(scene.primary))
+    older = scene.promote(epoch=scene.epoch - 1)
+    await scene.standby.stop_agent(signal.SIGKILL)
+    begin(scene.standby, older)
+    await scene.standby.start_agent()
+    assert await scene.refused(scene.standby, older) == "epoch_superseded"
+
+
+def begin(member: TestNode, order: AnyOrder) -> None:
+    """Leave the journal of an agent that does not run as if it had been killed while it obeyed this."""
+    intent = Line(at=datetime.now(UTC), mark=Mark.INTENT, order=order)
+    with (member.folder / "state" / JOURNAL).open("a") as file:
+        file.write(intent.model_dump_json() + "\n")
 
 
 async def test_orders_of_another_epoch_stop_no_primary(scene: Scene) -> None:
