@@ -82,7 +82,7 @@ class DnsRecords:
                 detail=f"the TTL of {action.record} is {action.to_ttl_s} s",
             )
 
-        return await carried_out(action.action_id, retimed)
+        return await carried_out(action.action_id, retimed, if_refused=request.if_refused)
 
     @activity.defn
     async def retime_back(self, request: RetimeRequest) -> Outcome:

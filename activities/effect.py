@@ -26,6 +26,18 @@ class EffectRequest(Model):
     run_id: str
     epoch: int
     cluster: Cluster
+    again: bool = False
+    """An earlier attempt of this run ended unknown."""
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether this may have been asked for already, by an earlier attempt; to be used in an activity."""
+        return self.again or activity.info().attempt > 1
+
+    @property
+    def if_refused(self) -> OutcomeStatus:
+        """What a refusal makes of an action that can be undone: it says nothing of earlier attempts."""
+        return OutcomeStatus.UNKNOWN if self.may_be_asked else OutcomeStatus.FAILED
 
     def effect_id(self, action_id: str) -> str:
         """The same for every attempt of the same action of the same run."""
@@ -48,8 +60,14 @@ async def heartbeating(every_s: float = BEAT_S) -> AsyncIterator[None]:
         task.cancel()
 
 
-async def carried_out(action_id: str, effect: Callable[[], Awaitable[Outcome]]) -> Outcome:
-    """The effect's outcome with its duration; a refusal becomes `failed`, since the refuser changed nothing.
+async def carried_out(
+    action_id: str,
+    effect: Callable[[], Awaitable[Outcome]],
+    *,
+    if_refused: OutcomeStatus = OutcomeStatus.FAILED,
+) -> Outcome:
+    """The effect's outcome with its duration; a refusal becomes `failed`, since the refuser changed nothing,
+    or `if_refused` where something may have been changed before it.
 
     Raises `Unreachable` for Temporal to retry: whether there was an effect is not known then.
     """
@@ -60,8 +78,8 @@ async def carried_out(action_id: str, effect: Callable[[], Awaitable[Outcome]]) 
         except Refused as refused:
             outcome = Outcome(
                 action_id=action_id,
-                status=OutcomeStatus.FAILED,
-                changed=False,
+                status=if_refused,
+                changed=False if if_refused is OutcomeStatus.FAILED else None,
                 detail=str(refused.refusal),
                 facts={"rule": refused.refusal.rule, "values": refused.refusal.values},
             )

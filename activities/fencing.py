@@ -47,7 +47,8 @@ class Fencing:
 
         The agents promise this run's epoch and renew the old lease no more; the database stops by its own
         guard when that has run out. A fencing hook, where there is one, cuts the node off besides; one that
-        does not say yes proves nothing, and takes nothing from what the lease proves.
+        does not say yes proves nothing, and takes nothing from what the lease proves. Without any evidence
+        the outcome is unknown, so that the promises, and what the hook may have done, are undone.
         """
         action, ends_at = request.action, attempt_ends_at()
 
@@ -59,14 +60,15 @@ class Fencing:
             )
             at = datetime.now(UTC)
             expired = lease_evidence(gate, action.node_id, epoch=request.epoch, at=at)
-            if isinstance(switched, Exception) and expired is None:
+            if isinstance(switched, Unreachable) and expired is None:
                 raise switched
             evidence = switched if isinstance(switched, FencingEvidence) else expired
+            told = _no_evidence(request, gate, switched) if evidence is None else _told(evidence, switched)
             return Outcome(
                 action_id=action.action_id,
-                status=OutcomeStatus.FAILED if evidence is None else OutcomeStatus.SUCCEEDED,
+                status=OutcomeStatus.UNKNOWN if evidence is None else OutcomeStatus.SUCCEEDED,
                 changed=True,
-                detail=_no_evidence(request, gate) if evidence is None else _told(evidence, switched),
+                detail=told,
                 fencing=evidence,
                 facts={"promised_by": list(gate.members), "waited_s": round(gate.wait_s, 3)},
             )
@@ -206,11 +208,12 @@ def _told(evidence: FencingEvidence, switched: object) -> str:
     return f"{evidence.detail}; the fencing hook did not answer that it has cut the node off: {why}"
 
 
-def _no_evidence(request: FenceRequest, gate: Gate) -> str:
+def _no_evidence(request: FenceRequest, gate: Gate, switched: object) -> str:
+    no_hook = "no fencing hook is configured (`fencing:` in cluster.yaml)"
+    hook = f"the fencing hook refused: {switched.refusal}" if isinstance(switched, Refused) else no_hook
     return (
         f"no evidence that {request.action.node_id} has stopped: the last lease that"
-        f" {', '.join(gate.members)} granted was {gate.holder or 'nobody'}'s, and no fencing hook is"
-        " configured (`fencing:` in cluster.yaml)"
+        f" {', '.join(gate.members)} granted was {gate.holder or 'nobody'}'s, and {hook}"
     )
 
 

@@ -39,8 +39,6 @@ class DemoteRequest(EffectRequest):
     action: HttpDemote
     plan: Plan
     policy: Policy
-    again: bool = False
-    """An earlier attempt of this run ended unknown."""
 
 
 class HttpFenceRequest(EffectRequest):
@@ -51,7 +49,6 @@ class HttpPromoteRequest(EffectRequest):
     action: HttpPromote
     plan: Plan
     policy: Policy
-    again: bool = False
 
 
 class ApplicationMoves:
@@ -70,7 +67,7 @@ class ApplicationMoves:
 
         async def demoted() -> Outcome:
             before = await self._look(request)
-            first = not request.again and activity.info().attempt == 1
+            first = not request.may_be_asked
             refusal = http_demotion_refusal(request.plan, request.cluster, request.policy, before)
             if refusal is not None and first:
                 raise Refused(refusal)
@@ -161,7 +158,7 @@ class ApplicationMoves:
                 fencing=evidence,
             )
 
-        return await carried_out(action.action_id, fenced)
+        return await carried_out(action.action_id, fenced, if_refused=request.if_refused)
 
     async def _fenced(self, request: HttpFenceRequest) -> FencingEvidence:
         action, hook = request.action, request.cluster.fencing
@@ -213,7 +210,7 @@ class ApplicationMoves:
 
         async def promoted() -> Outcome:
             seen = await self._look(request)
-            first = not request.again and activity.info().attempt == 1
+            first = not request.may_be_asked
             said = f"{action.node_id} accepts writes already"
             if not _accepts(seen, action.node_id):
                 refusal = http_promotion_refusal(request.plan, request.cluster, request.policy, seen)

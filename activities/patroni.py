@@ -35,13 +35,6 @@ LOOK_EVERY_S = 0.2
 class PatroniRequest(EffectRequest):
     plan: Plan
     policy: Policy
-    again: bool = False
-    """An earlier attempt of this run ended unknown."""
-
-    @property
-    def may_be_asked(self) -> bool:
-        """Whether Patroni may have been asked for this already."""
-        return self.again or activity.info().attempt > 1
 
 
 class HandOverRequest(PatroniRequest):

@@ -9,7 +9,7 @@ from temporalio import activity
 from qnwis.continuity.executor import LEFT_TO_DO, Outcome, OutcomeStatus
 from qnwis.continuity.orders import FencingEvidence
 from qnwis.continuity.patroni_actions import PatroniFenceCluster
-from qnwis.providers.fencing import Hook
+from qnwis.providers.fencing import Hook, HookAnswer
 
 from .effect import EffectRequest, carried_out, preview
 from .power import Power, by_word, states_off, switched_off, told_to_people
@@ -29,7 +29,11 @@ class PatroniFencing:
 
     @activity.defn
     async def fence_cluster(self, request: FenceClusterRequest) -> Outcome:
-        """Switch every member of the old region off, or take a person's word that they are."""
+        """Switch every member of the old region off, or take a person's word that they are.
+
+        Where the hook refuses one of several it may have switched others off: that is undone.
+        """
+        several = len(request.action.node_ids) > 1
 
         async def fenced() -> Outcome:
             evidence = await self._evidence(request)
@@ -41,7 +45,11 @@ class PatroniFencing:
                 fencing=evidence,
             )
 
-        return await carried_out(request.action.action_id, fenced)
+        return await carried_out(
+            request.action.action_id,
+            fenced,
+            if_refused=OutcomeStatus.UNKNOWN if several else request.if_refused,
+        )
 
     async def _evidence(self, request: FenceClusterRequest) -> FencingEvidence:
         action, hook = request.action, request.cluster.fencing
@@ -49,9 +57,12 @@ class PatroniFencing:
             told = states_off(action.attested_by, ", ".join(action.node_ids))
             return by_word(request, action.node_id, who=action.attested_by, told=told)
         assert hook is not None, "without a hook no such plan is made"
-        answers = await asyncio.gather(
-            *(self._power.off(hook, node_id, request.of_member(node_id)) for node_id in action.node_ids)
+        # All of them end before one's failure counts: what is still under way cannot be undone.
+        asked = await asyncio.gather(
+            *(self._power.off(hook, node_id, request.of_member(node_id)) for node_id in action.node_ids),
+            return_exceptions=True,
         )
+        answers = [_answer(one) for one in asked]
         told = "; ".join(
             f"{node_id}: {answer.detail}" for node_id, answer in zip(action.node_ids, answers, strict=True)
         )
@@ -93,3 +104,9 @@ class PatroniFencing:
         if action.attested_by is not None:
             return preview(action.action_id, f"would take {members} for off, as {action.attested_by} states")
         return preview(action.action_id, f"would have the fencing hook switch off {members}")
+
+
+def _answer(one: HookAnswer | BaseException) -> HookAnswer:
+    if isinstance(one, BaseException):
+        raise one
+    return one

@@ -86,7 +86,7 @@ class PatroniRegions:
                 facts={"end_lsn": _replayed(evidence, action.node_id)},
             )
 
-        return await carried_out(action.action_id, demoted)
+        return await carried_out(action.action_id, demoted, if_refused=request.if_refused)
 
     @activity.defn
     async def take_cluster_back(self, request: DemoteClusterRequest) -> Outcome:

@@ -48,8 +48,6 @@ class PromoteRequest(EffectRequest):
     policy: Policy
     at: DemotionToken | None = None
     """Where the old primary ended, if it was handed over."""
-    again: bool = False
-    """An earlier attempt of this run ended unknown."""
 
 
 class RepointRequest(EffectRequest):
@@ -112,7 +110,7 @@ class Promotion:
         refusal = promotion_refusal(request.plan, request.cluster, request.policy, evidence)
         if refusal is None:
             return
-        if request.again or activity.info().attempt > 1:
+        if request.may_be_asked:
             raise Unreachable(f"an order to {request.action.node_id} may be on its way, and now: {refusal}")
         raise Refused(refusal)
 

@@ -99,20 +99,24 @@ class Switchover:
         effect = request.effect_id(action.action_id)
 
         async def released() -> Outcome:
-            await self._see_steady_state(request)
-            state = await self._state(request, action.node_id)
-            # Now, because from the next order on no client can write.
-            membership = await self._fencing.membership(request.cluster)
-            head = {"run_id": request.run_id, "epoch": state.epoch}
-            quiet = QuiesceOrder(
-                effect_id=f"{effect}/quiesce",
-                standby=action.target,
-                drain_s=action.drain_s,
-                for_s=action.drain_s + QUIET_S,
-                **head,
+            try:
+                await self._see_steady_state(request)
+                state = await self._state(request, action.node_id)
+                # Now, because from the next order on no client can write.
+                membership = await self._fencing.membership(request.cluster)
+                quiesced = await self._quiesce(request, state.epoch)
+            except Refused:
+                if request.may_be_asked:
+                    # An earlier attempt may have been promised the epoch. What else it did ends by itself, so
+                    # it is not undone: that would wait for a primary that may be dead, and hold the lock.
+                    await self._fencing.withdraw(request)
+                raise
+            order = HandOverOrder(
+                effect_id=f"{effect}/hand-over",
+                return_after_s=RETURN_AFTER_S,
+                run_id=request.run_id,
+                epoch=state.epoch,
             )
-            quiesced = await self._nodes.order(node, quiet, timeout_s=action.drain_s + RELEASE_WITHIN_S)
-            order = HandOverOrder(effect_id=f"{effect}/hand-over", return_after_s=RETURN_AFTER_S, **head)
             try:
                 handed_over = await self._nodes.order(node, order, timeout_s=RELEASE_WITHIN_S)
                 gate = await self._fencing.promised(request, action.target, membership)
@@ -149,6 +153,19 @@ class Switchover:
             )
 
         return await carried_out(action.action_id, released)
+
+    async def _quiesce(self, request: ReleaseRequest, epoch: int) -> Receipt:
+        action = request.action
+        order = QuiesceOrder(
+            effect_id=f"{request.effect_id(action.action_id)}/quiesce",
+            run_id=request.run_id,
+            epoch=epoch,
+            standby=action.target,
+            drain_s=action.drain_s,
+            for_s=action.drain_s + QUIET_S,
+        )
+        node = request.cluster.node(action.node_id)
+        return await self._nodes.order(node, order, timeout_s=action.drain_s + RELEASE_WITHIN_S)
 
     async def _see_steady_state(self, request: ReleaseRequest) -> None:
         """Raises Refused for what would make the release dangerous now, before anything of it has begun."""

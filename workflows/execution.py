@@ -229,26 +229,26 @@ class Execution:
 
     def _request(self, action: Action, *, again: bool = False) -> Any:
         """What every effect carries, and what some need besides."""
-        besides: dict[str, object] = {}
+        # Left out where it says nothing, so that a worker of an earlier version reads the request.
+        besides: dict[str, object] = {"again": True} if again else {}
         match action:
             case FencePrimary():
-                besides = {"target": self._plan.failover_target_id}
+                besides |= {"target": self._plan.failover_target_id}
             case ForceMembership():
                 plan = self._plan
-                besides = {"target": plan.failover_target_id, "reason": plan.trigger_reason}
-            case ReleasePrimary():
-                besides = {"plan": self._plan, "policy": self._policy}
+                besides |= {"target": plan.failover_target_id, "reason": plan.trigger_reason}
             case (
-                PatroniSwitchover()
+                ReleasePrimary()
+                | PatroniSwitchover()
                 | PatroniFailover()
                 | PatroniDemoteCluster()
                 | PatroniPromoteCluster()
                 | HttpDemote()
                 | HttpPromote()
             ):
-                besides = {"plan": self._plan, "policy": self._policy, "again": again}
+                besides |= {"plan": self._plan, "policy": self._policy}
             case PromoteTarget():
-                besides = {"plan": self._plan, "policy": self._policy, "at": self._token, "again": again}
+                besides |= {"plan": self._plan, "policy": self._policy, "at": self._token}
         return WAYS[type(action)].asked_with(action=action, **besides, **self._world)
 
     @property

@@ -153,7 +153,7 @@ class Run:
             return Unreachable(gate.message)
         yield gate.wait_s
         if gate.evidence is None or gate.holder != action.node_id:
-            return _ended(action, OutcomeStatus.FAILED, f"the last lease was of {gate.holder}")
+            return _ended(action, OutcomeStatus.UNKNOWN, f"the last lease was of {gate.holder}")
         return self._fenced(action, gate.evidence)
 
     def _fenced(self, action: FencePrimary, kind: FencingEvidenceType) -> Outcome:

@@ -165,9 +165,10 @@ async def test_without_fencing_nothing_is_promoted(stage: Setting) -> None:
 
     result = await (await on.start()).result()
 
-    assert result.outcome is RunOutcome.UNTOUCHED
+    assert result.outcome is RunOutcome.ROLLED_BACK
     assert "no evidence that node-1 has stopped" in result.reason
     assert on.world.changes("promote") == []
+    assert not any(machine.reserved for machine in on.world.machines.values() if machine.on)
 
 
 async def test_a_lease_that_has_run_out_is_evidence(stage: Setting) -> None:
