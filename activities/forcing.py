@@ -9,7 +9,7 @@ from pydantic import JsonValue
 from temporalio import activity
 
 from qnwis.continuity.executor import Outcome, OutcomeStatus
-from qnwis.continuity.forced import forced_adoption, old_majority_is_left, taken_back
+from qnwis.continuity.forced import forced_adoption, old_majority_is_left, undoing
 from qnwis.continuity.membership import Adopted, Adoption, Forced, MembershipView, Peer
 from qnwis.continuity.orders import FencingEvidence
 from qnwis.continuity.override import PROVEN, Suspension
@@ -50,13 +50,21 @@ class Forcing:
 
         All of them, since one that keeps the old membership could still help the old primary. What they
         granted it is waited for; a fencing hook is tried; what then is the evidence may be somebody's word,
-        or nothing.
+        or nothing. One that refuses to follow leaves it unknown, since others may follow already.
         """
         action, ends_at = request.action, attempt_ends_at()
 
         async def forced() -> Outcome:
             adopted = await self._made(request)
-            await asyncio.gather(*(self._follow(node, adopted) for node in self._survivors(request)))
+            try:
+                await self._followed(request, adopted)
+            except Refused as refused:
+                return Outcome(
+                    action_id=action.action_id,
+                    status=OutcomeStatus.UNKNOWN,
+                    detail=str(refused.refusal),
+                    facts={"rule": refused.refusal.rule},
+                )
             await self._tell_lost(request, adopted)
             gate = await self._fencing.promised(request, request.target)
             switched, _ = await asyncio.gather(
@@ -78,7 +86,7 @@ class Forcing:
                 facts={"membership_version": version, **_suspended(request, evidence)},
             )
 
-        return await carried_out(action.action_id, forced)
+        return await carried_out(action.action_id, forced, if_refused=request.if_refused)
 
     @activity.defn
     async def unforce(self, request: ForceRequest) -> Outcome:
@@ -91,14 +99,11 @@ class Forcing:
 
         async def undone() -> Outcome:
             views = await self._views(request)
-            newest = max(views, key=lambda view: view.membership.version)
-            adoption = newest.adoption
+            adoption = undoing(views, request.forced)
             detail, changed = "no survivor had heard of it", False
-            if adoption is not None and adoption.forced == request.forced:
-                adopted = _adopted(taken_back(adoption, request.run_id), views, request)
-                await asyncio.gather(*(self._follow(node, adopted) for node in self._survivors(request)))
-                members = adopted.adoption.new.members
-                detail, changed = f"the members are {', '.join(members)} again", True
+            if adoption is not None:
+                await self._followed(request, _adopted(adoption, views, request))
+                detail, changed = f"the members are {', '.join(adoption.new.members)} again", True
             await self._fencing.withdraw(request)
             return Outcome(
                 action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=changed, detail=detail
@@ -130,6 +135,16 @@ class Forcing:
                 *(self._nodes.membership(node, timeout_s=ANSWER_WITHIN_S) for node in survivors)
             )
         )
+
+    async def _followed(self, request: ForceRequest, adopted: Adopted) -> None:
+        """Every survivor follows. Raises Refused or Unreachable for the first that does not, once all of them
+        have answered."""
+        answers = await asyncio.gather(
+            *(self._follow(node, adopted) for node in self._survivors(request)), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
 
     async def _follow(self, node: Node, adopted: Adopted) -> None:
         """Raises Refused, or Unreachable where a survivor is silent or did not follow."""

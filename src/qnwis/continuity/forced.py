@@ -72,6 +72,18 @@ def taken_back(adoption: Adoption, run_id: str) -> Adoption:
     return Adoption(old=adoption.new, new=new, acceptors=(), forced=forced)
 
 
+def undoing(views: Iterable[MembershipView], forced: Forced) -> Adoption | None:
+    """What takes a run's forced membership back, for every survivor; for this run always the same. None where
+    none of them has heard of the membership, or all follow a later one than that.
+
+    An earlier attempt may have reached some of them only: the newest is the taken-back one then.
+    """
+    adoption = max(views, key=lambda view: view.membership.version).adoption
+    if adoption is None or adoption.forced is None or adoption.forced.run_id != forced.run_id:
+        return None
+    return taken_back(adoption, forced.run_id) if adoption.forced.lost else adoption
+
+
 def force_refusal(view: MembershipView, adoption: Adoption, *, holds_lease: bool) -> Refusal | None:
     """Why this member does not take part."""
     new = adoption.new

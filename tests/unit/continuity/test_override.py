@@ -20,6 +20,7 @@ from qnwis.continuity.forced import (
     forced_epoch,
     is_forced,
     taken_back,
+    undoing,
 )
 from qnwis.continuity.lease_messages import Membership
 from qnwis.continuity.leases import Grantor, GrantorRecord
@@ -114,6 +115,17 @@ def test_taken_back_all_are_members_again_and_whoever_followed_hears_of_it() -> 
     for node_id, known in (("node-2", adoption.new), ("node-1", ALL), ("node-3", adoption.new)):
         state = Grantor(record=GrantorRecord(node_id=node_id, membership=known))
         assert adopt(state, back).record.membership == back.new
+
+
+def test_to_take_it_back_is_the_same_for_every_survivor_at_every_attempt() -> None:
+    """One attempt may reach one of two; the next must not take what that has for another run's."""
+    adoption = forced(view("node-2"), view("node-4"))
+    behind = view("node-4", adoption.new, adoption)
+    back = undoing([view("node-2", adoption.new, adoption), behind], FORCED)
+    assert back is not None and back == taken_back(adoption, "run")
+    assert undoing([view("node-2", back.new, back), behind], FORCED) == back
+    assert undoing([view("node-2"), view("node-4")], FORCED) is None
+    assert undoing([behind], FORCED.model_copy(update={"run_id": "another"})) is None
 
 
 def test_who_serves_takes_no_part_and_who_is_further_on_neither() -> None:
