@@ -95,11 +95,13 @@ class Execution:
         held: Callable[[], bool],
         shown: Callable[[], None],
         forgot: Callable[[], bool],
+        outdated: Callable[[], bool],
     ) -> Finish | VerifyService | None:
         """Go on until the plan is finished or its verification is due.
 
         `stop` gives an abort's reason; `held` says that a person wants no further action begun. None as soon
         as `forgot` says that this log may not be all that the run has done: a reset set the workflow back.
+        None also where the first action is due and `outdated` says that the plan is of too long ago.
         """
         while not forgot():
             if held() and stop() is None and not self.past_return:
@@ -108,6 +110,8 @@ class Execution:
             match advance(self._plan, self._log, stop=stop()):
                 case Do(action=VerifyService() as verification):
                     return verification
+                case Do() if not self._log and outdated():
+                    return None
                 case Do(action=action, again=again):
                     self._register(Outcome(action_id=action.action_id, status=OutcomeStatus.STARTED))
                     shown()

@@ -5,6 +5,8 @@ All of it comes from activities, so a replay knows the same.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from temporalio import workflow
 
 from . import options
@@ -44,6 +46,8 @@ class Known:
         self.initiator_roles: tuple[str, ...] = ()
         """What whoever started it proved to be; none for the guardian and where no proof is asked for."""
         self.before: ClusterEvidence | None = None
+        self.looked_at: datetime | None = None
+        """When that was taken."""
         self.after: ClusterEvidence | None = None
         self.assessment = Assessment()
         self._may_run = False
@@ -92,6 +96,7 @@ class Known:
         self.before = await workflow.execute_activity_method(
             Evidence.collect, self.cluster, **options.read("ask every agent")
         )
+        self.looked_at = workflow.now()
 
     async def make_plan(self) -> None:
         """The plan for what was seen. Raises Ended with the rule that refuses it."""

@@ -52,6 +52,11 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.labels import label_of
 
 
+EVIDENCE_LASTS = timedelta(seconds=5)
+"""What was seen longer ago is looked at again before anything is changed; a run that waits for nobody is well
+within that."""
+LOOKS_AGAIN = "what was seen a while ago is looked at again before the first action"
+"""Patch: before, a run acted on what it had seen before a hold, a hook or a manual step."""
 PATRONI_SETTLES_S = 45.0
 """Its members follow a new leader within some rounds of its loop, each of 10 s by default."""
 
@@ -182,11 +187,7 @@ class Run(Steered):
                     lambda: self.stop is not None, timeout=left, timeout_summary="until the window begins"
                 )
             self._stop_here()
-            approved = self.known.assessment
-            await self.known.look()
-            await self.known.make_plan()
-            if material_change(approved, self.known.assessment, self.known.policy) is not None:
-                await self.approve()
+            await self._look_again()
         self._refuse_outside_the_window()
 
     async def show_the_way_back(self) -> None:
@@ -240,7 +241,8 @@ class Run(Steered):
         end = None
         async with self.steady.watched(self._breached):
             while end is None:
-                await self.known.taken_over()
+                if not await self.known.taken_over() and self._is_outdated():
+                    await self._begin_on_new_evidence()
                 self.execution = Execution(
                     self.known.plan,
                     self.known.cluster,
@@ -257,6 +259,7 @@ class Run(Steered):
                     held=lambda: self.progress.paused is not None,
                     shown=self._show_outcomes,
                     forgot=lambda: self.takeover.forgot,
+                    outdated=self._is_outdated,
                 )
         if isinstance(end, Finish):
             raise Ended(_OUTCOMES[end.end], end.reason)
@@ -361,6 +364,35 @@ class Run(Steered):
             *(str(reading) for reading in self.steady.readings if not reading.ok),
             *self.progress.undelivered,
         )
+
+    def _is_outdated(self) -> bool:
+        """Whether the plan must not be begun on what was seen when it was made: holds, hooks and manual steps
+        take their time, and a primary that was silent may serve again. Planned work looks by itself before it
+        touches the primary, and a primary that may be well is left on purpose."""
+        if self.request.dry_run or self.request.even_if_healthy or self.maintenance is not None:
+            return False
+        seen = self.known.looked_at
+        return seen is not None and workflow.now() - seen > EVIDENCE_LASTS and workflow.patched(LOOKS_AGAIN)
+
+    async def _begin_on_new_evidence(self) -> None:
+        change = await self._look_again()
+        if change is not None:
+            if not self.progress.is_skipped("simulation"):
+                await self.known.rehearse()
+            self.progress.say(f"looked again: {change}")
+        if self.approval.window is not None:
+            self.acting_since = workflow.now()
+
+    async def _look_again(self) -> str | None:
+        """What has changed of the plan since it was made, if anything; then people are asked again, if they
+        were before. Raises Ended with the rule that refuses it now."""
+        before = self.known.assessment
+        await self.known.look()
+        await self.known.make_plan()
+        change = material_change(before, self.known.assessment, self.known.policy)
+        if change is not None:
+            await self.approve()
+        return change
 
     def _refuse_outside_the_window(self) -> None:
         """Raises Ended when the window has less time left than the plan is estimated to take."""

@@ -20,9 +20,10 @@ from typing import Any
 
 from temporalio.client import WorkflowHandle, WorkflowHistory
 
+from qnwis.continuity.access import Deed
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_wait import RegionFinding, RegionWord
-from qnwis.continuity.run import AbortRequest
+from qnwis.continuity.run import AbortRequest, PauseRunRequest, ResumeRunRequest
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.temporal import connect
 from workflows.guardian import Guardian
@@ -34,10 +35,11 @@ from workflows.primary_failure import PrimaryFailure
 from .conftest import Stage, dev_server
 from .further_scenes import FURTHER_SCENES, Studio
 from .matrix import reset, tasks
-from .people import Crowd
+from .people import Crowd, asked
 
 HISTORIES = Path(__file__).parents[2] / "histories"
 WORKER = "worker@lab"
+EVIDENCE_IS_OLD_S = 6.0
 
 Scene = Callable[[Stage], Awaitable[WorkflowHandle[Any, Any]]]
 
@@ -100,6 +102,39 @@ async def primary_failure_approved(on: Stage) -> WorkflowHandle[Any, Any]:
     await crowd.approve(run, "ann", reason="agreed")
     await run.result()
     return run
+
+
+async def primary_failure_held(on: Stage) -> WorkflowHandle[Any, Any]:
+    """Recorded before a run looked again at what it had seen before it was held."""
+    run, crowd = await _held(on)
+    await _resumed(run, crowd)
+    return run
+
+
+async def primary_failure_served_again(on: Stage) -> WorkflowHandle[Any, Any]:
+    run, crowd = await _held(on)
+    on.world.revive("node-1")
+    await _resumed(run, crowd)
+    return run
+
+
+async def _held(on: Stage) -> tuple[WorkflowHandle[Any, Any], Crowd]:
+    """A person's run, held before its first action until what it has seen is old."""
+    crowd = _people(on)
+    on.world.kill("node-1")
+    run = await crowd.start("bob")
+    await asked(run)
+    pause = PauseRunRequest(by="bob", reason="recorded for replay")
+    await run.execute_update("pause", crowd.signed(run, Deed.PAUSE, pause))
+    await crowd.approve(run, "ann")
+    await asyncio.sleep(EVIDENCE_IS_OLD_S)
+    return run, crowd
+
+
+async def _resumed(run: WorkflowHandle[Any, Any], crowd: Crowd) -> None:
+    resume = ResumeRunRequest(by="bob", reason="recorded for replay")
+    await run.execute_update("resume", crowd.signed(run, Deed.RESUME, resume))
+    await run.result()
 
 
 async def planned_maintenance_completed(on: Stage) -> WorkflowHandle[Any, Any]:
@@ -214,6 +249,8 @@ SCENES: dict[str, Scene] = {
         primary_failure_reset,
         primary_failure_aborted,
         primary_failure_approved,
+        primary_failure_held,
+        primary_failure_served_again,
         planned_maintenance_completed,
         planned_maintenance_rolled_back,
         guardian_failed_over,

@@ -15,14 +15,18 @@ from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.approvals import PendingApproval
 from qnwis.continuity.run import RunKind, RunOutcome, RunProgress
 from qnwis.runbook import ManualStep, Runbook, load_runbook
+from tests.looking import WITHIN_S, Looks
 from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Run, Setting
 from .people import Crowd, asked
 from .test_approvals import until_noted
+from .test_hooks import activities_of
 
 DRAINED = ManualStep(name="drained", before="execution", text="Drain the load balancer.")
 WHY = ("--reason", "the switch is not ready")
+SOON = timedelta(seconds=0.2)
+"""For so long a run counts on what it has seen, where a test waits for that."""
 
 
 @dataclass
@@ -135,6 +139,51 @@ async def test_who_may_not_or_proves_nothing_is_refused_and_what_is_printed_is_t
 
     gone = await desk.types("bob", *deeds["pause"])
     assert gone.exit_code == 3 and "[no_run]" in gone.stderr
+
+
+@pytest.mark.parametrize("comes_back", ["while_a_manual_step_is_awaited", "while_the_run_is_held"])
+async def test_a_primary_that_serves_again_before_the_run_may_act_is_left_alone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, comes_back: str
+) -> None:
+    monkeypatch.setattr("workflows.run.EVIDENCE_LASTS", SOON)
+    cluster, world = desk.cluster_id, desk.crowd.stage.world
+    if comes_back == "while_the_run_is_held":
+        await desk.types("bob", "run", "pause", cluster, *WHY)
+    await desk.types("ann", "approve", cluster, "--yes")
+    if comes_back == "while_a_manual_step_is_awaited":
+        world.revive("node-1")
+    await asyncio.sleep(2 * SOON.total_seconds())
+    await desk.types("bob", "run", "confirm", cluster, "drained", "--reason", "done")
+    if comes_back == "while_the_run_is_held":
+        await until_looked_again(desk)
+        world.revive("node-1")
+        await asyncio.sleep(2 * SOON.total_seconds())
+        await desk.types("bob", "run", "resume", cluster, "--reason", "it is ready")
+    result = await desk.run.result()
+    assert result.outcome is RunOutcome.REFUSED and world.journal == []
+    assert result.refusal is not None and result.refusal.rule == "primary_is_healthy"
+
+
+async def until_looked_again(desk: Desk) -> None:
+    """Returns when the run, held before its first action, has seen that the primary still is gone."""
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while (await activities_of(desk.run)).count("collect") < 3:
+            await looks.again()
+
+
+async def test_a_run_that_was_held_goes_on_where_the_primary_still_is_gone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflows.run.EVIDENCE_LASTS", SOON)
+    cluster = desk.cluster_id
+    await desk.types("ann", "approve", cluster, "--yes")
+    await asyncio.sleep(2 * SOON.total_seconds())
+    await desk.types("bob", "run", "confirm", cluster, "drained", "--reason", "done")
+    result = await desk.run.result()
+    assert result.verified and desk.crowd.stage.world.writable() == ["node-2"]
+    assert (await activities_of(desk.run)).count("collect") == 3, "at first, after the vote, and now"
+    assert result.approval is not None and len(result.approval.votes) == 1, "nobody was asked again"
 
 
 def steered(progress: RunProgress) -> tuple[object, ...]:
