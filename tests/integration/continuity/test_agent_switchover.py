@@ -314,14 +314,16 @@ async def test_a_promotion_that_began_is_not_refused_while_its_database_is_down(
         looks = Looks()
         while scene.epoch not in [held["epoch"] for held in scene.standby.logged("lease_held")]:
             await looks.again()
+    version = (scene.standby.data_dir / "PG_VERSION").rename(scene.standby.folder / "PG_VERSION")
     for pid in (scene.standby.postmaster_pid(), startup):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(Unreachable, match="not known to be complete"):
         await promoting
-    assert not (await scene.standby.state()).database_up
+    await until_kept_down(scene.standby, "no_data")
     with pytest.raises(Unreachable, match="was begun, and cannot go on"):
         await ordered_once(scene, order)
 
+    version.rename(scene.standby.data_dir / "PG_VERSION")
     await scene.standby.until(database_up=True)
     assert (await scene.order(scene.standby, order)).changed
     await scene.standby.until(writable=True)
