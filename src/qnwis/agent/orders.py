@@ -79,7 +79,7 @@ class Orders:
             return receipt.model_copy(update={"changed": False})
         decision = await self._decide(order)
         if order.epoch < self._leases.epoch:  # promised meanwhile: what was looked at is no longer so
-            return self._refuse(order, _superseded(self._config.node_id, order, self._leases.epoch))
+            return await self._of_the_past(order)
         if not isinstance(decision, Refusal) and order.epoch > self._leases.epoch:
             # Only now: an order refused must not take the present holder's lease from it.
             decision = self._leases.obey(order.epoch) or decision

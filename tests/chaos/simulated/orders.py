@@ -53,7 +53,7 @@ class Orders:
             return done.model_copy(update={"changed": False})
         refusal, already = yield from self._look(order)
         if order.epoch < self._agent.leases.epoch:
-            return _refusal("epoch_superseded", f"epoch {order.epoch} is below {self._agent.leases.epoch}")
+            return self._of_the_past(order, promotion_begun)
         if refusal is not None:
             return None if promotion_begun else refusal
         if not self._agent.leases.obey(order.epoch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,7 +14,7 @@ from qnwis.agent import follow, orders, rejoin
 from qnwis.agent.config import Account, AgentConfig, LocalDatabase
 from qnwis.agent.database import Connection, Facts
 from qnwis.agent.effects import AlreadySo, Decision, Done, Node
-from qnwis.agent.journal import JOURNAL, Journal, Mark
+from qnwis.agent.journal import JOURNAL, Journal, Line, Mark
 from qnwis.agent.lease import Leases, found_cluster
 from qnwis.agent.orders import Orders
 from qnwis.agent.peers import Peers
@@ -22,7 +23,7 @@ from qnwis.agent.receiving import Receiving
 from qnwis.agent.speaking import Speaker
 from qnwis.continuity.lease_messages import Promised, PromiseRequest
 from qnwis.continuity.membership import Peer
-from qnwis.continuity.orders import FollowOrder, RejoinOrder
+from qnwis.continuity.orders import FollowOrder, PromoteOrder, Receipt, RejoinOrder
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Database, NodeRole
 from qnwis.transport import Transport
@@ -45,6 +46,7 @@ STREAMS = Facts(
 )
 THEIRS = STREAMS.model_copy(update={"in_recovery": False, "write_lsn": 7, "streaming": False})
 FOLLOW = FollowOrder(effect_id="follow", run_id="run", epoch=5, upstream=OTHER.node_id)
+PROMOTE = PromoteOrder(effect_id="promote", run_id="run", epoch=5)
 REJOIN = RejoinOrder(effect_id="rejoin", run_id="run", epoch=5, upstream=OTHER.node_id)
 
 
@@ -127,6 +129,25 @@ async def test_an_order_that_a_promise_overtakes_while_it_is_decided_is_refused(
     assert isinstance(answer, Refusal) and answer.rule == "epoch_superseded"
     assert standby.held
     assert [line.mark for line in standby.journal.lines] == [Mark.REFUSED]
+
+
+async def test_a_begun_promotion_that_a_promise_overtakes_is_judged_by_what_came_of_it(
+    standby: Standby, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refusal would say that nothing did."""
+
+    async def decide(*_: object) -> Decision:
+        await standby.promise(6)
+        return AlreadySo("a primary already")
+
+    async def promoted(*_: object) -> AlreadySo:
+        return AlreadySo("the primary, by now under a later epoch")
+
+    monkeypatch.setattr(orders, "promote", decide)
+    monkeypatch.setattr(orders, "promoted_since", promoted)
+    standby.journal.append(Line(at=datetime.now(UTC), mark=Mark.INTENT, order=PROMOTE))
+    answer = await standby.orders.obey(PROMOTE)
+    assert isinstance(answer, Receipt) and answer.changed and "by now" in answer.detail
 
 
 async def test_a_standby_that_is_held_already_does_not_follow(standby: Standby) -> None:
