@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from pydantic import Field
 
-from .model import Identifier, Model
+from .model import LONGEST_S, Identifier, Model
 from .plan import Plan
 from .refusal import Refusal
 from .region_plan import ClusterMove, Direction, Move, RegionPlan, Unmovable
@@ -26,9 +26,9 @@ from .topology import Cluster
 class RegionRules(Model):
     """`regions.yaml`: when a region is lost, and how it is left. Everything has a default."""
 
-    dwell_s: float = Field(default=120, ge=0)
+    dwell_s: float = Field(default=120, ge=0, le=LONGEST_S)
     """For so long a loss must last before anything is done about it. A partition of 43 s moves nothing."""
-    settle_s: float = Field(default=60, ge=0)
+    settle_s: float = Field(default=60, ge=0, le=LONGEST_S)
     """For so long a region must be well before a loss counts as over: what comes and goes is one loss, and
     databases that stopped for want of a majority have so long to come back by themselves."""
     min_clusters: int = Field(default=2, ge=1)
