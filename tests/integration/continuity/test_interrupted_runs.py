@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
+from temporalio.client import WorkflowFailureError
 
 from qnwis.continuity.run import AbortRequest, Continued, RunOutcome
 from qnwis.lab.temporal_server import TemporalServer
@@ -134,6 +135,22 @@ async def test_nobody_starts_a_run_over_one_that_was_left_unfinished(stage: Sett
     again = await (await on.start(continues=run.result_run_id)).result()
     assert again.refusal is not None and again.refusal.rule == "nothing_to_finish"
     assert [effect for effect, _ in on.world.journal] == ["power_off", "promote", "follow", "dns"]
+
+
+async def nothing_said(on: Stage) -> None:
+    """Somebody starts a run in the Temporal UI and gives it no input: it fails at once."""
+    with pytest.raises(WorkflowFailureError):
+        await on.client.execute_workflow(
+            "PrimaryFailure", id=failover_id(on.cluster_id), task_queue=on.settings.task_queue
+        )
+
+
+async def test_what_was_started_without_input_holds_no_later_run_up(stage: Setting) -> None:
+    on = await stage()
+    on.world.kill("node-1")
+    await nothing_said(on)
+    async with asyncio.timeout(WITHIN_S):
+        assert (await (await on.start()).result()).verified
 
 
 async def test_who_may_not_finish_a_run_makes_no_record_in_its_name(stage: Setting) -> None:
