@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import AsyncIterator, Collection
 
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistoryEventFilterType
 from temporalio.service import RPCError, RPCStatusCode
 
+from qnwis.continuity.run import RunOutcome
+
 LOOKED_BACK = 20
-"""The newest executions of a lock that are read; one that is left unfinished is found long before."""
+"""The newest executions of a lock that are read; one that is left unfinished is mostly found long before."""
+LOOKED_BACK_AT_MOST = 200
+"""So many further ones are read where none of the newest has an end."""
+REFUSED = RunOutcome.REFUSED.value
 RUNNING = WorkflowExecutionStatus.RUNNING.name.lower()
 NONE = "none"
 GONE = (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT)
@@ -35,6 +41,24 @@ async def executions(client: Client, workflow_id: str, *, but: str | None = None
     listed = [found async for found in client.list_workflows(query, limit=LOOKED_BACK)]
     listed.sort(key=lambda found: found.start_time, reverse=True)
     return [found.run_id for found in listed if found.run_id != but]
+
+
+async def executions_before(
+    client: Client, workflow_id: str, outcome: str, *, but: Collection[str]
+) -> AsyncIterator[list[str]]:
+    """Executions under a lock besides these, newest first, in groups of at most `LOOKED_BACK`. Without those
+    that were refused, as the search attribute `outcome` has it: they began nothing, and a cluster that cannot
+    fail over may have thousands of them."""
+    query = f"WorkflowId = '{workflow_id}' AND ({outcome} IS NULL OR {outcome} != '{REFUSED}')"
+    group: list[str] = []
+    async for found in client.list_workflows(query):
+        if found.run_id not in but:
+            group.append(found.run_id)
+        if len(group) == LOOKED_BACK:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 async def last_event(client: Client, workflow_id: str, execution_id: str) -> HistoryEvent | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from temporalio import activity
 from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from qnwis.continuity.guardian_rules import PastRun
@@ -15,10 +17,22 @@ from qnwis.continuity.model import Model
 from qnwis.continuity.takeover import PastExecution, Remains, looked_back, unfinished
 
 from .effect import heartbeating
-from .executions import GONE, RUNNING, executions, last_event, newest
+from .executions import (
+    GONE,
+    LOOKED_BACK,
+    LOOKED_BACK_AT_MOST,
+    RUNNING,
+    executions,
+    executions_before,
+    last_event,
+    newest,
+)
 from .run_changes import RunChanges, changed_or_anyhow
 from .run_history import LOOK_BACK, HistoryReader, result_in
 from .waiting import speaks_every_s
+
+PAST_NOT_KNOWN = "past_not_known"
+"""Of the error where it cannot be said whether a run was left unfinished."""
 
 
 class LookBackRequest(Model):
@@ -54,23 +68,43 @@ class RunsReport(Model):
         return newest if status == RUNNING else None
 
 
+class _Before(NamedTuple):
+    """What was read of earlier executions."""
+
+    past: list[PastExecution]
+    more: bool
+    """Whether there are more that were not read, and none of these has an end."""
+
+
 class PastRuns:
-    def __init__(self, client: Client, prefix: str) -> None:
-        """`prefix`: of the locks of clusters."""
+    def __init__(self, client: Client, prefix: str, outcome: str) -> None:
+        """`prefix`: of the locks of clusters; `outcome`: the search attribute of how a run ended."""
         self._client = client
+        self._outcome = outcome
         self._changes = RunChanges(client, prefix)
 
     @activity.defn(name=LOOK_BACK)
     async def look_back(self, asked: LookBackRequest) -> Remains | None:
         """What the asking run had done before, if it was reset or continues one; else whatever run is
-        unfinished under its lock."""
+        unfinished under its lock. Raises ApplicationError where that is not known: of all that could be read
+        none has an end, and there is more."""
         ids = await executions(self._client, asked.workflow_id, but=activity.info().workflow_run_id)
         if asked.reset or asked.continues is not None:
             named = {asked.run_id, asked.continues} - {*ids, None, activity.info().workflow_run_id}
             past = await self._all(asked.workflow_id, [*ids, *sorted(filter(None, named))])
         else:
             past = await self._unsettled(asked.workflow_id, ids)
-        return looked_back(past, run_id=asked.run_id, reset=asked.reset, continues=asked.continues)
+        before = await self._before(asked.workflow_id, ids, past)
+        found = looked_back(
+            [*past, *before.past], run_id=asked.run_id, reset=asked.reset, continues=asked.continues
+        )
+        if found is None and before.more:
+            raise ApplicationError(
+                f"none of the newest executions under {asked.workflow_id} has an end",
+                type=PAST_NOT_KNOWN,
+                non_retryable=True,
+            )
+        return found
 
     @activity.defn
     async def watch_runs(self, asked: WatchRunsRequest) -> RunsReport:
@@ -84,10 +118,13 @@ class PastRuns:
         # One that goes on has no last event; the answer to the question for it does not end.
         ended = [one for one in ids if one != first or status != RUNNING]
         results = await asyncio.gather(*(self._result(asked.workflow_id, one) for one in ended))
+        past = await self._unsettled(asked.workflow_id, ids)
+        before = await self._before(asked.workflow_id, ids, past)
         return RunsReport(
             seen=seen,
             recent=tuple(result for result in results if result is not None),
-            unfinished=unfinished(await self._unsettled(asked.workflow_id, ids)),
+            # Where it is not known whether there is one, none is finished; nor does a run begin then.
+            unfinished=unfinished([*past, *before.past]),
         )
 
     async def _all(self, workflow_id: str, ids: Sequence[str]) -> list[PastExecution]:
@@ -104,6 +141,23 @@ class PastRuns:
                 if execution.finished:
                     break
         return past
+
+    async def _before(self, workflow_id: str, ids: Sequence[str], past: Sequence[PastExecution]) -> _Before:
+        """What was before these newest executions, back to the newest that has an end; nothing where one of
+        them has. Many that began nothing must not hide one that did."""
+        found: list[PastExecution] = []
+        if len(ids) + 1 < LOOKED_BACK or any(execution.finished for execution in past):
+            return _Before(found, more=False)  # the list leaves out who asks
+        seen, own = 0, activity.info().workflow_run_id or ""
+        known = {own, *ids, *(execution.execution_id for execution in past)}
+        async for group in executions_before(self._client, workflow_id, self._outcome, but=known):
+            if seen >= LOOKED_BACK_AT_MOST:
+                return _Before(found, more=True)
+            read = await self._all(workflow_id, group)
+            found, seen = [*found, *read], seen + len(group)
+            if any(execution.finished for execution in read):
+                break
+        return _Before(found, more=False)
 
     async def _result(self, workflow_id: str, execution_id: str) -> PastRun | None:
         """Of one that is closed, from its last event alone. None where it ended without one."""

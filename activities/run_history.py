@@ -102,6 +102,8 @@ class HistoryReader:
         match event.WhichOneof("attributes"):
             case "workflow_execution_started_event_attributes":
                 started = event.workflow_execution_started_event_attributes
+                if not started.input.payloads:
+                    FailoverRequest.model_validate({})  # says what is missing, as the workflow did
                 self._found["request"] = await self._decode(started.input, FailoverRequest)
                 self._found["run_id"] = started.original_execution_run_id
                 self._found["started_at"] = event.event_time.ToDatetime(tzinfo=UTC)

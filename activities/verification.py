@@ -33,7 +33,8 @@ class VerifyRequest(Model):
     fencing: FencingEvidence | None
     epoch: int
     elapsed_ms: float
-    """From the run's start to the end of execution."""
+    """What the policy limits: from the run's start, or where people took their time from when the service
+    was taken from the old primary, until only what nobody waits for was left."""
     settle_s: float = 5.0
     """How long the world may take to settle before the last reading counts, seconds."""
 

@@ -77,7 +77,7 @@ from qnwis.providers.witness import Witness, witnesses_of
 from qnwis.transport import Transport, transport_of
 from workflows.access_review import AccessReviewRun
 from workflows.guardian import Guardian
-from workflows.names import FAILOVER_PREFIX, vantage_queue
+from workflows.names import FAILOVER_PREFIX, OUTCOME, vantage_queue
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 from workflows.readiness import ReadinessCheck
@@ -193,7 +193,7 @@ def runbook_activities(
 ) -> list[Callable[..., Any]]:
     graded = ReadinessMetrics(metrics) if metrics is not None else None
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
-    past_runs, past_evacuations = PastRuns(client, FAILOVER_PREFIX), PastEvacuations(client)
+    past_runs, past_evacuations = PastRuns(client, FAILOVER_PREFIX, OUTCOME.name), PastEvacuations(client)
     people = People(AccessFiles(p.registry.directory), TemporalNonces(client), p.audit)
     fencing, promotion, dns = Fencing(p.nodes, p.hook), Promotion(p.nodes), DnsRecords(p.dns)
     audit = Audit(p.audit, bundles=p.bundles, witnesses=p.witnesses)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from datetime import timedelta
 
 from temporalio import workflow
@@ -41,9 +42,9 @@ class Announcements:
         """Say that the run started."""
         self._send(RunEvent.STARTED, "started", f"by {self._request.initiated_by}: {self._request.reason}")
 
-    def watch_overrun(self, max_failover_time_s: float) -> None:
-        """Arm the notice of an overrun."""
-        self._overrun = asyncio.create_task(self._watch_overrun(max_failover_time_s))
+    def watch_overrun(self, max_failover_time_s: float, *, over: Callable[[], bool] = lambda: False) -> None:
+        """Arm the notice of an overrun; none is told once what counts is `over`."""
+        self._overrun = asyncio.create_task(self._watch_overrun(max_failover_time_s, over))
 
     def planned(self, what: str) -> None:
         """Say what is going to be moved, and when."""
@@ -87,8 +88,10 @@ class Announcements:
         with contextlib.suppress(ApplicationError):
             await workflow.get_external_workflow_handle(guardian).signal("run_ended", run)
 
-    async def _watch_overrun(self, max_failover_time_s: float) -> None:
+    async def _watch_overrun(self, max_failover_time_s: float, over: Callable[[], bool]) -> None:
         await workflow.sleep(max_failover_time_s, summary="max_failover_time_s of the policy")
+        if over():
+            return
         self._send(
             RunEvent.OVERRUN,
             "overrun",

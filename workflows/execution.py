@@ -34,6 +34,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from qnwis.continuity.http_actions import HttpDemote, HttpPromote
     from qnwis.continuity.orders import DemotionToken
+    from qnwis.continuity.outage import Outage
     from qnwis.continuity.patroni_actions import (
         PatroniDemoteCluster,
         PatroniFailover,
@@ -78,12 +79,14 @@ class Execution:
         epoch: int,
         run_id: str,
         log: Sequence[Outcome] = (),
+        outage: Outage | None = None,
     ) -> None:
         self._plan = plan
         self._cluster = cluster
         self._policy = policy
         self._world = {"run_id": run_id, "epoch": epoch, "cluster": cluster}
         self._log = list(log)
+        self._outage = outage or Outage()
         self.waits_out_a_ttl = False
         """Whether nothing is done just now, until clients have forgotten the old TTL."""
         self.unseen: list[str] = []
@@ -109,10 +112,12 @@ class Execution:
                 continue
             match advance(self._plan, self._log, stop=stop()):
                 case Do(action=VerifyService() as verification):
+                    self._outage.before(verification, workflow.now())
                     return verification
                 case Do() if not self._log and outdated():
                     return None
                 case Do(action=action, again=again):
+                    self._outage.before(action, workflow.now())
                     self._register(Outcome(action_id=action.action_id, status=OutcomeStatus.STARTED))
                     shown()
                     self._register(await self._do(action, again=again, stop=stop))

@@ -133,6 +133,8 @@ class Known:
         returns = request.maintenance is not None and request.maintenance.returns is not None
         if parent is None and returns:
             raise Ended(RunOutcome.REFUSED, "only a round trip may say that a run is its way back")
+        if parent is None and not request.dry_run and _is_a_drill_by_failover(self._kind, request):
+            raise Ended(RunOutcome.REFUSED, "only a round trip, which goes back, may fail over as a drill")
         if request.automatic and not request.dry_run and not _is_the_guardian(parent, request.cluster_id):
             raise Ended(RunOutcome.REFUSED, "only the cluster's guardian may start a run as automatic")
         if request.agreed_with is not None and not _is_part_of_an_evacuation(parent):
@@ -145,15 +147,16 @@ class Known:
             self._may_run, self.initiator_roles = True, request.initiator_roles
             return
         deed = Deed.OVERRIDE if request.override else Deed.START
-        if parent is not None and request.token is not None:
-            # What a schedule starts was signed when that was made, and for that alone.
+        if parent is not None and request.token is not None and not request.override:
+            # What a schedule starts was signed when that was made, and for that alone. An override is never
+            # signed ahead: it is for what is there now.
             deed = Deed.SCHEDULE if request.token.claim.deed is Deed.SCHEDULE else deed
         found = await prove(
             request.token,
             Expected(deed=deed, cluster_id=request.cluster_id, digest=request.digest),
             claimed=request.initiated_by,
             used_by=self.takeover.run_id,
-            needs=(OVERRIDE_CONSTRAINTS,) if _past_a_healthy_primary(request) else (),
+            needs=(OVERRIDE_CONSTRAINTS,) if _past_a_healthy_primary(self._kind, request) else (),
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)
@@ -184,6 +187,13 @@ def _is_part_of_an_evacuation(parent: workflow.ParentInfo | None) -> bool:
     return parent is not None and parent.workflow_id.startswith(REGION_PREFIX)
 
 
-def _past_a_healthy_primary(request: FailoverRequest) -> bool:
-    """Planned work moves away from a healthy primary by its nature; an override has a deed of its own."""
-    return request.even_if_healthy and request.maintenance is None and not request.override
+def _is_a_drill_by_failover(kind: RunKind, request: FailoverRequest) -> bool:
+    return kind is RunKind.PRIMARY_FAILURE and request.maintenance is not None and request.maintenance.drill
+
+
+def _past_a_healthy_primary(kind: RunKind, request: FailoverRequest) -> bool:
+    """By the runbook, and not by what the request says of maintenance, which a failover does not heed.
+    Planned work moves away from a healthy primary by its nature, and so does a drill, as part of a round
+    trip; an override has a deed of its own."""
+    planned = kind is RunKind.PLANNED_MAINTENANCE or _is_a_drill_by_failover(kind, request)
+    return request.even_if_healthy and not planned and not request.override

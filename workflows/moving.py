@@ -93,7 +93,8 @@ class Moving:
         try:
             result = await child
         except ChildWorkflowError as error:
-            return self._ended(None, f"the run was ended from outside: {error.cause or error}")
+            reason = f"the run was ended from outside: {error.cause or error}"
+            return self._ended(None, reason, run_id=child.first_execution_run_id)
         return self._ended(result.outcome, result.reason, run_id=result.run_id)
 
     async def _by_the_run_that_goes_on(self) -> Moved | None:

@@ -35,6 +35,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.executor import REVERSIBLE, Finish, Outcome, OutcomeStatus, RunEnd, is_committed
     from qnwis.continuity.guardian_rules import PastRun
     from qnwis.continuity.hooks import unreadable_refusal
+    from qnwis.continuity.outage import Outage, acts_ahead
     from qnwis.continuity.plan import VerifyService
     from qnwis.continuity.run import (
         FailoverRequest,
@@ -60,6 +61,9 @@ LOOKS_AGAIN = "what was seen a while ago is looked at again before the first act
 PATRONI_SETTLES_S = 45.0
 """Its members follow a new leader within some rounds of its loop, each of 10 s by default."""
 
+OVERRUN_OF_THE_OUTAGE = "an overrun is told of by the time that the service waits"
+"""Patch: before, what a switchover does ahead and sets right afterwards counted, too."""
+
 
 class Run(Steered):
     """One run of a runbook, under its cluster's lock."""
@@ -76,9 +80,12 @@ class Run(Steered):
         self.request = request
         self.maintenance = maintenance
         self.acting_since: datetime | None = None
-        """When what changes the world began; until then people and windows take the time they take."""
-        self.acted_until: datetime | None = None
-        """When all but the verification was done; hooks after it take the time they take, too."""
+        """Where people and windows took the time they took: when what changes the world began, or was held
+        before its first action."""
+        self.outage = Outage()
+        """Hooks after its end take the time they take, too."""
+        self._overrun_due = False
+        """Whether the notice of an overrun is still to be armed, when the outage begins."""
         self.progress = Progress(kind, request.cluster_id, dry_run=request.dry_run)
         self.known = Known(kind, request, maintenance, self.progress)
         self.takeover = self.known.takeover
@@ -237,7 +244,9 @@ class Run(Steered):
             self._refuse_outside_the_window()  # what people and hooks did before this step took its time
         if self.approval.window is not None or self.maintenance is not None:
             self.acting_since = workflow.now()
-        self.announcements.watch_overrun(self.known.policy.max_failover_time_s)
+        self._overrun_due = self._begins_before_the_outage()
+        if not self._overrun_due:
+            self.announcements.watch_overrun(self.known.policy.max_failover_time_s)
         end = None
         async with self.steady.watched(self._breached):
             while end is None:
@@ -250,20 +259,21 @@ class Run(Steered):
                     self.known.assessment.epoch,
                     self.takeover.run_id,
                     joined(self.execution.log if self.execution is not None else (), self.takeover.outcomes),
+                    self.outage,
                 )
                 self._show_outcomes()
                 if self.request.dry_run:
                     raise await self._previewed(self.execution)
                 end = await self.execution.drive(
                     stop=lambda: self.stop or self.takeover.stop,
-                    held=lambda: self.progress.paused is not None,
+                    held=self._is_held,
                     shown=self._show_outcomes,
                     forgot=lambda: self.takeover.forgot,
                     outdated=self._is_outdated,
                 )
         if isinstance(end, Finish):
             raise Ended(_OUTCOMES[end.end], end.reason)
-        self.verification_due, self.acted_until = end, workflow.now()
+        self.verification_due = end
 
     async def _previewed(self, execution: Execution) -> Ended:
         """How a dry run ends."""
@@ -279,7 +289,7 @@ class Run(Steered):
     async def verify(self) -> None:
         """Read the world again; what the verifier says is what the run has achieved."""
         assert self.execution is not None and self.verification_due is not None
-        fence, began_at = self.execution.fence, self.acting_since or self.takeover.started_at
+        fence = self.execution.fence
         verified = await workflow.execute_activity_method(
             Verification.verify,
             VerifyRequest(
@@ -289,7 +299,7 @@ class Run(Steered):
                 before=self.known.evidence,
                 fencing=fence.fencing if fence is not None else None,
                 epoch=self.known.assessment.epoch,
-                elapsed_ms=((self.acted_until or workflow.now()) - began_at).total_seconds() * 1000,
+                elapsed_ms=self._elapsed_ms,
                 **({"settle_s": PATRONI_SETTLES_S} if self.known.cluster.by_patroni else {}),
             ),
             **options.verify("read the world again", by_patroni=self.known.cluster.by_patroni),
@@ -344,6 +354,31 @@ class Run(Steered):
         assert self.execution is not None
         self.progress.outcomes = self.execution.outcomes
         self.progress.refresh()
+        if self._overrun_due and self.outage.since is not None:
+            self._overrun_due = False
+            self.announcements.watch_overrun(
+                self.known.policy.max_failover_time_s, over=lambda: self.outage.until is not None
+            )
+
+    def _begins_before_the_outage(self) -> bool:
+        """Whether actions come first that the service does not wait for."""
+        begins = acts_ahead(self.known.plan) and self.takeover.remains is None
+        return begins and workflow.patched(OVERRUN_OF_THE_OUTAGE)
+
+    def _is_held(self) -> bool:
+        if self.progress.paused is None:
+            return False
+        self.acting_since = self.acting_since or workflow.now()
+        return True
+
+    @property
+    def _elapsed_ms(self) -> float:
+        """What the policy limits. Where people took their time it counts from when the service was taken from
+        the old primary, else from the start of the run."""
+        began_at = self.takeover.started_at
+        if self.acting_since is not None:
+            began_at = self.outage.since or self.acting_since
+        return ((self.outage.until or workflow.now()) - began_at).total_seconds() * 1000
 
     @property
     def past_return(self) -> bool:

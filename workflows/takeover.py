@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
 
 from . import options
 
 with workflow.unsafe.imports_passed_through():
-    from activities.past_runs import LookBackRequest, PastRuns
+    from activities.past_runs import PAST_NOT_KNOWN, LookBackRequest, PastRuns
     from qnwis.continuity.executor import Outcome
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.run import Continued, FailoverRequest
@@ -17,6 +18,7 @@ with workflow.unsafe.imports_passed_through():
         Remains,
         may_still_happen,
         nothing_left_refusal,
+        past_not_known_refusal,
         unfinished_refusal,
     )
 
@@ -86,16 +88,21 @@ class Takeover:
         """Learn what this run had done before; or why it must not begin."""
         self.forgot = False
         info = workflow.info()
-        found = await workflow.execute_activity_method(
-            PastRuns.look_back,
-            LookBackRequest(
-                workflow_id=info.workflow_id,
-                run_id=info.original_execution_run_id,
-                reset=info.run_id != info.original_execution_run_id,
-                continues=self._request.continues,
-            ),
-            **options.read("earlier runs of this cluster"),
-        )
+        try:
+            found = await workflow.execute_activity_method(
+                PastRuns.look_back,
+                LookBackRequest(
+                    workflow_id=info.workflow_id,
+                    run_id=info.original_execution_run_id,
+                    reset=info.run_id != info.original_execution_run_id,
+                    continues=self._request.continues,
+                ),
+                **options.read("earlier runs of this cluster"),
+            )
+        except ActivityError as error:
+            if not isinstance(error.cause, ApplicationError) or error.cause.type != PAST_NOT_KNOWN:
+                raise
+            return past_not_known_refusal(self._request.cluster_id, error.cause.message)
         if found is None:
             continues = self._request.continues
             return nothing_left_refusal(continues) if continues is not None else None

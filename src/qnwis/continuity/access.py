@@ -13,7 +13,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from .model import Identifier, Model
+from .model import LONGEST_S, Identifier, Model
 
 EVERYTHING = "continuity:*"
 OVERRIDE_CONSTRAINTS = "continuity:override_constraints"
@@ -81,7 +81,7 @@ class ApprovalWorkflow(Model):
 
     required_approvers: int = Field(ge=1)
     allowed_roles: tuple[Identifier, ...] = Field(min_length=1)
-    timeout_sec: float = Field(gt=0)
+    timeout_sec: float = Field(gt=0, le=LONGEST_S)
     """The approval window, seconds."""
 
 

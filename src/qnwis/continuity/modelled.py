@@ -17,6 +17,7 @@ from .modelled_http import carry_out as carry_out_on_application
 from .modelled_patroni import SOURCE as SOURCE
 from .modelled_patroni import carry_out as carry_out_by_patroni
 from .orders import FencingEvidence, FencingEvidenceType
+from .outage import waited_for
 from .patroni_actions import (
     PatroniDemoteCluster,
     PatroniFailover,
@@ -276,7 +277,8 @@ def play(
     """Carry the plan out on `world`, as a run does: the stepper decides, the verifier has the last word."""
     outcomes: dict[str, Outcome] = {}
     report: VerificationReport | None = None
-    elapsed_ms = 0.0
+    elapsed_ms = outage_ms = 0.0
+    counts = {action.action_id for action in waited_for(plan)}
     while True:
         now = started_at + timedelta(milliseconds=elapsed_ms)
         match advance(plan, list(outcomes.values())):
@@ -293,7 +295,7 @@ def play(
                     world.evidence(now),
                     fencing=next((o.fencing for o in outcomes.values() if o.fencing is not None), None),
                     dns=world.dns,
-                    elapsed_ms=elapsed_ms,
+                    elapsed_ms=outage_ms,
                     epoch=epoch,
                 )
                 status = OutcomeStatus.SUCCEEDED if report.passed else OutcomeStatus.FAILED
@@ -302,6 +304,7 @@ def play(
                 outcome = world.carry_out(action, epoch=epoch, at=now)
         took_ms = duration_ms(action)
         elapsed_ms += took_ms
+        outage_ms += took_ms if action.action_id in counts else 0.0
         outcomes.pop(action.action_id, None)
         outcomes[action.action_id] = outcome.model_copy(update={"duration_ms": took_ms})
 

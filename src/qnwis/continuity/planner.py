@@ -19,6 +19,7 @@ from .evidence import ClusterEvidence, NodeEvidence, current_primary
 from .http_plan import http_failover_actions
 from .http_service import http_fencing_refusal, http_refusal_to_move
 from .model import Model, sha256_digest
+from .outage import estimated_outage_ms, waited_for
 from .override import GiveUp, given_up_refusal, suspended_notes
 from .patroni import fencing_refusal, refusal_to_move
 from .patroni_plan import failover_actions
@@ -285,19 +286,20 @@ PASSABLE_WHEN_GIVEN_UP = frozenset({acknowledged_writes_are_held})
 
 def plan_is_fast_enough(plan: Plan, policy: Policy) -> Refusal | None:
     """Policy `max_failover_time_s`; asked last, because it needs the plan."""
-    limit_ms = policy.max_failover_time_s * 1000
-    if plan.estimated_total_ms <= limit_ms:
+    limit_ms, outage_ms = policy.max_failover_time_s * 1000, estimated_outage_ms(plan)
+    if outage_ms <= limit_ms:
         return None
     return Refusal(
         rule="too_slow",
         message=(
-            f"The plan is estimated at {plan.estimated_total_ms} ms, "
-            f"policy {policy.policy_id} allows {limit_ms:g} ms."
+            f"From the end of the service on {plan.primary_node_id} until it is verified elsewhere, the plan"
+            f" is estimated at {outage_ms} ms; policy {policy.policy_id} allows {limit_ms:g} ms."
         ),
         values={
+            "estimated_outage_ms": outage_ms,
             "estimated_total_ms": plan.estimated_total_ms,
             "max_failover_time_s": policy.max_failover_time_s,
-            "estimates_ms": {action.action_id: action.estimate_ms for action in plan.actions},
+            "estimates_ms": {action.action_id: action.estimate_ms for action in waited_for(plan)},
         },
         remedy="Lower the record's TTL or the estimates if they are too high, or raise max_failover_time_s.",
     )

@@ -60,7 +60,8 @@ class Policy(Model):
     name: str
     strategy: Strategy = Strategy.AUTOMATIC
     max_failover_time_s: float = Field(default=60, gt=0, le=NO_LIMIT)
-    """A plan estimated above this is refused; a run that overruns it fails verification."""
+    """A plan estimated above this is refused; a run that overruns it fails verification. What a switchover
+    does ahead, and sets right once the service has moved, does not count."""
     require_quorum: bool = True
     region_priority: tuple[str, ...] = ()
     """Earlier is preferred; a region not listed ranks last."""

@@ -103,6 +103,9 @@ def target_exists(look: _Look) -> Check:
 def lag_in_bounds(look: _Look) -> Check:
     """The standbys have the primary's log, up to what the policy lets a target miss."""
     name, facts, planning = "replication lag", look.facts, look.planning
+    if facts.cluster.by_http:
+        reason = "an application replicates by itself, and has no log whose positions are compared"
+        return Check(name=name, grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
     if planning is None or facts.evidence is None or planning.primary_node_id is None:
         return _unknown(name, "the primary is not known")
     view = survey(facts.cluster, facts.policy, facts.evidence, planning.primary_node_id)
@@ -268,6 +271,9 @@ def drilled_lately(look: _Look) -> Check:
     name, past = "last drill", look.facts.past
     if past is None:
         return _unknown(name, "the audit trail could not be read")
+    if past.last_drill_at is None and look.facts.cluster.by_http:
+        reason = "a drill with its own way back is not for an application; move the service there and back"
+        return Check(name=name, grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
     if past.last_drill_at is None:
         return Check(name=name, grade=Grade.WARNING, reason="no drill yet")
     age_s = _age_s(look.facts, past.last_drill_at)

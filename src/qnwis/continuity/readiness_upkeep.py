@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import JsonValue
 
 from .readiness_facts import Check, Facts, Grade
+from .topology import Cluster
 from .upkeep import Archiving, lost_slots
 
 ARCHIVE_DUE_S = 600.0
@@ -15,8 +16,8 @@ ARCHIVE, SLOTS, IDLE, BACKUP = "archive", "logical slots", "idle slots", "backup
 
 def log_is_archived(facts: Facts, primary: str | None) -> Check:
     """The primary's log reaches the archive. A failover works without; recovery from the archive does not."""
-    if facts.cluster.by_patroni:
-        return _nothing(ARCHIVE, "Patroni's members are not asked for it")
+    if (nobody := _nobody_asked(facts.cluster)) is not None:
+        return _nothing(ARCHIVE, nobody)
     said = None if primary is None else facts.upkeep.get(primary)
     if primary is None or said is None:
         return _unknown(ARCHIVE, primary)
@@ -38,8 +39,8 @@ def log_is_archived(facts: Facts, primary: str | None) -> Check:
 
 def logical_slots_survive(facts: Facts, primary: str | None, target: str | None) -> Check:
     """Whoever reads the primary's changes could go on at the target."""
-    if facts.cluster.by_patroni:
-        return _nothing(SLOTS, "Patroni's members are not asked for them")
+    if (nobody := _nobody_asked(facts.cluster)) is not None:
+        return _nothing(SLOTS, nobody)
     said = None if primary is None else facts.upkeep.get(primary)
     if primary is None or said is None:
         return _unknown(SLOTS, primary)
@@ -66,8 +67,8 @@ def logical_slots_survive(facts: Facts, primary: str | None, target: str | None)
 
 def nobody_is_waited_for(facts: Facts) -> Check:
     """No node keeps log for a reader that is gone: in the end its disk is full, and its database down."""
-    if facts.cluster.by_patroni:
-        return _nothing(IDLE, "Patroni's members are not asked for them")
+    if (nobody := _nobody_asked(facts.cluster)) is not None:
+        return _nothing(IDLE, nobody)
     if not facts.upkeep:
         return Check(name=IDLE, grade=Grade.NOT_EVALUATED, reason="no agent says it")
     idle = {
@@ -136,6 +137,13 @@ def _fault(archiving: Archiving) -> str | None:
 
 def _values(archiving: Archiving) -> dict[str, JsonValue]:
     return archiving.model_dump(mode="json")
+
+
+def _nobody_asked(cluster: Cluster) -> str | None:
+    """Why there is no agent to say it."""
+    if cluster.by_patroni:
+        return "Patroni's members are not asked for it"
+    return "an application keeps its data by its own means" if cluster.by_http else None
 
 
 def _nothing(name: str, reason: str) -> Check:

@@ -84,8 +84,8 @@ class RegionResult(Model):
 
 def way_back(plan: RegionPlan, moved: Mapping[str, Moved]) -> tuple[str, ...]:
     """The old primary of each cluster that was moved becomes a standby again; then all go back at once."""
-    gone = [m for m in plan.moves if (ended := moved.get(m.cluster_id)) is not None and ended.good]
-    shifted = any((ended := moved.get(one.cluster_id)) is not None and ended.good for one in plan.weights)
+    gone = [m for m in plan.moves if (ended := moved.get(m.cluster_id)) is not None and ended.moved]
+    shifted = any((ended := moved.get(one.cluster_id)) is not None and ended.moved for one in plan.weights)
     if plan.direction is Direction.BACK or not (gone or shifted):
         return ()
     return (
@@ -114,18 +114,35 @@ def outcome_of(
     plan: RegionPlan, moved: Mapping[str, Moved], failures: Mapping[str, str], stopped: str | None
 ) -> tuple[RunOutcome, str]:
     """How the evacuation as a whole ended, and why. Each cluster's own run says where that one stands."""
-    good = [name for name in plan.cluster_ids if name in moved and moved[name].good]
-    bad = [name for name in plan.cluster_ids if name not in good]
+    gone = [name for name in plan.cluster_ids if name in moved and moved[name].moved]
+    left = [name for name in plan.cluster_ids if name not in gone]
+    doubtful = [name for name in gone if not moved[name].good]
     went = "left" if plan.direction is Direction.OUT else "came back to"
-    told = f"{len(good)} of {len(plan.cluster_ids)} clusters {went} {plan.region}"
-    if not good:
-        begun = [one for one in moved.values() if one.outcome is not RunOutcome.UNTOUCHED]
-        outcome = RunOutcome.ROLLED_BACK if begun else RunOutcome.UNTOUCHED
-        return outcome, f"{told}; {stopped or 'see each run'}"
-    if bad or failures:
-        why = "; ".join([f"not {', '.join(bad)}"] * bool(bad) + [f"{k}: {v}" for k, v in failures.items()])
+    told = f"{len(gone)} of {len(plan.cluster_ids)} clusters {went} {plan.region}"
+    if not gone:
+        return _nothing_moved(plan, moved), f"{told}; {stopped or 'see each run'}"
+    if left or doubtful or failures:
+        why = "; ".join(
+            [
+                *([f"not {', '.join(left)}"] if left else []),
+                *(f"{name} incomplete: {moved[name].reason}" for name in doubtful),
+                *(f"{name}: {failure}" for name, failure in failures.items()),
+            ]
+        )
         return RunOutcome.INCOMPLETE, f"{told}; {why}" + (f"; {stopped}" if stopped else "")
     return RunOutcome.COMPLETED, f"{told}, verified"
+
+
+def _nothing_moved(plan: RegionPlan, moved: Mapping[str, Moved]) -> RunOutcome:
+    """Where nothing was begun, nothing was undone either. Of a weight without an outcome nobody knows."""
+    weights = {one.cluster_id for one in plan.weights}
+    untouched = {RunOutcome.UNTOUCHED, RunOutcome.REFUSED}
+    for one in moved.values():
+        never_started = one.outcome is None and one.run_id is None and one.cluster_id not in weights
+        if one.outcome not in untouched and not never_started:
+            return RunOutcome.ROLLED_BACK
+    refused = any(one.outcome is RunOutcome.REFUSED for one in moved.values())
+    return RunOutcome.REFUSED if refused else RunOutcome.UNTOUCHED
 
 
 def draft_of_region(request: EvacuateRequest, result: RegionResult) -> AuditDraft:
@@ -148,7 +165,7 @@ def draft_of_region(request: EvacuateRequest, result: RegionResult) -> AuditDraf
         result=AuditResult(
             success=result.verified,
             duration_ms=max(0, round((result.ended_at - result.started_at).total_seconds() * 1000)),
-            actions_executed=sum(one.good for one in result.moved),
+            actions_executed=sum(one.moved for one in result.moved),
         ),
         run_id=result.run_id,
         plan_digest=result.plan_digest,
@@ -166,7 +183,7 @@ def _layers(result: RegionResult) -> Layers:
         l19_cited_evidence=tuple(
             Citation(
                 artefact="result",
-                says=f"run {one.run_id} of {one.cluster_id}: {one.outcome or 'not begun'}",
+                says=f"run {one.run_id} of {one.cluster_id}: {_ended(one)}",
             )
             for one in result.moved
         ),
@@ -178,3 +195,9 @@ def _layers(result: RegionResult) -> Layers:
         l21_trail=tuple(Step(name=step.name, became=step.status.value) for step in result.steps),
         l22_confidence=None,
     )
+
+
+def _ended(one: Moved) -> str:
+    if one.outcome is not None:
+        return one.outcome
+    return "not begun" if one.run_id is None else "without a result"

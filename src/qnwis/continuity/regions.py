@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from pydantic import Field
 
-from .model import Identifier, Model
+from .model import LONGEST_S, Identifier, Model
 from .plan import Plan
 from .refusal import Refusal
 from .region_plan import ClusterMove, Direction, Move, RegionPlan, Unmovable
@@ -26,9 +26,9 @@ from .topology import Cluster
 class RegionRules(Model):
     """`regions.yaml`: when a region is lost, and how it is left. Everything has a default."""
 
-    dwell_s: float = Field(default=120, ge=0)
+    dwell_s: float = Field(default=120, ge=0, le=LONGEST_S)
     """For so long a loss must last before anything is done about it. A partition of 43 s moves nothing."""
-    settle_s: float = Field(default=60, ge=0)
+    settle_s: float = Field(default=60, ge=0, le=LONGEST_S)
     """For so long a region must be well before a loss counts as over: what comes and goes is one loss, and
     databases that stopped for want of a majority have so long to come back by themselves."""
     min_clusters: int = Field(default=2, ge=1)
@@ -182,8 +182,9 @@ class Moved(Model):
 
     cluster_id: Identifier
     outcome: RunOutcome | None
-    """None where another run held the cluster's lock all the time."""
+    """None where another run held the cluster's lock all the time, and where how it ended is not known."""
     run_id: str | None
+    """None where no run of this evacuation was begun."""
     reason: str
     adopted: bool = False
     """A run of this cluster was going on already, and was waited for."""
@@ -192,6 +193,11 @@ class Moved(Model):
     def good(self) -> bool:
         """Its service runs elsewhere, and that was verified."""
         return self.outcome is RunOutcome.COMPLETED
+
+    @property
+    def moved(self) -> bool:
+        """Its service, or part of its traffic, is elsewhere, verified or not."""
+        return self.outcome in {RunOutcome.COMPLETED, RunOutcome.INCOMPLETE}
 
 
 def hold_before_next(plan: RegionPlan, wave: int, ended: Sequence[Moved]) -> Refusal | None:
@@ -205,7 +211,8 @@ def hold_before_next(plan: RegionPlan, wave: int, ended: Sequence[Moved]) -> Ref
     )
     return Refusal(
         rule="too_many_failed",
-        message=f"{len(failed)} of {len(ids)} clusters of wave {wave + 1} did not move: {told}",
+        message=f"{len(failed)} of {len(ids)} clusters of wave {wave + 1} did not move, or were not"
+        f" verified: {told}",
         values={"wave": wave + 1, "failed": [moved.cluster_id for moved in failed]},
         remedy="Look at them; then let the evacuation go on (resume), or end it here (abort).",
     )

@@ -95,7 +95,8 @@ class Report(Model):
     duration_ms: int
     recovery_ms: float | None = None
     """From the first missed beat, where there was one, else from when the run began to act, until its last
-    action ended; None where nothing was moved."""
+    action ended; of a switchover only the actions that the service waited for. None where nothing was moved.
+    """
     old_primary: str | None
     new_primary: str | None
     """None where the service did not move, or nobody knows."""

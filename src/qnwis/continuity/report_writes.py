@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from .evidence import ClusterEvidence, NodeEvidence
 from .executor import OutcomeStatus
 from .model import Model
+from .outage import waited_for
+from .plan import VerifyService
 from .report_timeline import EXECUTION, Bar
 from .run import FailoverRequest, RunResult
 
@@ -62,7 +64,17 @@ def _recovery_ms(run: RunResult, first_miss: datetime | None, timeline: Sequence
     if first_miss is not None:
         return _ms(first_miss, run.started_at + timedelta(milliseconds=acting.until_ms))
     # Planned, or agreed to: nothing was down while people were asked.
-    return acting.actual_ms
+    return acting.actual_ms if (waited_ms := _waited_ms(run)) is None else waited_ms
+
+
+def _waited_ms(run: RunResult) -> float | None:
+    """By the actions that the service waited for, where there were others. None where there were none, and
+    where of one of them it is not known how long it took."""
+    if run.plan is None or (waited := waited_for(run.plan)) == run.plan.actions:
+        return None
+    took = {outcome.action_id: outcome.duration_ms for outcome in run.outcomes}
+    known = [took.get(action.action_id) for action in waited if not isinstance(action, VerifyService)]
+    return None if None in known else sum(ms for ms in known if ms is not None)
 
 
 def handed_over(run: RunResult) -> bool:

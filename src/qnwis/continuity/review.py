@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from .audit import Approval, AuditDraft, AuditResult
 from .forced import is_forced
 from .membership import MembershipView
-from .model import Identifier, Model
+from .model import LONGEST_S, Identifier, Model
 from .override import Suspension
 from .refusal import Refusal
 from .run import RunOutcome
@@ -39,7 +39,7 @@ class Opened(Model):
     """Each gate that the override passed."""
     suspension: Suspension | None
     at: AwareDatetime
-    remind_every_s: float
+    remind_every_s: float = Field(gt=0, le=LONGEST_S)
 
 
 class CloseRequest(PersonRequest):

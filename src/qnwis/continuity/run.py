@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal, Self
 
@@ -12,7 +12,7 @@ from .approvals import PendingApproval, Window
 from .evidence import ClusterEvidence
 from .executor import Outcome
 from .hooks import HookResult
-from .model import Identifier, Model, sha256_digest
+from .model import LONGEST_S, Identifier, Model, sha256_digest
 from .orders import FencingEvidence
 from .override import GiveUp, Suspension
 from .plan import Plan
@@ -25,6 +25,9 @@ from .verifier import VerificationReport
 DRY_RUN_MARK = "[DRY-RUN]"
 LONGEST_EXTENSION_S = 24 * 3600.0
 """What one request may add to a window; who wants more asks again."""
+LATEST = datetime(2100, 1, 1, tzinfo=UTC)
+"""No window begins later: its end has to be a moment that the calendar has, and Temporal waits for a hundred
+years at most."""
 
 
 class RunKind(StrEnum):
@@ -56,11 +59,11 @@ class Maintenance(Model):
 
     target_node_id: str | None = None
     """Who takes over; by default the planner's choice."""
-    not_before: AwareDatetime | None = None
-    """When the window begins; by default as soon as the plan is approved."""
-    window_s: float | None = Field(default=None, gt=0)
+    not_before: AwareDatetime | None = Field(default=None, lt=LATEST)
+    """When the window begins, before the year 2100; by default as soon as the plan is approved."""
+    window_s: float | None = Field(default=None, gt=0, le=LONGEST_S)
     """How long the window is, from `not_before` or from the start of the run; without it there is no end."""
-    back_after_s: float | None = Field(default=None, ge=0)
+    back_after_s: float | None = Field(default=None, ge=0, le=LONGEST_S)
     """Of a round trip: how long after the move the way back begins; None for no way back."""
     drill: bool = False
     """On purpose, to see that it works; the record says so, and readiness asks how long ago it was."""

@@ -152,6 +152,17 @@ def unfinished_refusal(remains: Remains) -> Refusal:
     )
 
 
+def past_not_known_refusal(cluster_id: str, why: str) -> Refusal:
+    """Nobody starts a run over what may have no end."""
+    return Refusal(
+        rule="past_not_known",
+        message=f"It is not known whether a run was left in the middle of its plan: {why}",
+        values={"cluster_id": cluster_id},
+        remedy="Look in the Temporal UI for a run that was terminated, and finish it by its run id:"
+        f" qnwis-continuity finish {cluster_id} --run-id …. Then start again.",
+    )
+
+
 def nothing_left_refusal(run_id: str) -> Refusal:
     return Refusal(
         rule="nothing_to_finish",

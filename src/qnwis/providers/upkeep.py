@@ -31,7 +31,7 @@ class AskedUpkeeps:
     transport: Transport
 
     async def of(self, cluster: Cluster) -> Mapping[str, Upkeep]:
-        nodes = [node for node in cluster.nodes if node.patroni is None and node.holds_data]
+        nodes = [node for node in cluster.nodes if node.has_agent and node.holds_data]
         async with self.transport.agents(timeout_s=ANSWER_WITHIN_S) as client:
             said = await asyncio.gather(*(_asked(client, node) for node in nodes))
         return {node.node_id: one for node, one in zip(nodes, said, strict=True) if one is not None}

@@ -22,6 +22,7 @@ from temporalio.worker import (
 )
 from temporalio.workflow import ChildWorkflowHandle
 
+from qnwis.continuity.access import Deed
 from qnwis.continuity.decisions import PREFIX
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.round_trips import RoundTripResult
@@ -190,6 +191,42 @@ async def test_nobody_says_by_hand_that_a_round_trip_is_a_way_back(stage: Settin
 
     failover = await (await on.start(even_if_healthy=True, maintenance={"returns": "run-1"})).result()
     assert failover.outcome is RunOutcome.REFUSED and on.world.journal == []
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"maintenance": {}}, "permission_missing"),
+        ({"maintenance": {"drill": True}}, "only a round trip"),
+    ],
+)
+async def test_what_a_request_says_of_maintenance_lets_nobody_fail_over_a_healthy_primary(
+    stage: Setting, said: dict[str, object], why: str
+) -> None:
+    """A failover does not heed it: bob, who may start runs, would have a primary fenced that serves."""
+    on = await stage(approvals=True)
+    crowd = serving(on)
+    result = await (await crowd.start("bob", even_if_healthy=True, **said)).result()
+    assert result.outcome is RunOutcome.REFUSED and why in result.reason, result
+    assert on.world.journal == []
+
+    run = await crowd.start("ann", even_if_healthy=True, maintenance={})
+    await crowd.approve(run, "dora")
+    assert (await run.result()).verified, "who may override constraints may do it"
+
+
+async def test_no_standing_token_starts_an_emergency_override(stage: Setting) -> None:
+    """Signed for a schedule it would need the permission to start runs alone, and serve again and again."""
+    on = await stage(approvals=True)
+    crowd = serving(on)
+    request = crowd.request(override=True, even_if_healthy=True, maintenance=Maintenance())
+    for person in ("bob", "ann"):
+        signed = crowd.proved(request.model_copy(update={"initiated_by": person}), Deed.SCHEDULE)
+        trip = await start_round_trip(on.client, signed, on.settings.task_queue)
+        result = await trip.result()
+        assert result.there is not None and result.there.refusal is not None, result
+        assert result.there.refusal.rule == "token_for_another"
+    assert on.world.journal == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
+from temporalio.client import WorkflowFailureError
 
+from activities import executions, past_runs
 from qnwis.continuity.run import AbortRequest, Continued, RunOutcome
 from qnwis.lab.temporal_server import TemporalServer
 from qnwis.providers.errors import Refused
@@ -134,6 +136,80 @@ async def test_nobody_starts_a_run_over_one_that_was_left_unfinished(stage: Sett
     again = await (await on.start(continues=run.result_run_id)).result()
     assert again.refusal is not None and again.refusal.rule == "nothing_to_finish"
     assert [effect for effect, _ in on.world.journal] == ["power_off", "promote", "follow", "dns"]
+
+
+async def nothing_said(on: Stage) -> None:
+    """Somebody starts a run in the Temporal UI and gives it no input: it fails at once."""
+    with pytest.raises(WorkflowFailureError):
+        await on.client.execute_workflow(
+            "PrimaryFailure", id=failover_id(on.cluster_id), task_queue=on.settings.task_queue
+        )
+
+
+async def test_what_was_started_without_input_holds_no_later_run_up(stage: Setting) -> None:
+    on = await stage()
+    on.world.kill("node-1")
+    await nothing_said(on)
+    async with asyncio.timeout(WITHIN_S):
+        assert (await (await on.start()).result()).verified
+
+
+async def test_an_unfinished_run_is_not_forgotten_for_all_that_was_refused_since(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (executions, past_runs):
+        monkeypatch.setattr(module, "LOOKED_BACK", 2)
+    on = await stage()
+    run = await on.start(even_if_healthy=True)
+    async with halted(on, "promote"):
+        await run.terminate("enough")
+    for _ in range(5):
+        fresh = await (await on.start(even_if_healthy=True)).result()
+        assert fresh.refusal is not None and fresh.refusal.rule == "unfinished_run"
+        assert fresh.refusal.values["run_id"] == run.result_run_id
+
+    finished = await (await on.start(continues="unfinished")).result()
+    assert finished.verified and finished.run_id == run.result_run_id
+
+
+async def test_a_guardian_that_is_started_late_finishes_it_all_the_same(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (executions, past_runs):
+        monkeypatch.setattr(module, "LOOKED_BACK", 2)
+    on = await stage()
+    run = await on.start(even_if_healthy=True)
+    async with halted(on, "promote"):
+        await run.terminate("enough")
+    for _ in range(4):
+        await (await on.start(even_if_healthy=True)).result()
+
+    guardian = await on.start_guardian()
+    view = await until(guardian, lambda v: v.last_result is not None)
+    assert view.last_result is not None and view.last_result.run_id == run.result_run_id
+    await guardian.terminate()
+
+
+async def test_where_it_is_not_known_whether_one_was_left_unfinished_none_begins(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (executions, past_runs):
+        monkeypatch.setattr(module, "LOOKED_BACK", 2)
+    monkeypatch.setattr(past_runs, "LOOKED_BACK_AT_MOST", 2)
+    on = await stage()
+    run = await on.start(even_if_healthy=True)
+    async with halted(on, "promote"):
+        await run.terminate("enough")
+    for _ in range(4):
+        await nothing_said(on)
+
+    fresh = await (await on.start(even_if_healthy=True)).result()
+    assert fresh.refusal is not None and fresh.refusal.rule == "past_not_known"
+    assert not on.world.changes("follow"), "only what was under way when it was terminated"
+    finished = await (await on.start(continues=run.result_run_id)).result()
+    assert finished.verified
+    again = await (await on.start(even_if_healthy=True)).result()
+    assert again.refusal is None or again.refusal.rule != "past_not_known"
 
 
 async def test_who_may_not_finish_a_run_makes_no_record_in_its_name(stage: Setting) -> None:

@@ -397,6 +397,48 @@ async def test_it_waits_for_its_window(skipping: Callable[..., Awaitable[Hours]]
     assert result.verified and result.verification is not None, result.reason
 
 
+async def ttl_lowered(on: Hours) -> Run:
+    """A run with the record's ordinary TTL and the policy's limit as they are by default."""
+    run = await maintain(on.stage)
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while not on.stage.world.changes("ttl"):
+            await looks.again()
+    return run
+
+
+ORDINARY = {"dns": {"zone": "lab.test", "name": "db", "servers": ["127.0.0.1:53"]}}
+
+
+async def test_what_is_done_ahead_and_a_hold_before_the_release_are_no_failover_time(
+    skipping: Callable[..., Awaitable[Hours]],
+) -> None:
+    on = await skipping(cluster=ORDINARY)
+    run = await ttl_lowered(on)
+    await run.signal("pause", PauseRunRequest(by="bob", reason="the switch is not ready"))
+    await on.pass_by(150)
+    assert on.stage.world.changes("hand_over") == []
+    await run.signal("resume", ResumeRunRequest(by="bob", reason="it is ready"))
+
+    result = await run.result()
+    assert result.verified, result.reason
+    assert result.ended_at - result.started_at > timedelta(seconds=150)
+    assert [title for title in on.notes.titles if title.endswith("overrun")] == []
+
+
+async def test_an_outage_that_is_too_long_is_told_of_and_fails_the_verification(
+    skipping: Callable[..., Awaitable[Hours]],
+) -> None:
+    on = await skipping(cluster=ORDINARY, max_failover_time_s=30)
+    on.stage.world.fail_next("promote", *[Unreachable("lost")] * 22)
+    result = await (await ttl_lowered(on)).result()
+
+    assert result.outcome is RunOutcome.INCOMPLETE and result.verification is not None
+    (late,) = [check for check in result.verification.checks if not check.ok]
+    assert late.name == "within_time" and late.detail.startswith("the service waited ")
+    assert [title for title in on.notes.titles if title.endswith("overrun")] != []
+
+
 async def test_it_does_not_begin_in_a_window_that_is_too_short(stage: Setting) -> None:
     on = await stage()
     late = datetime.now(UTC) - timedelta(seconds=60)

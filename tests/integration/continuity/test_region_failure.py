@@ -137,6 +137,39 @@ async def test_too_many_that_do_not_move_hold_the_next_wave_until_a_person_lets_
     assert on.serving() == {a: [], b: [f"{b}-3"]}
 
 
+async def test_a_cluster_that_moved_and_is_not_verified_has_left_the_region(land: Build) -> None:
+    on, crowd = await land("a")
+    (a,) = on.worlds.by_cluster
+    on.lose(on.region)
+    on.worlds.by_cluster[a].address = "192.0.2.7"  # somebody else moved the record
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    result = await result_of(run)
+
+    assert (result.outcome, result.verified) == (RunOutcome.INCOMPLETE, False)
+    assert result.reason.startswith("1 of 1 clusters left") and f"{a} incomplete" in result.reason
+    assert result.way_back[-1] == f"qnwis-continuity region failback {on.region} --reason …"
+    assert len(result.way_back) == 2 and on.serving() == {a: [f"{a}-3"]}
+    where = [
+        event.activity_task_scheduled_event_attributes.activity_type.name
+        async for event in run.fetch_history_events()
+    ]
+    assert where.count("unmoved") == 1, "the agents were asked"
+
+
+async def test_a_run_that_is_refused_has_undone_nothing(land: Build) -> None:
+    on, crowd = await land("a")
+    (a,) = on.worlds.by_cluster
+    on.lose(on.region)
+    run = await on.evacuate(crowd)
+    await pending(run)
+    for number in (3, 4):
+        on.worlds.by_cluster[a].kill(f"{a}-{number}")
+    await approve(crowd, run)
+    result = await result_of(run)
+    assert result.outcome is RunOutcome.REFUSED and on.worlds.by_cluster[a].journal == [], result
+
+
 async def test_an_abort_in_the_middle_of_a_wave_leaves_every_cluster_in_a_stated_place(land: Build) -> None:
     on, crowd = await land("a", "b", "c", rules={"wave_size": 2})
     a, b, c = on.worlds.by_cluster

@@ -187,7 +187,7 @@ class OwnRuns:
     The real ones are listed, which this server cannot do.
     """
 
-    def __init__(self, client: Client, prefix: str) -> None:
+    def __init__(self, client: Client, prefix: str, outcome: str) -> None:
         pass
 
     @activity.defn(name=LOOK_BACK)

@@ -12,20 +12,33 @@ from qnwis.continuity.evidence import ClusterEvidence, current_primary
 from qnwis.continuity.http_service import not_demoted, others_write
 from qnwis.continuity.leaving import leave
 from qnwis.continuity.managers import agents_only_refusal
+from qnwis.continuity.model import sha256_digest
 from qnwis.continuity.orders import FencingEvidenceType
 from qnwis.continuity.override import GiveUp
-from qnwis.continuity.planner import Planning, make_plan
+from qnwis.continuity.planner import Planning, make_plan, topology_digest
 from qnwis.continuity.promotion import http_promotion_refusal
+from qnwis.continuity.readiness import evaluate
+from qnwis.continuity.readiness_facts import (
+    DnsRecord,
+    DnsTrial,
+    Facts,
+    Grade,
+    Past,
+    RecordAnswer,
+    UpdateAnswer,
+    Verified,
+)
 from qnwis.continuity.run import Assessment, Detection, FailoverRequest, Maintenance
 from qnwis.continuity.simulate import rehearse
 from qnwis.continuity.switchover import make_switchover
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.verifier import verify
 from tests.unit.continuity.application_scenes import HOOK, by_http, says
-from tests.unit.continuity.scenes import NOON, evidence, fenced, policy
+from tests.unit.continuity.scenes import NOON, evidence, fenced, policy, with_dns
 
 CLUSTER, FENCED = by_http(), by_http(fencing=HOOK)
 POLICY = policy(min_healthy_nodes=1)
+SERVER = "127.0.0.1:53"
 WELL = evidence(CLUSTER, says("t1", writable=True), says("t2", writable=False))
 DEAD = evidence(CLUSTER, says("t2", writable=False))
 
@@ -196,3 +209,33 @@ def test_what_is_not_for_applications_is_refused_by_name() -> None:
     for what in ("rejoin", "member", "break-glass", "simulate"):
         refusal = agents_only_refusal(CLUSTER, what)
         assert refusal is not None and what in refusal.message
+
+
+def test_it_is_ready_though_nobody_asks_it_for_what_databases_are_asked_for() -> None:
+    topology = with_dns(by_http(fencing=HOOK))
+    facts = Facts(
+        cluster=topology,
+        policy=POLICY,
+        evidence=evidence(topology, says("t1", writable=True), says("t2", writable=False)),
+        dns=DnsTrial(answers=(UpdateAnswer(server=SERVER, accepted=True),), tried_at=NOON),
+        record=DnsRecord(
+            answers=(RecordAnswer(server=SERVER, addresses=("host-t1",), ttl_s=1),), asked_at=NOON
+        ),
+        past=Past(
+            verified=Verified(
+                run_id="run-7",
+                at=NOON,
+                topology_digest=topology_digest(topology),
+                policy_digest=sha256_digest(POLICY),
+            )
+        ),
+        now=NOON,
+    )
+    found = evaluate(facts)
+    assert found.grade is Grade.READY, [c for c in found.checks if c.counts and c.grade is not Grade.READY]
+    asked_of_databases = {"replication lag", "archive", "logical slots", "idle slots"}
+    assert asked_of_databases <= {c.name for c in found.checks if not c.counts}
+    demanding = facts.model_copy(update={"policy": policy(min_healthy_nodes=1, max_backup_age_s=60)})
+    assert evaluate(demanding).grade is Grade.NOT_EVALUATED, "the policy demands what nobody can say"
+    silent = facts.model_copy(update={"evidence": evidence(topology)})
+    assert evaluate(silent).grade is Grade.NOT_READY

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from qnwis.continuity.audit import chain
 from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.outage import waited_for
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult, draft_of_region
 from qnwis.continuity.regions import Moved
@@ -22,6 +23,7 @@ from qnwis.continuity.run import RunArtefacts, RunKind, RunOutcome
 
 from .reports import KEY, PLAN, failover, outcomes, record_of, reported, texts_of
 from .scenes import NOON
+from .test_outage import planned as switchover
 
 HISTORIES, SCHEDULED = Path(__file__).parents[2] / "histories", "activityTaskScheduledEventAttributes"
 HOSTILE = 'x\n# Verified\n<script>alert(1)</script> | [a](http://b) `c` \u202egnol\x1b[2J & "quoted" _i_'
@@ -72,6 +74,21 @@ def test_the_gap_is_from_the_first_missed_beat_to_the_promotion_and_recovery_to_
     without = reported(planned)
     assert without.writes is not None and without.writes.gap_ms is None
     assert without.recovery_ms == 250.0, "nobody was without service while people were asked"
+
+
+def test_of_a_switchover_only_what_the_service_waited_for_is_recovery() -> None:
+    plan = switchover()
+    took = {action.action_id: 100.0 for action in plan.actions if action.kind != "verify_service"}
+    took |= {action.action_id: 30_000.0 for action in plan.actions if action not in waited_for(plan)}
+    done = tuple(
+        Outcome(action_id=name, status=OutcomeStatus.SUCCEEDED, duration_ms=ms) for name, ms in took.items()
+    )
+    run = failover(kind=RunKind.PLANNED_MAINTENANCE, plan=plan, plan_digest=plan.digest, outcomes=done)
+    run = run.model_copy(update={"request": run.request.model_copy(update={"detection": None})})
+    assert reported(run).recovery_ms == 400.0
+    unknown = (done[0], done[1], done[2].model_copy(update={"duration_ms": None}), *done[3:])
+    run = run.model_copy(update={"result": run.result.model_copy(update={"outcomes": unknown})})
+    assert reported(run).recovery_ms == 250.0, "the whole step, where it is not known"
 
 
 def test_a_release_says_that_nothing_is_lost_and_since_when_no_write_was_let_in() -> None:
