@@ -67,8 +67,8 @@ class Promotion:
         that is no longer the right one is refused while the run can still go back. That is only before the
         first order: one that is on its way may still be obeyed, so from then on a refusal is waited out.
         After a hand-over nothing is read again while no client can write: the target itself refuses unless it
-        has replayed the old primary's last record. An agent refuses no promotion that it has begun, so what
-        it refuses leaves a way back at any attempt.
+        has replayed the old primary's last record. An agent refuses no promotion that it has begun unless
+        nothing came of it, nor can, so what it refuses leaves a way back at any attempt.
         """
         action = request.action
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from qnwis.continuity.model import Model
-from qnwis.continuity.orders import AnyOrder, Receipt, RejoinOrder
+from qnwis.continuity.orders import AnyOrder, DemoteOrder, Receipt, RejoinOrder
 
 from .files import StateError, read_kept, sync_directory
 
@@ -90,6 +90,17 @@ class Journal:
     def begun(self, effect_id: str) -> bool:
         """Whether this effect was ever begun."""
         return any(x.mark is Mark.INTENT and x.order.effect_id == effect_id for x in self._lines)
+
+    def made_standby_since(self, effect_id: str) -> bool:
+        """Whether an order to make the data directory a standby's was begun after this effect was."""
+        begun = False
+        for line in self._lines:
+            if line.mark is not Mark.INTENT:
+                continue
+            if begun and isinstance(line.order, DemoteOrder | RejoinOrder):
+                return True
+            begun = begun or line.order.effect_id == effect_id
+        return False
 
     def unfinished_rejoin(self) -> RejoinOrder | None:
         """The rejoin that left the data directory half rewound or half exchanged; None where it is whole."""

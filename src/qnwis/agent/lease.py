@@ -94,6 +94,11 @@ class Leases:
         return self._holder.record.epoch
 
     @property
+    def released_epoch(self) -> int:
+        """The own database serves under none up to this one; on disk."""
+        return self._holder.record.released_epoch
+
+    @property
     def held(self) -> bool:
         """Whether the own database may acknowledge writes now."""
         until = self.serves_until

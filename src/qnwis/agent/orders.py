@@ -34,6 +34,7 @@ from .follow import follow
 from .hand_over import hand_over, resume
 from .journal import Journal, Line, Mark
 from .lease import Leases
+from .lost_promotion import LostPromotion
 from .peers import Peers
 from .quiesce import prepare, quiesce
 from .rejoin import rejoin
@@ -59,6 +60,7 @@ class Orders:
         self._leases = leases
         self._journal = journal
         self._node = node
+        self._lost = None if node is None else LostPromotion(config, node, journal)
 
     async def obey(self, order: AnyOrder) -> Receipt | Refusal:
         """Carry the order out. A Refusal means that nothing was changed, or that it was taken back; of a
@@ -80,6 +82,8 @@ class Orders:
         decision = await self._decide(order)
         if order.epoch < self._leases.epoch:  # promised meanwhile: what was looked at is no longer so
             return await self._of_the_past(order)
+        if (lost := await self._lost_promotion(order, decision)) is not None:
+            return self._refuse(order, lost)
         if not isinstance(decision, Refusal) and order.epoch > self._leases.epoch:
             # Only now: an order refused must not take the present holder's lease from it.
             decision = self._leases.obey(order.epoch) or decision
@@ -114,6 +118,12 @@ class Orders:
         """Whether it asks for a promotion that an earlier attempt began: that one may have taken the lease,
         and the new timeline may be on disk, so a refusal would not be true of the promotion as a whole."""
         return isinstance(order, PromoteOrder) and self._journal.begun(order.effect_id)
+
+    async def _lost_promotion(self, order: AnyOrder, decision: Decision) -> Refusal | None:
+        """Why it is refused, where it is a begun promotion of which nothing came nor can come."""
+        if self._lost is None or not isinstance(order, PromoteOrder) or not self._is_begun_promotion(order):
+            return None
+        return await self._lost.refusal(order, decision)
 
     async def _carry_out(self, order: AnyOrder, effect: Effect) -> Receipt | Refusal:
         self._write(order, Mark.INTENT)

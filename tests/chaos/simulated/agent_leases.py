@@ -76,6 +76,10 @@ class AgentLeases:
     def sought(self) -> int:
         return self._holder.record.epoch
 
+    @property
+    def released_epoch(self) -> int:
+        return self._holder.record.released_epoch
+
     def _hold(self, holder: Holder) -> None:
         """Whatever changes the holder's side does it here."""
         self._holder = holder

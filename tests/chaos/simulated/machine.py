@@ -58,6 +58,8 @@ class Disk:
     receipts: dict[str, Receipt] = field(default_factory=dict)
     """Of effects done, by effect id."""
     begun: set[str] = field(default_factory=set)
+    rejoined_since: set[str] = field(default_factory=set)
+    """Effects that were begun before a rejoin was."""
     unfinished_rejoin: str | None = None
     """Effect id of a rejoin that began and is not known to be done."""
     held: Held | None = None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PROMOTE_WITHIN_S = 30.0
 CAUGHT_UP_WITHIN_S, LOOK_EVERY_S = 4.0, 0.02
+GIVEN_UP_AFTER_S = 15.0
 STOP_S, REWIND_S = (0.05, 0.3), (0.2, 1.0)
 
 
@@ -34,6 +35,7 @@ class Orders:
         self._agent = agent
         self._node = agent.node
         self._kernel = agent.node.kernel
+        self._down_since_s: dict[str, float] = {}
 
     def obey(self, order: AnyOrder) -> Flow:
         """Returns the receipt, a Refusal (nothing was changed), or None: it may have been."""
@@ -54,6 +56,8 @@ class Orders:
         refusal, already = yield from self._look(order)
         if order.epoch < self._agent.leases.epoch:
             return self._of_the_past(order, promotion_begun)
+        if promotion_begun and self._is_lost(order, refusal):
+            return _refusal("promotion_lost", "nothing came of it")
         if refusal is not None:
             return None if promotion_begun else refusal
         if not self._agent.leases.obey(order.epoch):
@@ -77,6 +81,25 @@ class Orders:
             if primary or not database.standby or leases.held:
                 return None
         return _refusal("epoch_superseded", f"epoch {order.epoch} is below {leases.epoch}")
+
+    def _is_lost(self, order: AnyOrder, refusal: Refusal | None) -> bool:
+        """Whether nothing came of a begun promotion nor can: its lease is released, and it is a standby."""
+        node, database, leases = self._node, self._node.database, self._agent.leases
+        if database is None or not database.standby or order.effect_id in node.disk.rejoined_since:
+            return False
+        if leases.released_epoch >= order.epoch:
+            return True
+        if refusal is not None and leases.sought < order.epoch:
+            return True
+        if refusal is None:
+            self._down_since_s.pop(order.effect_id, None)
+            return False
+        since_s = self._down_since_s.setdefault(order.effect_id, self._kernel.now_s)
+        if database.alive or self._kernel.now_s - since_s < GIVEN_UP_AFTER_S or not leases.give_up():
+            return False
+        node.guard.over()
+        leases.take_nothing_up()
+        return leases.released_epoch >= order.epoch
 
     def _look(self, order: AnyOrder) -> Flow:
         """Returns (refusal, whether it is so already)."""
@@ -196,6 +219,7 @@ class Orders:
         node, database = self._node, self._node.database
         upstream = node.peers[order.upstream].database
         assert database is not None and upstream is not None
+        node.disk.rejoined_since |= node.disk.begun
         database.standby = True
         self._agent.stopping, self._agent.ended_by_itself = True, False
         yield self._kernel.rng.uniform(*STOP_S)

@@ -14,16 +14,19 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from qnwis.agent.config import load_config
 from qnwis.agent.guard import now
 from qnwis.agent.journal import JOURNAL, Line, Mark, read_journal
+from qnwis.agent.lost_promotion import GIVEN_UP_AFTER_S
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.lease_messages import LastGrant, LeaseTerms, Withdrawal
-from qnwis.continuity.orders import AnyOrder, Receipt
-from qnwis.providers.errors import Unreachable
+from qnwis.continuity.orders import AnyOrder, PromoteOrder, Receipt
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 from tests.looking import WITHIN_S, Looks
@@ -298,6 +301,50 @@ async def test_a_standby_that_has_not_all_of_the_old_primary_is_not_promoted(sce
 
 async def test_a_promotion_that_began_is_not_refused_while_its_database_is_down(scene: Scene) -> None:
     """On a refusal a run turns back, to a primary that cannot return: the target was granted the lease."""
+    order, version = await ended_in_its_promotion(scene)
+    with pytest.raises(Unreachable, match="was begun, and cannot go on"):
+        await ordered_once(scene, order)
+
+    version.rename(scene.standby.data_dir / "PG_VERSION")
+    await scene.standby.until(database_up=True)
+    assert (await scene.order(scene.standby, order)).changed
+    await scene.standby.until(writable=True)
+    lines, _, _ = read_journal(scene.standby.folder / "state" / JOURNAL)
+    marks = [line.mark for line in lines if line.order == order]
+    assert marks == [Mark.INTENT, Mark.FAILED, Mark.INTENT, Mark.DONE]
+
+
+async def test_a_promotion_whose_database_does_not_come_back_is_refused_in_the_end(scene: Scene) -> None:
+    """Else its run asks for ever, and the target's agent renews a lease that nobody else is granted then."""
+    order, version = await ended_in_its_promotion(scene)
+    return_after_s = load_config(scene.standby.config).return_after_s
+    async with asyncio.timeout(WITHIN_S + return_after_s + GIVEN_UP_AFTER_S):
+        looks = Looks()
+        while True:
+            try:
+                await ordered_once(scene, order)
+            except Unreachable as error:
+                assert "was begun, and cannot go on" in str(error)
+            except Refused as error:
+                assert error.refusal.rule == "promotion_lost"
+                break
+            await looks.again()
+    released = LastGrant(epoch=scene.epoch, holder=scene.standby.node_id, duration_s=15, released=True)
+    assert {member.grants().granted for member in scene.cluster.members.values()} == {released}
+
+    # It comes back as a standby after all, and is none that an order of that epoch promotes.
+    version.rename(scene.standby.data_dir / "PG_VERSION")
+    state = await scene.standby.until(database_up=True)
+    assert (state.in_recovery, state.timeline) == (True, (await scene.other.state()).timeline)
+    assert await scene.refused(scene.standby, order) == "promotion_lost"
+    assert not (await scene.standby.state()).writable
+    await scene.order(scene.standby, scene.promote("anew", epoch=scene.epoch + 1))
+    await scene.standby.until(writable=True)
+
+
+async def ended_in_its_promotion(scene: Scene) -> tuple[PromoteOrder, Path]:
+    """The promotion in which the standby's database ended, with the lease and before it was a primary; and
+    the file that it does not start without, which was taken away."""
     token = (await scene.order(scene.primary, scene.hand_over(return_after_s=600))).token
     assert token is not None
     await scene.promised(*scene.cluster.members.values())
@@ -320,16 +367,7 @@ async def test_a_promotion_that_began_is_not_refused_while_its_database_is_down(
     with pytest.raises(Unreachable, match="not known to be complete"):
         await promoting
     await until_kept_down(scene.standby, "no_data")
-    with pytest.raises(Unreachable, match="was begun, and cannot go on"):
-        await ordered_once(scene, order)
-
-    version.rename(scene.standby.data_dir / "PG_VERSION")
-    await scene.standby.until(database_up=True)
-    assert (await scene.order(scene.standby, order)).changed
-    await scene.standby.until(writable=True)
-    lines, _, _ = read_journal(scene.standby.folder / "state" / JOURNAL)
-    marks = [line.mark for line in lines if line.order == order]
-    assert marks == [Mark.INTENT, Mark.FAILED, Mark.INTENT, Mark.DONE]
+    return order, version
 
 
 async def ordered_once(scene: Scene, order: AnyOrder) -> Receipt:

@@ -71,7 +71,8 @@ def door(home: Path) -> Orders:
     anything: Any = SimpleNamespace
     leases = anything(epoch=4, obey=lambda epoch: None)
     node = anything(postgres=anything(refuse_foreign=lambda: None), receiving=Receiving())
-    return Orders(anything(node_id="node-2"), anything(), leases, Journal(home / "journal"), node)
+    config = anything(node_id="node-2", return_after_s=5)
+    return Orders(config, anything(), leases, Journal(home / "journal"), node)
 
 
 PREPARE = PrepareOrder(effect_id="switchover/1-prepare", run_id="switchover", epoch=4)
