@@ -8,10 +8,11 @@ from collections.abc import Awaitable
 from time import monotonic
 from typing import Any
 
+from pydantic import JsonValue
 from temporalio import activity
 
 from qnwis.continuity.evidence import ClusterEvidence
-from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.executor import SERVES_UNDER, Outcome, OutcomeStatus
 from qnwis.continuity.orders import (
     CatchUpOrder,
     DemotionToken,
@@ -95,7 +96,7 @@ class Promotion:
                 status=OutcomeStatus.SUCCEEDED,
                 changed=receipt.changed,
                 detail=receipt.detail,
-                facts={"promoted_at": receipt.at.isoformat()},
+                facts={"promoted_at": receipt.at.isoformat(), **_later_epoch(request, receipt)},
             )
 
         return await carried_out(action.action_id, order)
@@ -235,6 +236,12 @@ class Promotion:
 
 def _world(request: EffectRequest) -> dict[str, Any]:
     return {"run_id": request.run_id, "epoch": request.epoch, "cluster": request.cluster}
+
+
+def _later_epoch(request: PromoteRequest, receipt: Receipt) -> dict[str, JsonValue]:
+    """Where the target took the lease up again by itself since it was promoted: under which epoch it serves,
+    for the orders that follow. Nodes that promised it that epoch obey none of the run's any more."""
+    return {SERVES_UNDER: receipt.epoch} if receipt.epoch > request.epoch else {}
 
 
 def _has_begun(request: PromoteRequest, evidence: ClusterEvidence) -> bool:

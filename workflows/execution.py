@@ -31,6 +31,7 @@ with workflow.unsafe.imports_passed_through():
         abort_refusal,
         advance,
         is_committed,
+        serves_under,
     )
     from qnwis.continuity.http_actions import HttpDemote, HttpPromote
     from qnwis.continuity.orders import DemotionToken
@@ -48,7 +49,9 @@ with workflow.unsafe.imports_passed_through():
         LowerTtl,
         Plan,
         PromoteTarget,
+        RejoinOldPrimary,
         ReleasePrimary,
+        RepointStandbys,
         RestoreTtl,
         VerifyService,
     )
@@ -84,6 +87,7 @@ class Execution:
         self._plan = plan
         self._cluster = cluster
         self._policy = policy
+        self._epoch = epoch
         self._world = {"run_id": run_id, "epoch": epoch, "cluster": cluster}
         self._log = list(log)
         self._outage = outage or Outage()
@@ -258,7 +262,9 @@ class Execution:
                 besides |= {"plan": self._plan, "policy": self._policy}
             case PromoteTarget():
                 besides |= {"plan": self._plan, "policy": self._policy, "at": self._token}
-        return WAYS[type(action)].asked_with(action=action, **besides, **self._world)
+            case RepointStandbys() | RejoinOldPrimary():
+                besides |= {"epoch": serves_under(self._epoch, self.outcome_of("promote_target"))}
+        return WAYS[type(action)].asked_with(**{"action": action, **self._world, **besides})
 
     @property
     def _token(self) -> DemotionToken | None:

@@ -8,13 +8,16 @@ from temporalio.testing import ActivityEnvironment
 from activities.promotion import PromoteRequest, Promotion
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.lease_messages import PromiseRequest
-from qnwis.continuity.plan import PromoteTarget
+from qnwis.continuity.orders import AnyOrder, Receipt
+from qnwis.continuity.plan import PromoteTarget, RejoinOldPrimary, RepointStandbys
 from qnwis.continuity.planner import make_plan
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.refusal import Refusal
+from qnwis.continuity.topology import Node
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from tests.integration.continuity.world import World, three_nodes
+from workflows.execution import Execution
 
 EPOCH, RUN = 1, "run"
 POLICY = Policy(policy_id="p", name="p")
@@ -99,3 +102,32 @@ async def test_where_an_order_may_be_on_its_way_a_refusal_is_waited_out() -> Non
     get_ahead(world)
     with pytest.raises(Unreachable, match="may be on its way"):
         await promoted(world, request.model_copy(update={"again": True}))
+
+
+async def test_orders_to_follow_a_primary_that_took_its_lease_up_again_are_of_its_later_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other nodes promised it that epoch, and obey none of the run's any more."""
+    world, request = await fenced()
+    ordered = world.order
+
+    async def later(node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:
+        receipt = await ordered(node, order, timeout_s=timeout_s)
+        return receipt.model_copy(update={"epoch": EPOCH + 1})
+
+    in_time = await promoted(world, request)
+    monkeypatch.setattr(world, "order", later)
+    since = await promoted(world, request)
+
+    assert epochs_of_followers(request, in_time) == [EPOCH, EPOCH]
+    assert epochs_of_followers(request, since) == [EPOCH + 1, EPOCH + 1]
+
+
+def epochs_of_followers(request: PromoteRequest, promotion: Outcome) -> list[int]:
+    """Under which epochs the run orders that the new primary be followed."""
+    execution = Execution(request.plan, request.cluster, POLICY, EPOCH, RUN, log=[promotion])
+    names = {"upstream": "node-2", "estimate_ms": 1}
+    return [
+        execution._request(RepointStandbys(action_id="repoint", node_ids=("node-3",), **names)).epoch,
+        execution._request(RejoinOldPrimary(action_id="rejoin", node_id="node-1", **names)).epoch,
+    ]

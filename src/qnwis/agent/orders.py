@@ -110,8 +110,8 @@ class Orders:
             if promoted is not None:
                 receipt = self._journal.receipt_of(order.effect_id)
                 if receipt is not None:
-                    return receipt.model_copy(update={"changed": False})
-                return self._done(order, Done(promoted.detail), changed=True)
+                    return receipt.model_copy(update={"changed": False, "epoch": self._leases.sought})
+                return self._done(order, Done(promoted.detail), changed=True, epoch=self._leases.sought)
         return self._refuse(order, _superseded(self._config.node_id, order, self._leases.epoch))
 
     def _is_begun_promotion(self, order: AnyOrder) -> bool:
@@ -196,13 +196,13 @@ class Orders:
         self._write(order, Mark.REFUSED, reason=str(refusal))
         return refusal
 
-    def _done(self, order: AnyOrder, done: Done, *, changed: bool) -> Receipt:
+    def _done(self, order: AnyOrder, done: Done, *, changed: bool, epoch: int | None = None) -> Receipt:
         if self._node is not None and not isinstance(order, PrepareOrder | CatchUpOrder):
             self._node.receiving.forget()
         receipt = Receipt(
             effect_id=order.effect_id,
             changed=changed,
-            epoch=order.epoch,
+            epoch=epoch or order.epoch,
             detail=done.detail,
             at=datetime.now(UTC),
             token=done.token,

@@ -50,6 +50,9 @@ REVERSIBLE = FENCES | {"lower_ttl"}
 LEFT_TO_DO = "left_to_do"
 """Of the facts of what was undone: what the compensation could not do, and a person must. The run's end says
 it too."""
+SERVES_UNDER = "serves_under"
+"""Of the facts of a promotion: the epoch of the new primary's lease, where that is above the run's because it
+took the lease up again by itself."""
 
 
 class OutcomeStatus(StrEnum):
@@ -240,6 +243,13 @@ def _log(plan: Plan, outcomes: Sequence[Outcome]) -> Log:
                     f"{action.action_id} that {plan.primary_node_id} was fenced"
                 )
     return log
+
+
+def serves_under(epoch: int, promoted: Outcome | None) -> int:
+    """Under which epoch to order that the new primary be followed: the run's `epoch`, or the later one that
+    its promotion told of."""
+    told = None if promoted is None else promoted.facts.get(SERVES_UNDER)
+    return max(epoch, told) if isinstance(told, int) else epoch
 
 
 def _told(action: Action, outcome: Outcome) -> str:

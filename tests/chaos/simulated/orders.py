@@ -77,7 +77,8 @@ class Orders:
             primary = database.answers and not database.in_recovery
             if primary and leases.held:
                 done = self._node.disk.receipts.get(order.effect_id)
-                return self._done(order, changed=True) if done is None else done
+                done = self._done(order, changed=True) if done is None else done
+                return done and done.model_copy(update={"epoch": leases.sought})
             if primary or not database.standby or leases.held:
                 return None
         return _refusal("epoch_superseded", f"epoch {order.epoch} is below {leases.epoch}")

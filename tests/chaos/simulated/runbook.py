@@ -80,7 +80,7 @@ class Run:
         rehearsal = rehearse(plan, place.cluster, place.policy, before)
         if rehearsal.refusal is not None:
             return self._ended(RunOutcome.REFUSED, rehearsal.refusal)
-        self._epoch = assessment.epoch
+        self._epoch = self._serves_under = assessment.epoch
         while True:
             match advance(plan, self._log):
                 case Finish(end=end):
@@ -198,6 +198,8 @@ class Run:
                 return _ended(action, OutcomeStatus.FAILED, refusal.message)
         order = PromoteOrder(effect_id=self._effect_id(action), run_id=self.run_id, epoch=self._epoch)
         answer = yield from self._order(action.node_id, order, PROMOTE_TIMEOUT_S)
+        if isinstance(answer, Receipt):
+            self._serves_under = max(self._epoch, answer.epoch)
         return _outcome(action, answer)
 
     def _caught_up(self, plan: Plan, action: PromoteTarget, evidence: ClusterEvidence) -> Flow:
@@ -226,7 +228,7 @@ class Run:
         order = FollowOrder(
             effect_id=f"{self._effect_id(action)}/{node_id}",
             run_id=self.run_id,
-            epoch=self._epoch,
+            epoch=self._serves_under,
             upstream=action.upstream,
         )
         patient_until_s = self._place.now() + FOLLOW_PATIENCE_S

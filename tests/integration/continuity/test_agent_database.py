@@ -88,6 +88,9 @@ async def test_a_promotion_is_known_to_be_done_though_its_node_took_the_lease_up
 
     assert answer.changed is (receipt == "lost")
     assert again == answer.model_copy(update={"changed": False})
+    # The orders that follow are of this epoch: the other nodes promised it to the primary.
+    assert answer.epoch == (await scene.standby.state()).epoch > scene.epoch
+    await scene.order(scene.other, scene.follow(scene.standby, epoch=answer.epoch))
     assert await scene.refused(scene.standby, scene.promote("of another run")) == "epoch_superseded"
 
 
