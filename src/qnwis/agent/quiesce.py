@@ -99,8 +99,11 @@ async def prepare(node: Node, order: PrepareOrder) -> Decision:
         database = node.postgres.database
         connection = Connection(database, database.superuser)
         try:
+            was_primary = not node.postgres.standby
             await connection.row("CHECKPOINT", timeout_s=CHECKPOINT_WITHIN_S)
-            ended = not node.postgres.standby and await _end_log_file(connection)
+            # It may have outlived its run: commits of a primary promoted meanwhile would wait in vain.
+            still_wanted = was_primary and refuse_epoch(node, order) is None
+            ended = still_wanted and await _end_log_file(connection)
         finally:
             await connection.close()
         return Done(f"{node.node_id} has written a checkpoint{' and begun a new log file' if ended else ''}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from qnwis.agent import orders
+from qnwis.agent import orders, quiesce
 from qnwis.agent.effects import Decision, Done
 from qnwis.agent.journal import Journal
 from qnwis.agent.orders import Orders
@@ -102,3 +103,53 @@ async def test_one_that_is_sent_again_gets_the_receipt_of_the_first(
     done, same = await first, await again
     assert isinstance(done, Receipt) and isinstance(same, Receipt)
     assert (done.changed, same.changed, checkpoint.written) == (True, False, 1)
+
+
+class Database:
+    """One connection; while it writes the checkpoint, something comes to pass."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self.asked: list[str] = []
+        self._meanwhile = meanwhile
+
+    async def row(self, query: str, **_: object) -> dict[str, Any]:
+        self.asked.append(query)
+        if query == "CHECKPOINT":
+            self._meanwhile()
+        return {"ended": 1, "lsn": 1, "standbys": {}}
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("standby", "promoted", "epoch", "ends"),
+    [
+        (False, False, 4, True),
+        (False, False, 5, False),
+        (True, False, 4, False),
+        (True, True, 4, False),
+        (True, True, 5, False),
+    ],
+)
+async def test_a_prepare_that_outlived_its_run_ends_no_log_file_of_another_primary(
+    standby: bool, promoted: bool, epoch: int, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint took so long that the standby was promoted, whose commits would wait for that."""
+    anything: Any = SimpleNamespace
+    node = anything(
+        node_id="node-2",
+        postgres=anything(standby=standby, database=anything(superuser=None)),
+        leases=anything(epoch=4, sought=4),
+    )
+
+    def meanwhile() -> None:
+        node.postgres.standby = standby and not promoted
+        node.leases.epoch = node.leases.sought = epoch
+
+    database = Database(meanwhile)
+    monkeypatch.setattr(quiesce, "Connection", lambda *_: database)
+    effect = await quiesce.prepare(node, PREPARE)
+    assert callable(effect)
+    done = await effect()
+    assert isinstance(done, Done) and done.detail.endswith("begun a new log file") is ends
+    assert (quiesce._END_LOG_FILE in database.asked) is ends
