@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from temporalio import workflow
 
@@ -35,7 +36,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.executor import REVERSIBLE, Finish, Outcome, OutcomeStatus, RunEnd, is_committed
     from qnwis.continuity.guardian_rules import PastRun
     from qnwis.continuity.hooks import unreadable_refusal
-    from qnwis.continuity.outage import Outage, acts_ahead
+    from qnwis.continuity.outage import OUTAGE_MS, Outage, acts_ahead
     from qnwis.continuity.plan import VerifyService
     from qnwis.continuity.run import (
         FailoverRequest,
@@ -51,6 +52,9 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.takeover import joined
     from qnwis.continuity.verifier import VerificationReport
     from qnwis.labels import label_of
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
 
 
 EVIDENCE_LASTS = timedelta(seconds=5)
@@ -317,6 +321,7 @@ class Run(Steered):
                 status=OutcomeStatus.SUCCEEDED if verified.report.passed else OutcomeStatus.FAILED,
                 detail=failures or "the verifier passed every check",
                 changed=False,
+                facts=self._measured,
             )
         )
         self._show_outcomes()
@@ -385,6 +390,12 @@ class Run(Steered):
         if self.acting_since is not None:
             began_at = self.outage.since or self.acting_since
         return ((self.outage.until or workflow.now()) - began_at).total_seconds() * 1000
+
+    @property
+    def _measured(self) -> dict[str, JsonValue]:
+        """For the record. A fact and no field of its own, so that an older reader of the record knows it."""
+        outage_ms = self.outage.ms if self.takeover.remains is None else None
+        return {} if outage_ms is None else {OUTAGE_MS: outage_ms}
 
     @property
     def past_return(self) -> bool:
