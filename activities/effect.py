@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from datetime import datetime
 from math import inf
 from time import monotonic
 
@@ -46,12 +47,15 @@ class EffectRequest(Model):
 
 @contextlib.asynccontextmanager
 async def heartbeating(every_s: float = BEAT_S) -> AsyncIterator[None]:
-    """Heartbeat while the body runs: a dead worker is noticed in seconds, not at the step's timeout."""
+    """Heartbeat while the body runs: a dead worker is noticed in seconds, not at the step's timeout. Each
+    beat tells a later attempt when the first began."""
+    first = _first_asked_at().isoformat()
+    activity.heartbeat(first)
 
     async def beat() -> None:
         while True:
             await asyncio.sleep(every_s)
-            activity.heartbeat()
+            activity.heartbeat(first)
 
     task = asyncio.create_task(beat())
     try:
@@ -91,7 +95,8 @@ async def compensated(
 ) -> Outcome:
     """The outcome of a compensation. It is asked for again, after a refusal too, until an ask fails that ends
     later than `within_s` after the first: the run holds its cluster's lock meanwhile, and whatever could help
-    waits for that. From there on it is for people, as `left` tells them.
+    waits for that. From there on it is for people, as `left` tells them. What passes before a worker takes it
+    up at all does not count.
 
     `attempt_s`: how long one ask may take, seconds; less than Temporal gives an attempt, so that what came of
     it is said. Raises Unreachable, or what else the ask failed with, for Temporal to ask again.
@@ -103,7 +108,7 @@ async def compensated(
             async with asyncio.timeout(attempt_s):
                 return await undo()
         except Exception as error:
-            asked_s = scheduled_s_ago() + monotonic() - began
+            asked_s = asked_s_ago() + monotonic() - began
             if asked_s < within_s:
                 if isinstance(error, Refused):
                     raise Unreachable(str(error)) from error
@@ -146,6 +151,20 @@ def scheduled_s_ago() -> float:
     """How long before this attempt's start the activity was asked for, by the server's clock alone."""
     info = activity.info()
     return (info.started_time - info.scheduled_time).total_seconds()
+
+
+def asked_s_ago() -> float:
+    """How long before this attempt's start the first one began, by the server's clock alone."""
+    return (activity.info().started_time - _first_asked_at()).total_seconds()
+
+
+def _first_asked_at() -> datetime:
+    """As the attempts before this tell by their heartbeats. Where they told nothing, it is taken to be when
+    the activity was asked for: too early, rather than anew with each attempt."""
+    info = activity.info()
+    if info.heartbeat_details:
+        return datetime.fromisoformat(info.heartbeat_details[0])
+    return info.started_time if info.attempt == 1 else info.scheduled_time
 
 
 def preview(action_id: str, detail: str) -> Outcome:

@@ -15,7 +15,7 @@ from qnwis.continuity.topology import FencingHook
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.fencing import Hook, HookAnswer
 
-from .effect import EffectRequest, scheduled_s_ago
+from .effect import EffectRequest, asked_s_ago
 
 POWER_BACK_WITHIN_S = 120.0
 """How long an undo begins to ask a hook that does not say yes, seconds. Long enough for a management network
@@ -61,14 +61,15 @@ class Power:
         """Undo `off`, which had this effect id.
 
         Raises Unreachable, for a refusal too: a node must not stay off because a run gave up, so it is asked
-        again; until an ask fails that ends later than `POWER_BACK_WITHIN_S` after the first.
+        again; until an ask fails that ends later than `POWER_BACK_WITHIN_S` after the first that a worker
+        made.
         """
         began = monotonic()
         try:
             answer = await self._hook.switch(hook, node_id, "on", f"{effect_id}/undo")
         except (Refused, Unreachable) as error:
             why = str(error.refusal if isinstance(error, Refused) else error)
-            asked_s = scheduled_s_ago() + monotonic() - began
+            asked_s = asked_s_ago() + monotonic() - began
             if asked_s < POWER_BACK_WITHIN_S:
                 raise Unreachable(why) from error
             left = (

@@ -140,7 +140,8 @@ def compensate_patroni(summary: str) -> ActivityConfig:
 
 def compensate(summary: str) -> ActivityConfig:
     """Undoing: without a limit of its own, since no lack of workers may leave it out. What may never be
-    answered the activity itself gives up, and says what is left to people."""
+    answered the activity itself gives up, counting from its first attempt, and says what is left to
+    people."""
     return ActivityConfig(
         start_to_close_timeout=timedelta(seconds=25),
         heartbeat_timeout=timedelta(seconds=2),

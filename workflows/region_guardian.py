@@ -45,10 +45,11 @@ TRIES_AGAIN = "an evacuation that finds the region's lock with a failback is tri
 AGAIN, AGAIN_LONGEST = timedelta(seconds=5), timedelta(minutes=2)
 """The first pause before it is tried again, and the longest; each is twice the one before."""
 
-
 GOES_ON_AS_NEW = "the guardian of a region continues as new while an evacuation goes on"
 """Patch: before, it did so only once that had ended. A report of hundreds of clusters is long, and there is
 one every few seconds while they are moved."""
+TRIES_AGAIN_AS_NEW = "the guardian of a region that continues as new tries again what could not begin"
+"""Patch: before, it waited for a report that says something else, and a region that stays lost has none."""
 
 
 class RegionGuardianState(Model):
@@ -128,16 +129,25 @@ class RegionGuardian:
 
     async def _take_up(self) -> None:
         """What was begun before a guardian that is started anew; one that continues as new knows it, and has
-        to follow it only."""
+        to follow it only. What it had been about to try again, it tries at once."""
         begun = self.state.begun
         if self.state.report is not None and begun is not None and begun.goes_on:
             assert begun.run_id is not None, "one that goes on has a run"
             self.evacuation.follow(begun.run_id)
+        if self._leaves_a_loss_unanswered() and workflow.patched(TRIES_AGAIN_AS_NEW):
+            self.again_at = workflow.now()
         if self.state.report is not None or not workflow.patched(TAKES_UP):
             return
         if (found := await self.evacuation.take_up()) is not None:
             self._know(begun=found.begun)
             self.told_before = found.told
+
+    def _leaves_a_loss_unanswered(self) -> bool:
+        """Whether the one that continued as this found the region lost, and had begun nothing. It may have
+        been because the policy leaves that to people, which is decided again."""
+        report, verdict = self.state.report, self.state.verdict
+        lost = verdict is not None and verdict.finding is RegionFinding.LOST
+        return report is not None and lost and self.state.begun is None
 
     def _is_to_continue_as_new(self) -> bool:
         if not workflow.info().is_continue_as_new_suggested():

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from temporalio import workflow
 
@@ -35,7 +36,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.executor import REVERSIBLE, Finish, Outcome, OutcomeStatus, RunEnd, is_committed
     from qnwis.continuity.guardian_rules import PastRun
     from qnwis.continuity.hooks import unreadable_refusal
-    from qnwis.continuity.outage import Outage, acts_ahead
+    from qnwis.continuity.outage import OUTAGE_MS, Outage, acts_ahead
     from qnwis.continuity.plan import VerifyService
     from qnwis.continuity.run import (
         FailoverRequest,
@@ -52,12 +53,17 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.verifier import VerificationReport
     from qnwis.labels import label_of
 
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
 
 EVIDENCE_LASTS = timedelta(seconds=5)
 """What was seen longer ago is looked at again before anything is changed; a run that waits for nobody is well
 within that."""
 LOOKS_AGAIN = "what was seen a while ago is looked at again before the first action"
 """Patch: before, a run acted on what it had seen before a hold, a hook or a manual step."""
+LOOKS_ONCE = "what was just looked at again counts, however long it took to plan for it"
+"""Patch: before, a run whose planning alone took longer than evidence lasts looked again without end."""
 PATRONI_SETTLES_S = 45.0
 """Its members follow a new leader within some rounds of its loop, each of 10 s by default."""
 
@@ -84,6 +90,8 @@ class Run(Steered):
         before its first action."""
         self.outage = Outage()
         """Hooks after its end take the time they take, too."""
+        self._looked_again = False
+        """Whether nobody has held the run since it looked again before its first action."""
         self._overrun_due = False
         """Whether the notice of an overrun is still to be armed, when the outage begins."""
         self.progress = Progress(kind, request.cluster_id, dry_run=request.dry_run)
@@ -242,7 +250,8 @@ class Run(Steered):
         """Drive the plan through the stepper."""
         if not (await self.known.taken_over() or self.request.dry_run):
             self._refuse_outside_the_window()  # what people and hooks did before this step took its time
-        if self.approval.window is not None or self.maintenance is not None:
+        people_took_time = self.approval.window is not None or self.waited_by_hand
+        if people_took_time or self.maintenance is not None:
             self.acting_since = workflow.now()
         self._overrun_due = self._begins_before_the_outage()
         if not self._overrun_due:
@@ -312,6 +321,7 @@ class Run(Steered):
                 status=OutcomeStatus.SUCCEEDED if verified.report.passed else OutcomeStatus.FAILED,
                 detail=failures or "the verifier passed every check",
                 changed=False,
+                facts=self._measured,
             )
         )
         self._show_outcomes()
@@ -369,6 +379,7 @@ class Run(Steered):
         if self.progress.paused is None:
             return False
         self.acting_since = self.acting_since or workflow.now()
+        self._looked_again = False
         return True
 
     @property
@@ -379,6 +390,12 @@ class Run(Steered):
         if self.acting_since is not None:
             began_at = self.outage.since or self.acting_since
         return ((self.outage.until or workflow.now()) - began_at).total_seconds() * 1000
+
+    @property
+    def _measured(self) -> dict[str, JsonValue]:
+        """For the record. A fact and no field of its own, so that an older reader of the record knows it."""
+        outage_ms = self.outage.ms if self.takeover.remains is None else None
+        return {} if outage_ms is None else {OUTAGE_MS: outage_ms}
 
     @property
     def past_return(self) -> bool:
@@ -403,14 +420,20 @@ class Run(Steered):
     def _is_outdated(self) -> bool:
         """Whether the plan must not be begun on what was seen when it was made: holds, hooks and manual steps
         take their time, and a primary that was silent may serve again. Planned work looks by itself before it
-        touches the primary, and a primary that may be well is left on purpose."""
+        touches the primary, and a primary that may be well is left on purpose.
+
+        One new look counts until somebody holds the run: where everything is slow, a failover begins late,
+        and not never."""
         if self.request.dry_run or self.request.even_if_healthy or self.maintenance is not None:
             return False
         seen = self.known.looked_at
-        return seen is not None and workflow.now() - seen > EVIDENCE_LASTS and workflow.patched(LOOKS_AGAIN)
+        if seen is None or workflow.now() - seen <= EVIDENCE_LASTS or not workflow.patched(LOOKS_AGAIN):
+            return False
+        return not (self._looked_again and workflow.patched(LOOKS_ONCE))
 
     async def _begin_on_new_evidence(self) -> None:
         change = await self._look_again()
+        self._looked_again = True
         if change is not None:
             if not self.progress.is_skipped("simulation"):
                 await self.known.rehearse()

@@ -21,6 +21,8 @@ with workflow.unsafe.imports_passed_through():
 
 GIVES_WAY_HELD = "a run that is held gives way to a failover though it has begun to act"
 """Patch: before, only one that had not begun did."""
+GIVES_WAY_ASKING = "a run that asks people again before its first action gives way to a failover"
+"""Patch: before, it did not, as long as they could vote."""
 
 
 class Steered(Listening):
@@ -33,6 +35,8 @@ class Steered(Listening):
     ended: Ended | None
     stop: str | None = None
     """Why the run stops at the next safe place."""
+    waited_by_hand: bool = False
+    """Whether it has waited for something that people do by hand."""
     extended_s: float = 0.0
     """What the maintenance window has been given beyond its length."""
 
@@ -57,9 +61,16 @@ class Steered(Listening):
     def give_way(self, reason: str) -> None:
         # A run of an evacuation was agreed to with that, and waits for nobody.
         if self.request.agreed_with is None and (
-            self.execution is None or self._stands_still(self.execution)
+            self.execution is None
+            or self._has_done_nothing(self.execution)
+            or self._stands_still(self.execution)
         ):
             self.stop = self.stop or f"gave way to a failover: {reason}"
+
+    @staticmethod
+    def _has_done_nothing(execution: Execution) -> bool:
+        """Whether a run that was about to act looks again first, and may ask people again."""
+        return not execution.log and workflow.patched(GIVES_WAY_ASKING)
 
     def _stands_still(self, execution: Execution) -> bool:
         """Whether a run that has begun to act waits, for people or for an old TTL, where it can be undone
@@ -129,4 +140,5 @@ class Steered(Listening):
     async def manual_steps(self, step: str) -> None:
         """Wait until people have confirmed what they do by hand before this step."""
         if self.progress.awaited(step) and not self.request.dry_run:
+            self.waited_by_hand = True
             await workflow.wait_condition(lambda: not self.progress.awaited(step) or self.stop is not None)

@@ -29,7 +29,7 @@ from qnwis.providers.errors import Refused, Unreachable
 from tests.unit.continuity import application_scenes
 from tests.unit.continuity.patroni_scenes import EAST, WELL, by_patroni, follows, leads, said, word
 from tests.unit.continuity.scenes import SPEC_CLUSTER, SPEC_POLICY, with_dns
-from tests.unit.test_power import asked_so_long_ago
+from tests.unit.test_power import asked_so_long_ago, attempted
 
 NO = Refused(Refusal(rule="no", message="-", remedy="-"))
 POLICY = Policy(policy_id="p", name="p")
@@ -115,6 +115,20 @@ async def test_a_ttl_that_stays_low_is_left_to_people_after_a_minute(zone: Zone)
         await ttl_back(zone, after_s=dns.TTL_BACK_WITHIN_S - 10)
     left = await ttl_back(zone, after_s=dns.TTL_BACK_WITHIN_S)
     assert given_up(left) and "the TTL of db may still be 1 s" in left.detail, left
+
+
+async def test_a_ttl_is_asked_for_as_long_though_no_worker_was_there_at_first() -> None:
+    undo = DnsRecords(cast(Any, Zone(fails=NO))).retime_back
+    told: list[object] = []
+    first = attempted(1, scheduled_s=3 * dns.TTL_BACK_WITHIN_S)
+    first.on_heartbeat = lambda *details: told.extend(details)
+    with pytest.raises(Unreachable):
+        await first.run(undo, lowered())
+    assert told[:1] == [first.info.started_time.isoformat()], "it tells the next attempt since when"
+    with pytest.raises(Unreachable):
+        await attempted(2, scheduled_s=3 * dns.TTL_BACK_WITHIN_S, first_s=1).run(undo, lowered())
+    untold = await attempted(3, scheduled_s=3 * dns.TTL_BACK_WITHIN_S).run(undo, lowered())
+    assert given_up(untold), "else an undo whose heartbeats are lost would never end"
 
 
 async def test_an_answer_that_does_not_come_is_not_waited_for_beyond_the_attempt(

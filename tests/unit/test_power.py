@@ -109,10 +109,20 @@ async def test_all_members_are_switched_off_at_the_same_time() -> None:
 
 
 def asked_so_long_ago(seconds: float) -> ActivityEnvironment:
-    """An attempt of an activity that was asked for then."""
+    """An attempt of an activity that was asked for then, and taken up at once; at 0 s the first."""
+    return attempted(2 if seconds else 1, scheduled_s=seconds, first_s=seconds)
+
+
+def attempted(number: int, *, scheduled_s: float, first_s: float | None = None) -> ActivityEnvironment:
+    """An attempt of an activity that was scheduled so long ago, and first taken up `first_s` ago."""
     environment = ActivityEnvironment()
-    asked_at = environment.info.started_time - timedelta(seconds=seconds)
-    environment.info = dataclasses.replace(environment.info, scheduled_time=asked_at)
+    now = environment.info.started_time
+    environment.info = dataclasses.replace(
+        environment.info,
+        attempt=number,
+        scheduled_time=now - timedelta(seconds=scheduled_s),
+        heartbeat_details=[] if first_s is None else [(now - timedelta(seconds=first_s)).isoformat()],
+    )
     return environment
 
 
@@ -127,6 +137,20 @@ async def test_power_that_never_comes_back_is_left_to_people_in_the_end() -> Non
     assert given_up.status is OutcomeStatus.UNDONE
     assert "e1 may still be OFF" in given_up.detail and "http://switch/e2/on" in given_up.detail
     assert given_up.facts[LEFT_TO_DO] == given_up.detail
+
+
+async def test_power_is_asked_for_as_long_though_no_worker_was_there_at_first() -> None:
+    """What passed before the first ask is no time in which the switch was asked."""
+    switch = Switch()
+    switch.refuses = True
+    undo = PatroniFencing(switch).unfence_cluster
+    away_s = 2 * POWER_BACK_WITHIN_S
+    with pytest.raises(Unreachable):
+        await attempted(1, scheduled_s=away_s).run(undo, request())
+    with pytest.raises(Unreachable):
+        await attempted(2, scheduled_s=away_s, first_s=1).run(undo, request())
+    given_up = await attempted(9, scheduled_s=away_s, first_s=POWER_BACK_WITHIN_S).run(undo, request())
+    assert given_up.status is OutcomeStatus.UNDONE
 
 
 async def test_an_applications_node_that_gets_no_power_is_left_to_people_too() -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from qnwis.continuity.access import Issuers, People, Rbac, RbacFile
+from qnwis.continuity.model import CONFIGURED
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.topology import Cluster, broken_rules
 
@@ -71,7 +72,9 @@ def validated(
     valid, problems = None, [*source.problems, *broken]
     try:
         # By way of JSON: strictness there still takes lists and names of choices, but no `yes` for a number.
-        valid = model.model_validate_json(json.dumps(source.data, default=str), strict=strict)
+        valid = model.model_validate_json(
+            json.dumps(source.data, default=str), strict=strict, context=CONFIGURED
+        )
     except ValidationError as invalid:
         errors = invalid.errors(include_url=False, include_input=False)
         problems += [source.problem(e["loc"], _expected(e, model)) for e in errors if not _is_echo(e, errors)]

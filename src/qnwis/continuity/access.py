@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from .model import LONGEST_S, Identifier, Model
+from .model import LONGEST_S, Identifier, Model, at_most_if_stored
 
 EVERYTHING = "continuity:*"
 OVERRIDE_CONSTRAINTS = "continuity:override_constraints"
@@ -83,6 +83,11 @@ class ApprovalWorkflow(Model):
     allowed_roles: tuple[Identifier, ...] = Field(min_length=1)
     timeout_sec: float = Field(gt=0, le=LONGEST_S)
     """The approval window, seconds."""
+
+    @field_validator("timeout_sec", mode="before")
+    @classmethod
+    def _at_most(cls, seconds: object, info: ValidationInfo) -> object:
+        return at_most_if_stored(LONGEST_S, seconds, info)
 
 
 class Rbac(Model):

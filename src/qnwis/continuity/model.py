@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 """An id that is safe in a workflow id, a DNS label list, a file name and a URL path."""
@@ -48,6 +48,23 @@ class Model(BaseModel):
 
 _set = object.__setattr__
 """A frozen model's own refuses."""
+
+
+CONFIGURED = "configured"
+"""The context of a validation of what a person has written, though it is read by way of JSON."""
+
+
+def is_stored(info: ValidationInfo) -> bool:
+    """Whether a value comes from JSON, as Temporal and records keep it, and not from a person: what these ask
+    for comes as an object, and what they configure with `CONFIGURED` as its context."""
+    return info.mode == "json" and info.context != CONFIGURED
+
+
+def at_most_if_stored(longest: float, value: object, info: ValidationInfo) -> object:
+    """For a validator of the mode before. What is stored may be of before there was a limit, and no run must
+    fail over what it was once given: it counts as the longest there is."""
+    too_long = isinstance(value, int | float) and value > longest
+    return longest if too_long and is_stored(info) else value
 
 
 def build_models() -> int:

@@ -15,6 +15,9 @@ from .plan import Action, Plan
 
 BEGINS = FENCES | PATRONI_HANDS_OVER
 """The first of them takes the service from the old primary."""
+OUTAGE_MS = "outage_ms"
+"""Fact of the verification's outcome: how long the service had waited by then, as the run measured it, with
+retries and holds. None where another execution of the run had begun it."""
 AFTERWARDS = frozenset({"rejoin_old_primary", "restore_ttl"})
 
 
@@ -41,6 +44,13 @@ class Outage:
     since: datetime | None = None
     until: datetime | None = None
     """When all was done that is waited for, but for the verification."""
+
+    @property
+    def ms(self) -> float | None:
+        """How long it lasted, milliseconds; None where that is not known here."""
+        if self.since is None or self.until is None:
+            return None
+        return (self.until - self.since).total_seconds() * 1000
 
     def before(self, action: Action, now: datetime) -> None:
         """Take note that this action is next."""

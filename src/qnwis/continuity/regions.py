@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from .model import LONGEST_S, Identifier, Model
+from .model import LONGEST_S, Identifier, Model, at_most_if_stored
 from .plan import Plan
 from .refusal import Refusal
 from .region_plan import ClusterMove, Direction, Move, RegionPlan, Unmovable
@@ -39,6 +39,11 @@ class RegionRules(Model):
     """Clusters that are moved at the same time."""
     stop_after: int = Field(default=1, ge=1)
     """So many clusters that did not move in one wave hold the next one until a person says to go on."""
+
+    @field_validator("dwell_s", "settle_s", mode="before")
+    @classmethod
+    def _at_most(cls, seconds: object, info: ValidationInfo) -> object:
+        return at_most_if_stored(LONGEST_S, seconds, info)
 
 
 class RegionVerdict(Model):

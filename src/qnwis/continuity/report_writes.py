@@ -14,8 +14,7 @@ from pydantic import ValidationError
 from .evidence import ClusterEvidence, NodeEvidence
 from .executor import OutcomeStatus
 from .model import Model
-from .outage import waited_for
-from .plan import VerifyService
+from .outage import OUTAGE_MS, waited_for
 from .report_timeline import EXECUTION, Bar
 from .run import FailoverRequest, RunResult
 
@@ -68,13 +67,13 @@ def _recovery_ms(run: RunResult, first_miss: datetime | None, timeline: Sequence
 
 
 def _waited_ms(run: RunResult) -> float | None:
-    """By the actions that the service waited for, where there were others. None where there were none, and
-    where of one of them it is not known how long it took."""
-    if run.plan is None or (waited := waited_for(run.plan)) == run.plan.actions:
+    """What the run measured, where it did something that the service did not wait for. None where it did not,
+    and where it measured nothing, as older runs. Not what its actions took: each tells of its last attempt
+    alone."""
+    if run.plan is None or waited_for(run.plan) == run.plan.actions:
         return None
-    took = {outcome.action_id: outcome.duration_ms for outcome in run.outcomes}
-    known = [took.get(action.action_id) for action in waited if not isinstance(action, VerifyService)]
-    return None if None in known else sum(ms for ms in known if ms is not None)
+    measured = (outcome.facts.get(OUTAGE_MS) for outcome in run.outcomes)
+    return next((float(ms) for ms in measured if isinstance(ms, int | float)), None)
 
 
 def handed_over(run: RunResult) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import contextlib
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import AwareDatetime, Field, field_validator, model_validator
+from pydantic import AwareDatetime, Field, ValidationInfo, field_validator, model_validator
 
 from .approvals import PendingApproval, Window
 from .evidence import ClusterEvidence
 from .executor import Outcome
 from .hooks import HookResult
-from .model import LONGEST_S, Identifier, Model, sha256_digest
+from .model import LONGEST_S, Identifier, Model, at_most_if_stored, is_stored, sha256_digest
 from .orders import FencingEvidence
 from .override import GiveUp, Suspension
 from .plan import Plan
@@ -71,6 +72,23 @@ class Maintenance(Model):
     """Of a drill: the runbook by which the service moves. The way back is a switchover in any case."""
     returns: str | None = None
     """Set by a round trip on its way back: the run that this returns from, and with which it was approved."""
+
+    @field_validator("window_s", "back_after_s", mode="before")
+    @classmethod
+    def _length_at_most(cls, seconds: object, info: ValidationInfo) -> object:
+        return at_most_if_stored(LONGEST_S, seconds, info)
+
+    @field_validator("not_before", mode="before")
+    @classmethod
+    def _begins_at_latest(cls, moment: object, info: ValidationInfo) -> object:
+        """As `at_most_if_stored`."""
+        if not is_stored(info) or not isinstance(moment, str):
+            return moment
+        with contextlib.suppress(ValueError):  # what is no moment is refused as such
+            read = datetime.fromisoformat(moment)
+            if read.tzinfo is not None and read >= LATEST:
+                return LATEST - timedelta(seconds=1)
+        return moment
 
     @field_validator("there_by", mode="before")
     @classmethod

@@ -18,6 +18,7 @@ from qnwis.continuity.access import Deed
 from qnwis.continuity.decisions import PREFIX
 from qnwis.continuity.executor import OutcomeStatus
 from qnwis.continuity.orders import FencingEvidenceType
+from qnwis.continuity.outage import OUTAGE_MS
 from qnwis.continuity.readiness_facts import RecordAnswer
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import (
@@ -436,6 +437,8 @@ async def test_an_outage_that_is_too_long_is_told_of_and_fails_the_verification(
     assert result.outcome is RunOutcome.INCOMPLETE and result.verification is not None
     (late,) = [check for check in result.verification.checks if not check.ok]
     assert late.name == "within_time" and late.detail.startswith("the service waited ")
+    (measured,) = [ms for o in result.outcomes if (ms := o.facts.get(OUTAGE_MS)) is not None]
+    assert late.detail.split()[3] == f"{measured:.0f}", "the report tells the same, retries among it"
     assert [title for title in on.notes.titles if title.endswith("overrun")] != []
 
 

@@ -271,30 +271,52 @@ class ManyEvents(workflow.Info):
         return True
 
 
-class LongOnceItEvacuates(WorkflowOutboundInterceptor):
-    """The history of whoever has begun an evacuation is long from then on."""
+class LongAtAnEvacuation(WorkflowOutboundInterceptor):
+    """The history of whoever begins an evacuation is long once it has tried `AT_TRY` times; not so that of
+    what it continues as."""
 
-    begun = False
+    AT_TRY = 1
+    tries = 0
 
     async def start_child_workflow(self, input: StartChildWorkflowInput) -> ChildWorkflowHandle[Any, Any]:
-        self.begun = self.begun or workflow.info().workflow_type == RegionGuardian.__name__
+        self.tries += workflow.info().workflow_type == RegionGuardian.__name__
         return await self.next.start_child_workflow(input)
 
     def info(self) -> workflow.Info:
         info = self.next.info()
-        return ManyEvents(**vars(info)) if self.begun else info
+        is_long = self.tries >= self.AT_TRY and info.continued_run_id is None
+        return ManyEvents(**vars(info)) if is_long else info
+
+
+class LongAtItsSecondTry(LongAtAnEvacuation):
+    """By then the region's report says nothing new."""
+
+    AT_TRY = 2
 
 
 class Inbound(WorkflowInboundInterceptor):
     def init(self, outbound: WorkflowOutboundInterceptor) -> None:
-        super().init(LongOnceItEvacuates(outbound))
+        super().init(LongAtAnEvacuation(outbound))
+
+
+class InboundOfTwoTries(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(LongAtItsSecondTry(outbound))
 
 
 class LongHistories(ClientInterceptor, Interceptor):
+    def __init__(self, inbound: type[WorkflowInboundInterceptor] = Inbound) -> None:
+        self._inbound = inbound
+
     def workflow_interceptor_class(
         self, input: WorkflowInterceptorClassInput
     ) -> type[WorkflowInboundInterceptor]:
-        return Inbound
+        return self._inbound
+
+
+def with_long_histories(client: Client, inbound: type[WorkflowInboundInterceptor] = Inbound) -> Client:
+    known: Any = client.config()
+    return Client(**{**known, "interceptors": [*known["interceptors"], LongHistories(inbound)]})
 
 
 async def test_a_guardian_continues_as_new_while_an_evacuation_goes_on_and_follows_it_to_its_end(
@@ -304,8 +326,7 @@ async def test_a_guardian_continues_as_new_while_an_evacuation_goes_on_and_follo
     policy = {"region_strategy": "automatic", "region_wait_s": NEVER_S}
     rules = {"dwell_s": 1, "settle_s": NEVER_S}
     on, _ = await land("a", "b", serve=False, watched=True, rules=rules, policy=policy)
-    known: Any = on.client.config()
-    on.client = Client(**{**known, "interceptors": [*known["interceptors"], LongHistories()]})
+    on.client = with_long_histories(on.client)
     a, b = on.worlds.by_cluster
     async with AsyncExitStack() as running:
         for worker in on.workers():
@@ -357,6 +378,43 @@ async def test_a_region_that_is_lost_while_a_failback_waits_for_people_is_left_o
     )
     assert view.begun is not None and view.begun.outcome is RunOutcome.COMPLETED
     assert on.serving() == {a: [f"{a}-3"], b: [f"{b}-3"]}
+
+
+async def test_what_a_guardian_was_to_try_again_it_tries_again_when_it_has_continued_as_new(
+    land: Build,
+) -> None:
+    """A region that stays lost has no other report, and its loss would never be answered."""
+    policy = {"region_strategy": "automatic", "region_wait_s": NEVER_S, "approvals": True}
+    rules = {"dwell_s": 1, "settle_s": NEVER_S}
+    on, crowd = await land("a", "b", serve=False, watched=True, rules=rules, policy=policy)
+    on.client = with_long_histories(on.client, InboundOfTwoTries)
+    a, b = on.worlds.by_cluster
+    serve_from(on, b, f"{b}-3")
+    async with AsyncExitStack() as running:
+        for worker in on.workers():
+            await running.enter_async_context(worker)
+        await on.guard()
+        first = (await (await on.watch_region()).describe()).run_id
+        failback = await on.evacuate(crowd, direction=Direction.BACK)
+        waiting = await pending(failback)
+        on.lose(on.region)
+        guardian = on.client.get_workflow_handle_for(RegionGuardian.run, region_guardian_id(on.region))
+        async with asyncio.timeout(WITHIN_S):
+            while (await guardian.describe()).run_id == first:
+                await asyncio.sleep(0.1)
+        await until_view(
+            lambda: guardian.query(RegionGuardian.view),
+            lambda seen: "[region_lock_taken]" in (seen.holding or "") and seen.begun is None,
+        )
+        vote = crowd.vote("ann", waiting, Deed.REJECT, reason="lost again", cluster_id=on.region)
+        await failback.execute_update("reject", vote, result_type=Vote)
+        view = await until_view(
+            lambda: guardian.query(RegionGuardian.view),
+            lambda seen: seen.begun is not None and seen.begun.outcome is not None,
+        )
+        assert view.begun is not None and view.begun.outcome is RunOutcome.COMPLETED
+        assert on.serving() == {a: [f"{a}-3"], b: [f"{b}-3"]}
+        await on.end_guardians()
 
 
 def serve_from(on: Land, name: str, node_id: str) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.approvals import PendingApproval
-from qnwis.continuity.run import RunKind, RunOutcome, RunProgress
+from qnwis.continuity.run import ConfirmRequest, RunKind, RunOutcome, RunProgress, StepStatus
 from qnwis.runbook import ManualStep, Runbook, load_runbook
 from tests.looking import WITHIN_S, Looks
 from workflows.primary_failure import PrimaryFailure
@@ -59,13 +59,18 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(stage: Setting, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    """bob's run waits for votes; something has to be done by hand before its execution."""
+def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something has to be done by hand before each run's execution."""
 
     def with_manual_step(kind: RunKind) -> Runbook:
         return load_runbook(kind).model_copy(update={"manual_steps": (DRAINED,)})
 
     monkeypatch.setattr("workflows.progress.load_runbook", with_manual_step)
+
+
+@pytest.fixture
+async def desk(stage: Setting, by_hand: None) -> Desk:
+    """bob's run waits for votes, and then for what is done by hand."""
     on = await stage(approvals=True)
     on.world.kill("node-1")
     crowd = Crowd(on)
@@ -184,6 +189,58 @@ async def test_a_run_that_was_held_goes_on_where_the_primary_still_is_gone(
     assert result.verified and desk.crowd.stage.world.writable() == ["node-2"]
     assert (await activities_of(desk.run)).count("collect") == 3, "at first, after the vote, and now"
     assert result.approval is not None and len(result.approval.votes) == 1, "nobody was asked again"
+
+
+async def test_where_planning_takes_longer_than_evidence_lasts_one_new_look_is_enough(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else no run ever begins while everything is slow, because hundreds fail over together."""
+    monkeypatch.setattr("workflows.run.EVIDENCE_LASTS", timedelta(0))
+    on = await stage()
+    on.world.kill("node-1")
+    run = await on.start()
+    async with asyncio.timeout(WITHIN_S / 4):
+        result = await run.result()
+    assert result.verified and (await activities_of(run)).count("collect") == 2
+
+
+async def test_a_run_that_asks_people_again_before_it_acts_gives_way_to_a_failover(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workflows.run.EVIDENCE_LASTS", SOON)
+    cluster, world = desk.cluster_id, desk.crowd.stage.world
+    await desk.types("bob", "run", "pause", cluster, *WHY)
+    await desk.types("ann", "approve", cluster, "--yes")
+    await desk.types("bob", "run", "confirm", cluster, "drained", "--reason", "done")
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while (
+            StepStatus.RUNNING is not {s.name: s.status for s in (await desk.progress()).steps}["execution"]
+        ):
+            await looks.again()
+    world.machines["node-3"].lsn += 1000  # it has more now, so it is the better target
+    await asyncio.sleep(2 * SOON.total_seconds())
+    await desk.types("bob", "run", "resume", cluster, "--reason", "it is ready")
+    await asked(desk.run, besides=desk.pending.window.digest)
+    await desk.run.signal("give_way", "its primary failed")
+    result = await desk.run.result()
+    assert result.outcome is RunOutcome.UNTOUCHED and result.reason.startswith("gave way"), result.reason
+    assert world.journal == []
+
+
+async def test_what_people_do_by_hand_before_a_run_acts_is_no_failover_time(
+    stage: Setting, by_hand: None
+) -> None:
+    on = await stage()
+    on.world.kill("node-1")
+    run, by_hand_s = await on.start(), 3.0
+    await asyncio.sleep(by_hand_s)
+    confirmed = ConfirmRequest(by="ann", reason="done", manual_step=DRAINED.name)
+    await run.execute_update("confirm", confirmed)
+    result = await run.result()
+    assert result.verified and result.verification is not None
+    (took,) = [check.detail for check in result.verification.checks if check.name == "within_time"]
+    assert float(took.split()[3]) < by_hand_s * 1000, took
 
 
 def steered(progress: RunProgress) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from qnwis.continuity.audit import chain
 from qnwis.continuity.executor import Outcome, OutcomeStatus
-from qnwis.continuity.outage import waited_for
+from qnwis.continuity.outage import OUTAGE_MS, waited_for
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult, draft_of_region
 from qnwis.continuity.regions import Moved
@@ -83,11 +83,15 @@ def test_of_a_switchover_only_what_the_service_waited_for_is_recovery() -> None:
     done = tuple(
         Outcome(action_id=name, status=OutcomeStatus.SUCCEEDED, duration_ms=ms) for name, ms in took.items()
     )
+    # The promotion was asked for twice: its outcome tells how long the second answer took.
+    verified = next(action.action_id for action in plan.actions if action.kind == "verify_service")
+    measured = Outcome(action_id=verified, status=OutcomeStatus.SUCCEEDED, facts={OUTAGE_MS: 20_400.0})
+    done += (measured,)
     run = failover(kind=RunKind.PLANNED_MAINTENANCE, plan=plan, plan_digest=plan.digest, outcomes=done)
     run = run.model_copy(update={"request": run.request.model_copy(update={"detection": None})})
-    assert reported(run).recovery_ms == 400.0
-    unknown = (done[0], done[1], done[2].model_copy(update={"duration_ms": None}), *done[3:])
-    run = run.model_copy(update={"result": run.result.model_copy(update={"outcomes": unknown})})
+    assert reported(run).recovery_ms == 20_400.0
+    unmeasured = (*done[:-1], measured.model_copy(update={"facts": {}}))
+    run = run.model_copy(update={"result": run.result.model_copy(update={"outcomes": unmeasured})})
     assert reported(run).recovery_ms == 250.0, "the whole step, where it is not known"
 
 
