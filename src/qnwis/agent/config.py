@@ -162,13 +162,18 @@ class AgentConfig(Model):
 def load_config(path: Path) -> AgentConfig:
     """The configuration in `path`. Raises ConfigError, one line a fault."""
     try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); expected the agent's YAML file"
+            f"{path}: cannot be read ({_why(error)}); expected the agent's YAML file"
         ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from error
+    except Exception as error:
+        # PyYAML's own, of many kinds: a date that no calendar has, a file too deep.
+        raise ConfigError(
+            f"{path}: holds what is no value ({type(error).__name__}: {error}); put texts in quotes"
+        ) from error
     try:
         return AgentConfig.model_validate(data)
     except ValidationError as error:

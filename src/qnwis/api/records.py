@@ -49,9 +49,20 @@ class PlanView(Model):
     plan: Plan
 
 
+class Unreadable(Model):
+    """A record that cannot be opened or read."""
+
+    sequence: int
+    """Its place in the log."""
+    refusal: Refusal
+    """Why, and what to do."""
+
+
 class Records(Model):
     request_id: str
     records: tuple[AuditRecord, ...]
+    unreadable: tuple[Unreadable, ...] = ()
+    """Of these newest, those that cannot be read; they hide no other."""
 
 
 class RecordView(Model):
@@ -110,8 +121,14 @@ async def show_plan(
 @router.get("/audit", response_model=Records)
 async def list_records(limit: Limit = 20, asking: Asking = reads(Permission.VIEW_AUDIT)) -> Response:
     """The newest records, newest first."""
-    found = await asking.parts.audit.latest(limit)
-    return answer(Records(request_id=asking.request_id, records=found))
+    found = await asking.parts.audit.latest_each(limit)
+    records = tuple(one for _, one in found if isinstance(one, AuditRecord))
+    unreadable = tuple(
+        Unreadable(sequence=place, refusal=one) for place, one in found if isinstance(one, Refusal)
+    )
+    if unreadable and not records:
+        raise Refused(unreadable[0].refusal)
+    return answer(Records(request_id=asking.request_id, records=records, unreadable=unreadable))
 
 
 @router.get("/audit/{audit_id}", response_model=RecordView)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +15,12 @@ from rich.table import Table
 from qnwis.bundle_check import Report, check, read_public_key, read_witness, told, unwrap_with
 from qnwis.continuity.audit import AuditRecord, ChainFault, FaultCode
 from qnwis.continuity.erasure import draft_of_erasure
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.tree_heads import HeadFault, HeadFaultCode, SignedTreeHead
 from qnwis.providers.audit_place import PLACE_VARIABLE, SQLITE, audit_store_of
 from qnwis.providers.audit_store import LoggedAuditStore
 from qnwis.providers.bundles import SUFFIX, Bundles
-from qnwis.providers.errors import Unreachable
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.key_store import FileKeyStore, KeyStoreError, key_store_of
 from qnwis.providers.witness import witnesses_of
 from qnwis.sql import audit_schema
@@ -34,6 +36,8 @@ PublicKey = Annotated[
     Path | None, typer.Option(help="PEM: the log's key that the bundle has to be signed with.")
 ]
 WitnessFile = Annotated[Path | None, typer.Option(help="Signed tree heads kept elsewhere, a line each.")]
+LISTED = 20
+"""Newest records."""
 UNOPENED = (
     "{} records are sealed: proved by what was signed of them, and their content not compared;"
     " QNWIS_KEY_STORE names the key store that opens them"
@@ -55,7 +59,7 @@ def audit(
     with clear_errors(as_json=as_json):
         store = store_of(state_dir)
         if audit_id is None:
-            _list(asyncio.run(store.latest()), as_json=as_json)
+            _list(asyncio.run(store.latest_each(LISTED)), as_json=as_json)
             return
         record = asyncio.run(store.get(audit_id))
         if record is None:
@@ -242,10 +246,24 @@ def _show(report: Report, *, as_json: bool) -> None:
         out.print(line, markup=False)
 
 
-def _list(records: tuple[AuditRecord, ...], *, as_json: bool) -> None:
+def _list(found: Sequence[tuple[int, AuditRecord | Refusal]], *, as_json: bool) -> None:
+    """Those that cannot be read are named, and hide no other; where none can, why is the refusal."""
+    records = [one for _, one in found if isinstance(one, AuditRecord)]
+    unread = [(place, one) for place, one in found if isinstance(one, Refusal)]
+    if unread and not records:
+        raise Refused(unread[0][1])
     if as_json:
-        print_json({"records": [record.model_dump(mode="json") for record in records]})
-        return
+        told = [{"sequence": place, "refusal": why.model_dump(mode="json")} for place, why in unread]
+        print_json({"records": [record.model_dump(mode="json") for record in records], "unreadable": told})
+    else:
+        _table(records)
+        for place, why in unread:
+            out.print(f"record {place} is not listed: {why}", markup=False)
+    if unread:
+        raise typer.Exit(Exit.NOT_DONE)
+
+
+def _table(records: Iterable[AuditRecord]) -> None:
     table = Table("audit id", "when", "cluster", "operation", "by", "success", "from → to", box=None)
     for r in records:
         where = f"{r.source_node or '–'} → {r.target_node or '–'}"

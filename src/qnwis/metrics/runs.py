@@ -1,4 +1,4 @@
-"""Figures about runs, from the audit trail: read when scraped, so they are what the records say.
+"""Figures about runs, from the audit trail, which is read beside the scrapes: they are what the records say.
 
 A count that a process kept for itself would be lost with it, and doubled by whoever does its work again. A
 run has one record. Every worker with this store serves the same figures: take the `max` over instances, not
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator
-from threading import Lock
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from threading import Lock, Thread
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric as Family
@@ -57,21 +59,26 @@ log = logging.getLogger(__name__)
 
 NEWEST = (LAST_RECOVERY_MS, LAST_RECOVERY_ENDED, LAST_LOSS, LAST_MOVE_ENDED)
 PAGE = 64
-"""Records that are asked for at first; four times as many while the oldest is not old enough."""
+"""Records that are asked for at a time; what was counted of them is not read again."""
 
 
 class RunMetrics(Collector):
-    """Of every run that has a record. A store that cannot be read now answers with what was read before.
+    """Of every run that has a record. A scrape waits for no store: it serves what was read before it, and
+    has what came since read for the next one. A store that cannot be read now leaves what was read before.
 
-    Before the first complete read there are none: a count that began at 0 for want of an answer would be
-    counted anew by Prometheus, all of it, when the answer comes.
+    Before the first complete read there are no counts: one that began at 0 for want of an answer would be
+    counted anew by Prometheus, all of it, when the answer comes. The objectives are served from the start.
     """
 
     def __init__(self, store: AuditStore, clusters: Registry, registry: CollectorRegistry) -> None:
         self._store = store
         self._clusters = clusters
         self._lock = Lock()
-        """Scrapes come in threads of their own."""
+        """Scrapes come in threads of their own; one of them begins a read."""
+        self.reading = _done()
+        """The newest read: whoever must know that it has ended waits for it."""
+        self._served: list[Family] = []
+        """About runs, as of the end of a read."""
         self._read_up_to = 0
         self._is_complete = False
         """Everything was read once, to the newest record of that time."""
@@ -85,17 +92,29 @@ class RunMetrics(Collector):
         registry.register(self)
 
     def collect(self) -> Iterator[Family]:
+        groups = lease_groups(self._clusters)
+        objectives = [sample for group in groups.values() for sample in objective_samples(*group)]
+        served = self._served
+        self._begin_reading(groups.keys())
+        yield from gauges((RTO_OBJECTIVE_MS, RPO_OBJECTIVE), objectives)
+        yield from served
+
+    def _begin_reading(self, cluster_ids: Iterable[str]) -> None:
+        """Unless a read goes on."""
         with self._lock:
-            try:
-                asyncio.run(self._read_on())
-            except (Refused, Unreachable) as error:
-                log.warning("metrics about runs are those of record %s: %s", self._read_up_to, error)
-            groups = lease_groups(self._clusters)
-            objectives = [sample for group in groups.values() for sample in objective_samples(*group)]
-            families = [*gauges((RTO_OBJECTIVE_MS, RPO_OBJECTIVE), objectives)]
-            if self._is_complete:
-                families += self._of_runs(groups)
-        yield from families
+            if not self.reading.done():
+                return
+            if (error := self.reading.exception()) is not None:
+                log.error("metrics about runs are those of record %s", self._read_up_to, exc_info=error)
+            self.reading = _beside(partial(self._read, tuple(cluster_ids)))
+
+    def _read(self, cluster_ids: Iterable[str]) -> None:
+        try:
+            asyncio.run(self._read_on())
+        except (Refused, Unreachable) as error:
+            log.warning("metrics about runs are those of record %s: %s", self._read_up_to, error)
+        if self._is_complete:
+            self._served = [*self._of_runs(cluster_ids)]
 
     def _of_runs(self, cluster_ids: Iterable[str]) -> Iterator[Family]:
         for cluster_id in cluster_ids:
@@ -128,22 +147,18 @@ class RunMetrics(Collector):
             self._moves.labels(cluster_id, loss.value)
 
     async def _read_on(self) -> None:
-        for sequence, record in await self._unread():
-            if isinstance(record, Refusal):
-                _leave_out(sequence, record)
-            else:
-                await self._take(record)
-            self._read_up_to = sequence
+        """A page after the other, from where the read before came to or broke off."""
+        is_last = False
+        while not is_last:
+            records = await self._store.each_after(self._read_up_to, PAGE)
+            is_last = len(records) < PAGE
+            for sequence, record in records:
+                if isinstance(record, Refusal):
+                    _leave_out(sequence, record)
+                else:
+                    await self._take(record)
+                self._read_up_to = sequence
         self._is_complete = True
-
-    async def _unread(self) -> list[tuple[int, AuditRecord | Refusal]]:
-        """Oldest first, by their places in the log."""
-        limit = PAGE
-        while True:
-            records = await self._store.latest_each(limit)
-            if len(records) < limit or records[-1][0] <= self._read_up_to + 1:
-                return [one for one in reversed(records) if one[0] > self._read_up_to]
-            limit *= 4
 
     async def _take(self, record: AuditRecord) -> None:
         if record.operation not in COUNTED:
@@ -178,6 +193,28 @@ class RunMetrics(Collector):
         if run.recovery_ms is not None:
             self._recovery_ms.labels(run.cluster_id).observe(run.recovery_ms)
             self._last_recovery[run.cluster_id] = run
+
+
+def _done() -> Future[None]:
+    done: Future[None] = Future()
+    done.set_result(None)
+    return done
+
+
+def _beside(work: Callable[[], None]) -> Future[None]:
+    """In a thread of its own, for which no process waits that ends."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            done.set_exception(error)
+        else:
+            done.set_result(None)
+
+    Thread(target=run, name="qnwis-run-metrics", daemon=True).start()
+    return done
 
 
 def _leave_out(which: object, why: object) -> None:

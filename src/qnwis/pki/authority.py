@@ -61,9 +61,11 @@ class Authority:
     @classmethod
     def make(cls, folder: Path, *, organization: str, country: str | None) -> Authority:
         """Raises PkiError where there is one: certificates of another authority would count no more. And for
-        names that a certificate cannot have."""
-        if (folder / AUTHORITY_KEY).exists():
-            raise PkiError(f"{folder / AUTHORITY_KEY}: exists; an authority is never replaced by `init`")
+        names that a certificate cannot have. Where it cannot be written, nothing of it is left."""
+        _check_whole(folder)
+        for own in (folder / AUTHORITY_KEY, folder / AUTHORITY):
+            if own.exists():
+                raise PkiError(f"{own}: exists; an authority is never replaced by `init`")
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(f"{organization} authority", organization, country)
         certificate = (
@@ -75,7 +77,8 @@ class Authority:
         with writing(folder):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
             _write_secret(folder / AUTHORITY_KEY, _pem(key))
-            (folder / AUTHORITY).write_bytes(certificate.public_bytes(Encoding.PEM))
+            with _gone_on_failure(folder / AUTHORITY_KEY, folder / AUTHORITY):
+                (folder / AUTHORITY).write_bytes(certificate.public_bytes(Encoding.PEM))
         return cls(folder)
 
     def issue(self, identity: Path, name: str, hosts: Sequence[str], *, days: int = DAYS) -> Issued:
@@ -110,6 +113,7 @@ class Authority:
         return issued(identity)
 
     def _certificate(self) -> x509.Certificate:
+        _check_whole(self.folder)
         return _read_certificate(self.folder / AUTHORITY)
 
     def _key(self) -> ec.EllipticCurvePrivateKey:
@@ -165,12 +169,34 @@ def undone_on_failure(identity: Path) -> Iterator[None]:
 
 
 @contextmanager
+def _gone_on_failure(*made: Path) -> Iterator[None]:
+    """A key without its certificate would be in the way of the next try."""
+    try:
+        yield
+    except BaseException:
+        for path in made:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def writing(folder: Path) -> Iterator[None]:
     """What cannot be written there is a PkiError."""
     try:
         yield
     except OSError as error:
         raise PkiError(f"{error.filename or folder}: cannot be written ({error.strerror})") from error
+
+
+def _check_whole(folder: Path) -> None:
+    """Raises PkiError for a key without its certificate."""
+    key, own = folder / AUTHORITY_KEY, folder / AUTHORITY
+    if key.exists() and not own.exists():
+        raise PkiError(
+            f"{key}: exists, and {own} does not. Where identities were made with it, copy {AUTHORITY} from"
+            f" one of them; where none was, remove {key}, and `pki init` makes an authority"
+        )
 
 
 def _begun(

@@ -58,6 +58,10 @@ class View(Protocol):
         """Newest first."""
         ...
 
+    def after(self, sequence: int, limit: int) -> list[Row]:
+        """The next behind that place in the log, oldest first; each with its own place."""
+        ...
+
     def rows(self) -> Iterator[Row]:
         """All, oldest first."""
         ...

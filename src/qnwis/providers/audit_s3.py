@@ -13,7 +13,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import Any
@@ -133,6 +133,11 @@ class S3View:
 
     def latest(self, limit: int) -> list[Row]:
         return [self._row(sequence) for sequence in sorted(self._records, reverse=True)[:limit]]
+
+    def after(self, sequence: int, limit: int) -> list[Row]:
+        following = sorted(place for place in self._records if place > sequence)[:limit]
+        # Its place is where it lies, whatever it says: who reads on from there must come past it, and once.
+        return [replace(self._row(place), sequence=place) for place in following]
 
     def rows(self) -> Iterator[Row]:
         return (self._row(sequence) for sequence in sorted(self._records))

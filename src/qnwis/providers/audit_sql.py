@@ -36,6 +36,9 @@ class SqlLog:
     def latest(self, limit: int) -> list[Row]:
         return list(self._rows("ORDER BY sequence DESC LIMIT ?", limit))
 
+    def after(self, sequence: int, limit: int) -> list[Row]:
+        return list(self._rows("WHERE sequence > ? ORDER BY sequence LIMIT ?", sequence, limit))
+
     def rows(self) -> Iterator[Row]:
         return self._rows("ORDER BY sequence")
 

@@ -90,8 +90,13 @@ class AuditStore(Protocol):
         ...
 
     async def latest_each(self, limit: int) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
-        """As `latest`, each with its place in the log, for whoever must come past every record: one that
-        cannot be opened or read hides no other, and why it cannot stands in its place."""
+        """As `latest`, each with its place in the log: one that cannot be opened or read hides no other, and
+        why it cannot stands in its place."""
+        ...
+
+    async def each_after(self, sequence: int, limit: int) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
+        """The next behind that place in the log, oldest first, as `latest_each` has them: for whoever must
+        come past every record, and goes on where it was. Fewer than `limit` where the log ends."""
         ...
 
     async def between(self, since: datetime, until: datetime) -> tuple[AuditRecord, ...]:
@@ -153,13 +158,10 @@ class LoggedAuditStore:
         return await self._opened(await self._read(lambda view: view.latest(limit)))
 
     async def latest_each(self, limit: int) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
-        rows = await self._read(lambda view: view.latest(limit))
-        opened = [await self._opened_or_why(row) for row in rows]
-        named = iter(await self._named([one for one in opened if isinstance(one, AuditRecord)]))
-        return tuple(
-            (row.sequence, one if isinstance(one, Refusal) else next(named))
-            for row, one in zip(rows, opened, strict=True)
-        )
+        return await self._each(await self._read(lambda view: view.latest(limit)))
+
+    async def each_after(self, sequence: int, limit: int) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
+        return await self._each(await self._read(lambda view: view.after(sequence, limit)))
 
     async def between(self, since: datetime, until: datetime) -> tuple[AuditRecord, ...]:
         # What is recorded afterwards stands later in the log than it happened: every record is looked at.
@@ -343,6 +345,14 @@ class LoggedAuditStore:
 
     async def _opened(self, rows: Iterable[Row]) -> tuple[AuditRecord, ...]:
         return await self._named([await self.seals.opened(row) for row in rows])
+
+    async def _each(self, rows: Sequence[Row]) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
+        opened = [await self._opened_or_why(row) for row in rows]
+        named = iter(await self._named([one for one in opened if isinstance(one, AuditRecord)]))
+        return tuple(
+            (row.sequence, one if isinstance(one, Refusal) else next(named))
+            for row, one in zip(rows, opened, strict=True)
+        )
 
     async def _opened_or_why(self, row: Row) -> AuditRecord | Refusal:
         try:

@@ -133,6 +133,8 @@ async def test_records_are_appended_read_back_and_proved_wherever_they_are(
     assert await again.append(draft(1), {"other": "x"}) == first, "the first record stands"
     assert await again.get(first.audit_id) == first
     assert await again.by_run("run-2") == (second,) and await again.latest(1) == (second,)
+    assert await again.each_after(0, 1) == ((1, first),) and await again.each_after(2, 9) == ()
+    assert await again.each_after(0, 9) == ((1, first), (2, second))
     assert await again.between(first.timestamp, first.timestamp + timedelta(seconds=1)) == (first, second)
     assert await again.artefacts(first.audit_id) == ARTEFACTS and await again.artefacts("none") == {}
     head = await again.head()
@@ -265,6 +267,16 @@ async def test_in_s3_nobody_deletes_a_record_and_what_is_put_on_top_hides_nothin
     assert await store.latest() == tuple(reversed(records)) and await store.verify() == ()
     third = await store.append(draft(3), {})
     assert third.sequence == 3 and await store.verify() == ()
+
+
+async def test_in_s3_who_reads_on_comes_past_what_says_it_stands_elsewhere(s3: Any, tmp_path: Path) -> None:
+    store = store_at(f"s3://{BUCKET}", tmp_path)
+    first = await store.append(draft(1), {})
+    kept = s3.get_object(Bucket=BUCKET, Key="records/000000000001")["Body"].read()
+    s3.put_object(Bucket=BUCKET, Key="records/000000000002", Body=kept)
+    assert await store.each_after(0, 1) == ((1, first),)
+    assert await store.each_after(1, 1) == ((2, first),), "else it would be read for ever"
+    assert await store.each_after(2, 1) == ()
 
 
 async def test_what_a_writer_did_not_come_to_is_made_good_by_the_next(

@@ -13,6 +13,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from qnwis.lab.temporal_server import TemporalServer
+from tests.looking import WITHIN_S, Looks
 from tests.unit.metrics.addresses import free_address
 from workers.wiring import workers_for
 
@@ -29,6 +30,13 @@ async def test_workers_say_that_a_run_waits_for_approval_and_then_how_it_ended(s
         found = {"cluster": on.cluster_id, **labels}
         return await asyncio.to_thread(registry.get_sample_value, name, found)
 
+    async def until(expected: float, name: str, **labels: str) -> None:
+        """A scrape serves what was read of the runs before it."""
+        async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
+            while await value(name, **labels) != expected:
+                await looks.again()
+
     executions, waiting = "qnwis_failover_executions_total", "qnwis_continuity_approvals_waiting"
     async with AsyncExitStack() as running:
         for worker in workers_for(on.client, on.settings, on.providers, metrics=registry):
@@ -38,11 +46,11 @@ async def test_workers_say_that_a_run_waits_for_approval_and_then_how_it_ended(s
         run = await crowd.start("bob")
         await asked(run)
         assert await value(waiting) == 1
-        assert await value(executions, status="completed") == 0
+        await until(0, executions, status="completed")
         await crowd.approve(run, "carl")
         assert (await run.result()).verified
         assert await value(waiting) == 0
-        assert await value(executions, status="completed") == 1
+        await until(1, executions, status="completed")
         assert await value("qnwis_failover_success_total") == 1
         assert await value("qnwis_failover_execution_ms_count", status="completed") == 1
 

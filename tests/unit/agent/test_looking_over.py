@@ -155,6 +155,25 @@ def test_a_first_member_whose_folder_cannot_be_written_to_is_told_what_to_make(
     assert f"{state / 'grantor.json'}: cannot be made (" in told and f"make {state} for the user" in told
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"cluster_id: \xff\n", "cannot be read (it is no UTF-8 text)"),
+        (b"cluster_id: 2026-02-30\n", "holds what is no value (ValueError: day is out of range"),
+        (b"cluster_id: !!bool c\n", "holds what is no value (KeyError"),
+        (b"[" * 5000, "holds what is no value (RecursionError"),
+    ],
+    ids=["no text", "no date", "no value", "too deep"],
+)
+def test_a_file_that_cannot_be_read_is_a_fault_of_the_configuration(
+    config: Path, capsys: pytest.CaptureFixture[str], content: bytes, told: str
+) -> None:
+    config.write_bytes(content)
+    for check in (True, False):
+        assert run_from(config, check=check) == EXIT_CONFIG
+        assert f"{config}: {told}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_would_keep_an_agent_from_a_start_is_found_before(
     config: Path, fault: Callable[[Path], str], capsys: pytest.CaptureFixture[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -11,6 +12,7 @@ from qnwis.bundle_check import check, read_public_key
 from qnwis.config.load import load_cluster, load_policy
 from qnwis.continuity.audit import draft_of
 from qnwis.continuity.model import canonical_json
+from tests.unit.continuity.test_audit import tampered
 from tests.unit.continuity.test_bundle import run
 
 from .scene import ApiScene, rule_of
@@ -78,6 +80,24 @@ async def test_who_registered_a_cluster_is_on_record_once(tmp_path: Path) -> Non
     beside = await scene.parts.audit.artefacts(record.audit_id)
     assert '"cluster_id":"prod-cluster"' in beside["after"] and "before" not in beside
     assert await scene.parts.audit.verify() == ()
+
+
+async def test_a_record_that_cannot_be_read_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    scene = ApiScene(tmp_path)
+    records = [await scene.parts.audit.append(draft_of(run(number)), {}) for number in (1, 2)]
+    async with scene.http() as api:
+
+        async def listed() -> dict[str, Any]:
+            return (await api.get("/audit", headers=scene.signed_in("eve"))).json()  # type: ignore[no-any-return]
+
+        whole = await listed()
+        assert [one["audit_id"] for one in whole["records"]] == [one.audit_id for one in reversed(records)]
+        assert whole["unreadable"] == []
+        tampered(tmp_path / "audit.sqlite", "UPDATE records SET record = '{}' WHERE sequence = 2")
+        damaged = await listed()
+    assert [one["audit_id"] for one in damaged["records"]] == [records[0].audit_id]
+    (one,) = damaged["unreadable"]
+    assert one["sequence"] == 2 and one["refusal"]["rule"] == "audit_record_unreadable"
 
 
 async def test_a_bundle_is_downloaded_and_proved_offline(tmp_path: Path) -> None:

@@ -67,6 +67,26 @@ def test_a_log_that_was_cut_off_shows_against_a_head_that_lies_elsewhere(state: 
     assert cut.exit_code == 1 and "truncated_log: " in cut.output and "now there are 1" in cut.output
 
 
+def test_a_record_that_cannot_be_read_is_named_and_hides_no_other(state: Path) -> None:
+    store = SqliteAuditStore(state / "audit.sqlite", state / "audit-signing-key.pem")
+    asyncio.run(recorded(store, 2))
+    listing = ("audit", "--state-dir", str(state))
+    whole = json.loads(call(*listing, "--json").stdout)
+    assert len(whole["records"]) == 2 and whole["unreadable"] == []
+    tampered(state / "audit.sqlite", "UPDATE records SET record = '{}' WHERE sequence = 2")
+    told, shown = call(*listing, "--json"), call(*listing)
+    assert told.exit_code == shown.exit_code == 1
+    (left,) = json.loads(told.stdout)["records"]
+    assert left == whole["records"][1]
+    (one,) = json.loads(told.stdout)["unreadable"]
+    assert one["sequence"] == 2 and one["refusal"]["rule"] == "audit_record_unreadable"
+    assert left["audit_id"] in shown.output and "record 2 is not listed: " in shown.output
+
+    tampered(state / "audit.sqlite", "UPDATE records SET record = '{}'")
+    none = call(*listing)
+    assert none.exit_code == 3 and "audit_record_unreadable" in none.output, "as of a store without its keys"
+
+
 @pytest.mark.parametrize("opens", [False, True], ids=["without the key store", "with it"])
 def test_a_store_that_cannot_be_read_now_is_not_said_to_be_broken(
     state: Path, monkeypatch: pytest.MonkeyPatch, opens: bool

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from errno import ENOSPC
+from os import strerror
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from typer.testing import CliRunner
 
 from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.allowlist import Allowlist
-from qnwis.pki.authority import issued
+from qnwis.pki.authority import AUTHORITY_KEY, issued
 from qnwis.tls.files import AUTHORITY, OWN, read_allowlist
 
 
@@ -85,6 +87,47 @@ def test_an_authority_of_a_name_that_no_certificate_has_is_not_begun(
     code, printed = desk.types("init", *options)
     assert code == 2 and told in printed
     assert not desk.pki.exists()
+
+
+@pytest.mark.parametrize("written", [b"", b"-----BEGIN CERT"], ids=["nothing", "a part"])
+def test_an_authority_that_cannot_be_written_whole_is_not_in_the_way_of_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes
+) -> None:
+    desk, write = Desk(tmp_path), Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == AUTHORITY:
+            write(path, written)
+            raise OSError(ENOSPC, strerror(ENOSPC), str(path))
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        code, printed = desk.types("init", "--organization", "Example")
+    assert code == 2 and f"{AUTHORITY}: cannot be written (No space left" in printed
+    assert made_in(tmp_path) == []
+    desk.makes("init", "--organization", "Example")
+    desk.makes("client", "worker")
+
+
+def test_of_a_key_without_its_certificate_it_is_said_what_to_do(desk: Desk) -> None:
+    kept = (desk.pki / AUTHORITY).read_bytes()
+    (desk.pki / AUTHORITY).unlink()
+    key = desk.pki / AUTHORITY_KEY
+    for arguments in (["init"], ["client", "worker"]):
+        code, printed = desk.types(*arguments)
+        assert code == 2 and f"remove {key}" in printed and f"copy {AUTHORITY}" in printed, printed
+    key.unlink()
+    desk.makes("init")
+    assert (desk.pki / AUTHORITY).read_bytes() != kept
+
+
+def test_the_certificate_of_an_authority_whose_key_is_kept_elsewhere_is_not_replaced(desk: Desk) -> None:
+    own = desk.pki / AUTHORITY
+    before = own.read_bytes()
+    (desk.pki / AUTHORITY_KEY).rename(desk.folder / "kept.pem")
+    code, printed = desk.types("init")
+    assert code == 2 and f"{own}: exists" in printed and own.read_bytes() == before
 
 
 def test_a_node_whose_name_is_too_long_is_told_how_long_it_may_be(desk: Desk) -> None:

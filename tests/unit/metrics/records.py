@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import wait
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,8 +30,10 @@ from qnwis.continuity.run import (
 )
 from qnwis.continuity.verifier import VerificationReport
 from qnwis.metrics.instruments import gauges
+from qnwis.metrics.runs import RunMetrics
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.key_store import KeyStore
+from tests.looking import WITHIN_S
 from tests.unit.continuity.scenes import NOON
 
 PASSED = VerificationReport(
@@ -120,6 +123,17 @@ def ended(
             ended_at=NOON + timedelta(milliseconds=took_ms),
         ),
     )
+
+
+def up_to_date(metrics: RunMetrics) -> None:
+    """A scrape now, and what it had read has been: the next one serves what the store has."""
+    read_to_its_end(metrics)
+    list(metrics.collect())
+    read_to_its_end(metrics)
+
+
+def read_to_its_end(metrics: RunMetrics) -> None:
+    assert not wait([metrics.reading], WITHIN_S).not_done
 
 
 async def record(store: SqliteAuditStore, run: RunArtefacts) -> None:

@@ -17,7 +17,7 @@ from qnwis.metrics.runs import RunMetrics
 from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.nodes import Probe
 from tests.integration.continuity.world import three_nodes, write_registry
-from tests.unit.metrics.records import GRADED, Waits, ended, record, store_in
+from tests.unit.metrics.records import GRADED, Waits, ended, record, store_in, up_to_date
 
 PROJECT = Path(__file__).parents[3]
 SPECIFIED = {
@@ -41,7 +41,8 @@ async def served_series(home: Path) -> dict[str, set[str]]:
     """By name, the labels of what a worker serves after a failover, while it watches."""
     registry, topology = CollectorRegistry(), three_nodes("c")
     await record(store_in(home), ended("run-1"))
-    RunMetrics(store_in(home), Registry(write_registry(home, topology)), registry)
+    runs = RunMetrics(store_in(home), Registry(write_registry(home, topology)), registry)
+    await asyncio.to_thread(up_to_date, runs)
     ReadinessMetrics(registry).evaluated(GRADED)
     registry.register(Waits())
     watches = WatchMetrics(registry)

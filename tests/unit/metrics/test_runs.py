@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from threading import Event
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from qnwis.config.registry import Registry
+from qnwis.continuity.audit import AuditRecord
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import RunOutcome
 from qnwis.metrics.runs import PAGE, RunMetrics
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.key_store import FileKeyStore
 from tests.integration.continuity.world import three_nodes, write_registry
+from tests.looking import WITHIN_S
 from tests.unit.continuity.scenes import NOON
 from tests.unit.continuity.test_audit import tampered
-from tests.unit.metrics.records import ended, record, store_in
+from tests.unit.metrics.records import ended, read_to_its_end, record, store_in, up_to_date
 
 
 class Worker:
@@ -26,11 +31,23 @@ class Worker:
 
     def __init__(self, folder: Path, keys: FileKeyStore | None = None) -> None:
         self._registry = CollectorRegistry()
-        RunMetrics(store_in(folder, keys), Registry(folder), self._registry)
+        self.runs = RunMetrics(store_in(folder, keys), Registry(folder), self._registry)
 
     async def value(self, name: str, **labels: str) -> float | None:
+        """By the second of two scrapes, which serves what the first had read."""
+
+        def scraped() -> float | None:
+            up_to_date(self.runs)
+            found = self.now(name, **labels)
+            read_to_its_end(self.runs)
+            return found
+
         # As by Prometheus: in a thread that has no loop.
-        return await asyncio.to_thread(self._registry.get_sample_value, name, {"cluster": "c", **labels})
+        return await asyncio.to_thread(scraped)
+
+    def now(self, name: str, **labels: str) -> float | None:
+        """By a scrape, whatever goes on."""
+        return self._registry.get_sample_value(name, {"cluster": "c", **labels})
 
 
 @pytest.fixture
@@ -177,6 +194,80 @@ async def test_a_first_read_that_breaks_off_half_way_serves_nothing_either(
     assert await worker.value("qnwis_failover_success_total") == 2
 
 
+def read_through(monkeypatch: pytest.MonkeyPatch, way: Callable[[int], Awaitable[None]]) -> None:
+    """Each page, of those behind a record, by that way."""
+    pages = SqliteAuditStore.each_after
+
+    async def each_after(
+        self: SqliteAuditStore, sequence: int, limit: int
+    ) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
+        await way(sequence)
+        return await pages(self, sequence, limit)
+
+    monkeypatch.setattr(SqliteAuditStore, "each_after", each_after)
+
+
+async def test_no_scrape_waits_for_the_store_and_one_read_goes_on_at_a_time(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await record(store_in(home), ended("run-1"))
+    asked, answers = [0], Event()
+
+    async def slow(_: int) -> None:
+        asked[0] += 1
+        assert answers.wait(WITHIN_S)
+
+    read_through(monkeypatch, slow)
+    worker, success = Worker(home), "qnwis_failover_success_total"
+    try:
+        for _ in range(3):
+            assert worker.now("qnwis_continuity_rto_objective_ms") == 30000
+            assert worker.now(success) is None
+        assert not worker.runs.reading.done()
+    finally:
+        answers.set()
+    await asyncio.to_thread(read_to_its_end, worker.runs)
+    assert asked == [1]
+    assert worker.now(success) == 1
+
+
+async def test_a_read_that_broke_off_goes_on_where_it_was(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_in(home)
+    for number in range(PAGE + 6):
+        await record(store, ended(f"run-{number}"))
+    asked: list[int] = []
+
+    async def the_second_is_lost(sequence: int) -> None:
+        asked.append(sequence)
+        if len(asked) == 2:
+            raise Unreachable("an answer is lost")
+
+    read_through(monkeypatch, the_second_is_lost)
+    worker = Worker(home)
+    assert await worker.value("qnwis_failover_success_total") is None
+    assert await worker.value("qnwis_failover_success_total") == PAGE + 6
+    assert asked[:3] == [0, PAGE, PAGE], "what was counted is not read again"
+
+
+async def test_what_nobody_expected_is_logged_and_the_next_scrape_reads_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await record(store_in(home), ended("run-1"))
+    faults = [RuntimeError("of nobody's making")]
+
+    async def fails_once(_: int) -> None:
+        if faults:
+            raise faults.pop()
+
+    read_through(monkeypatch, fails_once)
+    worker = Worker(home)
+    assert worker.now("qnwis_continuity_rto_objective_ms") == 30000
+    assert await worker.value("qnwis_failover_success_total") == 1
+    assert "of nobody's making" in caplog.text
+
+
 async def test_a_record_that_cannot_be_read_hides_no_other_and_is_passed_once(
     home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,7 +319,7 @@ async def test_a_configuration_that_cannot_be_read_hides_no_run(home: Path) -> N
 async def test_what_is_served_is_of_prometheus_form_and_names_no_person(home: Path) -> None:
     await record(store_in(home), ended("run-1"))
     registry = CollectorRegistry()
-    RunMetrics(store_in(home), Registry(home), registry)
+    await asyncio.to_thread(up_to_date, RunMetrics(store_in(home), Registry(home), registry))
     text = (await asyncio.to_thread(generate_latest, registry)).decode()
     families = [*text_string_to_metric_families(text)]
     assert "qnwis_failover_execution_ms" in {family.name for family in families}

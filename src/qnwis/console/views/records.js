@@ -4,7 +4,7 @@ import { download, get } from "../api.js";
 import { digest, facts, fill, h, mark, moment, refusal, say, table, title, took, words } from "../dom.js";
 
 export async function records(place, signal) {
-  const { records: found } = await get("/audit?limit=100", signal);
+  const { records: found, unreadable } = await get("/audit?limit=100", signal);
   fill(place, h("h1", { tabindex: "-1" }, "Records"),
     h("p", { class: "soft" }, "The newest audit records. Each is a link of one chain, signed; its report says what was done."),
     found.length === 0 ? h("p", { class: "empty" }, "No record yet.") : h("div", { class: "scroll" },
@@ -12,7 +12,8 @@ export async function records(place, signal) {
         h("a", { href: `#/records/${one.audit_id}` }, one.audit_id), words(one.operation), one.cluster_id,
         one.refusal ? mark("refused") : mark(one.result.success ? "verified" : "not verified"),
         moment(one.timestamp), one.initiated_by,
-      ]))));
+      ]))),
+    unreadable.map((one) => h("p", {}, `Record ${one.sequence} is not listed: ${one.refusal.message} ${one.refusal.remedy}`)));
 }
 
 export async function record(place, signal, auditId) {
