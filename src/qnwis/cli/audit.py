@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -263,8 +263,10 @@ def _list(found: Sequence[tuple[int, AuditRecord | Refusal]], *, as_json: bool) 
         raise typer.Exit(Exit.NOT_DONE)
 
 
-def _table(records: Iterable[AuditRecord]) -> None:
+def _table(records: Sequence[AuditRecord]) -> None:
     table = Table("audit id", "when", "cluster", "operation", "by", "success", "from → to", box=None)
+    # Whole on a narrow screen too: it is typed again.
+    table.columns[0].min_width = max((len(r.audit_id) for r in records), default=0)
     for r in records:
         where = f"{r.source_node or '–'} → {r.target_node or '–'}"
         success = "yes" if r.result.success else "no"

@@ -7,6 +7,8 @@ import secrets
 from base64 import b64decode
 from collections.abc import Mapping
 
+from pydantic import ValidationError
+
 from qnwis.continuity.audit import AuditRecord
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.sealed_records import (
@@ -102,7 +104,17 @@ def unreadable(error: Exception) -> Refused:
     return Refused(
         Refusal(
             rule="audit_record_unreadable",
-            message=f"A stored audit record is not a record any more: {error}",
+            message=f"A stored audit record is not a record any more: {_told(error)}",
             remedy="Run `audit verify` to see what was changed, and restore the store from a copy.",
         )
     )
+
+
+def _told(error: Exception) -> str:
+    """In a line: of a record in which nothing is as it was, one field is enough."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first, *others = error.errors()
+    where = ".".join(map(str, first["loc"]))
+    more = f", and {len(others)} more" if others else ""
+    return f"{where}: {first['msg']}{more}" if where else f"{first['msg']}{more}"

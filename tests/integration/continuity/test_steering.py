@@ -125,10 +125,10 @@ async def test_who_may_not_or_proves_nothing_is_refused_and_what_is_printed_is_t
 
     await desk.run.signal("pause", printed["resume"])
     await until_noted(desk.run, "token_for_another")
+    await desk.run.signal("extend", {**printed["extend"], "by_s": 9999})  # each answer replaces the last one
+    await until_noted(desk.run, "extension by bob was refused")
     await desk.run.signal("pause", {**printed["pause"], "reason": "another"})
     await until_noted(desk.run, "token_for_another")
-    await desk.run.signal("extend", {**printed["extend"], "by_s": 9999})
-    await until_noted(desk.run, "extension by bob was refused")
     assert steered(await desk.progress()) == steered(before)
 
     for deed in ("pause", "extend", "extend", "confirm", "resume", "abort"):

@@ -80,7 +80,8 @@ def test_a_record_that_cannot_be_read_is_named_and_hides_no_other(state: Path) -
     assert left == whole["records"][1]
     (one,) = json.loads(told.stdout)["unreadable"]
     assert one["sequence"] == 2 and one["refusal"]["rule"] == "audit_record_unreadable"
-    assert left["audit_id"] in shown.output and "record 2 is not listed: " in shown.output
+    assert left["audit_id"] in shown.output
+    assert "record 2 is not listed: " in shown.output and "Field required, and " in shown.output
 
     tampered(state / "audit.sqlite", "UPDATE records SET record = '{}'")
     none = call(*listing)
