@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from datetime import timedelta
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus
@@ -51,8 +52,11 @@ async def test_without_the_policys_word_nobody_is_ordered_to_rejoin(stage: Setti
     assert (await guardian.query(Guardian.view)).own_run is None
 
 
-async def test_one_that_has_ended_begins_again_while_the_policy_says_so(stage: Setting) -> None:
+async def test_one_that_has_ended_begins_again_while_the_policy_says_so(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever ended it, and also after a policy that did without it for a while."""
+    monkeypatch.setattr("workflows.reprotecting.AGAIN", timedelta(seconds=0.2))
     on = await stage(reprotect="automatic", reprotect_after_s=0.1)
     guardian = await on.start_guardian()
     await until(guardian, all_healthy)
