@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from qnwis.agent import settings
-from qnwis.agent.config import Account, AgentConfig, LocalDatabase
 from qnwis.agent.database import Connection
 from qnwis.agent.deadline import Deadline
 from qnwis.agent.effects import Node
@@ -32,7 +31,8 @@ from qnwis.continuity.topology import Database, NodeRole
 from qnwis.transport import Transport
 from tests.looking import WITHIN_S, Looks
 
-ACCOUNT = Account(user="any")
+from .own import own_config
+
 OTHER = Peer(node_id="other", agent_url="http://127.0.0.2:1", database=Database(host="127.0.0.2", port=2))
 
 
@@ -42,25 +42,14 @@ class Kept:
     def __init__(self, folder: Path, peers: tuple[Peer, ...] = ()) -> None:
         (folder / "postgres").write_text("#!/bin/sh\nexec sleep 600\n")
         (folder / "postgres").chmod(0o755)
-        database = LocalDatabase(
-            host="127.0.0.1",
-            port=1,
-            data_dir=folder / "data",
-            pg_bin=folder,
-            superuser=ACCOUNT,
-            replication=ACCOUNT,
-        )
-        self.config = AgentConfig(
-            cluster_id="c",
-            node_id="own",
-            role=NodeRole.PRIMARY,
-            listen_host="127.0.0.1",
-            state_dir=folder / "state",
-            database=database,
+        self.config = own_config(
+            folder,
+            NodeRole.PRIMARY,
             peers=peers,
             lease=LeaseTerms(duration_s=60, renew_every_s=0.05),
             return_after_s=0.01,
         )
+        database = self.config.database
         database.data_dir.mkdir()
         (database.data_dir / "PG_VERSION").touch()
         found_cluster(self.config)

@@ -12,7 +12,6 @@ from typing import cast
 import pytest
 
 from qnwis.agent import effects, lost_promotion
-from qnwis.agent.config import Account, AgentConfig, LocalDatabase
 from qnwis.agent.database import Connection, Facts
 from qnwis.agent.deadline import Deadline
 from qnwis.agent.effects import EffectError, Node
@@ -28,10 +27,10 @@ from qnwis.agent.receiving import Receiving
 from qnwis.agent.speaking import Speaker
 from qnwis.continuity.orders import AnyOrder, DemoteOrder, PromoteOrder
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.topology import NodeRole
 from qnwis.transport import Transport
 
-ACCOUNT = Account(user="any")
+from .own import own_config
+
 PROMOTE = PromoteOrder(effect_id="promote", run_id="run", epoch=5)
 FINAL_S = GIVEN_UP_AFTER_S + 5
 """What the keeper waits by default is in it."""
@@ -41,23 +40,8 @@ class Begun:
     """The only member of its cluster, a standby that was granted the lease of a promotion, and then ended."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        database = LocalDatabase(
-            host="127.0.0.1",
-            port=1,
-            data_dir=folder / "data",
-            pg_bin=folder,
-            superuser=ACCOUNT,
-            replication=ACCOUNT,
-        )
-        self.config = AgentConfig(
-            cluster_id="c",
-            node_id="own",
-            role=NodeRole.SECONDARY,
-            listen_host="127.0.0.1",
-            state_dir=folder / "state",
-            database=database,
-            peers=(),
-        )
+        self.config = own_config(folder, peers=())
+        database = self.config.database
         database.data_dir.mkdir()
         self.signal = database.data_dir / "standby.signal"
         self.signal.touch()
@@ -65,7 +49,8 @@ class Begun:
         peers, state = Peers(self.config), self.config.state_dir
         self.speaker = Speaker(Transport())
         self.leases = Leases(self.config, peers, self.speaker)
-        postgres, connection = Postgres(self.config, database, peers), Connection(database, ACCOUNT)
+        postgres = Postgres(self.config, database, peers)
+        connection = Connection(database, database.superuser)
         self.node = Node(
             "own",
             postgres,

@@ -11,7 +11,6 @@ from typing import Any, cast
 import pytest
 
 from qnwis.agent import follow, orders, rejoin
-from qnwis.agent.config import Account, AgentConfig, LocalDatabase
 from qnwis.agent.database import Connection, Facts
 from qnwis.agent.effects import AlreadySo, Decision, Done, Node
 from qnwis.agent.journal import JOURNAL, Journal, Line, Mark
@@ -25,10 +24,11 @@ from qnwis.continuity.lease_messages import Promised, PromiseRequest
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import FollowOrder, PromoteOrder, Receipt, RejoinOrder
 from qnwis.continuity.refusal import Refusal
-from qnwis.continuity.topology import Database, NodeRole
+from qnwis.continuity.topology import Database
 from qnwis.transport import Transport
 
-ACCOUNT = Account(user="any")
+from .own import own_config
+
 OTHER = Peer(node_id="other", agent_url="http://127.0.0.2:1", database=Database(host="127.0.0.2", port=2))
 STREAMS = Facts(
     in_recovery=True,
@@ -54,23 +54,8 @@ class Standby:
     """Follows `other`, and says that it streams; there is no postmaster."""
 
     def __init__(self, folder: Path) -> None:
-        database = LocalDatabase(
-            host="127.0.0.1",
-            port=1,
-            data_dir=folder / "data",
-            pg_bin=folder,
-            superuser=ACCOUNT,
-            replication=ACCOUNT,
-        )
-        self.config = AgentConfig(
-            cluster_id="c",
-            node_id="own",
-            role=NodeRole.SECONDARY,
-            listen_host="127.0.0.1",
-            state_dir=folder / "state",
-            database=database,
-            peers=(OTHER,),
-        )
+        self.config = own_config(folder, peers=(OTHER,))
+        database = self.config.database
         database.data_dir.mkdir()
         for name in ("PG_VERSION", "standby.signal"):
             (database.data_dir / name).touch()
@@ -80,7 +65,7 @@ class Standby:
         self.postgres = Postgres(self.config, database, self.peers)
         self.postgres.set_upstream(OTHER)
         self.receiving = Receiving(
-            self.postgres, Connection(database, ACCOUNT), self.config.state_dir, reserve_s=600
+            self.postgres, Connection(database, database.superuser), self.config.state_dir, reserve_s=600
         )
         self.node = cast(
             Node,
