@@ -19,6 +19,7 @@ from .names import CLUSTER, INITIATOR, KIND, OUTCOME, region_guardian_id, region
 from .progress import Progress
 from .shifting import Shifting
 from .stopping import uninterrupted
+from .turns import Turns
 
 with workflow.unsafe.imports_passed_through():
     from activities.audit import Audit, RegionArtefacts
@@ -60,6 +61,7 @@ class Evacuation(Listening):
         self.progress = Progress(RunKind.REGION_FAILURE, request.region, dry_run=request.dry_run)
         self.announcements = Announcements(request, self.progress, what=WHAT[request.direction])
         self.approval = Approval(request.region, request.initiated_by)
+        self.turns = Turns()
         self.moved: dict[str, Moved] = {}
         self.failures: dict[str, str] = {}
         self.way_back: tuple[str, ...] = ()

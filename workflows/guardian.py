@@ -23,6 +23,7 @@ from .names import CLUSTER, KIND, guardian_id
 from .recording import RECORDED, Recorder
 from .registered import as_registered
 from .reprotecting import Reprotecting
+from .turns import Turns
 from .versioning import FOLLOWS
 from .watching import Watches
 
@@ -90,6 +91,7 @@ class Guardian(GuardianListening):
         self.runs = GuardedRuns(self.cluster_id, state.own_run)
         self.reprotecting = Reprotecting(self._wake)
         self.recorder = Recorder(state.unrecorded)
+        self.turns = Turns()
         self.refused_for = state.refused_for
         self.woken = False
         self.decisions = 0

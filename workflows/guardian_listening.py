@@ -21,6 +21,7 @@ from .guardian_state import (
     ResumeRequest,
 )
 from .recording import RECORDED, Recorder
+from .turns import Turns
 
 with workflow.unsafe.imports_passed_through():
     from qnwis.config.registry import Registered
@@ -40,6 +41,7 @@ class GuardianListening(ABC):
     history: tuple[PastRun, ...]
     pause: Pause | None
     recorder: Recorder
+    turns: Turns
     regions: dict[str, Heard]
     """What the regions' guardians said last, by region."""
     last_refused: str | None = None
@@ -157,6 +159,9 @@ class GuardianListening(ABC):
     async def _prove(self, deed: Deed, request: PersonRequest) -> Person | None:
         """Who it is; None where the policy takes people at their word. On record either way before it counts.
         Raises ApplicationError where the policy asks for a proof and there is none."""
+        return await self.turns.of(lambda: self._person(deed, request))
+
+    async def _person(self, deed: Deed, request: PersonRequest) -> Person | None:
         await workflow.wait_condition(lambda: self.registered is not None)
         if self.registered is None or not self.registered.policy.approvals:
             await self._record(deed, request, None, None)

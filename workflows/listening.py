@@ -14,6 +14,7 @@ from temporalio.exceptions import ApplicationError
 
 from .approval import Approval, prove_to_run, refused
 from .progress import Progress
+from .turns import Turns
 
 with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.access import Deed
@@ -37,6 +38,7 @@ class Listening(ABC):
 
     progress: Progress
     approval: Approval
+    turns: Turns
     HELD = "the run is held before its next action"
     GOES_ON = "the run goes on"
 
@@ -153,6 +155,9 @@ class Listening(ABC):
 
     async def prove(self, deed: Deed, request: PersonRequest) -> None:
         """Raises ApplicationError where a proof is asked for and this is none."""
+        await self.turns.of(lambda: self._prove(deed, request))
+
+    async def _prove(self, deed: Deed, request: PersonRequest) -> None:
         if not await self.asks_for_proof():
             return
         found = await prove_to_run(

@@ -28,6 +28,7 @@ from .results import result_of
 from .steady_state import SteadyWatch
 from .steered import Steered
 from .stopping import uninterrupted
+from .turns import Turns
 
 with workflow.unsafe.imports_passed_through():
     from activities.audit import Audit
@@ -108,6 +109,7 @@ class Run(Steered):
         self.steady = SteadyWatch(request, self.known, self.progress)
         self.announcements = Announcements(request, self.progress)
         self.approval = Approval(request.cluster_id, request.initiated_by)
+        self.turns = Turns()
 
     async def carry_out(self, runbook: Awaitable[None]) -> RunResult:
         """The runbook's steps, then the record; whatever is cancelled meanwhile."""
