@@ -32,13 +32,17 @@ class Guard:
         try:
             os.write(self.pipe, f"{until}\n".encode())
         except (BrokenPipeError, BlockingIOError):
-            self.end()
+            self.kill()
+            self.bury()
             return False
         return True
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """End it without an end to the database; a frozen one too."""
         os.kill(self.pid, signal.SIGKILL)  # not yet waited for, so the pid is still its own
+
+    def bury(self) -> None:
+        """Wait for the end of one that was killed."""
         os.waitpid(self.pid, 0)
         os.close(self.pipe)
 
@@ -73,7 +77,9 @@ class Guarding:
     def over(self) -> None:
         """The database is no longer a writable one; the guards end without touching it."""
         for guard in self._guards:
-            guard.end()
+            guard.kill()
+        for guard in self._guards:
+            guard.bury()
         self._guards = []
 
     def _complete(self, until: float | None) -> None:

@@ -8,6 +8,7 @@ which a majority promises as long as it granted nobody else since and reserves i
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from qnwis.continuity.orders import HandOverOrder, ResumeOrder
 from qnwis.continuity.refusal import Refusal
@@ -18,6 +19,8 @@ from .quiesce import refuse_epoch
 
 TOLD_WITHIN_S = 0.1
 """Who has not heard of the release by then hears of it later; a run asks all of them anyway."""
+TOOK_NO_TIME_S = 0.5
+"""An end that took longer has used up time of whoever takes over, which begins anew then."""
 WRITABLE_WITHIN_S = 30.0
 POLL_S = 0.01
 
@@ -38,10 +41,10 @@ async def hand_over(node: Node, order: HandOverOrder) -> Decision:
         )
 
     async def effect() -> Done:
-        # Its walsenders end only when every standby that is connected has the shutdown checkpoint.
-        await postgres.stop()
-        node.handed_over.begin(order.return_after_s)
-        control, _ = await asyncio.gather(read_control(postgres), _let_go(node))
+        # No client can write from here on: what takes time is done while the database ends. Its walsenders
+        # end only when every standby that is connected has the shutdown checkpoint.
+        ended = asyncio.ensure_future(_end(node, order.return_after_s))
+        control, _ = await asyncio.gather(read_control(postgres, after=ended), _let_go(node, after=ended))
         if not control.shut_down:
             node.handed_over.end()  # nobody can continue it, so the keeper need not wait
             raise EffectError(f"the database of {node.node_id} was not shut down: {control.state}")
@@ -56,8 +59,21 @@ async def hand_over(node: Node, order: HandOverOrder) -> Decision:
     return effect
 
 
-async def _let_go(node: Node) -> None:
+async def _end(node: Node, return_after_s: float) -> None:
+    """Stop the database; from its end on it is left down for whoever takes over."""
+    stopped = asyncio.ensure_future(node.postgres.stop())
+    await asyncio.sleep(0)  # it is told to end
+    try:
+        node.handed_over.begin(return_after_s)
+    finally:
+        await stopped
+    if node.handed_over.left_s < return_after_s - TOOK_NO_TIME_S:
+        node.handed_over.begin(return_after_s)
+
+
+async def _let_go(node: Node, *, after: Awaitable[None]) -> None:
     """Release the lease, and tell."""
+    await after
     if not node.give_up():
         raise EffectError(f"processes of the database of {node.node_id} are left")
     await node.leases.told(TOLD_WITHIN_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from .postgres import Postgres
 
 PROGRAM_WITHIN_S = 6 * 3600.0
 """A copy of a large database takes long."""
+_WHEN_TOLD = ("/bin/sh", "-c", 'read -r told && exec "$0" "$@"')
+"""Waits for a line, and is then the program that follows."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,17 @@ class Control:
         return self.state == "shut down"
 
 
-async def read_control(postgres: Postgres) -> Control:
-    """Raises EffectError where pg_controldata does not say it. It only reads, and works elsewhere, so that it
-    is no process of the database."""
+async def read_control(postgres: Postgres, *, after: Awaitable[None] | None = None) -> Control:
+    """Raises EffectError where pg_controldata does not say it, and what `after` raises. It only reads, and
+    works elsewhere, so that it is no process of the database.
+
+    `after`: what is awaited before it reads. Meanwhile it is started, which takes longer than to read.
+    """
     arguments = ("-D", str(postgres.data_dir))
     elsewhere = postgres.config.state_dir
-    status, output = await run_program(postgres, "pg_controldata", arguments, working_in=elsewhere)
+    status, output = await run_program(
+        postgres, "pg_controldata", arguments, working_in=elsewhere, after=after
+    )
     found = dict(re.findall(r"^(.+?): +(.+)$", output, re.MULTILINE))
     try:
         high, low = found["Latest checkpoint location"].split("/")
@@ -68,17 +75,23 @@ async def read_setting(postgres: Postgres, name: str) -> str:
 
 
 async def run_program(
-    postgres: Postgres, name: str, arguments: Sequence[str], *, working_in: Path
+    postgres: Postgres,
+    name: str,
+    arguments: Sequence[str],
+    *,
+    working_in: Path,
+    after: Awaitable[None] | None = None,
 ) -> tuple[int, str]:
-    """Run one of PostgreSQL's programs: exit status and output.
+    """Run one of PostgreSQL's programs, once `after` is over: exit status and output.
 
     It works in the folder it changes, so that whoever next clears that folder finds it even when the agent
     that started it was killed.
     """
     process = await asyncio.create_subprocess_exec(
+        *(() if after is None else _WHEN_TOLD),
         postgres.program(name),
         *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.DEVNULL if after is None else asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=working_in,
@@ -86,7 +99,10 @@ async def run_program(
         **as_user(postgres.owner),
     )
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), PROGRAM_WITHIN_S)
+        if after is not None:
+            await after
+        told = None if after is None else b"\n"
+        output, _ = await asyncio.wait_for(process.communicate(told), PROGRAM_WITHIN_S)
     finally:
         if process.returncode is None:
             process.kill()
