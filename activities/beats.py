@@ -56,7 +56,7 @@ class Sight(Enum):
     ANSWER = "answer"
     MISS = "miss"
     END = "end"  # the agent's word that its database has ended
-    NOTHING = "nothing"  # neither: the agent starts its database
+    NOTHING = "nothing"  # neither: the agent starts its database, or has just handed it over
 
 
 class Seen(NamedTuple):
@@ -183,6 +183,10 @@ class Beats:
                 case Word.ENDED:
                     return Seen(Sight.END, f"its agent says that the database has ended ({state.why_down})")
                 case Word.RESTARTING:
+                    return Seen(Sight.NOTHING)
+                case Word.DOWN if hurried and state.handed_over:
+                    # That is what it makes of it: to be asked again and again would hold up whoever takes
+                    # over. The beats that follow count.
                     return Seen(Sight.NOTHING)
                 case Word.DOWN if monotonic() >= patient_until:
                     return Seen(Sight.MISS, f"its agent says that the database is down ({state.why_down})")

@@ -183,6 +183,33 @@ async def test_the_agents_word_that_its_database_ended_needs_no_second_beat(
     assert "its agent says that the database has ended (killed)" in (detector.last_error or "")
 
 
+async def test_of_a_database_that_was_just_handed_over_nothing_more_is_asked_for_now(tmp_path: Path) -> None:
+    """While no client can write, every question costs those time who promote another."""
+    nodes = Played()
+    vantage = Vantage(tmp_path, nodes, interval_sec=HOUR, jitter_percent=0)
+    before = await vantage.healthy()
+    watching = asyncio.create_task(vantage.watch(before))
+    nodes.not_ready = True
+    nodes.words = [
+        {"database_up": False, "handed_over": True},
+        {"database_up": False, "database_ended": True},
+    ]
+    nodes.told.set()
+    await until(nodes, 3)
+    done, _ = await asyncio.wait({watching}, timeout=APART_S)
+    assert not done and nodes.asked.count("state") == 1
+    watching.cancel()
+
+
+async def test_a_database_that_was_handed_over_and_stays_down_is_failed(tmp_path: Path) -> None:
+    nodes = Played()
+    vantage = Vantage(tmp_path, nodes, interval_sec=APART_S)
+    before = await vantage.healthy()
+    nodes.not_ready, nodes.words = True, [{"database_up": False, "handed_over": True}]
+    vote = (await vantage.watch(before)).votes["node-1"]
+    assert (vote.detector.status, vote.detector.consecutive_misses) == (FAILED, 3)
+
+
 async def test_a_watcher_that_stood_still_says_nothing_of_that_beat(tmp_path: Path) -> None:
     """Every question to node-1 comes back late and empty, because the watcher itself does."""
     nodes = Played()
