@@ -106,5 +106,6 @@ async def run_program(
     finally:
         if process.returncode is None:
             process.kill()
+            await process.communicate()
     assert process.returncode is not None
     return process.returncode, output.decode(errors="replace")
