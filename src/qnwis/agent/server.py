@@ -31,7 +31,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from qnwis.continuity.allowlist import RefusedCallers
 from qnwis.continuity.lease_messages import Ask, PromiseRequest, Release, Withdrawal
-from qnwis.continuity.membership import Adopted, AnyChange
+from qnwis.continuity.membership import Adopted, AnyChange, Proposed
 from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder
 from qnwis.continuity.refusal import Refusal
@@ -42,7 +42,7 @@ from .config import AgentConfig
 from .effects import EffectError, Node
 from .journal import Journal, Line
 from .lease import Leases
-from .members import Members, Proposed
+from .members import Members
 from .orders import Orders
 from .reporter import Reporter
 from .upkeep import upkeep_of
