@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, get_args
 
-from qnwis.agent.members import Proposed
 from qnwis.agent.speaking import Speaker
 from qnwis.continuity.break_glass_shell import filled_in, tell
 from qnwis.continuity.lease_messages import Ask, Promised, PromiseRequest, Release, Withdrawal
-from qnwis.continuity.membership import Adopted, AnyChange, Peer
+from qnwis.continuity.membership import Adopted, AnyChange, Peer, Proposed
 from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder
 from qnwis.continuity.topology import Node, NodeRole, NodeStatus

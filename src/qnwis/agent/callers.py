@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ssl
 from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime
 from time import monotonic
 
@@ -19,7 +20,6 @@ from qnwis.continuity.allowlist import (
     body_refusal,
     caller_of,
     path_refusal,
-    spoken_for,
 )
 from qnwis.continuity.model import Model
 from qnwis.continuity.refusal import Refusal
@@ -83,12 +83,11 @@ class Callers:
         shown = shown_by(request.transport.get_extra_info("ssl_object"))
         return None if shown is None else caller_of(self._files.allowlist, shown)
 
-    def body_refusal(self, request: web.Request, body: Model) -> Refusal | None:
-        """Why whoever asks may not say this: in another's name, say."""
+    def body_refusal(self, request: web.Request, body: Model, members: Collection[str]) -> Refusal | None:
+        """Why whoever asks may not say this: in another's name, say. `members`: as this agent knows them."""
         caller = request[CALLER]
-        node_id = spoken_for(body)
-        known = None if node_id is None else self._peers.of(node_id)
-        refusal = body_refusal(caller, body, None if known is None else known.agent_url)
+        known = self._peers.of(caller.node_id) if isinstance(caller, AllowedNode) else None
+        refusal = body_refusal(caller, body, None if known is None else known.agent_url, members)
         if refusal is not None:
             self.refuse(refusal, remote=request.remote)
         return refusal

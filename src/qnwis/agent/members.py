@@ -6,7 +6,7 @@ What may change is decided in `qnwis.continuity.membership`; here are the disk a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pydantic import ValidationError
 
@@ -23,8 +23,8 @@ from qnwis.continuity.membership import (
     MembershipView,
     Peer,
     Proposal,
+    Proposed,
 )
-from qnwis.continuity.model import Model
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Replication, ReplicationMode
 from qnwis.logs import log
@@ -41,13 +41,6 @@ ADOPTION = "adoption.json"
 """How often what binds a new member is waited for; then it is bound anew each time."""
 LOOK_EVERY_S = 2.0
 """How often peers are asked whether this agent missed a change."""
-
-
-class Proposed(Model):
-    """A proposal, with where its members are reached."""
-
-    proposal: Proposal
-    peers: tuple[Peer, ...]
 
 
 class Members:
@@ -157,6 +150,8 @@ class Members:
         holder, proposal = core.propose(holder, new, self._config.lease, now())
         if isinstance(proposal, Refusal):
             return proposal
+        if self._config.node_id not in proposal.membership.members:
+            return _holder_stays(self._config.node_id)  # a change that an earlier holder left unfinished
         self._leases.keep(grantor, holder)
         proposed = Proposed(proposal=proposal, peers=self._peers.all)
         answers = await self._speaker.tell_all(self.others, "membership/accept", proposed, Accepted)
@@ -174,16 +169,10 @@ class Members:
         return None
 
     def _unwise(self, new: Membership, wanted: AnyChange) -> Refusal | None:
-        node_id = self._config.node_id
         if isinstance(wanted, AddMember):
             return None
-        if wanted.node_id == node_id:
-            return Refusal(
-                rule="holder_stays",
-                message=f"{node_id} is the primary and cannot be removed",
-                values={"node_id": node_id},
-                remedy="Switch over to another node first",
-            )
+        if wanted.node_id == self._config.node_id:
+            return _holder_stays(wanted.node_id)
         data = [peer for peer in self._peers.among(new.members) if peer.database is not None]
         return _too_few_standbys(self._config.replication, wanted.node_id, len(data))
 
@@ -195,11 +184,11 @@ class Members:
         views = await asyncio.gather(
             *(self._speaker.ask(peer, "membership", MembershipView) for peer in peers)
         )
-        present = {view.node_id: view.disk_id for view in views if isinstance(view, MembershipView)}
-        if isinstance(wanted, AddMember) and present.get(wanted.peer.node_id) != wanted.disk_id:
-            return _not_the_disk(wanted, present.get(wanted.peer.node_id))
-        if isinstance(wanted, AddMember) and (refusal := await self._let_go(wanted.peer)) is not None:
-            return refusal
+        present = {view.node_id: view for view in views if isinstance(view, MembershipView)}
+        if isinstance(wanted, AddMember):
+            refusal = self._unfit(wanted, present.get(wanted.peer.node_id)) or await self._let_go(wanted.peer)
+            if refusal is not None:
+                return refusal
         if len(present) + 1 >= new.majority:
             return None
         missing = sorted(set(new.members) - set(present) - {self._config.node_id})
@@ -210,6 +199,14 @@ class Members:
             values={"answering": len(present) + 1, "majority": new.majority, "missing": [*missing]},
             remedy="Bring those nodes back first, or remove them",
         )
+
+    def _unfit(self, wanted: AddMember, view: MembershipView | None) -> Refusal | None:
+        """Why a new member could not take part, as it is now."""
+        if view is None or view.disk_id != wanted.disk_id:
+            return _not_the_disk(wanted, None if view is None else view.disk_id)
+        if self._config.node_id not in {peer.node_id for peer in view.peers}:
+            return _not_its_peer(wanted.peer, self._config.node_id)
+        return None
 
     async def _let_go(self, peer: Peer) -> Refusal | None:
         """Wait until a new member can grant: one that itself held a lease, or granted one outside of this
@@ -236,22 +233,50 @@ class Members:
             await self.catch_up(self.others)
 
     async def catch_up(self, peers: tuple[Peer, ...]) -> None:
-        """Take in the newest change that these know of. A peer that is silent is waited for a second."""
-        views = await asyncio.gather(
+        """Take in the newest change that these know of. A peer that is silent is waited for a second; what
+        another node says where a peer was, one of another cluster by now, is of no account."""
+        answers = await asyncio.gather(
             *(self._speaker.ask(peer, "membership", MembershipView) for peer in peers)
         )
+        views = [
+            answer
+            for peer, answer in zip(peers, answers, strict=True)
+            if isinstance(answer, MembershipView) and answer.node_id == peer.node_id
+        ]
         newest = max(
-            (view for view in views if isinstance(view, MembershipView) and view.adoption is not None),
+            (view for view in views if view.adoption is not None),
             key=lambda view: view.membership.version,
             default=None,
         )
         if newest is not None and newest.adoption is not None:
             self.adopt(Adopted(adoption=newest.adoption, peers=newest.peers))
+        self._find(views)
+
+    def _find(self, views: Iterable[MembershipView]) -> None:
+        """Learn where those members are that this agent does not know, from others that know them: it asks
+        them nothing until then, and grants them nothing."""
+        own = self._leases.membership
+        missing = set(own.members) - {self._config.node_id, *(peer.node_id for peer in self._peers.all)}
+        found = [
+            peer for view in views if view.membership == own for peer in view.peers if peer.node_id in missing
+        ]
+        if found:
+            self._peers.learn(found)
+            self.on_change()
 
 
 def _why(adopted: Adopted) -> str | None:
     forced = adopted.adoption.forced
     return None if forced is None else f"run {forced.run_id}: {forced.reason}"
+
+
+def _holder_stays(node_id: str) -> Refusal:
+    return Refusal(
+        rule="holder_stays",
+        message=f"{node_id} is the primary and cannot be removed",
+        values={"node_id": node_id},
+        remedy="Switch over to another node first",
+    )
 
 
 def _too_few_standbys(replication: Replication, leaving: str, data_members: int) -> Refusal | None:
@@ -274,6 +299,15 @@ def _not_the_disk(wanted: AddMember, found: str | None) -> Refusal:
         + ("does not answer" if found is None else f"began its record as {found}, not {wanted.disk_id}"),
         values={"node_id": node_id, "disk_id": wanted.disk_id, "found": found},
         remedy="Start its agent, see that the others reach it, and ask again",
+    )
+
+
+def _not_its_peer(new: Peer, holder: str) -> Refusal:
+    return Refusal(
+        rule="new_member_lists_others",
+        message=f"{new.node_id} does not have {holder} among its peers, and so would grant it nothing",
+        values={"node_id": new.node_id, "holder": holder},
+        remedy=f"List {holder} under `peers` in agent.yaml of {new.node_id}, send it SIGHUP, and ask again",
     )
 
 

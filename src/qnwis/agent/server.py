@@ -12,7 +12,7 @@
 | POST /lease/withdraw, /lease/release | 200, the body again |
 | GET /membership | 200, MembershipView |
 | POST /membership/change | 200 MembershipView; 409 Refusal; on the holder of the lease |
-| POST /membership/accept, /membership/adopt | 200 Accepted, MembershipView; 409 Refusal; between agents |
+| POST /membership/accept, /membership/adopt | 200 Accepted, MembershipView; 409 Refusal; among peers |
 | POST /membership/force | 200 MembershipView; 409 Refusal; by an emergency override that gives nodes up |
 | GET /callers/refused | 200, RefusedCallers |
 | GET /upkeep | 200, Upkeep; 409 Refusal where the database does not answer |
@@ -31,7 +31,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from qnwis.continuity.allowlist import RefusedCallers
 from qnwis.continuity.lease_messages import Ask, PromiseRequest, Release, Withdrawal
-from qnwis.continuity.membership import Adopted, AnyChange
+from qnwis.continuity.membership import Adopted, AnyChange, Proposed
 from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder
 from qnwis.continuity.refusal import Refusal
@@ -42,7 +42,7 @@ from .config import AgentConfig
 from .effects import EffectError, Node
 from .journal import Journal, Line
 from .lease import Leases
-from .members import Members, Proposed
+from .members import Members
 from .orders import Orders
 from .reporter import Reporter
 from .upkeep import upkeep_of
@@ -136,10 +136,13 @@ def make_app(
     async def refused(_: web.Request) -> web.Response:
         return _json(callers.told if callers is not None else RefusedCallers())
 
+    def not_theirs(request: web.Request, body: Model) -> Refusal | None:
+        return None if callers is None else callers.body_refusal(request, body, leases.membership.members)
+
     def lease(
         kind: type[M], answer: Callable[[M], Model | Awaitable[Model]]
     ) -> Callable[[web.Request], Awaitable[web.Response]]:
-        return _lease(kind, answer, callers)
+        return _lease(kind, answer, not_theirs)
 
     app = web.Application(middlewares=[callers.middleware] if callers is not None else [])
     app.add_routes(
@@ -176,14 +179,16 @@ def _health(check: Callable[[], Awaitable[Health]]) -> Callable[[web.Request], A
 
 
 def _lease(
-    kind: type[M], answer: Callable[[M], Model | Awaitable[Model]], callers: Callers | None
+    kind: type[M],
+    answer: Callable[[M], Model | Awaitable[Model]],
+    not_theirs: Callable[[web.Request, Model], Refusal | None],
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handler(request: web.Request) -> web.Response:
         try:
             asked = kind.model_validate_json(await request.read())
         except ValidationError as error:
             return _json(_unreadable(error, f"Send JSON of {kind.__name__}"), status=422)
-        if callers is not None and (refusal := callers.body_refusal(request, asked)) is not None:
+        if (refusal := not_theirs(request, asked)) is not None:
             return _json(refusal, status=403)
         answered = answer(asked)
         if not isinstance(answered, Model):

@@ -57,7 +57,8 @@ def list_members(cluster: ClusterFile, as_json: AsJson = False) -> None:
 def add(node_id: NodeId, cluster: ClusterFile, as_json: AsJson = False) -> None:
     """Make a node a member; one that holds data then gets a copy and streams.
 
-    Before: list it in cluster.yaml, so that plans count on its answer, and start its agent.
+    Before: list it in cluster.yaml, so that plans count on its answer, and start its agent, which lists the
+    others as its peers.
     """
     _carry_out(cluster, node_id, _added, as_json=as_json)
 

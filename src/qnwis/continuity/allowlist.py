@@ -8,12 +8,14 @@ in `qnwis.tls`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AwareDatetime, Field, JsonValue, model_validator
 
 from .lease_messages import Ask, PromiseRequest, Release
+from .membership import Adopted, Proposed
 from .model import Identifier, Model
 from .refusal import Refusal
 
@@ -203,6 +205,20 @@ def path_refusal(caller: AllowedNode | AllowedClient, path: str) -> Refusal | No
     )
 
 
+def is_of_a_run(body: Model) -> bool:
+    """Whether a run says the body, or a person in its place, and no agent: a promise without a former holder
+    reserves the epoch against the holder, and to a forced membership no majority agreed."""
+    match body:
+        case Ask() | Release() | Proposed():
+            return False
+        case PromiseRequest():
+            return body.former_holder is None
+        case Adopted():
+            return body.adoption.forced is not None
+        case _:
+            return True
+
+
 def spoken_for(body: Model) -> str | None:
     """The node in whose name alone the body may be said; None where it is said in nobody's."""
     match body:
@@ -210,25 +226,28 @@ def spoken_for(body: Model) -> str | None:
             return body.holder
         case PromiseRequest():
             return body.former_holder
+        case Proposed():
+            return body.proposal.holder
         case _:
             return None
 
 
 def body_refusal(
-    caller: AllowedNode | AllowedClient, body: Model, known_endpoint: str | None
+    caller: AllowedNode | AllowedClient, body: Model, known_at: str | None, members: Collection[str]
 ) -> Refusal | None:
-    """Why a caller may not say this. `known_endpoint`: where the agent that is asked knows the node that the
-    body speaks for; None where it knows none of that name."""
-    node_id = spoken_for(body)
-    if node_id is None:
-        if not (isinstance(body, PromiseRequest) and isinstance(caller, AllowedNode)):
-            return None
-        # Without a former holder it is a run's request, which reserves the epoch against the holder.
-        return _speaks_for_another(caller, "a run")
-    own = isinstance(caller, AllowedNode) and caller.node_id == node_id
-    if own and known_endpoint in (None, caller.endpoint if isinstance(caller, AllowedNode) else None):
-        return None
-    return _speaks_for_another(caller, node_id)
+    """Why a caller may not say this to an agent. The list has nodes of other clusters too, so what an agent
+    says counts only where it is known: `known_at` is where the agent that is asked knows a peer of the
+    caller's name, and `members` are those of the membership that it knows."""
+    of_a_run, node_id = is_of_a_run(body), spoken_for(body)
+    if isinstance(caller, AllowedClient):
+        return None if of_a_run else _speaks_for_another(caller, node_id or "the members")
+    if of_a_run or node_id not in (None, caller.node_id):
+        return _speaks_for_another(caller, node_id or "a run")
+    if known_at is None or origin_of(known_at) != caller.endpoint:
+        return _no_peer(caller, "none of the peers that it knows")
+    if isinstance(body, Adopted) and members and caller.node_id not in members:
+        return _no_peer(caller, f"none of {', '.join(members)}, the members that it knows")
+    return None
 
 
 def _speaks_for_another(caller: AllowedNode | AllowedClient, whom: str) -> Refusal:
@@ -237,4 +256,14 @@ def _speaks_for_another(caller: AllowedNode | AllowedClient, whom: str) -> Refus
         message=f"{caller.who} says something in the name of {whom}",
         values={"caller": caller.who, "in_the_name_of": whom},
         remedy="Each says it with its own certificate.",
+    )
+
+
+def _no_peer(caller: AllowedNode, what: str) -> Refusal:
+    return Refusal(
+        rule="caller_no_peer",
+        message=f"{caller.who} is to this agent {what}",
+        values={"caller": caller.who},
+        remedy="Where it belongs to this cluster, list it under `peers` in agent.yaml and send the agent"
+        " SIGHUP; a member that missed a change hears of it from the others.",
     )

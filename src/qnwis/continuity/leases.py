@@ -10,6 +10,7 @@ suspends it until these have heard of it: `forced.py`.) In short:
 - A *grantor* gives its grant to another holder only when its own last one has run out by its own clock or was
   released. It began to count after the holder did and counts longer. So the shared member never helps two.
   A renewal under shorter terms never shortens what an earlier grant binds it to.
+- It grants and promises nothing to a holder that is no member of the membership that it knows.
 - It grants nothing below an epoch it promised, granted or was told of, and no epoch to two holders. So a
   majority's promises end all epochs below: what they answer of earlier grants stays true, and so does a
   standby's flushed position.
@@ -72,6 +73,7 @@ def grant(state: Grantor, ask: Ask, terms: LeaseTerms, now_s: float) -> tuple[Gr
     record = state.record
     refusal = (
         _other_membership(record, ask.membership_version)
+        or _no_member(record, ask.holder)
         or _epoch_gone(record, ask.epoch, ask.run_id)
         or _epoch_taken(record, ask)
         or _bound_to_another(state, ask, now_s)
@@ -99,6 +101,7 @@ def promise(
     record = state.record
     refusal = (
         _other_membership(record, request.membership_version)
+        or _no_member(record, request.former_holder)
         or _epoch_gone(record, request.epoch, request.run_id)
         or _reserved(state, request, now_s)
     )
@@ -186,6 +189,20 @@ def _other_membership(record: GrantorRecord, version: int) -> Refusal | None:
         message=f"{record.node_id} is at membership {record.membership.version}, not {version}.",
         values={"version": version, "own_version": record.membership.version},
         remedy="Whichever is behind must adopt the newer membership first.",
+    )
+
+
+def _no_member(record: GrantorRecord, holder: str | None) -> Refusal | None:
+    """`holder`: None where a run asks. An epoch that went to a stranger would be lost to the members."""
+    members = record.membership.members
+    if holder is None or holder in members:
+        return None
+    return Refusal(
+        rule="not_a_member",
+        message=f"{holder} is none of {', '.join(members) or 'nobody'}, the members that {record.node_id}"
+        " knows.",
+        values={"holder": holder, "membership_version": record.membership.version, "members": [*members]},
+        remedy=f"Add it (`qnwis-continuity member add {holder}`).",
     )
 
 

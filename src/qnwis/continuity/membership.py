@@ -70,6 +70,13 @@ class Proposal(Model):
     membership: Membership
 
 
+class Proposed(Model):
+    """A proposal, with where its members are reached."""
+
+    proposal: Proposal
+    peers: tuple[Peer, ...]
+
+
 class Accepted(Model):
     member: str
     epoch: int

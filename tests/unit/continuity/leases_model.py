@@ -10,6 +10,7 @@ file adds only a world around them, as hostile as the bounds of a `World` allow:
 - An agent restarts at any moment (`restarts` in all): it keeps its records and loses the rest. One that
   crashed for good, is frozen, or is cut off, is one to which nothing happens any more; every state has such
   futures. A frozen one goes on serving for as long as its lease lasts.
+- Nodes that no membership ever had (`World.strangers`) say whatever members may say.
 - There is no run, only what one might say, to anybody, in any order, at any time: `orders` to take an epoch,
   with or without promises before, requests to `promise`, and orders that bring an epoch (`tells`). Whatever
   rival runs, a run that lies or one with a wrong clock could do is among it. Nodes that were the holder may
@@ -17,7 +18,7 @@ file adds only a world around them, as hostile as the bounds of a `World` allow:
 
 What must hold: no two nodes may serve. When a lease is confirmed, its epoch was held by no other node, no
 higher one was held before, and a node that came back by itself was the last to hold one. No two memberships
-of one version are agreed.
+of one version are agreed. Nobody grants or promises anything to a stranger.
 """
 
 from __future__ import annotations
@@ -93,6 +94,11 @@ class World:
     """Whether answers to asks that their holder has forgotten are taken from the network; they change nothing
     as long as answers count only for the ask they belong to."""
 
+    @property
+    def strangers(self) -> frozenset[str]:
+        known = [self.membership, *self.behind.values(), *self.changes, *(a.new for a in self.adoptions)]
+        return frozenset(self.nodes).difference(*(membership.members for membership in known))
+
 
 @dataclass(frozen=True)
 class Node:
@@ -139,6 +145,7 @@ class _Search:
         self.node_ids: dict[Node, int] = {}
         self.serves: list[bool] = []
         self.confirmed: list[int] = []
+        self.heeding: list[str] = []
         self.messages: list[Model] = []
         self.message_ids: dict[Model, int] = {}
         self.inbox = [0] * len(world.nodes)
@@ -235,6 +242,8 @@ class _Search:
     ) -> tuple[tuple[int, str], str]:
         number, name = numbers[i], self.world.nodes[i]
         epoch = self.confirmed[number]
+        if self.heeding[number]:
+            return held, self.heeding[number]
         if number == before or not epoch or held == (epoch, name):
             return held, self.two_serve(numbers)
         if epoch < held[0]:
@@ -250,6 +259,14 @@ class _Search:
             return ""
         serving = [name for name, n in zip(self.world.nodes, numbers, strict=True) if self.serves[n]]
         return f"{' and '.join(serving)} may acknowledge writes"
+
+    def heeds_a_stranger(self, record: GrantorRecord) -> str:
+        for name in self.world.strangers:
+            if record.granted is not None and record.granted.holder == name:
+                return f"{record.node_id} granted epoch {record.granted.epoch} to {name}, a stranger"
+            if record.run_id == _own_run(name, record.epoch):
+                return f"{record.node_id} promised epoch {record.epoch} to {name}, a stranger"
+        return ""
 
     def split(self, net: int, sent: int) -> str:
         """Whether a second membership of one version is agreed."""
@@ -424,6 +441,7 @@ class _Search:
             self.serves.append(until_s is not None and until_s > NOW)
             sure_s = leases.confirmed_until(node.holder, self.world.terms)
             self.confirmed.append(node.holder.record.epoch if sure_s is not None and sure_s > NOW else 0)
+            self.heeding.append(self.heeds_a_stranger(node.grantor.record))
         return self.node_ids[node]
 
     def message(self, message: Model) -> int:

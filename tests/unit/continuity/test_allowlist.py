@@ -29,7 +29,8 @@ from qnwis.continuity.allowlist import (
     origin_of,
     path_refusal,
 )
-from qnwis.continuity.lease_messages import Ask, PromiseRequest, Release, Withdrawal
+from qnwis.continuity.lease_messages import Ask, Membership, PromiseRequest, Release, Withdrawal
+from qnwis.continuity.membership import Adopted, Adoption, Forced, Proposal, Proposed
 from qnwis.continuity.model import Model
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster
@@ -105,29 +106,48 @@ def test_agents_order_nobody_about_and_clients_neither_grant_nor_agree(path: str
 
 ASK = Ask(ask_id="x", holder="a", epoch=1, run_id="r", membership_version=1)
 OF_A_RUN = PromiseRequest(epoch=1, run_id="r", membership_version=1)
-
-
-@pytest.mark.parametrize(
-    ("caller", "body", "known", "refused"),
-    [
-        (NODE, ASK, AT, False),
-        (NODE, ASK, None, False),
-        (NODE, ASK, "https://10.0.0.9:8443", True),  # another node of that name, of another cluster say
-        (NODE, ASK.model_copy(update={"holder": "b"}), None, True),
-        (NODE, Release(holder="b", epoch=1), None, True),
-        (NODE, OF_A_RUN.model_copy(update={"former_holder": "a"}), AT, False),
-        (NODE, OF_A_RUN.model_copy(update={"former_holder": "b"}), AT, True),
-        (NODE, OF_A_RUN, AT, True),
-        (CLIENT, OF_A_RUN, None, False),
-        (CLIENT, OF_A_RUN.model_copy(update={"former_holder": "a"}), AT, True),
-        (CLIENT, ASK, AT, True),
-        (CLIENT, Withdrawal(epoch=1, run_id="r"), None, False),
-    ],
+RETURNS = OF_A_RUN.model_copy(update={"former_holder": "a"})
+OLD, NEW = Membership(version=1, members=("a", "b")), Membership(version=2, members=("b",))
+PROPOSED = Proposed(proposal=Proposal(holder="a", epoch=1, membership=NEW), peers=())
+AGREED = Adopted(adoption=Adoption(old=OLD, new=NEW, acceptors=("a", "b")), peers=())
+FORCED = Adopted(
+    adoption=Adoption(old=OLD, new=NEW, acceptors=(), forced=Forced(run_id="r", lost=("a",), reason="gone")),
+    peers=(),
 )
-def test_nobody_speaks_in_the_name_of_another(
-    caller: AllowedNode | AllowedClient, body: Model, known: str | None, refused: bool
+NAMED = (ASK, Release(holder="a", epoch=1), RETURNS, PROPOSED)
+"""What a node says in its own name."""
+
+
+@pytest.mark.parametrize("body", NAMED, ids=lambda body: type(body).__name__)
+def test_nobody_speaks_in_the_name_of_another(body: Model) -> None:
+    other = NODE.model_copy(update={"node_id": "b"})
+    assert body_refusal(NODE, body, AT, OLD.members) is None
+    for caller in (other, CLIENT):
+        assert rule(body_refusal(caller, body, AT, OLD.members)) == "speaks_for_another"
+
+
+@pytest.mark.parametrize("body", [OF_A_RUN, FORCED, Withdrawal(epoch=1, run_id="r")])
+def test_what_a_run_says_no_node_says(body: Model) -> None:
+    """A forced membership least of all: nobody agreed to it, and whoever hears of it follows."""
+    assert body_refusal(CLIENT, body, None, OLD.members) is None
+    assert rule(body_refusal(NODE, body, AT, OLD.members)) == "speaks_for_another"
+
+
+@pytest.mark.parametrize("body", [*NAMED, AGREED], ids=lambda body: type(body).__name__)
+@pytest.mark.parametrize("known_at", [None, "https://10.0.0.9:8443", "http://10.0.0.1:8443"])
+def test_a_node_of_another_cluster_is_heeded_in_nothing_whatever_its_name(
+    body: Model, known_at: str | None
 ) -> None:
-    assert rule(body_refusal(caller, body, known)) == ("speaks_for_another" if refused else None)
+    assert rule(body_refusal(NODE, body, known_at, OLD.members)) == "caller_no_peer"
+
+
+def test_that_members_agreed_only_a_member_says() -> None:
+    """Or a known peer, to an agent that knows no membership yet; not one that was removed, nor a client."""
+    for members in (OLD.members, ()):
+        assert body_refusal(NODE, AGREED, AT, members) is None
+    assert body_refusal(NODE, AGREED, f"{AT}/", OLD.members) is None
+    assert rule(body_refusal(NODE, AGREED, AT, NEW.members)) == "caller_no_peer"
+    assert rule(body_refusal(CLIENT, AGREED, None, OLD.members)) == "speaks_for_another"
 
 
 @given(st.text(max_size=30))

@@ -300,6 +300,7 @@ def test_shorter_terms_shorten_nothing_under_the_same_holder_s_next_epoch(agents
     ("asked", "why"),
     [
         ({"membership_version": 2}, "other_membership"),
+        ({"holder": "d"}, "not_a_member"),
         ({"epoch": 1}, "epoch_gone"),
         ({"run_id": "run-3"}, "epoch_gone"),
         ({}, "bound_to_another"),
@@ -320,6 +321,37 @@ def test_an_epoch_granted_or_released_is_nobody_else_s(agents: Agents) -> None:
     agents.release("a", heard_by=("w",))
     again = other.model_copy(update={"holder": "a"})
     assert rule(grant(agents.grantors["w"], again, TERMS, 100.0)[1]) == "epoch_taken"
+
+
+def test_who_is_no_member_takes_no_epoch_whatever_it_says_of_itself(agents: Agents) -> None:
+    """As with the certificate of another cluster's node: the members' primary keeps its lease."""
+    boast = request(99, "mine", former_holder="d").model_copy(update={"served_epoch": 10**6})
+    assert another_holds(agents.grantors["w"].record, boast) is None, "this rule believes it"
+    for name in THREE.members:
+        before = agents.grantors[name]
+        after, answer = promise(before, boast, TERMS, 0.0)
+        assert (rule(answer), after) == ("not_a_member", before)
+    agents.renew("a")
+    assert confirmed_until(agents.holders["a"], TERMS) is not None
+
+
+def test_who_is_removed_or_not_added_yet_is_granted_nothing_and_who_was_added_is(agents: Agents) -> None:
+    agents.grantors["d"] = Grantor(record=GrantorRecord(node_id="d", disk_id="d-disk-1"))
+    agents.holders["d"] = Holder(record=HolderRecord(node_id="d"), membership=FOUR)
+    adoption = change(agents, "a", FOUR)
+    asks = Ask(ask_id="x", holder="d", epoch=2, run_id="run-2", membership_version=1)
+    assert rule(grant(agents.grantors["w"], asks, TERMS, 100.0)[1]) == "not_a_member"
+    assert rule(grant(agents.grantors["d"], asks, TERMS, 100.0)[1]) == "other_membership"
+    assert adoption is not None
+    follow(agents, adoption)
+    asks = asks.model_copy(update={"membership_version": 2})
+    assert isinstance(grant(agents.grantors["w"], asks, TERMS, 100.0)[1], Granted)
+    agents.renew("a")
+    removal = change(agents, "a", without_member(FOUR, "d"))
+    assert removal is not None
+    follow(agents, removal)
+    asks = asks.model_copy(update={"membership_version": 3})
+    assert rule(grant(agents.grantors["w"], asks, TERMS, 100.0)[1]) == "not_a_member"
 
 
 def test_a_promise_is_repeated_to_the_same_run_and_refused_to_another(agents: Agents) -> None:

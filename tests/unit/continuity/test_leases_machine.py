@@ -1,7 +1,7 @@
 """Leases beyond what can be searched through: up to five members, real clocks that drift, long histories.
 
-The same invariants as in `leases_model.py`, and one more: when a run has a majority's promises and waits as
-long as the gate says, its target gets the lease, if nobody interferes.
+The same invariants as in `leases_model.py`, and two more: whoever holds the lease is a member, and when a run
+has a majority's promises and waits as long as the gate says, its target gets the lease, if nobody interferes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from qnwis.continuity.leases import Grantor, GrantorRecord, Holder, HolderRecord
 from qnwis.continuity.membership import Accepted, Adoption, Proposal
 from qnwis.continuity.model import Model
 from qnwis.continuity.promises import Gate
+from qnwis.continuity.refusal import Refusal
 
 TERMS = LeaseTerms(duration_s=3, renew_every_s=0.5, drift_margin=0.1, reserve_s=0)
 LONG = LeaseTerms(duration_s=9, renew_every_s=0.5, drift_margin=0.1, reserve_s=0)
@@ -101,6 +102,7 @@ class Leases(RuleBasedStateMachine):
         )
         if until_s is None or self.now_s(name) >= until_s:
             return
+        assert name in self.holders[name].membership.members, f"{name} holds the lease and is no member"
         epoch, last = self.held
         assert record.epoch >= epoch, f"{name} holds epoch {record.epoch} after {last} held {epoch}"
         assert record.epoch > epoch or name == last, f"epoch {epoch} is held by {last} and {name}"
@@ -179,10 +181,29 @@ class Leases(RuleBasedStateMachine):
             self.holders[name] = back
             self.renew(name, reached)
 
+    @rule(name=NODES, more=st.integers(0, 99), served_epoch=st.sampled_from([None, 0, 10**6]))
+    def a_stranger_asks(self, name: str, more: int, served_epoch: int | None) -> None:
+        """An agent of another cluster, with whatever numbers it likes."""
+        before = self.grantors[name]
+        request = self.request(name, "stranger", former_holder="stranger")
+        asked = Ask(
+            ask_id=self.unused(),
+            holder="stranger",
+            epoch=request.epoch + more,
+            run_id=request.run_id,
+            membership_version=before.record.membership.version,
+        )
+        said = {"membership_version": asked.membership_version, "served_epoch": served_epoch}
+        for message in (request.model_copy(update=said), asked):
+            assert isinstance(self.hear(name, message), Refusal)
+        assert self.grantors[name] == before
+
     @rule(node=NODES, reached=SOME)
     def fail_over(self, node: str, reached: set[str]) -> None:
         request = self.request(node, f"run {self.unused()}")
         known = self.holders[node].membership
+        if node not in known.members:
+            return  # its agent refuses such an order
         answers = [
             answer for member in sorted(reached) if isinstance(answer := self.hear(member, request), Promised)
         ]

@@ -60,6 +60,17 @@ GIVEN_UP = Adoption(
     acceptors=(),
     forced=Forced(run_id="r", lost=("a", "b"), reason="gone"),
 )
+B_MISSED_TWO = World(
+    nodes=FIVE.members,
+    membership=members(3, "abcde", d="", e=""),
+    behind={"b": members(1, "abc")},
+    renewed_ago={"b": 1, "c": 1},
+    asks={"b": 1},
+    orders=(("b", 2, "r"),),
+)
+"""Two nodes were added, unheard of by a member of then and now."""
+A_STRANGER_ASKS = World(nodes=("a", "b", "c", "d"), asks={"a": 1, "d": 1}, orders=(("d", 2, "r"),))
+A_STRANGER_RETURNS = replace(A_STRANGER_ASKS, orders=(), returns=(("d", 2),), terms=SHORT)
 C_GOES_ON_ALONE = World(adoptions=(GIVEN_UP,), asks={"c": 2}, orders=(("c", 1000, "r"),), restarts=1)
 """An emergency override gives a and b up, and they do nothing any more; a still has its lease."""
 C_LOSES_ITS_DISK = replace(A_TO_B, losing={"c": 1})
@@ -83,6 +94,9 @@ WORLDS = {
     "the old primary's clock is slow": A_IS_SLOW,
     "two changes of membership at once": TWO_CHANGES_AT_ONCE,
     "a change of membership unheard of": C_IS_BEHIND,
+    "two additions unheard of": B_MISSED_TWO,
+    "a stranger asks for the lease, and orders bring its epoch": replace(A_STRANGER_ASKS, tells=(2,)),
+    "a stranger would take the lease up again": A_STRANGER_RETURNS,
     "a disk is lost": C_LOSES_ITS_DISK,
     "a removed node that lost its disk is added again": C_IS_ADDED_AGAIN,
     "nodes are given up that are gone": C_GOES_ON_ALONE,
@@ -263,7 +277,9 @@ MUTANTS = {
     "back by itself whoever held since": Mutant(
         replace(A_RETURNS, terms=SHORT), promises, "reacquire", comes_back_regardless
     ),
-    "grants across memberships": Mutant(C_IS_BEHIND, leases, "_other_membership", nothing_to_refuse),
+    "an epoch granted to a stranger": Mutant(A_STRANGER_ASKS, leases, "_no_member", nothing_to_refuse),
+    "an epoch promised to a stranger": Mutant(A_STRANGER_RETURNS, leases, "_no_member", nothing_to_refuse),
+    "grants across memberships": Mutant(B_MISSED_TWO, leases, "_other_membership", nothing_to_refuse),
     "the next change before the lease is confirmed": Mutant(
         TWO_CHANGES_IN_TURN, membership, "confirmed_until", leases.lease_until
     ),

@@ -7,6 +7,7 @@ import contextlib
 import json
 import socket
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,14 @@ from aiohttp import web
 
 from qnwis.agent.callers import Callers
 from qnwis.agent.config import AgentConfig
+from qnwis.agent.lease import Leases, found_cluster
+from qnwis.agent.members import Members
 from qnwis.agent.peers import Peers
 from qnwis.agent.server import make_app
+from qnwis.agent.speaking import Speaker
 from qnwis.continuity.allowlist import Allowlist
-from qnwis.continuity.lease_messages import Ask
+from qnwis.continuity.lease_messages import Ask, Membership, PromiseRequest, Release
+from qnwis.continuity.membership import Adopted, Adoption, Forced, Proposal, Proposed
 from qnwis.continuity.model import Model
 from qnwis.continuity.topology import Cluster, Node, NodeRole
 from qnwis.pki.authority import Authority, issued
@@ -429,22 +434,107 @@ def test_what_yaml_takes_for_a_date_is_its_text_in_an_allowlist(place: Place) ->
 
 
 async def test_neither_agents_nor_clients_ask_what_is_not_for_them(place: Place) -> None:
-    config = AgentConfig.model_validate({**CONFIG, "state_dir": str(place.folder)})
-    callers = Callers(place.agent, Peers(config))
-    leases = Mock(grant=lambda asked: asked)
-    app = make_app(Mock(), Mock(), Mock(), Mock(), Mock(), leases, Mock(), None, callers)
-    ask = Ask(ask_id="x", holder="a", epoch=1, run_id="r", membership_version=1)
-    async with serving(place, app, callers):
-        async with Speaking(place, place.client()) as worker:
-            assert await worker.post("/lease/ask", ask) == (403, "path_not_for_caller")
-        async with Speaking(place, place.agent) as agent:
-            assert await agent.post("/orders", ask) == (403, "path_not_for_caller")
-            assert await agent.post("/lease/ask", ask) == (200, None)
-            forged = ask.model_copy(update={"holder": "b"})
-            assert await agent.post("/lease/ask", forged) == (403, "speaks_for_another")
+    b = enrolled(place, "c", "b")
+    async with asked_by_peers(place), Speaking(place, place.client()) as worker, Speaking(place, b) as agent:
+        ask = Ask(ask_id="x", holder="b", epoch=1, run_id="r", membership_version=1)
+        assert await worker.post("/lease/ask", ask) == (403, "path_not_for_caller")
+        assert await agent.post("/orders", ask) == (403, "path_not_for_caller")
+        assert await agent.post("/lease/ask", ask) == (200, None)
+        forged = ask.model_copy(update={"holder": "a"})
+        assert await agent.post("/lease/ask", forged) == (403, "speaks_for_another")
         told = await AskedAgents(Transport(tls=place.client(), connect_timeout_s=5)).refused(place.cluster)
     assert told is not None and told["a"].counts == {"path_not_for_caller": 2, "speaks_for_another": 1}
     assert told["a"].last_at is not None
+
+
+async def test_a_listed_agent_of_another_cluster_changes_nothing_here(place: Place) -> None:
+    """One of a name that is nobody's here, and one of the name of a peer."""
+    for theirs in (enrolled(place, "dev", "dev-9"), enrolled(place, "dev", "b", number=9)):
+        node_id = theirs.identity.name
+        to_one = Membership(version=1_000_000_000, members=("a",))
+        agreed = Adoption(old=ABC, new=to_one, acceptors=ABC.members)
+        forced = agreed.model_copy(
+            update={"acceptors": (), "forced": Forced(run_id="r", lost=("b", "c"), reason="x")}
+        )
+        proposal = Proposal(holder=node_id, epoch=99, membership=to_one)
+        asks = {"epoch": 99, "run_id": "r", "membership_version": 1}
+        bodies: list[tuple[str, Model, str]] = [
+            ("/lease/promise", PromiseRequest(**asks), "speaks_for_another"),
+            ("/lease/promise", PromiseRequest(**asks, former_holder=node_id, served_epoch=10**6), NO_PEER),
+            ("/lease/ask", Ask(ask_id="x", holder=node_id, **asks), NO_PEER),
+            ("/lease/release", Release(holder=node_id, epoch=99), NO_PEER),
+            ("/membership/accept", Proposed(proposal=proposal, peers=()), NO_PEER),
+            ("/membership/adopt", Adopted(adoption=agreed, peers=()), NO_PEER),
+            ("/membership/adopt", Adopted(adoption=forced, peers=()), "speaks_for_another"),
+            ("/membership/force", Adopted(adoption=forced, peers=()), "path_not_for_caller"),
+        ]
+        async with asked_by_peers(place) as leases, Speaking(place, theirs) as stranger:
+            before = leases.view
+            for path, body, why in bodies:
+                assert await stranger.post(path, body) == (403, why), path
+            assert leases.view == before
+
+
+async def test_a_peer_says_of_the_membership_what_it_may(place: Place) -> None:
+    b, c = enrolled(place, "c", "b"), enrolled(place, "c", "c")
+    without_c = Membership(version=2, members=("a", "b"))
+    agreed = Adopted(adoption=Adoption(old=ABC, new=without_c, acceptors=("a", "b")), peers=())
+    forced = Forced(run_id="r", lost=("a",), reason="x")
+    async with (
+        asked_by_peers(place) as leases,
+        Speaking(place, b) as member,
+        Speaking(place, c) as removed,
+        Speaking(place, place.client()) as worker,
+    ):
+        proposed = Proposed(proposal=Proposal(holder="b", epoch=1, membership=without_c), peers=())
+        assert await removed.post("/membership/accept", proposed) == (403, "speaks_for_another")
+        assert await member.post("/membership/accept", proposed) == (409, "not_the_holder")
+        assert await member.post("/membership/adopt", agreed) == (200, None)
+        assert leases.membership == without_c
+        to_c = Membership(version=3, members=("a", "b", "c"), disks=(("c", "x"),))
+        back = Adoption(old=without_c, new=to_c, acceptors=("a", "b"))
+        assert await removed.post("/membership/adopt", Adopted(adoption=back, peers=())) == (403, NO_PEER)
+        to_b = Membership(version=1_000_000, members=("b",))
+        given_up = Adopted(adoption=Adoption(old=without_c, new=to_b, acceptors=(), forced=forced), peers=())
+        assert await member.post("/membership/adopt", given_up) == (403, "speaks_for_another")
+        unforced = given_up.model_copy(update={"adoption": back})
+        assert await worker.post("/membership/force", unforced) == (403, "speaks_for_another")
+        assert leases.membership == without_c
+        assert await worker.post("/membership/force", given_up) == (200, None)
+        assert leases.membership == to_b
+
+
+ABC = Membership(version=1, members=("a", "b", "c"))
+NO_PEER = "caller_no_peer"
+
+
+def enrolled(place: Place, cluster_id: str, node_id: str, number: int = 1) -> TlsFiles:
+    """The identity of a further node, whose endpoint is its own."""
+    node = place.node.model_copy(update={"node_id": node_id, "endpoint": endpoint_of(node_id, number)})
+    cluster = Cluster(cluster_id=cluster_id, name=cluster_id, regions=("here",), nodes=(node,))
+    enroll_node(place.authority, cluster, node, place.allowlist)
+    return TlsFiles(of_node(place.authority, cluster_id, node_id), place.allowlist)
+
+
+def endpoint_of(node_id: str, number: int = 1) -> str:
+    return f"https://{node_id}-{number}.example:8443"
+
+
+@contextlib.asynccontextmanager
+async def asked_by_peers(place: Place) -> AsyncIterator[Leases]:
+    """The agent of `a`, whose peers are `b` and `c`, behind its door."""
+    peers = [{"node_id": name, "agent_url": endpoint_of(name)} for name in ("b", "c")]
+    with tempfile.TemporaryDirectory(dir=place.folder) as state_dir:
+        config = AgentConfig.model_validate({**CONFIG, "state_dir": state_dir, "peers": peers})
+        found_cluster(config)
+        known, speaker = Peers(config), Speaker(Transport())
+        leases = Leases(config, known, speaker)
+        members, callers = Members(config, leases, known, speaker), Callers(place.agent, known)
+        app = make_app(config, Mock(), Mock(), Mock(), Mock(), leases, members, None, callers)
+        async with serving(place, app, callers):
+            yield leases
+        leases.close()
+        await speaker.aclose()
 
 
 @dataclass
