@@ -32,9 +32,15 @@ def make_folder(path: Path, *, mode: int = 0o777) -> None:
 def new_beside(path: Path, content: str | bytes, *, mode: int = 0o600) -> Path:
     """A file with this content that is on disk beside `path`, to be `put` in its place. Its name is nobody
     else's, so that no other writer, of this process or another, touches it. Nothing is left where it raises.
+
+    It belongs to whom `path` belongs to, as far as this process may say so: what root changes is read by
+    another user.
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with _whole(beside, 0o600) as file:
+        with suppress(FileNotFoundError, PermissionError):
+            held = path.stat()
+            os.fchown(file.fileno(), held.st_uid, held.st_gid)
         os.fchmod(file.fileno(), mode)
         file.write(_bytes(content))
     return beside
