@@ -84,4 +84,4 @@ def make_key(
         return
     out.print(f"private key: {file} (the API signs with it who was signed in)", markup=False)
     out.print("entry for issuers.yaml; whom it may vouch for, people.yaml says (issuers):", markup=False)
-    out.print(yaml.safe_dump([entry], sort_keys=False), markup=False, end="")
+    out.lines(yaml.safe_dump([entry], sort_keys=False))
