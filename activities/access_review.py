@@ -17,7 +17,9 @@ from qnwis.continuity.access_review import (
     draft_of_access_review,
     review,
 )
+from qnwis.continuity.audit import AuditRecord
 from qnwis.continuity.model import Model, canonical_json
+from qnwis.continuity.refusal import Refusal
 from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.service_tokens import TokenFile
 
@@ -46,8 +48,10 @@ class AccessReviews:
             tokens = await asyncio.to_thread(self._tokens.load)
         except ConfigError as error:
             raise ApplicationError(str(error), type="access_not_loaded") from error
-        records = await self._audit.between(asked.period.since, asked.period.until)
-        found = review(access, tokens, records, asked.period)
+        read = await self._audit.between(asked.period.since, asked.period.until)
+        records = [one for _, one in read if isinstance(one, AuditRecord)]
+        unread = [(place, one) for place, one in read if isinstance(one, Refusal)]
+        found = review(access, tokens, records, asked.period, unread)
         draft = draft_of_access_review(
             found, asked.request, run_id=activity.info().workflow_run_id or "", at=datetime.now(UTC)
         )

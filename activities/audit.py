@@ -16,7 +16,7 @@ from qnwis.continuity.review import Review, draft_of_review
 from qnwis.continuity.run import RunArtefacts
 from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.bundles import Bundles
-from qnwis.providers.errors import Refused, Unreachable
+from qnwis.providers.errors import Refused, Unreachable, Unrecordable
 from qnwis.providers.key_store import KeyStoreError
 from qnwis.providers.witness import Witness
 
@@ -87,7 +87,11 @@ class Audit:
         an earlier attempt here saw on record is not asked for again, so that each comes further."""
         for decision in made.decisions:
             if decision.decision_id not in self._on_record:
-                await self._store.append(draft_of_guardian(decision), {DECISION: canonical_json(decision)})
+                told = {DECISION: canonical_json(decision)}
+                try:
+                    await self._store.append(draft_of_guardian(decision), told)
+                except Unrecordable as error:  # it must not keep the others from their records
+                    activity.logger.error("NOT ON RECORD: %s", error)
                 self._on_record.add(decision.decision_id)
         self._on_record.difference_update(one.decision_id for one in made.decisions)
 

@@ -17,6 +17,7 @@ from qnwis.continuity.model import Model, canonical_json
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.tokens import Expected, Token, permitted, proved, used_refusal
 from qnwis.providers.audit_store import AuditStore
+from qnwis.providers.errors import Unrecordable
 from qnwis.providers.keys import verify
 from qnwis.providers.nonces import Nonces
 
@@ -84,7 +85,10 @@ class People:
             used_by=asked.used_by,
             at=datetime.now(UTC),
         )
-        await self._audit.append(draft, {ASKED: canonical_json(asked)})
+        try:
+            await self._audit.append(draft, {ASKED: canonical_json(asked)})
+        except Unrecordable as error:
+            return Proof(refusal=error.refusal)
         return proof
 
     async def _proved(self, asked: ProofRequest) -> Proof:

@@ -72,7 +72,10 @@ class Announcements:
         if self._overrun is not None:
             self._overrun.cancel()
         done = result.verified or result.outcome is RunOutcome.PREVIEWED
-        self._send(RunEvent.DONE if done else RunEvent.FAILED, result.outcome.value, result.reason)
+        recorded = "" if result.audit_id is not None else "; it is NOT ON RECORD"
+        self._send(
+            RunEvent.DONE if done else RunEvent.FAILED, result.outcome.value, f"{result.reason}{recorded}"
+        )
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: all(sending.done() for sending in self._sending),

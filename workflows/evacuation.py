@@ -20,6 +20,7 @@ from .progress import Progress
 from .shifting import Shifting
 from .stopping import uninterrupted
 from .turns import Turns
+from .unrecorded import told_if_unrecordable
 
 with workflow.unsafe.imports_passed_through():
     from activities.audit import Audit, RegionArtefacts
@@ -88,8 +89,7 @@ class Evacuation(Listening):
         except Ended as ended:
             self.ended = ended
             self.progress.end(ended)
-        async with self.progress.step("audit"):
-            result = await self._audit()
+        result = await self._audit()
         workflow.upsert_search_attributes([OUTCOME.value_set(result.outcome.value)])
         await self.announcements.end(result)
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -235,9 +235,23 @@ class Evacuation(Listening):
         raise Ended(outcome, reason, step=StepStatus.DONE)
 
     async def _audit(self) -> RegionResult:
+        """Write the record before the evacuation is reported done."""
+        with told_if_unrecordable(self.progress.miss):
+            async with self.progress.step("audit"):
+                result = self._result()
+                recorded = await workflow.execute_activity_method(
+                    Audit.record_region,
+                    RegionArtefacts(request=self.request, result=result),
+                    **options.record(f"record: {result.outcome.value}"),
+                )
+                self.progress.note("audit", recorded.audit_id)
+                return result.model_copy(update={"audit_id": recorded.audit_id})
+        return result.model_copy(update={"notes": self._notes})
+
+    def _result(self) -> RegionResult:
         assert self.ended is not None
         plan = self.assessed.plan if self.assessed is not None else None
-        result = RegionResult(
+        return RegionResult(
             region=self.request.region,
             outcome=self.ended.outcome,
             reason=self.ended.reason,
@@ -251,18 +265,15 @@ class Evacuation(Listening):
             way_back=self.way_back,
             approval=self.approval.window,
             initiator_roles=self._initiator_roles,
-            notes=(*(self.assessed.unread if self.assessed is not None else ()), *self.progress.undelivered),
+            notes=self._notes,
             steps=self.progress.steps,
             started_at=workflow.info().start_time,
             ended_at=workflow.now(),
         )
-        recorded = await workflow.execute_activity_method(
-            Audit.record_region,
-            RegionArtefacts(request=self.request, result=result),
-            **options.record(f"record: {result.outcome.value}"),
-        )
-        self.progress.note("audit", recorded.audit_id)
-        return result.model_copy(update={"audit_id": recorded.audit_id})
+
+    @property
+    def _notes(self) -> tuple[str, ...]:
+        return (*(self.assessed.unread if self.assessed is not None else ()), *self.progress.undelivered)
 
     @property
     def plan(self) -> RegionPlan:

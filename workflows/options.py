@@ -25,6 +25,9 @@ RUN_ENDS_WITHIN_S = 900.0
 one after the other (some twelve minutes for Patroni); one that has not ended by then has no end in sight, and
 the clusters of all later waves wait as well."""
 
+UNRECORDABLE = "Unrecordable"
+"""The class of the audit store's error for what can never be a record."""
+
 
 def _retry(first_ms: int, longest_s: float, backoff: float = 2.0) -> RetryPolicy:
     return RetryPolicy(
@@ -189,10 +192,10 @@ def probe(summary: str, longest_s: float) -> ActivityConfig:
 
 
 def record(summary: str) -> ActivityConfig:
-    """The audit record: a run is not done before it is written."""
-    return ActivityConfig(
-        start_to_close_timeout=timedelta(seconds=10), retry_policy=_retry(200, 10), summary=summary
-    )
+    """The audit record: a run is not done before it is written, unless it can never be (`unrecorded`)."""
+    retry = _retry(200, 10)
+    retry.non_retryable_error_types = [UNRECORDABLE]
+    return ActivityConfig(start_to_close_timeout=timedelta(seconds=10), retry_policy=retry, summary=summary)
 
 
 def notify(summary: str) -> ActivityConfig:

@@ -37,7 +37,7 @@ class Progress:
         self._began: dict[str, datetime] = {}
         self.outcomes: Sequence[Outcome] = ()
         self.undelivered: tuple[str, ...] = ()
-        """Notifications that did not reach somebody, a sentence each."""
+        """As the view has it."""
         self.plan_digest: str | None = None
         self.approval: PendingApproval | None = None
         self._ended: Ended | None = None
@@ -138,7 +138,7 @@ class Progress:
         self.refresh()
 
     def miss(self, undelivered: str) -> None:
-        """Show that somebody was not told."""
+        """Show that somebody was not told, or what is not on record."""
         self.undelivered = (*self.undelivered, undelivered)
         self.refresh()
 

@@ -15,6 +15,7 @@ from . import options
 from .approval import prove, refused
 from .details import show_details
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME
+from .unrecorded import told_if_unrecordable
 from .versioning import FOLLOWS
 
 with workflow.unsafe.imports_passed_through():
@@ -69,11 +70,13 @@ class OverrideReview:
             if self.review.closed is None and workflow.info().is_continue_as_new_suggested():
                 await workflow.wait_condition(workflow.all_handlers_finished)
                 workflow.continue_as_new(args=[opened, self.review])
-        await workflow.execute_activity_method(
-            Audit.record_review, self.review, **options.record("record: the review is closed")
-        )
+        unrecorded: list[str] = []
+        with told_if_unrecordable(unrecorded.append):
+            await workflow.execute_activity_method(
+                Audit.record_review, self.review, **options.record("record: the review is closed")
+            )
         workflow.upsert_search_attributes([OUTCOME.value_set("closed")])
-        self._show()
+        self._show("".join(unrecorded))
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self.review
 

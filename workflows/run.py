@@ -29,6 +29,7 @@ from .steady_state import SteadyWatch
 from .steered import Steered
 from .stopping import uninterrupted
 from .turns import Turns
+from .unrecorded import told_if_unrecordable
 
 with workflow.unsafe.imports_passed_through():
     from activities.audit import Audit
@@ -130,9 +131,7 @@ class Run(Steered):
         except Ended as ended:
             self.ended = ended
             self.progress.end(ended)
-        async with self.progress.step("audit"):
-            await self.hooks.before("audit", outcome=self.ended.outcome if self.ended is not None else None)
-            result = await self._audit()
+        result = await self._audit()
         await self._tell(result)
         return result.model_copy(update={"steps": self.progress.steps, "notes": self.notes})
 
@@ -336,19 +335,23 @@ class Run(Steered):
     async def _audit(self) -> RunResult:
         """Write the record before the run is reported done."""
         assert self.ended is not None
-        result = result_of(self, self.ended)
-        recorded = await workflow.execute_activity_method(
-            Audit.record,
-            RunArtefacts(
-                request=self.takeover.request,
-                evidence_before=self.known.before,
-                evidence_after=self.known.after,
-                result=result,
-            ),
-            **options.record(f"record: {result.outcome.value}"),
-        )
-        self.progress.note("audit", recorded.audit_id)
-        return result.model_copy(update={"audit_id": recorded.audit_id})
+        with told_if_unrecordable(self.progress.miss):
+            async with self.progress.step("audit"):
+                await self.hooks.before("audit", outcome=self.ended.outcome)
+                result = result_of(self, self.ended)
+                recorded = await workflow.execute_activity_method(
+                    Audit.record,
+                    RunArtefacts(
+                        request=self.takeover.request,
+                        evidence_before=self.known.before,
+                        evidence_after=self.known.after,
+                        result=result,
+                    ),
+                    **options.record(f"record: {result.outcome.value}"),
+                )
+                self.progress.note("audit", recorded.audit_id)
+                return result.model_copy(update={"audit_id": recorded.audit_id})
+        return result
 
     async def _tell(self, result: RunResult) -> None:
         """Tell the filters in the UI, the people, and the guardian when it did not start this run itself."""

@@ -11,9 +11,10 @@ from temporalio.testing import ActivityEnvironment
 from activities.people import People, ProofRequest
 from qnwis.config.access import AccessFiles
 from qnwis.continuity.access import Deed
+from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.tokens import Claim, Expected
 from qnwis.providers.audit_store import SqliteAuditStore
-from qnwis.providers.errors import Unreachable
+from qnwis.providers.errors import Unreachable, Unrecordable
 from qnwis.providers.keys import new_key, public_key_of, sign_claim
 
 KEY = new_key()
@@ -97,6 +98,18 @@ async def test_nobody_is_let_through_without_a_record(
     (tmp_path / "audit.sqlite").mkdir()
     with pytest.raises(Unreachable):
         await ActivityEnvironment().run(people.prove, asked())
+
+
+async def test_where_the_answer_can_never_be_on_record_it_is_no(
+    people: People, store: SqliteAuditStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = Refusal(rule="audit_record_impossible", message="It makes no record", remedy="Report it.")
+
+    async def append(*_: object) -> None:
+        raise Unrecordable(never)
+
+    monkeypatch.setattr(store, "append", append)
+    assert (await ActivityEnvironment().run(people.prove, asked())).refusal == never
 
 
 def to_start(expires_at: datetime, *, used_by: str = "run-1") -> ProofRequest:

@@ -146,9 +146,13 @@ async def test_the_ui_encodes_and_decodes_with_the_token(served: httpx.AsyncClie
 
 
 @pytest.mark.parametrize(
-    "authorization", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", "Basic !", f"Digest {TOKEN}"]
+    "authorization",
+    [
+        *("", "Bearer", "Bearer wrong", f"Basic {TOKEN}", "Basic !", f"Digest {TOKEN}"),
+        *(b"Bearer \xff\xfe", b"Basic \xff\xfe", b"\xff\xfe", b"Basic " + base64.b64encode(b"me:\xff\xfe")),
+    ],
 )
-async def test_nobody_else_is_let_in(served: httpx.AsyncClient, authorization: str) -> None:
+async def test_nobody_else_is_let_in(served: httpx.AsyncClient, authorization: str | bytes) -> None:
     for method, path in (("POST", "/decode"), ("POST", "/encode"), ("GET", "/"), ("GET", "/other")):
         headers = {"Authorization": authorization} if authorization else {}
         answer = await served.request(method, path, json=ASKED, headers=headers)

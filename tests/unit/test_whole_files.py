@@ -10,7 +10,8 @@ from threading import Barrier
 
 import pytest
 
-from qnwis.providers.whole_files import alone_within, new_beside, write_private
+from qnwis.durable import new_beside, write_private
+from qnwis.providers.whole_files import alone_within
 
 HOLD = """
 import fcntl, sys

@@ -25,7 +25,7 @@ from qnwis.continuity.model import canonical_json
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.tree_heads import SignedTreeHead, is_signed
 from qnwis.providers.audit_store import SqliteAuditStore
-from qnwis.providers.errors import Unreachable
+from qnwis.providers.errors import Unreachable, Unrecordable
 from qnwis.providers.witness import FileWitness, WebhookWitness, witnesses_of
 from qnwis.transport import Transport
 from tests.unit.continuity.scenes import NOON
@@ -134,6 +134,27 @@ async def test_a_batch_of_decisions_comes_further_with_each_attempt(
             assert attempts < 10
     assert [record.run_id for record in reversed(await store.latest())] == [d.decision_id for d in decisions]
     assert attempts == 4 and await store.verify() == ()
+
+
+async def test_a_decision_that_can_never_be_on_record_keeps_no_other_from_it(
+    store: SqliteAuditStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = SqliteAuditStore.append
+
+    async def append(self: SqliteAuditStore, *told: Any) -> AuditRecord:
+        if told[0].run_id == "decision-1":
+            raise Unrecordable(REFUSAL)
+        return await real(self, *told)
+
+    monkeypatch.setattr(SqliteAuditStore, "append", append)
+    decisions = tuple(
+        refused_failover(
+            "prod", "guardian-prod", "node-1", "seen", REFUSAL, decision_id=f"decision-{n}", at=NOON
+        )
+        for n in range(3)
+    )
+    await ActivityEnvironment().run(Audit(store).record_guardian, GuardianDecisions(decisions=decisions))
+    assert [one.run_id for one in await store.latest()] == ["decision-2", "decision-0"]
 
 
 async def heads(store: SqliteAuditStore, count: int) -> list[SignedTreeHead]:

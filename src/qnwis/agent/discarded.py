@@ -39,12 +39,13 @@ from qnwis.continuity.discarded import (
 from qnwis.continuity.model import canonical_json
 from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.timelines import Stretch, lsn_text, only_in_mine
+from qnwis.durable import sync_directory
 from qnwis.logs import log
 
 from .database import Facts
 from .discarded_rows import RowFile, read_rows
 from .effects import EffectError
-from .files import sync_directory, write_durably
+from .files import write_durably
 from .old_history import old_history
 from .old_log import Segments, read_stretch
 from .postgres import Postgres

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from qnwis.durable import sync_directory
+
 
 class StateError(Exception):
     """What the agent finds on its machine cannot be used; the text names it and what to do."""
@@ -85,11 +87,3 @@ def remove_durably(path: Path) -> None:
     """Remove `path` if it exists, for good."""
     path.unlink(missing_ok=True)
     sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -20,8 +20,9 @@ from pydantic import ValidationError
 
 from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder, DemoteOrder, Receipt, RejoinOrder
+from qnwis.durable import sync_directory
 
-from .files import StateError, read_kept, sync_directory
+from .files import StateError, read_kept
 
 JOURNAL = "journal.jsonl"
 

@@ -31,12 +31,12 @@ from pathlib import Path
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.refusal import Refusal
+from qnwis.durable import sync_directory
 from qnwis.logs import log
 
 from .database import Connection, DatabaseDownError, Facts
 from .discarded import export_discarded, folder_of, read_manifest
 from .effects import AlreadySo, Decision, Done, EffectError, Node
-from .files import sync_directory
 from .follow import replays, streams
 from .journal import Mark
 from .postgres import Postgres

@@ -19,8 +19,8 @@ from qnwis.continuity.policy import Policy
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.registration import AFTER, BEFORE, Change, draft_of_change
 from qnwis.continuity.topology import Cluster
+from qnwis.durable import make_folder, new_beside, sync_directory, write_new
 from qnwis.providers.errors import Refused
-from qnwis.providers.whole_files import new_beside
 
 from .asking import Asking
 from .parts import Parts
@@ -58,6 +58,7 @@ async def replace_file(
         with _writing_to(path.parent):
             # On the loop: a thread could do it after a request that was cut off let others in.
             new.replace(path)
+        await asyncio.to_thread(sync_directory, path.parent)
     finally:
         with suppress(OSError):
             new.unlink(missing_ok=True)
@@ -72,7 +73,7 @@ async def register_new(asking: Asking, cluster: Cluster, policy: Policy, deed_id
     with _writing_to(folder.parent):
         if await asyncio.to_thread(_taken, asking.parts, cluster_id, folder):
             raise Refused(_registered_already(cluster_id))
-        folder.parent.mkdir(exist_ok=True)
+        make_folder(folder.parent)
         # Where it will be: this folder alone has to be writable, and is seen to be so before the record.
         temporary = TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True)
     with temporary as beside:
@@ -87,6 +88,7 @@ async def register_new(asking: Asking, cluster: Cluster, policy: Policy, deed_id
                 if error.errno in TAKEN:  # somebody made it by hand in this moment
                     raise Refused(_registered_already(cluster_id)) from error
                 raise
+        await asyncio.to_thread(sync_directory, folder.parent)
 
 
 async def _record(
@@ -127,7 +129,7 @@ def _taken(parts: Parts, cluster_id: str, folder: Path) -> bool:
 def _write_both(folder: Path, cluster: Cluster, policy: Policy) -> None:
     folder.mkdir(mode=0o755)
     for name, value in (("policy.yaml", policy), ("cluster.yaml", cluster)):
-        (folder / name).write_text(_as_yaml(value))
+        write_new(folder / name, _as_yaml(value), mode=0o666)
 
 
 @contextmanager

@@ -90,6 +90,7 @@ def _show(found: ReviewedAccess) -> None:
         table.add_row(who, ", ".join(holder.roles), used, ", ".join(holder.unused))
     out.print(table)
     for one in found.review.findings:
-        out.print(f"{one.code.value}: {one.message}\n  → {one.remedy}", markup=False)
+        out.print(f"{one.code.value}: {one.message}", markup=False)
+        out.print(f"  → {one.remedy}", markup=False)
     out.print(found.review.headline, markup=False)
     out.print(f"audit: {found.audit_id}", markup=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from qnwis.logs import log_to_stderr
 from qnwis.providers.keys import KeyFileError, new_key, public_key_of, read_key, write_key
 from qnwis.tracing.asked import TracingError
 
+from .listening import BehindTls, TlsCert, TlsKey, see_that_nobody_listens
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import Address, ConfigDir, StateDir
 
@@ -33,24 +33,15 @@ def serve(
     state_dir: StateDir,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen at.")] = 8080,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate (PEM).", show_default=False)] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).", show_default=False)] = None,
-    behind_tls: Annotated[
-        bool, typer.Option("--behind-tls", help="Something in front ends TLS: listen elsewhere without it.")
-    ] = False,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    behind_tls: BehindTls = False,
     issuer: IssuerName = "api",
     key: Key = None,
     address: Address = None,
 ) -> None:
     """Serve the API until told to stop."""
-    if (tls_cert is None) is not (tls_key is None):
-        fail(Exit.USAGE, "--tls-cert goes with --tls-key")
-    if tls_cert is None and not behind_tls and not _is_loopback(host):
-        fail(
-            Exit.USAGE,
-            f"--host {host}: without TLS whoever listens on the way has every token. Give --tls-cert and"
-            " --tls-key, or --behind-tls where something in front of this ends TLS",
-        )
+    see_that_nobody_listens(host, tls_cert, tls_key, behind_tls=behind_tls)
     log_to_stderr()
     # Only this command loads the web framework.
     from qnwis.api.serve import ApiSettings, run_api
@@ -93,11 +84,4 @@ def make_key(
         return
     out.print(f"private key: {file} (the API signs with it who was signed in)", markup=False)
     out.print("entry for issuers.yaml; whom it may vouch for, people.yaml says (issuers):", markup=False)
-    out.print(yaml.safe_dump([entry], sort_keys=False), markup=False, end="")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    out.lines(yaml.safe_dump([entry], sort_keys=False))

@@ -150,4 +150,4 @@ def show_result(result: RunResult) -> None:
             out.print(f"  {'ok  ' if check.ok else 'FAIL'} {check.name}: {check.detail}", markup=False)
         confidence = result.verification.confidence
         out.print(f"confidence: {confidence.score} ({confidence.band})", markup=False)
-    out.print(f"audit: {result.audit_id}", markup=False)
+    out.print(f"audit: {result.audit_id or 'none'}", markup=False)

@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from qnwis.continuity.run import RunResult
 from qnwis.lab.acks import WriteReport
@@ -279,7 +278,7 @@ def _show_containers(report: ContainerReport) -> None:
     ]
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows:
-        table.add_row(name, Text(value))
+        table.add_row(name, value)
     out.print()
     out.print(table)
     lost = f"{len(report.lost) or 'no'} acknowledged writes lost"
@@ -310,7 +309,8 @@ def _show_region(report: RegionDemoReport) -> None:
         if result is None:
             continue
         good = "bold green" if result.verified else "bold red"
-        out.print(f"\n{result.outcome.value}: {result.reason}", style=good, markup=False)
+        out.print()
+        out.print(f"{result.outcome.value}: {result.reason}", style=good, markup=False)
         for one in result.moved:
             out.print(f"  {one.cluster_id}: {one.outcome or 'not moved'}: {one.reason}", markup=False)
     table = Table("cluster", "acknowledged", "lost", "unknown", "gap in all", "gap on the way back", box=None)
@@ -363,8 +363,9 @@ def _show_active(active: ActiveReport) -> None:
     table.add_column()
     table.add_column(overflow="fold")
     for label, value in rows:
-        table.add_row(label, Text(value))
-    out.print(f"\n{name}, active/active:", markup=False)
+        table.add_row(label, value)
+    out.print()
+    out.print(f"{name}, active/active:", markup=False)
     out.print(table)
 
 
@@ -389,7 +390,7 @@ def _show_rows(
     table.add_column()
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, Text(value))
+        table.add_row(name, value)
     out.print()
     out.print(table)
     lost = f"{len(writes.lost) or 'no'} acknowledged writes lost"
@@ -400,7 +401,7 @@ def _show_rows(
 def _show_kept(directory: Path | None) -> None:
     lab = Lab.open(directory)
     option = "" if directory is None else f" --directory {directory}"
-    out.print(
+    out.lines(
         f"The lab runs in {lab.folder.root}; Temporal UI {lab.state().temporal_ui or '(yours)'}\n"
         f'  eval "$(qnwis-continuity lab env{option})"\n'
         f"  qnwis-continuity status --cluster {lab.folder.config / 'cluster.yaml'}\n"
@@ -408,8 +409,7 @@ def _show_kept(directory: Path | None) -> None:
         "  qnwis-continuity audit verify\n"
         "  qnwis-continuity report latest --output report.html\n"
         f"  you are bob; others approve what he starts: --key {lab.folder.key('ann')}\n"
-        f"  qnwis-continuity lab stop{option}",
-        markup=False,
+        f"  qnwis-continuity lab stop{option}"
     )
 
 

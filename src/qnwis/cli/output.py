@@ -11,11 +11,13 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.text import Text
 from temporalio.client import WorkflowQueryFailedError
 from temporalio.service import RPCError
 
 from qnwis.config.problem import ConfigError
 from qnwis.continuity.managers import agents_only_refusal
+from qnwis.continuity.plain_text import harmless_json, one_line
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused, Unreachable
@@ -23,8 +25,25 @@ from qnwis.providers.key_store import KeyStoreError
 from qnwis.temporal import NoServer, UnusableSettings
 from qnwis.tls.files import TlsError
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class Terminal(Console):
+    """Most of what is shown somebody else wrote: a reason, a name, an answer of a server. Each string is one
+    line or one cell, in which nothing is read as markup or reaches the terminal as a command to it."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def lines(self, text: str) -> None:
+        """A text that has lines of its own."""
+        for line in text.rstrip("\n").split("\n"):
+            self.print(line)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(one_line(text), **how)
+
+
+out = Terminal()
+err = Terminal(stderr=True)
 
 
 class Exit(IntEnum):
@@ -44,12 +63,17 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document in
 def print_json(value: BaseModel | Mapping[str, Any]) -> None:
     """One JSON document on standard output."""
     data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    print(json.dumps(data, indent=2, ensure_ascii=False))
+    print(harmless_json(json.dumps(data, indent=2, ensure_ascii=False)))
+
+
+def styled(text: str, style: str) -> Text:
+    """A part of a line, or a cell, in a style of its own."""
+    return Text(one_line(text), style)
 
 
 def fail(code: Exit, message: str) -> NoReturn:
-    """End the command with one message on standard error."""
-    err.print(message, markup=False)
+    """End the command with one message on standard error; it may have several lines."""
+    err.lines(message)
     raise typer.Exit(code)
 
 

@@ -64,7 +64,7 @@ def key(
         return
     out.print(f"private key: {file} (keep it; it signs in your name)", markup=False)
     out.print("entry for people.yaml, to be added by somebody who may:", markup=False)
-    out.print(yaml.safe_dump([entry], sort_keys=False), markup=False, end="")
+    out.lines(yaml.safe_dump([entry], sort_keys=False))
 
 
 @app.command(name="list")

@@ -39,7 +39,7 @@ from qnwis.continuity.planner import Planning, make_plan
 
 from .files import write_output
 from .giving_up import AttestOff, Lost, Override, given_up
-from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse
+from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse, styled
 from .past_runs import earlier_ones_took
 from .settings import OptionalStateDir
 from .signing import By, KeyFile, me
@@ -147,12 +147,12 @@ def describe(action: Action) -> str:
 
 def _show(file: PlanFile, planning: Planning) -> None:
     made = file.plan
-    out.print(f"[bold]{file.plan_id}[/bold]  {made.primary_node_id} → {made.failover_target_id}")
+    out.print(styled(file.plan_id, "bold"), f" {made.primary_node_id} → {made.failover_target_id}")
     out.print(f"digest {file.digest}", markup=False)
     table = Table("action", "what", "estimate", box=None, pad_edge=False)
     for action in made.actions:
         table.add_row(action.action_id, describe(action), f"{action.estimate_ms} ms")
-    table.add_row("", "[bold]in all[/bold]", f"[bold]{file.estimated_total_ms} ms[/bold]")
+    table.add_row("", "in all", f"{file.estimated_total_ms} ms", style="bold")
     out.print(table)
     loss = planning.predicted_loss_bytes
     known = "not known (no log positions)" if loss is None else f"{loss} bytes of write-ahead log"

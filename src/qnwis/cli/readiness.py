@@ -9,7 +9,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.table import Table
-from rich.text import Text
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import TimeoutError
 from temporalio.service import RPCError
@@ -19,7 +18,7 @@ from qnwis.readiness_runs import PATIENCE, schedule_readiness, start_readiness, 
 from qnwis.temporal import connect
 
 from .durations import seconds
-from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
+from .output import AsJson, Exit, clear_errors, err, fail, out, print_json, styled
 from .people import default_name
 from .settings import Address
 
@@ -104,9 +103,9 @@ def _done(work: Coroutine[Any, Any, T], *, as_json: bool = False) -> T:
 def _show(readiness: Readiness) -> None:
     table = Table("check", "", "age", "", box=None, pad_edge=False)
     for check in readiness.checks:
-        grade = Text(check.grade.value.replace("_", " "), STYLES[check.grade] if check.counts else "dim")
+        grade = styled(check.grade.value.replace("_", " "), STYLES[check.grade] if check.counts else "dim")
         age = "" if check.age_s is None else _age(check.age_s)
-        table.add_row(check.name, grade, age, Text(check.reason))
+        table.add_row(check.name, grade, age, check.reason)
     out.print(table)
     headline = f"{readiness.cluster_id}: {readiness.headline}"
     (out if readiness.grade in GOOD else err).print(headline, style=STYLES[readiness.grade], markup=False)

@@ -215,4 +215,4 @@ def _show(result: RegionResult, *, dry_run: bool) -> None:
         out.print("the way back, once the region is well:", markup=False)
     for line in result.way_back:
         out.print(f"  {line}", markup=False)
-    out.print(f"audit: {result.audit_id}", markup=False)
+    out.print(f"audit: {result.audit_id or 'none'}", markup=False)

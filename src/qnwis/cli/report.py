@@ -13,8 +13,9 @@ from typer.core import TyperGroup
 
 from qnwis.config.registry import Registry
 from qnwis.continuity.audit import AuditRecord
+from qnwis.continuity.plain_text import harmless_json
 from qnwis.continuity.report import Report, report_of
-from qnwis.continuity.report_text import Document, document_of, markdown, ms, plain
+from qnwis.continuity.report_text import Document, document_of, markdown, ms
 from qnwis.continuity.trend import Trend, trends
 from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.past_reports import NEWEST_RECORDS, reports_of
@@ -73,7 +74,7 @@ def of(
             )
         chosen = form or format_of(output)
         if chosen is Format.JSON:
-            text = report.model_dump_json(indent=2) + "\n"
+            text = harmless_json(report.model_dump_json(indent=2)) + "\n"
         else:
             text = rendered(document_of(report), chosen)
         show(text, output)
@@ -154,11 +155,12 @@ def _show_trend(one: Trend) -> None:
     out.print(table)
     steps = Table("step", "runs", "P50", "P90", box=None, pad_edge=False)
     for step in one.steps:
-        steps.add_row(plain(step.name), str(step.runs), ms(step.p50_ms), ms(step.p90_ms))
+        steps.add_row(step.name, str(step.runs), ms(step.p50_ms), ms(step.p90_ms))
     out.print(steps)
     if one.change_ms_per_run is not None:
         out.print(f"trend: {one.change_ms_per_run:+.0f} ms from run to run")
     if (told := one.forecast) is None:
-        out.print("forecast: too few runs\n")
+        out.print("forecast: too few runs")
     else:
-        out.print(f"next run: {ms(told.p50_ms)} (P50), {ms(told.p90_ms)} (P90), of {told.runs} runs\n")
+        out.print(f"next run: {ms(told.p50_ms)} (P50), {ms(told.p90_ms)} (P90), of {told.runs} runs")
+    out.print()

@@ -124,11 +124,14 @@ def _show(result: StudyResult) -> None:
     out.print(table)
     for name, what in yearly(result.figures):
         out.print(f"{name}: {what}", markup=False)
-    out.print("\nWhich setting buys how much", style="bold")
+    out.print()
+    out.print("Which setting buys how much", style="bold")
     for one in result.settings:
         out.print(one.words, markup=False)
     if result.comparison is not None:
-        out.print(f"\nCompared with {result.comparison.name}", style="bold", markup=False)
+        out.print()
+        out.print(f"Compared with {result.comparison.name}", style="bold", markup=False)
         for (line,) in compared(result):
             out.print(line, markup=False)
-    out.print(f"\n{verdict(result.figures)}", style="bold", markup=False)
+    out.print()
+    out.print(verdict(result.figures), style="bold", markup=False)

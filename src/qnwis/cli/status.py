@@ -20,7 +20,7 @@ from qnwis.providers.key_store import KeyStoreError
 from qnwis.temporal import NoServer, connect
 from workflows.guardian_words import in_words
 
-from .output import AsJson, Exit, clear_errors, out, print_json
+from .output import AsJson, Exit, clear_errors, out, print_json, styled
 
 STYLES = {
     ClusterState.HEALTHY: "bold green",
@@ -66,8 +66,9 @@ def _show(now: Status) -> None:
 
 def _show_regions(now: Status) -> None:
     out.print(
-        f"[bold]{now.cluster_id}[/bold]  [{STYLES[now.state]}]{now.state.value}[/]"
-        f"  active/active, {now.healthy_nodes} of {now.total_nodes} nodes healthy"
+        styled(now.cluster_id, "bold"),
+        styled(f" {now.state.value}", STYLES[now.state]),
+        f" active/active, {now.healthy_nodes} of {now.total_nodes} nodes healthy",
     )
     table = Table(
         "region", "traffic", "state", "primary", "epoch", "quorum", "group", box=None, pad_edge=False
@@ -76,7 +77,7 @@ def _show_regions(now: Status) -> None:
         table.add_row(
             view.region,
             "not known" if view.weight is None else f"{view.weight} %",
-            f"[{STYLES[view.state]}]{view.state.value}[/]",
+            styled(view.state.value, STYLES[view.state]),
             view.primary_node_id or "none takes writes",
             "" if view.epoch is None else str(view.epoch),
             f"{view.quorum_size} of {view.total_nodes} {'reached' if view.has_quorum else 'NOT reached'}",
@@ -89,9 +90,10 @@ def _show_regions(now: Status) -> None:
 
 def _show_quorum(now: Status) -> None:
     out.print(
-        f"[bold]{now.cluster_id}[/bold]  [{STYLES[now.state]}]{now.state.value}[/]"
-        f"  {now.healthy_nodes} of {now.total_nodes} nodes healthy, quorum {now.quorum_size}"
-        f" {'reached' if now.has_quorum else 'NOT reached'}, primary {now.primary_node_id or 'unknown'}"
+        styled(now.cluster_id, "bold"),
+        styled(f" {now.state.value}", STYLES[now.state]),
+        f" {now.healthy_nodes} of {now.total_nodes} nodes healthy, quorum {now.quorum_size}"
+        f" {'reached' if now.has_quorum else 'NOT reached'}, primary {now.primary_node_id or 'unknown'}",
     )
 
 

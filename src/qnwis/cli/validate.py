@@ -20,7 +20,7 @@ from qnwis.continuity.regions import RegionRules
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.third_party import unusable
 
-from .output import AsJson, Exit, fail, out, print_json
+from .output import AsJson, Exit, fail, out, print_json, styled
 
 STYLES = {Effect.GOES_ON: "green", Effect.FAILS_OVER: "green", Effect.SHIFTS: "green", Effect.STOPS: "yellow"}
 
@@ -77,7 +77,7 @@ def _show(found: tuple[Loss, ...], advised: tuple[str, ...], *, by_http: bool) -
     table = Table("without", "members left", "the cluster", "", box=None, pad_edge=False)
     for loss in found:
         left = f"{loss.left}, quorum {loss.quorum}"
-        table.add_row(loss.what, left, f"[{STYLES[loss.effect]}]{loss.effect}[/]", loss.why)
+        table.add_row(loss.what, left, styled(loss.effect, STYLES[loss.effect]), loss.why)
     if found:
         out.print(table)
     else:

@@ -85,14 +85,14 @@ def steps_table(
     for step in steps:
         mark, style = STYLES[step.status]
         times = _ms(step.expected_ms), _ms(step.elapsed_ms)
-        table.add_row(mark, step.title, *times, Text(step.note.replace("`", "")), style=style)
+        table.add_row(mark, step.title, *times, step.note.replace("`", ""), style=style)
         for remark in step.remarks:
-            table.add_row("", "", "", "", Text(remark.replace("`", "")))
+            table.add_row("", "", "", "", remark.replace("`", ""))
         if step.name == "execution":
             for outcome in outcomes:
                 good = outcome.status is OutcomeStatus.SUCCEEDED
                 mark = "✓" if good else "·" if outcome.status is OutcomeStatus.STARTED else "–"
-                row = f"  {mark} {outcome.action_id}", "", _ms(outcome.duration_ms), Text(outcome.detail)
+                row = f"  {mark} {outcome.action_id}", "", _ms(outcome.duration_ms), outcome.detail
                 table.add_row("", *row)
     return Group(Text(f"{DRY_RUN_MARK} nothing is changed", "bold yellow"), table) if dry_run else table
 

@@ -33,7 +33,9 @@ class JwtIssuer(Model):
     jwks_file: str | None = None
     """Keys in a file, in place of discovery: a JWK set."""
     name_claim: str = "sub"
-    """Who it is, as people.yaml names them."""
+    """Who it is, as people.yaml names them. By `email` the token also has to say `email_verified: true`."""
+    emails_verified: bool = False
+    """The issuer verifies every email before it names it, and its tokens need not say so."""
     roles_claim: str = "roles"
     """Dotted path of the list of roles, for example `realm_access.roles`."""
     roles: Mapping[str, str] = {}

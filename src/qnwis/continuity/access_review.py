@@ -17,6 +17,7 @@ from .audit import SERVICE, UNAUTHENTICATED, Approval, AuditDraft, AuditRecord, 
 from .decisions import PREFIX
 from .identity import Permission, role_named
 from .model import Model
+from .refusal import Refusal
 from .service_tokens import ServiceTokens
 
 OPERATION = "access_review"
@@ -85,6 +86,7 @@ class FindingCode(StrEnum):
     UNKNOWN_NAME = "unknown_name"  # acted with a proof, and nobody of that name has access now
     UNPROVED = "unproved"  # acted under a name that nobody proved
     ENDED_TOKEN = "ended_token"  # is good for nothing any more and still listed as not revoked
+    UNREAD_RECORD = "unread_record"  # may be of the period, and of anybody
 
 
 class Finding(Model):
@@ -121,9 +123,14 @@ def period_of(request: AccessReviewRequest, now: datetime) -> Period:
 
 
 def review(
-    access: Access, tokens: ServiceTokens, records: Sequence[AuditRecord], period: Period
+    access: Access,
+    tokens: ServiceTokens,
+    records: Sequence[AuditRecord],
+    period: Period,
+    unread: Sequence[tuple[int, Refusal]] = (),
 ) -> AccessReview:
-    """`records`: those of the period; `access` and `tokens` are as they are at its end."""
+    """`records`: those of the period, and `unread` those of any, by their place in the log; `access` and
+    `tokens` are as they are at its end."""
     uses = _uses(records)
     holders = tuple(_holders(access, tokens, uses, period.until))
     acts = _acts(records)
@@ -132,7 +139,17 @@ def review(
         holders=holders,
         acts=acts,
         by_itself=sum(record.role == SERVICE for record in records),
-        findings=tuple(_findings(access.rbac, tokens, holders, records, acts, period)),
+        findings=(
+            *_findings(access.rbac, tokens, holders, records, acts, period),
+            *(
+                Finding(
+                    code=FindingCode.UNREAD_RECORD,
+                    message=f"record {place} is not counted: {why.message}",
+                    remedy=why.remedy,
+                )
+                for place, why in unread
+            ),
+        ),
     )
 
 

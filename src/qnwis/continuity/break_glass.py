@@ -15,6 +15,7 @@ from .evidence import ClusterEvidence
 from .lease_messages import Membership
 from .membership import MembershipView
 from .model import Model
+from .plain_text import plain
 from .plan import Plan
 from .policy import Policy
 from .refusal import Refusal
@@ -110,7 +111,7 @@ def markdown(paper: BreakGlass, *, record: str) -> str:
 def _head(paper: BreakGlass) -> list[str]:
     plan, loss = paper.plan, paper.predicted_loss_bytes
     taken_at = paper.before.taken_at
-    said = [f"- {e.node_id}: {e.error or _in_words(paper.before, e.node_id)}" for e in paper.before.nodes]
+    said = [(e.node_id, e.error or _in_words(paper.before, e.node_id)) for e in paper.before.nodes]
     return [
         f"# Break glass: {plan.cluster_id}, {plan.primary_node_id} → {plan.failover_target_id}",
         "",
@@ -119,8 +120,8 @@ def _head(paper: BreakGlass) -> list[str]:
         f"Predicted loss: {'not known' if loss is None else f'{loss} bytes of write-ahead log'}.",
         f"Made from what the agents said at {'-' if taken_at is None else taken_at.isoformat()}:",
         "",
-        *said,
-        *(f"- {note}" for note in paper.notes),
+        *(f"- {node_id}: {plain(text)}" for node_id, text in said),
+        *(f"- {plain(note)}" for note in paper.notes),
         "",
         "Read all of it first. One person carries it out, in bash, in one directory, block after block, and"
         " goes on only when the last line of a block says `==> go on` and what is to be seen is seen. A block"

@@ -16,6 +16,7 @@ from .evidence import ClusterEvidence
 from .leaving import leave
 from .membership import MembershipView
 from .model import Model
+from .plain_text import plain
 from .policy import Policy
 from .refusal import Refusal
 from .region_plan import Move, RegionPlan, Unmovable
@@ -117,7 +118,7 @@ def index(paper: RegionBreakGlass, files: Mapping[str, str], *, unread: Sequence
         "",
         f"{len(plan.moves)} clusters in {len(plan.waves)} waves, then {len(plan.weights)} by weights alone."
         f" Region plan digest `{paper.digest}`.",
-        f"Reason: {plan.reason}.",
+        f"Reason: {plain(plan.reason)}.",
         "",
         "Stand in this directory, with bash. Take the sheets in this order; of one wave several people may"
         " take one each, and each sheet is one person's. Begin a wave when every sheet of the one before is"
@@ -147,8 +148,8 @@ def index(paper: RegionBreakGlass, files: Mapping[str, str], *, unread: Sequence
         ]
     if plan.unmovable or unread:
         lines += ["", "## Not by these sheets", ""]
-        lines += [f"- {one.cluster_id}: {one.refusal}" for one in plan.unmovable]
-        lines += [f"- {line}" for line in unread]
+        lines += [f"- {one.cluster_id}: {plain(str(one.refusal))}" for one in plan.unmovable]
+        lines += [f"- {plain(line)}" for line in unread]
     lines += ["", "## Afterwards", "", "Record each sheet when the world can be written down again:", ""]
     lines += ["```console"]
     lines += [

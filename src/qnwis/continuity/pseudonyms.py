@@ -4,6 +4,9 @@ A record, its artefacts and its bundle hold `person:<hash>` for a person, and `p
 and for the signed token by which one proved to be somebody. What they stand for is kept with the salts,
 outside of everything that is hashed and signed. Who has it can show that a commitment is of that name; once
 it is erased, nobody can: the salt is 32 random bytes, so that guessing names does not help. Proofs stay.
+
+A commitment that somebody typed (into a reason, or as a name) stands for nothing: it is kept as
+`typed-person:<hash>`, and read as it was typed.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -21,8 +25,21 @@ SALT_BYTES = 32
 PERSON_FIELDS = frozenset({"approved_by", "attested_by", "by", "initiated_by", "initiator", "person"})
 """Of any model: fields that hold the name of a person (or of a part of the system that acted by itself)."""
 PEOPLE_FIELDS = frozenset({"voters"})
+TEXT_FIELDS = frozenset(
+    {"about", "detail", "ended", "error", "headline", "message", "note", "notes", "reason", "remarks"}
+    | {"remedy", "said", "says", "text", "title", "undelivered", "why"}
+)
+"""Of any model: fields that hold sentences, also where it is a single word."""
+NO_PERSON_FIELDS = frozenset(
+    {"action_id", "allowed_roles", "approved_at", "at", "cluster_id", "digest", "kind", "node_id"}
+    | {"operation", "outcome", "plan_digest", "region", "role", "roles", "rule", "run_id", "source_node"}
+    | {"status", "target_node", "timestamp", "type"}
+)
+"""Of any model: fields that hold no person, whatever a person is called."""
 TOKEN, PUBLIC_KEY = "token", "public_key"
-_ALIAS = re.compile(rf'"?(?:{PERSON}|{PROOF}):[0-9a-f]{{64}}"?')
+TYPED = "typed-"
+_ALIAS = rf"(?P<typed>(?:{TYPED})*)(?P<alias>(?:{PERSON}|{PROOF}):[0-9a-f]{{64}})"
+_ANY_ALIAS = re.compile(_ALIAS)
 
 
 def commitment(kind: str, value: str, salt: bytes) -> str:
@@ -57,60 +74,102 @@ def tokens_in(value: Any) -> dict[str, str]:
 
 
 def pseudonymised(text: str, aliases: Mapping[str, str]) -> str:
-    """The text with every token and every name replaced, wherever it stands as a word of its own.
+    """The text with every token replaced, and every name where it stands as a word of its own in a sentence,
+    or is the whole of what stands there.
 
     A JSON text whose values change is written anew in canonical form; another text is searched as it is.
     `aliases`: name, or token as canonical JSON, to what stands for it.
     """
-    if not aliases:
+    if not aliases and _ANY_ALIAS.search(text) is None:
         return text
-    replace = _replacer(aliases)
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return replace(text)
-    changed = _walked(value, aliases, replace)
-    return text if changed == value else canonical_json({"": changed})[4:-1]
+    names = {name: alias for name, alias in aliases.items() if not alias.startswith(PROOF)}
+    words = _words(names)
+
+    def hidden(key: str | None, said: str) -> str:
+        return (words if _may_name(key, said, names) else _ANY_ALIAS).sub(stands_for, said)
+
+    def stands_for(found: re.Match[str]) -> str:
+        return TYPED + found[0] if found["alias"] is not None else names[found[0]]
+
+    def inner(key: str, value: Any) -> Any:
+        return _proof(key, value, aliases)
+
+    return _rewritten(text, hidden, inner)
 
 
-def resolved(text: str, values: Mapping[str, str], *, in_json: bool = True) -> str:
-    """The text with what each alias stands for, where that is known. `values`: alias to name or token."""
+def resolved(text: str, values: Mapping[str, str]) -> str:
+    """The text with what each alias stands for, where that is known, and with what was typed as it was.
+    `values`: alias to name or token.
 
-    def named(match: re.Match[str]) -> str:
-        quoted = match[0]
-        alias = quoted.strip('"')
-        value = values.get(alias)
-        if value is None:
-            return quoted
-        if alias.startswith(PROOF) and quoted == f'"{alias}"':
-            return value
-        inner = json.dumps(value, ensure_ascii=False)[1:-1] if in_json else value
-        return quoted.replace(alias, inner)
+    A token comes back only where one was: what else looks like it was typed before that was marked.
+    """
+    if _ANY_ALIAS.search(text) is None:
+        return text
 
-    return _ALIAS.sub(named, text)
+    def named(found: re.Match[str]) -> str:
+        if found["typed"]:
+            return found[0].removeprefix(TYPED)
+        return values.get(found["alias"], found[0]) if found["alias"].startswith(PERSON) else found[0]
+
+    def inner(key: str, value: Any) -> Any:
+        if key not in (TOKEN, PUBLIC_KEY) or not isinstance(value, str) or not value.startswith(PROOF):
+            return None
+        with suppress(ValueError, KeyError):
+            return json.loads(values[value])
+        return None
+
+    return _rewritten(text, lambda _, said: _ANY_ALIAS.sub(named, said), inner)
 
 
 def aliases_in(text: str) -> set[str]:
-    return {match.strip('"') for match in _ALIAS.findall(text)}
+    """What stands for somebody; not what somebody typed."""
+    return {found["alias"] for found in _ANY_ALIAS.finditer(text) if not found["typed"]}
 
 
-def _replacer(aliases: Mapping[str, str]) -> Callable[[str], str]:
-    names = sorted((n for n in aliases if not aliases[n].startswith(PROOF)), key=len, reverse=True)
+def _words(names: Collection[str]) -> re.Pattern[str]:
+    """Names as words, and aliases, which hold none."""
     if not names:
-        return lambda text: text
+        return _ANY_ALIAS
+    longest = sorted(names, key=len, reverse=True)
     # "ann" is named in "rejected by ann." and not in "planned", "ann@example.com" or "joe.ann".
-    word = re.compile(rf"(?<![\w@-])(?<!\w\.)(?:{'|'.join(map(re.escape, names))})(?![\w@-])(?!\.\w)")
-    return lambda text: word.sub(lambda match: aliases[match[0]], text)
+    word = rf"(?<![\w@-])(?<!\w\.)(?:{'|'.join(map(re.escape, longest))})(?![\w@-])(?!\.\w)"
+    return re.compile(f"{_ALIAS}|{word}")
 
 
-def _walked(value: Any, aliases: Mapping[str, str], replace: Callable[[str], str]) -> Any:
+def _may_name(key: str | None, said: str, names: Collection[str]) -> bool:
+    """What has no blank is mostly for machines (moments, ids, addresses): in it a name is no part, whatever a
+    person is called. `key`: of the field; None for a text that has none."""
+    if key in NO_PERSON_FIELDS:
+        return False
+    of_people = key is None or key in TEXT_FIELDS or key in PERSON_FIELDS or key in PEOPLE_FIELDS
+    return of_people or said in names or any(map(str.isspace, said))
+
+
+def _rewritten(text: str, said: Callable[[str | None, str], str], inner: Callable[[str, Any], Any]) -> str:
+    """`said`: what becomes of a string, by the field in which it stands; `inner`: what stands in a field, in
+    place of its value; None to look into that."""
+    try:
+        value = json.loads(text)
+        changed = _walked(None, value, said, inner)
+        return text if changed == value else canonical_json({"": changed})[4:-1]
+    except (ValueError, RecursionError):
+        return said(None, text)
+
+
+def _walked(
+    key: str | None, value: Any, said: Callable[[str | None, str], str], inner: Callable[[str, Any], Any]
+) -> Any:
     if isinstance(value, str):
-        return replace(value)
+        return said(key, value)
     if isinstance(value, list):
-        return [_walked(inner, aliases, replace) for inner in value]
+        return [_walked(key, one, said, inner) for one in value]
     if not isinstance(value, dict):
         return value
-    return {key: _proof(key, v, aliases) or _walked(v, aliases, replace) for key, v in value.items()}
+    found = {name: inner(name, one) for name, one in value.items()}
+    return {
+        name: _walked(name, one, said, inner) if found[name] is None else found[name]
+        for name, one in value.items()
+    }
 
 
 def _proof(key: str, value: Any, aliases: Mapping[str, str]) -> str | None:

@@ -7,17 +7,15 @@ report looks like.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .plain_text import plain
 from .refusal import Refusal
 from .report import Report
 from .report_timeline import Bar
 from .report_writes import Writes
 
-_TURNS_TEXT = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Characters that change the direction of what follows, so that a name could look like another."""
 _MARKS = re.compile(r"([\\`*\[\]<>|#&~!])|(?<![^\W_])_|_(?![^\W_])")
 """What Markdown or HTML in it would take for markup; not an underscore within a word."""
 
@@ -57,14 +55,6 @@ def document_of(report: Report) -> Document:
         sections=tuple(section for section in _sections(report) if section.rows),
         bars=report.timeline,
     )
-
-
-def plain(text: str) -> str:
-    """One line without characters that steer a terminal or turn the direction of the text."""
-    shown = "".join(
-        " " if c.isspace() else "�" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in text
-    )
-    return " ".join(_TURNS_TEXT.sub("�", shown).split())
 
 
 def markdown(document: Document) -> str:

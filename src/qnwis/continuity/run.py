@@ -253,7 +253,7 @@ class RunProgress(Model):
     awaits: tuple[str, ...] = ()
     """Manual steps that a person has to confirm before the run goes on."""
     undelivered: tuple[str, ...] = ()
-    """Notifications that did not reach somebody, a sentence each."""
+    """Notifications that did not reach somebody, and a record that could not be written, a sentence each."""
 
 
 class Continued(Model):

@@ -6,7 +6,6 @@ folder with identity.pem (its certificate and key) and the authority's own certi
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from qnwis.durable import write_new
 from qnwis.tls.files import AUTHORITY, OWN, TlsError
 from qnwis.tls.names import distinguished_name
 
@@ -76,7 +76,7 @@ class Authority:
         )
         with writing(folder):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-            _write_secret(folder / AUTHORITY_KEY, _pem(key))
+            write_new(folder / AUTHORITY_KEY, _pem(key))
             with _gone_on_failure(folder / AUTHORITY_KEY, folder / AUTHORITY):
                 (folder / AUTHORITY).write_bytes(certificate.public_bytes(Encoding.PEM))
         return cls(folder)
@@ -107,7 +107,7 @@ class Authority:
             )
         with writing(identity):
             identity.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_secret(identity / OWN, certificate.public_bytes(Encoding.PEM) + _pem(of_node))
+            write_new(identity / OWN, certificate.public_bytes(Encoding.PEM) + _pem(of_node))
             with undone_on_failure(identity):
                 (identity / AUTHORITY).write_bytes((self.folder / AUTHORITY).read_bytes())
         return issued(identity)
@@ -262,18 +262,6 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _write_secret(path: Path, pem: bytes) -> None:
-    """A key that is there already is never replaced: FileExistsError. Nothing is left where it cannot be
-    written whole."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-    except OSError:
-        path.unlink()
-        raise
 
 
 def _read_certificate(path: Path) -> x509.Certificate:

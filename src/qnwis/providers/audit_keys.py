@@ -1,10 +1,7 @@
-"""The key that signs the audit trail: an Ed25519 pair on disk, and how a file is written once."""
+"""The key that signs the audit trail: an Ed25519 pair on disk."""
 
 from __future__ import annotations
 
-import os
-import secrets
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from qnwis.continuity.audit import Check, Sign
 from qnwis.continuity.refusal import Refusal
+from qnwis.durable import make_folder, write_once
 
 from .errors import Refused
 
@@ -76,7 +74,7 @@ class SigningKey:
 
     def _create(self) -> None:
         key = Ed25519PrivateKey.generate()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         write_once(
             self.path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode=0o600
         )
@@ -91,21 +89,6 @@ def check_with(key: Ed25519PublicKey) -> Check:
         return True
 
     return check
-
-
-def write_once(path: Path, content: bytes, *, mode: int) -> None:
-    """Make a file with all of its content or not at all; one that is there already stays as it is."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            path.hardlink_to(draft)
-    finally:
-        draft.unlink()
 
 
 def _public_pem(key: Ed25519PublicKey) -> bytes:

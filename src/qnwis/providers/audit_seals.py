@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from qnwis.continuity.audit import AuditRecord
+from qnwis.continuity.audit import AuditDraft, AuditRecord
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.sealed_records import (
     SALT_BYTES,
@@ -24,7 +24,7 @@ from qnwis.continuity.sealed_records import (
 
 from .audit_log import Row
 from .data_keys import DataKeys
-from .errors import Refused, Unreachable
+from .errors import Refused, Unreachable, Unrecordable
 from .key_store import STORE_VARIABLE, KeyStore, KeyStoreError, LostKey, Wrapped
 
 
@@ -106,6 +106,17 @@ def unreadable(error: Exception) -> Refused:
             rule="audit_record_unreadable",
             message=f"A stored audit record is not a record any more: {_told(error)}",
             remedy="Run `audit verify` to see what was changed, and restore the store from a copy.",
+        )
+    )
+
+
+def unrecordable(draft: AuditDraft, error: Exception) -> Unrecordable:
+    return Unrecordable(
+        Refusal(
+            rule="audit_record_impossible",
+            message=f"{draft.operation} of {draft.run_id} makes no audit record: {_told(error)}",
+            values={"operation": draft.operation, "run_id": draft.run_id},
+            remedy="Keep the workflow's history, which says what was done; and report this: it is a fault.",
         )
     )
 

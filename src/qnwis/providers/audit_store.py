@@ -8,7 +8,6 @@ key only, and reads what is sealed too where it has the key store.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -47,6 +46,7 @@ from .audit_faults import artefact_faults, fault_of, seal_faults, stored_artefac
 from .audit_heads import head_faults, next_head, tree_of
 from .audit_keys import SigningKey
 from .audit_log import AuditLog, Conflict, Row, View
+from .audit_names import hidden, json_or_none, named
 from .audit_seals import Seals, unreadable
 from .audit_sqlite import SqliteLog
 from .errors import Refused, Unreachable
@@ -57,8 +57,6 @@ from .threads import Threads
 T = TypeVar("T")
 
 PERSONS = "audit-persons.sqlite"
-NEVER_HIDDEN = ("run_id", "operation", "cluster_id", "role", "source_node", "target_node", "timestamp")
-"""Of a draft: what is no person, whatever a person is called."""
 ATTEMPTS = 50
 """Of an append, where other writers are first each time."""
 
@@ -67,13 +65,14 @@ class AuditStore(Protocol):
     """Where records of runs are kept.
 
     Each method raises Unreachable when the store cannot be read or written now, and Refused when trying
-    again would not help.
+    again would not help before somebody does something about it.
     """
 
     async def append(self, draft: AuditDraft, artefacts: Mapping[str, str]) -> AuditRecord:
         """Add one record, with the texts that its manifest names.
 
-        Repeated for the same run and operation it changes nothing and answers the first record.
+        Repeated for the same run and operation it changes nothing and answers the first record. Raises
+        Unrecordable for what can never be one: nothing is written, and trying again is in vain.
         """
         ...
 
@@ -99,8 +98,11 @@ class AuditStore(Protocol):
         come past every record, and goes on where it was. Fewer than `limit` where the log ends."""
         ...
 
-    async def between(self, since: datetime, until: datetime) -> tuple[AuditRecord, ...]:
-        """The records of what ended in this time, `until` not included; oldest first."""
+    async def between(
+        self, since: datetime, until: datetime
+    ) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
+        """The records of what ended in this time, `until` not included; oldest first, as `latest_each` has
+        them: one that cannot be opened or read may be of this time, too."""
         ...
 
     async def artefacts(self, audit_id: str) -> dict[str, str]:
@@ -163,11 +165,15 @@ class LoggedAuditStore:
     async def each_after(self, sequence: int, limit: int) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
         return await self._each(await self._read(lambda view: view.after(sequence, limit)))
 
-    async def between(self, since: datetime, until: datetime) -> tuple[AuditRecord, ...]:
+    async def between(
+        self, since: datetime, until: datetime
+    ) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
         # What is recorded afterwards stands later in the log than it happened: every record is looked at.
         rows = await self._read(lambda view: list(view.rows()))
-        records = [await self.seals.opened(row) for row in rows]
-        return await self._named([record for record in records if since <= record.timestamp < until])
+        opened = [(row.sequence, await self._opened_or_why(row)) for row in rows]
+        return await self._named_each(
+            [one for one in opened if isinstance(one[1], Refusal) or since <= one[1].timestamp < until]
+        )
 
     async def artefacts(self, audit_id: str) -> dict[str, str]:
         found = await self._as_written(audit_id)
@@ -257,7 +263,7 @@ class LoggedAuditStore:
 
         def hide() -> str:
             known = self._persons.values(set().union(*map(aliases_in, beside)))
-            value = _json(text)
+            value = json_or_none(text)
             names = {name for name in people_in(value) if not name.startswith("guardian-")}
             aliases = self._persons.aliases(names, tokens_in(value))
             return pseudonymised(text, {value: alias for alias, value in known.items()} | aliases)
@@ -276,7 +282,7 @@ class LoggedAuditStore:
             taken = {base_id(draft)} if log.by_id(base_id(draft)) is not None else set()
             sign = self.key.signer(may_create=last is None)
             # The names are on disk before what is committed to them: no alias is ever without its meaning.
-            draft, artefacts = self._hidden(draft, artefacts)
+            draft, artefacts = hidden(self._persons, draft, artefacts)
             record = chain(None if last is None else _link(last), draft, artefacts, sign, taken=taken)
             written, texts = canonical_json(record), artefacts
             leaf = leaf_hash(written.encode())
@@ -285,21 +291,6 @@ class LoggedAuditStore:
             row = Row(record.sequence, record.audit_id, record.run_id, record.operation, written)
             log.add(row, texts, next_head(log, record.sequence, leaf, sign))
             return record
-
-    def _hidden(
-        self, draft: AuditDraft, artefacts: Mapping[str, str]
-    ) -> tuple[AuditDraft, Mapping[str, str]]:
-        """Both with commitments where persons stand."""
-        told = json.loads(canonical_json(draft))
-        values = [told, *(value for text in artefacts.values() if (value := _json(text)) is not None)]
-        services = {draft.initiated_by} if draft.role == "service" else set()
-        names = set().union(*(people_in(value, services) for value in values))
-        tokens = {token: whose for value in values for token, whose in tokens_in(value).items()}
-        aliases = self._persons.aliases(names, tokens)
-        hidden = json.loads(pseudonymised(canonical_json(draft), aliases))
-        hidden |= {name: told[name] for name in NEVER_HIDDEN}
-        texts = {name: pseudonymised(text, aliases) for name, text in artefacts.items()}
-        return AuditDraft.model_validate_json(json.dumps(hidden)), texts
 
     def _stored(
         self, check: Check, faults: list[ChainFault]
@@ -347,12 +338,13 @@ class LoggedAuditStore:
         return await self._named([await self.seals.opened(row) for row in rows])
 
     async def _each(self, rows: Sequence[Row]) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
-        opened = [await self._opened_or_why(row) for row in rows]
-        named = iter(await self._named([one for one in opened if isinstance(one, AuditRecord)]))
-        return tuple(
-            (row.sequence, one if isinstance(one, Refusal) else next(named))
-            for row, one in zip(rows, opened, strict=True)
-        )
+        return await self._named_each([(row.sequence, await self._opened_or_why(row)) for row in rows])
+
+    async def _named_each(
+        self, opened: Sequence[tuple[int, AuditRecord | Refusal]]
+    ) -> tuple[tuple[int, AuditRecord | Refusal], ...]:
+        named = iter(await self._named([one for _, one in opened if isinstance(one, AuditRecord)]))
+        return tuple((place, one if isinstance(one, Refusal) else next(named)) for place, one in opened)
 
     async def _opened_or_why(self, row: Row) -> AuditRecord | Refusal:
         try:
@@ -364,13 +356,7 @@ class LoggedAuditStore:
         self, records: Sequence[AuditRecord], threads: Threads | None = None
     ) -> tuple[AuditRecord, ...]:
         """With the names of persons that were not erased."""
-
-        def name() -> tuple[AuditRecord, ...]:
-            texts = [canonical_json(record) for record in records]
-            known = self._persons.values(set().union(*map(aliases_in, texts)))
-            return tuple(AuditRecord.model_validate_json(resolved(text, known)) for text in texts)
-
-        return await self._in_thread(name, threads)
+        return await self._in_thread(partial(named, self._persons, records), threads)
 
     async def _read(self, look: Callable[[View], T]) -> T:
         def read() -> T:
@@ -434,10 +420,3 @@ def _link(row: Row) -> Link:
     except ValueError as error:
         raise unreadable(error) from error
     return Link(sequence=sealed.sequence, previous_hash=sealed.previous_hash, record_hash=sealed.record_hash)
-
-
-def _json(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return None

@@ -14,8 +14,8 @@ from qnwis.continuity.bundle import ARTEFACTS, HISTORY, RECORD, REPORT, BundleKe
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.report import report_of
 from qnwis.continuity.report_text import document_of, markdown
+from qnwis.durable import make_folder, write_once
 
-from .audit_keys import write_once
 from .audit_store import LoggedAuditStore
 from .errors import Refused
 from .key_store import KEY_BYTES, KeyStore
@@ -98,5 +98,5 @@ def _named(artefacts: Mapping[str, str]) -> dict[str, str]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(path.parent, mode=0o700)
     write_once(path, content, mode=0o600)

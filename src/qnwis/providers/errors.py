@@ -15,3 +15,8 @@ class Refused(Exception):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(str(refusal))
         self.refusal = refusal
+
+
+class Unrecordable(Refused):
+    """What was to be recorded can never be a record: trying again, or later, is in vain. Workflows know it by
+    its name."""

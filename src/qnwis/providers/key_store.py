@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 
 from qnwis.continuity.model import Model
+from qnwis.durable import make_folder, write_private
 
 from .errors import Refused
 from .third_party import Kind, installed, known, third_party
@@ -156,17 +157,9 @@ class FileKeyStore:
         return key.created_at is not None and now - key.created_at >= self._rotate_after
 
     def _write(self, keys: tuple[StoredKey, ...]) -> tuple[StoredKey, ...]:
-        draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
-        text = json.dumps([key.model_dump(mode="json") for key in keys], indent=2)
         try:
-            descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
+            write_private(self._path, json.dumps([key.model_dump(mode="json") for key in keys], indent=2))
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise KeyStoreError(f"{self._path}: cannot be written ({error.strerror})") from error
         return keys
 
@@ -174,7 +167,7 @@ class FileKeyStore:
     def _lock(self) -> Iterator[None]:
         beside = self._path.with_name(f".{self._path.name}.lock")
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(self._path.parent, mode=0o700)
             descriptor = os.open(beside, os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:
             raise KeyStoreError(f"{beside}: cannot be written ({error.strerror})") from error

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from qnwis.continuity.tokens import Claim, Token
+from qnwis.durable import make_folder, write_new
 
 PREFIX = "ed25519:"
 KEY_VARIABLE = "QNWIS_KEY"
@@ -71,9 +72,8 @@ def write_key(path: Path, key: Ed25519PrivateKey, *, person: str) -> None:
     pem = f"{PERSON}{person}\n".encode()
     pem += key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(pem)
+        make_folder(path.parent, mode=0o700)
+        write_new(path, pem)
     except FileExistsError:
         raise KeyFileError(f"{path}: exists; a key is never replaced. Give another --key") from None
     except OSError as error:

@@ -16,9 +16,10 @@ from qnwis.config.yaml_source import read_yaml
 from qnwis.continuity.identity import Identity
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.service_tokens import ServiceToken, ServiceTokens, hash_of, service_identity, text_of
+from qnwis.durable import write_private
 
 from .errors import Refused
-from .whole_files import alone, write_private
+from .whole_files import alone
 
 FILE = "service-tokens.yaml"
 

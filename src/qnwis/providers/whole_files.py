@@ -1,4 +1,4 @@
-"""Files that several processes replace: whole, and one process at a time."""
+"""Files that several processes change: one at a time (and whole, by `qnwis.durable`)."""
 
 from __future__ import annotations
 
@@ -9,36 +9,10 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from tempfile import mkstemp
 from typing import TextIO
 
 PAUSE_S = 0.02
 """Between two tries to get a lock without waiting in it."""
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace the file whole, readable by its owner only; a reader sees the old text or the new one."""
-    new = new_beside(path, text)
-    try:
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def new_beside(path: Path, text: str, *, mode: int = 0o600) -> Path:
-    """A file with this text that is on disk beside `path`, to be renamed to it. Its name is nobody else's, so
-    that no other writer, of this process or another, touches it. Nothing is left where OSError is raised."""
-    descriptor, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            os.fchmod(descriptor, mode)
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-    except BaseException:
-        Path(name).unlink()
-        raise
-    return Path(name)
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from qnwis.continuity.executor import OutcomeStatus
+from qnwis.continuity.plain_text import plain
 from qnwis.continuity.report_simulation import SIMULATED
-from qnwis.continuity.report_text import Document, ms, plain
+from qnwis.continuity.report_text import Document, ms
 from qnwis.continuity.report_timeline import Bar
 from qnwis.continuity.run import StepStatus
 

@@ -135,7 +135,8 @@ async def test_records_are_appended_read_back_and_proved_wherever_they_are(
     assert await again.by_run("run-2") == (second,) and await again.latest(1) == (second,)
     assert await again.each_after(0, 1) == ((1, first),) and await again.each_after(2, 9) == ()
     assert await again.each_after(0, 9) == ((1, first), (2, second))
-    assert await again.between(first.timestamp, first.timestamp + timedelta(seconds=1)) == (first, second)
+    until = first.timestamp + timedelta(seconds=1)
+    assert await again.between(first.timestamp, until) == ((1, first), (2, second))
     assert await again.artefacts(first.audit_id) == ARTEFACTS and await again.artefacts("none") == {}
     head = await again.head()
     assert head is not None and head.head.size == 2

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from temporalio.api.sdk.v1 import WorkflowMetadata
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 
 from qnwis.continuity.access import Deed
@@ -21,6 +22,7 @@ from workflows.review import OverrideReview
 
 from .conftest import Run, Setting
 from .people import Crowd, asked, rule_of
+from .unrecordable import TOLD, takes_none_of
 
 LOST = ("node-1", "node-3")
 ReviewHandle = WorkflowHandle[OverrideReview, Review]
@@ -142,6 +144,19 @@ async def test_the_review_stays_open_until_another_admin_has_accounted_for_every
     records = await crowd.stage.providers.audit.by_run(result.run_id)
     (record,) = [record for record in records if record.operation == OPERATION]
     assert (record.initiated_by, record.reason) == ("dora", "looked at")
+
+
+async def test_a_review_whose_record_can_never_be_written_is_closed_and_says_so(
+    ruin: Ruin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = await ruin()
+    result = await overridden(crowd, attested_by="ann")
+    to_record = takes_none_of(crowd.stage.providers.audit, OPERATION, monkeypatch)
+    review = review_of(crowd, result)
+    await review.execute_update("close", closing(crowd, "dora", result, off=LOST))
+    assert (await review.result()).closed is not None and to_record == [result.run_id]
+    told = await review.query("__temporal_workflow_metadata", result_type=WorkflowMetadata)
+    assert TOLD in told.current_details
 
 
 async def test_an_override_that_only_passes_limits_leaves_a_review_as_well(stage: Setting) -> None:

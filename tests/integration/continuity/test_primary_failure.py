@@ -14,6 +14,7 @@ from temporalio.client import WorkflowFailureError
 
 from activities import power
 from qnwis.continuity.executor import OutcomeStatus
+from qnwis.continuity.notifications import Notification, Told
 from qnwis.continuity.orders import FencingEvidenceType
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import (
@@ -34,6 +35,7 @@ from workflows.names import CLUSTER, INITIATOR, KIND, OUTCOME, RUNBOOKS_QUEUE, f
 from workflows.primary_failure import PrimaryFailure
 
 from .conftest import Run, Setting, Stage
+from .unrecordable import TOLD, takes_none_of
 
 HOOK = {"url": "http://127.0.0.1:9/{node_id}/{state}"}
 SOON_S = 3.0
@@ -55,6 +57,37 @@ async def test_a_dead_primary_is_fenced_and_the_best_standby_promoted_once(stage
     assert on.world.address == "10.0.1.11"
     record = await on.providers.audit.get(result.audit_id or "")
     assert record is not None and record.result.success and record.target_node == "node-2"
+
+
+class Heard:
+    """What people are told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    async def send(self, notification: Notification) -> Told:
+        self.texts.append(notification.text)
+        return Told()
+
+
+async def test_a_run_whose_record_can_never_be_written_ends_says_so_and_leaves_its_cluster(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard()
+    on = await stage(notifier=heard)
+    on.world.kill("node-1")
+    asked = takes_none_of(on.providers.audit, "failover_execute", monkeypatch)
+
+    run = await on.start()
+    result = await run.result()
+
+    assert result.outcome is RunOutcome.COMPLETED and on.world.writable() == ["node-2"]
+    assert result.audit_id is None and result.notes == (TOLD,) and asked == [result.run_id]
+    assert [step.name for step in result.steps if step.status is StepStatus.FAILED] == ["audit"]
+    assert f"⚠ {TOLD}" in await current_details(run)
+    assert heard.texts[-1].endswith("it is NOT ON RECORD")
+    monkeypatch.undo()
+    assert (await (await on.start()).result()).audit_id is not None, "the cluster's lock is free"
 
 
 async def test_the_steps_of_the_run_are_the_steps_of_the_text(stage: Setting) -> None:

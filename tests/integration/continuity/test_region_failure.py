@@ -17,7 +17,14 @@ from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import PendingApproval
 from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import OPERATIONS
-from qnwis.continuity.run import AbortRequest, FailoverRequest, ResumeRunRequest, RunOutcome, RunResult
+from qnwis.continuity.run import (
+    AbortRequest,
+    FailoverRequest,
+    ResumeRunRequest,
+    RunOutcome,
+    RunResult,
+    StepStatus,
+)
 from tests.looking import Looks
 from workflows import options
 from workflows.names import failover_id
@@ -38,6 +45,7 @@ from .land import (
     say,
 )
 from .people import Crowd, rule_of
+from .unrecordable import TOLD, takes_none_of
 
 OwnRun = WorkflowHandle[PrimaryFailure, RunResult]
 
@@ -93,6 +101,19 @@ async def test_an_evacuation_that_nobody_can_look_at_in_the_end_still_leaves_its
     assert result.failures == dict.fromkeys(on.serving(), "not known where it serves now: no worker")
     assert all(moved.good for moved in result.moved) and len(result.way_back) >= 2
     assert len(await on.providers.audit.by_run(result.run_id)) == 1
+
+
+async def test_an_evacuation_whose_record_can_never_be_written_ends_and_says_so(
+    land: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on, crowd = await land("a")
+    on.lose(on.region)
+    asked = takes_none_of(on.providers.audit, OPERATIONS[Direction.OUT], monkeypatch)
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    result = await result_of(run)
+    assert result.verified and result.audit_id is None and asked == [result.run_id]
+    assert result.notes == (TOLD,) and result.steps[-1].status is StepStatus.FAILED
 
 
 async def test_a_primary_that_still_serves_leaves_by_a_switchover(land: Build) -> None:

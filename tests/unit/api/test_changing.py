@@ -23,6 +23,7 @@ from qnwis.continuity.policy import Policy
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.request_store import GIVEN_UP_AFTER, RequestStore
+from tests.unit.synced import Disk
 
 from .scene import ApiScene, SilentTemporal, rule_of
 
@@ -169,6 +170,20 @@ async def test_a_folder_with_something_else_in_it_leaves_no_record_of_a_registra
         refused = await api.post("/clusters", json=BODY, headers=scene.acting("ann"))
     assert (refused.status_code, rule_of(refused)) == (409, "cluster_registered")
     assert await scene.records() == [] and kept.read_text() == "name: somebody's draft"
+
+
+async def test_what_is_registered_and_changed_is_on_disk_before_it_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, disk = Asked(tmp_path), Disk(monkeypatch)
+    clusters = tmp_path / "config" / "clusters"
+    async with scene.http() as api:
+        assert (await scene.put(api, "ann", 1)).status_code == 200
+        registered = await api.post("/clusters", json=BODY, headers=scene.acting("ann"))
+        assert registered.status_code == 201, registered.text
+    made = clusters / "prod-cluster"
+    for path in (clusters / "c1" / "policy.yaml", made, made / "policy.yaml", made / "cluster.yaml"):
+        assert disk.has(path), path
 
 
 def read_only(*_: Any, **__: Any) -> Any:

@@ -26,7 +26,7 @@ from qnwis.providers.keys import new_key, verify
 from qnwis.providers.request_store import GIVEN_UP_AFTER
 from qnwis.transport import Transport
 
-from .scene import AUDIENCE, ApiScene, jwk_set, rule_of
+from .scene import AUDIENCE, ISSUER, ApiScene, jwk_set, rule_of
 
 NAMED = {"cluster": {"cluster_id": "c1"}}
 TRIGGER = {"cluster_id": "c1", "reason": "test"}
@@ -70,6 +70,22 @@ async def test_a_jwt_without_a_public_key_signature_is_refused(tmp_path: Path) -
         for text in (by_secret, unsigned, "a.b.c", "", "x" * 20_000):
             answer = await api.get("/clusters", headers={"Authorization": f"Bearer {text}"})
             assert answer.status_code == 401, text[:40]
+
+
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [(True, True), ("true", True), (False, False), (None, False), ("false", False), (1, False), (0, False)],
+)
+async def test_an_email_counts_only_where_it_was_verified(tmp_path: Path, said: object, counts: bool) -> None:
+    scene = ApiScene(tmp_path)
+    token = scene.jwt("ann", email="ann@example.com", email_verified=said)
+    issuer = JwtIssuer(
+        issuer=ISSUER, audience=AUDIENCE, jwks_file=str(tmp_path / "jwks.json"), name_claim="email"
+    )
+    found = await Bearer([issuer], Transport()).identity(token)
+    assert (getattr(found, "name", found) == "ann@example.com") is counts, found
+    by_setting = issuer.model_copy(update={"emails_verified": True})
+    assert isinstance(await Bearer([by_setting], Transport()).identity(token), Identity)
 
 
 async def test_keys_are_found_by_discovery_kept_and_asked_for_again_when_one_is_unknown(

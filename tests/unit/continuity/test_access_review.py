@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from temporalio.testing import ActivityEnvironment
 
+from activities.access_review import AccessReviews, ReviewAccess
+from qnwis.config.access import AccessFiles
 from qnwis.config.load import load_rbac
 from qnwis.config.shipped import shipped
 from qnwis.continuity.access import Access, Deed, People, Person
@@ -27,8 +31,10 @@ from qnwis.continuity.audit import SERVICE, UNAUTHENTICATED, AuditRecord, chain
 from qnwis.continuity.decisions import operation_of
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.service_tokens import ServiceToken, ServiceTokens
+from qnwis.providers.audit_store import SqliteAuditStore
+from qnwis.providers.service_tokens import TokenFile
 
-from .test_audit import AT, KEY, draft
+from .test_audit import AT, KEY, draft, tampered
 
 RBAC = load_rbac(shipped("config") / "rbac" / "continuity.yaml")
 PERIOD = Period(since=AT - timedelta(days=30), until=AT + timedelta(days=1))
@@ -169,3 +175,16 @@ def test_a_scheduled_review_is_the_systems_and_a_persons_is_unproved() -> None:
         request = AccessReviewRequest(by_schedule=by_schedule)
         made = draft_of_access_review(found, request, run_id="r", at=AT)
         assert (made.role, made.operation, made.reason) == (role, "access_review", found.headline)
+
+
+async def test_a_record_that_cannot_be_read_is_named_and_hides_no_other(tmp_path: Path) -> None:
+    store = SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "signing.pem")
+    for number, who in enumerate(("ann", "bob")):
+        await store.append(draft(number).model_copy(update={"initiated_by": who}), {})
+    tampered(tmp_path / "audit.sqlite", "UPDATE records SET record = '{}' WHERE sequence = 1")
+    reviews = AccessReviews(AccessFiles(tmp_path), TokenFile(tmp_path / "tokens.yaml"), store)
+    asked = ReviewAccess(request=AccessReviewRequest(), period=PERIOD)
+    made = await ActivityEnvironment().run(reviews.review_access, asked)
+    assert [act.person for act in made.review.acts] == ["bob"]
+    (unread,) = [one for one in made.review.findings if one.code is FindingCode.UNREAD_RECORD]
+    assert unread.message.startswith("record 1 is not counted: A stored audit record is not a record")

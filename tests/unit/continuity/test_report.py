@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from qnwis.continuity.audit import chain
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.outage import OUTAGE_MS, waited_for
+from qnwis.continuity.plain_text import plain
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult, draft_of_region
 from qnwis.continuity.regions import Moved
 from qnwis.continuity.report import NotExecuted, Report, report_of
-from qnwis.continuity.report_text import document_of, markdown, plain
+from qnwis.continuity.report_text import document_of, markdown
 from qnwis.continuity.run import RunArtefacts, RunKind, RunOutcome
 
 from .reports import KEY, PLAN, failover, outcomes, record_of, reported, texts_of
