@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 import yaml
 
 from qnwis.continuity.access import Issuer
+from qnwis.continuity.addresses import is_loopback
 from qnwis.logs import log_to_stderr
 from qnwis.providers.keys import KeyFileError, new_key, public_key_of, read_key, write_key
 from qnwis.tracing.asked import TracingError
@@ -45,7 +45,7 @@ def serve(
     """Serve the API until told to stop."""
     if (tls_cert is None) is not (tls_key is None):
         fail(Exit.USAGE, "--tls-cert goes with --tls-key")
-    if tls_cert is None and not behind_tls and not _is_loopback(host):
+    if tls_cert is None and not behind_tls and not is_loopback(host):
         fail(
             Exit.USAGE,
             f"--host {host}: without TLS whoever listens on the way has every token. Give --tls-cert and"
@@ -94,10 +94,3 @@ def make_key(
     out.print(f"private key: {file} (the API signs with it who was signed in)", markup=False)
     out.print("entry for issuers.yaml; whom it may vouch for, people.yaml says (issuers):", markup=False)
     out.print(yaml.safe_dump([entry], sort_keys=False), markup=False, end="")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
