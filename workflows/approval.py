@@ -29,11 +29,12 @@ with workflow.unsafe.imports_passed_through():
         cast,
         closed_refusal,
         digest_refusal,
+        extended,
     )
     from qnwis.continuity.plan import Plan
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.region_plan import RegionPlan
-    from qnwis.continuity.run import RunOutcome, StepStatus
+    from qnwis.continuity.run import ExtendRequest, RunOutcome, StepStatus
     from qnwis.continuity.targets import Candidate
     from qnwis.continuity.tokens import Expected, Token, used_refusal
 
@@ -171,6 +172,10 @@ class Approval:
         assert self.window is not None
         return self.window.standing(workflow.now())
 
+    @property
+    def is_open(self) -> bool:
+        return self.window is not None and self._standing is Standing.OPEN
+
     def check_open(self, request: VoteRequest) -> None:
         """What can be seen of a vote at once. Raises ApplicationError."""
         refusal = closed_refusal(self.window, workflow.now()) or digest_refusal(self.window, request.digest)
@@ -206,6 +211,29 @@ class Approval:
             raise refused(after)
         self.window = after
         return after.votes[-1]
+
+    async def extend(self, request: ExtendRequest) -> Window:
+        """Give the window that is open more time. As with a vote, it counts who signed, where the policy asks
+        for no proofs too. Raises ApplicationError with the rule that refuses it."""
+        found = await prove_to_run(
+            request.token,
+            Expected(
+                deed=Deed.EXTEND,
+                cluster_id=self._cluster_id,
+                run_id=workflow.info().run_id,
+                digest=request.digest,
+            ),
+            self.served,
+            claimed=request.by,
+        )
+        if isinstance(found, Refusal):
+            raise refused(found)
+        assert self.window is not None, "it was open"
+        after = extended(self.window, found.name, by_s=request.by_s, now=workflow.now())
+        if isinstance(after, Refusal):
+            raise refused(after)
+        self.window = after
+        return after
 
 
 def _end_unless_approved(window: Window, standing: Standing, stop: str | None) -> None:

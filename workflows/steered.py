@@ -14,7 +14,6 @@ from .takeover import Takeover
 
 with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.access import Deed
-    from qnwis.continuity.approvals import Standing
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.run import ConfirmRequest, ExtendRequest, FailoverRequest, SkipRequest
 
@@ -23,6 +22,8 @@ GIVES_WAY_HELD = "a run that is held gives way to a failover though it has begun
 """Patch: before, only one that had not begun did."""
 GIVES_WAY_ASKING = "a run that asks people again before its first action gives way to a failover"
 """Patch: before, it did not, as long as they could vote."""
+EXTENDED_BY_ANOTHER = "more time to vote is given by others than the run's initiator, and not without end"
+"""Patch: before, whoever might start a run gave it as much as they asked for, as often as they asked."""
 
 
 class Steered(Listening):
@@ -89,9 +90,13 @@ class Steered(Listening):
         await self.unanswered(f"extension by {request.by}", self._extend(request))
 
     async def _extend(self, request: ExtendRequest) -> str:
+        by_another = workflow.patched(EXTENDED_BY_ANOTHER)
+        if by_another and self.approval.is_open:
+            extended = await self.turns.of(lambda: self.approval.extend(request))
+            return f"votes are counted until {extended.closes_at:%F %T} UTC"
         await self.prove(Deed.EXTEND, request)
         window = self.approval.window
-        if window is not None and window.standing(workflow.now()) is Standing.OPEN:
+        if not by_another and window is not None and self.approval.is_open:
             window = window.model_copy(update={"extended_s": window.extended_s + request.by_s})
             self.approval.window = window
             return f"votes are counted until {window.closes_at:%F %T} UTC"

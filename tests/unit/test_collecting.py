@@ -36,6 +36,17 @@ async def collected(*dead: str, stands_still_s: float = 0.0) -> tuple[Asked, lis
     return nodes, [one.node_id for one in evidence.nodes if one.state is None]
 
 
+async def test_a_standby_that_streams_from_nobody_is_seen_as_degraded_while_the_primary_writes() -> None:
+    world = World.of(three_nodes("c"))
+    world.machines["node-2"].upstream = None
+    nodes: Any = Asked(world, stands_still_s=0.0)
+    found = {one.node_id: one.status.value for one in (await collect_evidence(nodes, world.cluster)).nodes}
+    assert found == {"node-1": "healthy", "node-2": "degraded", "node-3": "healthy"}
+    world.kill("node-1")
+    found = {one.node_id: one.status.value for one in (await collect_evidence(nodes, world.cluster)).nodes}
+    assert found == {"node-1": "unknown", "node-2": "healthy", "node-3": "healthy"}
+
+
 async def test_a_dead_node_is_asked_once() -> None:
     nodes, silent = await collected("node-1")
     assert (nodes.times, silent) == (3, ["node-1"])

@@ -59,6 +59,15 @@ def test_no_part_may_write_to_its_image_or_gain_rights_or_is_published_to_all(fi
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
 
 
+def test_no_part_of_a_site_starts_without_a_key_store() -> None:
+    """Compose ends where a variable that is `:?` is empty: records would be kept in clear."""
+    services = _services(SITE)
+    assert {"worker", "api"} <= set(services)
+    for name, service in services.items():
+        assert service["environment"]["QNWIS_KEY_STORE"].startswith("${QNWIS_KEY_STORE:?"), name
+        assert service["env_file"] == ["${PRIVATE}/environment"], name
+
+
 @pytest.mark.parametrize(("file", "volume"), [(COMPOSE, "config"), (SITE, "${CONFIG}")])
 def test_the_api_may_write_to_the_registry_by_one_line_alone(file: Path, volume: str) -> None:
     """And reads it only as shipped: who may approve and whose certificates count stands there."""

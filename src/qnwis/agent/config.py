@@ -6,9 +6,17 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
+from qnwis.continuity.addresses import is_loopback
 from qnwis.continuity.backups import BackupAnswer
 from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.continuity.membership import Peer
@@ -109,8 +117,10 @@ class AgentConfig(Model):
     """Role in the topology; a witness has no `database`."""
     listen_host: str
     listen_port: int = Field(default=8443, ge=1, le=65535)
-    tls: Tls | None = None
-    """Without it the agent speaks plain HTTP, to whoever reaches it."""
+    plain_http: bool = False
+    """Without `tls`, let others than this machine reach it: whoever does can order a promotion."""
+    tls: Tls | None = Field(default=None, validate_default=True)
+    """Without it the agent speaks plain HTTP: on loopback, or where `plain_http` says so."""
     state_dir: AbsolutePath
     """The agent's own folder: epoch, journal, logs. `os_user` must be able to enter it."""
     database: LocalDatabase | None = None
@@ -131,6 +141,19 @@ class AgentConfig(Model):
     backup: BackupSource | None = None
     """Asked for readiness, where the policy has a `max_backup_age_s`."""
     slo_budget: Hook | None = None
+
+    @field_validator("tls")
+    @classmethod
+    def _answers_not_whoever_asks(cls, tls: Tls | None, info: ValidationInfo) -> Tls | None:
+        host = info.data.get("listen_host")
+        if tls is None and host is not None and not is_loopback(host) and not info.data.get("plain_http"):
+            raise ValueError(
+                f"is absent, and listen_host is {host}, where whoever reaches it could order a promotion;"
+                " expected identity_dir and allowlist (`qnwis-continuity pki` makes them; an agent that spoke"
+                " plain HTTP goes over with its whole cluster), or plain_http: true where the network is the"
+                " nodes' own"
+            )
+        return tls
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:

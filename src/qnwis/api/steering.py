@@ -113,7 +113,8 @@ async def abort(
 async def extend(
     cluster_id: ClusterId, run_id: RunId, body: ExtendBody, asking: Asking = acts(Permission.TRIGGER)
 ) -> Response:
-    """Give the window that is open more time: the one for votes, else the one for maintenance."""
+    """Give the window that is open more time: the one for votes, else the one for maintenance. That for votes
+    is extended by others than the run's initiator, and is at most four times as long in all."""
     request = ExtendRequest(by=asking.who.name, reason=body.reason, by_s=body.by_s)
     return await say(Deed.EXTEND, cluster_id, failover_id(cluster_id), run_id, request, asking)
 

@@ -17,7 +17,7 @@ from qnwis.continuity.audit import AuditRecord, ChainFault, FaultCode
 from qnwis.continuity.erasure import draft_of_erasure
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.tree_heads import HeadFault, HeadFaultCode, SignedTreeHead
-from qnwis.providers.audit_place import PLACE_VARIABLE, SQLITE, audit_store_of
+from qnwis.providers.audit_place import PLACE_VARIABLE, SQLITE, audit_store_of, is_elsewhere
 from qnwis.providers.audit_store import LoggedAuditStore
 from qnwis.providers.bundles import SUFFIX, Bundles
 from qnwis.providers.errors import Refused, Unreachable
@@ -26,6 +26,7 @@ from qnwis.providers.witness import witnesses_of
 from qnwis.sql import audit_schema
 from qnwis.transport import Transport
 
+from . import settings
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import OptionalStateDir, StateDir
 
@@ -63,7 +64,9 @@ def audit(
             return
         record = asyncio.run(store.get(audit_id))
         if record is None:
-            fail(Exit.USAGE, f"no record {audit_id} in {state_dir}; `audit` without --audit-id lists them")
+            fail(
+                Exit.USAGE, f"no record {audit_id} in {place(state_dir)}; without --audit-id they are listed"
+            )
         print_json(record)
 
 
@@ -126,7 +129,7 @@ def bundle(
 
 
 @app.command()
-def head(state_dir: StateDir, as_json: AsJson = False) -> None:
+def head(state_dir: OptionalStateDir = None, as_json: AsJson = False) -> None:
     """Show the log's newest signed tree head, and have the witnesses of QNWIS_AUDIT_WITNESS keep it."""
     with clear_errors(as_json=as_json):
         signed = asyncio.run(_keep(store_of(state_dir)))
@@ -277,12 +280,28 @@ def _table(records: Sequence[AuditRecord]) -> None:
 
 
 def store_of(state_dir: Path | None) -> LoggedAuditStore:
-    if state_dir is None:
-        fail(Exit.USAGE, "expected --state-dir of a worker (or QNWIS_STATE_DIR)")
-    path = state_dir / SQLITE
-    if not os.environ.get(PLACE_VARIABLE) and not path.exists():
+    """Of a log that is elsewhere without a state directory too: then persons stay commitments, and there is
+    no key to prove it with."""
+    known = state_dir or settings.DEFAULT_STATE_DIR
+    if not is_elsewhere(os.environ) and not _is_there(known / SQLITE):
         fail(
-            Exit.USAGE, f"no audit store at {path}; expected the --state-dir of a worker (or QNWIS_STATE_DIR)"
+            Exit.USAGE,
+            f"no audit store at {known / SQLITE}; expected the --state-dir of a worker (or QNWIS_STATE_DIR)",
         )
     with clear_errors():
-        return audit_store_of(state_dir, os.environ)
+        return audit_store_of(known, os.environ)
+
+
+def place(state_dir: Path | None) -> str:
+    """Where the records are, for people."""
+    if is_elsewhere(os.environ):
+        return f"the log that {PLACE_VARIABLE} names"
+    return str(state_dir or settings.DEFAULT_STATE_DIR)
+
+
+def _is_there(path: Path) -> bool:
+    """Of what may not be looked at it is said when it is read."""
+    try:
+        return path.exists()
+    except OSError:
+        return True

@@ -98,12 +98,12 @@ def execute(
 def see_through(start: Start, request: FailoverRequest, address: str | None, *, as_json: bool) -> RunResult:
     """Start a run, follow it to its end and show that. Ends the command where there is no such end.
 
-    How long earlier ones took is shown meanwhile, where QNWIS_STATE_DIR says where their records are.
+    How long earlier ones took is shown meanwhile, where QNWIS_STATE_DIR or its default has their records.
     """
     state_dir = os.environ.get(STATE_DIR_VARIABLE)
     which = FAILOVER if request.maintenance is None else MAINTENANCE
-    where = Path(state_dir) if state_dir and not as_json else None
-    earlier = earlier_ones_took(where, request.cluster_id, which)
+    where = Path(state_dir) if state_dir else None
+    earlier = None if as_json else earlier_ones_took(where, request.cluster_id, which)
 
     async def to_the_end() -> RunResult:
         handle = await start(await connect(address), request)

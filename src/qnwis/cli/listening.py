@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from qnwis.continuity.addresses import is_loopback
 
 from .output import Exit, fail
 
@@ -23,16 +24,9 @@ def see_that_nobody_listens(
     """End a command that would send tokens, and what they open, in clear to another machine."""
     if (tls_cert is None) is not (tls_key is None):
         fail(Exit.USAGE, "--tls-cert goes with --tls-key")
-    if tls_cert is None and not behind_tls and not _is_loopback(host):
+    if tls_cert is None and not behind_tls and not is_loopback(host):
         fail(
             Exit.USAGE,
             f"--host {host}: without TLS whoever listens on the way has every token. Give --tls-cert and"
             " --tls-key, or --behind-tls where something in front of this ends TLS",
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -16,7 +16,7 @@ from workers.run import run_worker
 from workers.settings import WorkerSettings
 
 from .output import clear_errors
-from .settings import Address, ConfigDir, OptionalStateDir
+from .settings import Address, ConfigDir, OptionalStateDir, state_dir_of
 
 
 def worker(
@@ -54,7 +54,7 @@ def worker(
     """Run a worker: runbooks, and the watches of the named vantages."""
     if vantages_only and not vantage:
         raise typer.BadParameter("--vantages-only needs at least one --vantage")
-    if state_dir is None and not vantages_only:
+    if not vantages_only and (state_dir := state_dir_of(state_dir)) is None:
         raise typer.BadParameter("--state-dir (QNWIS_STATE_DIR) is needed by a worker that runs runbooks")
     log_to_stderr()
     settings = WorkerSettings(

@@ -21,7 +21,7 @@ from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.past_reports import NEWEST_RECORDS, reports_of
 from qnwis.report_page.page import html
 
-from .audit import store_of
+from .audit import place, store_of
 from .files import write_text
 from .output import AsJson, Exit, clear_errors, fail, out, print_json
 from .settings import OptionalStateDir
@@ -69,7 +69,7 @@ def of(
         if report is None:
             fail(
                 Exit.USAGE,
-                f"no run and no record {run} in {state_dir}; expected a run id, an audit id"
+                f"no run and no record {run} in {place(state_dir)}; expected a run id, an audit id"
                 f" (`qnwis-continuity audit` lists them) or {LATEST}",
             )
         chosen = form or format_of(output)
@@ -107,7 +107,7 @@ def trend(
         fail(
             Exit.NOT_DONE,
             f"no verified run of {cluster} that moved its service is among the newest {NEWEST_RECORDS}"
-            f" records of {state_dir}",
+            f" records of {place(state_dir)}",
         )
     for one in found:
         _show_trend(one)

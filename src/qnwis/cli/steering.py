@@ -91,7 +91,8 @@ def extend(
     reason: Reason,
     speaker: Speaker,
 ) -> None:
-    """Give the window that is open more time: the one for votes, else the one for maintenance."""
+    """Give the window that is open more time: the one for votes, else the one for maintenance. That for votes
+    is extended by others than the run's initiator, and is at most four times as long in all."""
     by_s = seconds(longer) or 0.0
     if not 0 < by_s <= LONGEST_EXTENSION_S:
         fail(Exit.USAGE, f"--for {longer}: expected more than 0 s and at most {LONGEST_EXTENSION_S:.0f} s")

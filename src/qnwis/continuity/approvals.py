@@ -1,7 +1,8 @@
 """Approvals: a window in which the right people say yes to one plan, named by its digest.
 
 The initiator never counts, each person counts once, one rejection ends it, and a vote for another digest is
-none. When the window is over without enough votes it has expired, and nothing is changed.
+none. When the window is over without enough votes it has expired, and nothing is changed. Others than the
+initiator may give it more time, within a bound: who may ask again for ever decides alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from .refusal import Refusal
 from .region_plan import RegionPlan
 from .targets import Candidate
 from .tokens import Token
+
+LONGEST_BY_EXTENSION = 4
+"""A window that is given more time is at most so many times as long as its workflow has it."""
 
 
 class Standing(StrEnum):
@@ -66,6 +70,11 @@ class Window(Model):
     @property
     def closes_at(self) -> datetime:
         return self.opened_at + timedelta(seconds=self.workflow.timeout_sec + self.extended_s)
+
+    @property
+    def most_extended_s(self) -> float:
+        """What all extensions together may add."""
+        return (LONGEST_BY_EXTENSION - 1) * self.workflow.timeout_sec
 
     @property
     def approvals(self) -> int:
@@ -176,5 +185,35 @@ def cast(
     return window.model_copy(update={"votes": (*window.votes, vote)})
 
 
-def _refused(rule: str, message: str, values: dict[str, str | list[str]], remedy: str) -> Refusal:
+def extended(window: Window, person: str, *, by_s: float, now: datetime) -> Window | Refusal:
+    """The window with so much more time as this person gives it."""
+    refusal = closed_refusal(window, now)
+    if refusal is not None:
+        return refusal
+    if person == window.initiator:
+        return _refused(
+            "initiator_excluded",
+            f"{person} started this run, and cannot give others more time to approve it",
+            {"initiator": window.initiator},
+            "Let somebody else extend the window; or let it end, and start the run again.",
+        )
+    if window.extended_s + by_s > window.most_extended_s:
+        left_s = window.most_extended_s - window.extended_s
+        return _refused(
+            "extended_too_far",
+            f"{window.name} is {window.workflow.timeout_sec:g} s, extended by {window.extended_s:g} s;"
+            f" another {by_s:g} s make it more than {LONGEST_BY_EXTENSION} times as long",
+            {
+                "timeout_sec": window.workflow.timeout_sec,
+                "extended_s": window.extended_s,
+                "by_s": by_s,
+                "most_extended_s": window.most_extended_s,
+            },
+            (f"Ask for at most {left_s:g} s; or let" if left_s else "Let")
+            + " the window end, and start the run again.",
+        )
+    return window.model_copy(update={"extended_s": window.extended_s + by_s})
+
+
+def _refused(rule: str, message: str, values: dict[str, str | float | list[str]], remedy: str) -> Refusal:
     return Refusal(rule=rule, message=message, values={**values}, remedy=remedy)

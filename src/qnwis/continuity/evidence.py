@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from .model import Model
 from .patroni_word import PatroniWord
-from .topology import Cluster, NodeRole, NodeStatus
+from .topology import Cluster, Manager, NodeRole, NodeStatus
 
 
 class StandbyConnection(Model):
@@ -114,6 +115,35 @@ def evidence_from_file(cluster: Cluster) -> ClusterEvidence:
         cluster_id=cluster.cluster_id,
         nodes=tuple(NodeEvidence(node_id=n.node_id, status=n.status, source="file") for n in cluster.nodes),
     )
+
+
+def with_degraded(cluster: Cluster, evidence: ClusterEvidence) -> ClusterEvidence:
+    """The same; where a primary accepts writes, a standby that answers and streams from nobody is degraded.
+
+    Where none does, nobody can stream, and who is left may have to take over. Nor is one degraded that has
+    obeyed a later epoch than that primary's: by a promise to a run a standby stops to receive. Patroni and an
+    application say of their nodes themselves what they are.
+    """
+    if cluster.manager is not Manager.AGENTS:
+        return evidence
+    cut_off = {n for group in cluster.lease_groups for n in _cut_off(evidence.within(group))}
+
+    def judged(node: NodeEvidence) -> NodeEvidence:
+        degraded = node.node_id in cut_off
+        return node.model_copy(update={"status": NodeStatus.DEGRADED}) if degraded else node
+
+    return evidence.model_copy(update={"nodes": tuple(judged(node) for node in evidence.nodes)})
+
+
+def _cut_off(evidence: ClusterEvidence) -> Iterator[str]:
+    """Of one lease group, the standbys that its primary's writes do not reach."""
+    epochs = [node.state.epoch for node in evidence.nodes if node.state is not None and node.state.writable]
+    for node in evidence.nodes if epochs else ():
+        state = node.state
+        if node.status is not NodeStatus.HEALTHY or state is None or not state.in_recovery:
+            continue
+        if not state.streaming and state.epoch <= max(epochs):
+            yield node.node_id
 
 
 def current_primary(cluster: Cluster, evidence: ClusterEvidence) -> str | None:

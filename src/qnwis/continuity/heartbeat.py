@@ -19,7 +19,7 @@ DAY_S, MOST = 86_400.0, 1_000
 
 class NodeStatus(StrEnum):
     HEALTHY = "healthy"
-    DEGRADED = "degraded"  # operational with reduced capacity
+    DEGRADED = "degraded"  # operational with reduced capacity: a standby that no writes reach
     FAILED = "failed"
     UNKNOWN = "unknown"  # not determined: never treated as down
 

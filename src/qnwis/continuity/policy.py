@@ -119,6 +119,11 @@ class Policy(Model):
             )
         return self
 
+    @property
+    def limits_lag(self) -> bool:
+        """False under an emergency override."""
+        return self.max_lag_bytes < NO_LIMIT
+
     def without_limits(self) -> Policy:
         """What holds under an emergency override: no limit that is set for ordinary days."""
         return self.model_copy(

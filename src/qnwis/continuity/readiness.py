@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 from pydantic import JsonValue
 
+from .addresses import is_loopback
 from .losses import Loss, advice, losses
 from .model import sha256_digest
 from .planner import Planning, make_plan, topology_digest
@@ -23,7 +25,7 @@ from .readiness_upkeep import logical_slots_survive as slots_survive
 from .readiness_upkeep import nobody_is_waited_for as no_idle_slots
 from .reprotect import protections
 from .targets import Basis, survey
-from .topology import service_address
+from .topology import Cluster, service_address
 
 DRILL_DUE = timedelta(days=90)
 """A cluster whose last drill is longer ago has changed more than people remember."""
@@ -318,8 +320,7 @@ def certificates_are_valid(look: _Look) -> Check:
     """Whoever shows one that has ended is spoken to by nobody."""
     seen, name, now = look.facts.certificates, "certificates", look.facts.now
     if seen is None:
-        reason = "agents speak plain HTTP; `qnwis-continuity pki` makes certificates and an allowlist"
-        return Check(name=name, grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
+        return _without_certificates(look.facts.cluster)
     ends = {one.owner: one.not_after for one in seen if one.not_after is not None}
     ended = sorted(owner for owner, end in ends.items() if end <= now)
     soon = sorted(owner for owner, end in ends.items() if now < end <= now + CERTIFICATE_DUE)
@@ -337,6 +338,21 @@ def certificates_are_valid(look: _Look) -> Check:
     first = min(ends, key=lambda owner: ends[owner])
     reason = f"the first to end is that of {first}, at {ends[first]:%Y-%m-%d}"
     return Check(name=name, grade=Grade.READY, reason=reason, values=values, age_s=0)
+
+
+def _without_certificates(cluster: Cluster) -> Check:
+    urls = {node.node_id: urlsplit(node.agent_url) for node in cluster.nodes if node.has_agent}
+    open_ = [n for n, url in urls.items() if url.scheme == "http" and not is_loopback(url.hostname or "")]
+    reason = "agents speak plain HTTP; `qnwis-continuity pki` makes certificates and an allowlist"
+    if not open_:
+        return Check(name="certificates", grade=Grade.NOT_EVALUATED, reason=reason, counts=False)
+    return Check(
+        name="certificates",
+        grade=Grade.WARNING,
+        reason=f"whoever reaches {', '.join(open_)} can order a promotion: {reason}",
+        values={"plain_http": list(open_)},
+        age_s=0,
+    )
 
 
 def callers_are_known(look: _Look) -> Check:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from .report_text import Document, Section, ms, refused
 from .report_timeline import Bar
-from .simulate import Event, SimulationResult
+from .simulation import Event, SimulationResult
 
 SIMULATED = "simulated"
 
@@ -58,6 +58,8 @@ def _summary(result: SimulationResult) -> Iterator[tuple[str, ...]]:
         yield "service", f"from {moved.source_node} to {moved.target_node}"
         yield "took", f"{ms(moved.total_duration_ms)}, {moved.actions_executed} actions"
         yield "plan", moved.plan_digest
+    if result.weights is not None:
+        yield "weights", result.weights.told()
 
 
 def _verification(result: SimulationResult) -> Iterator[tuple[str, ...]]:

@@ -25,7 +25,7 @@ from .verifier import VerificationReport
 
 DRY_RUN_MARK = "[DRY-RUN]"
 LONGEST_EXTENSION_S = 24 * 3600.0
-"""What one request may add to a window; who wants more asks again."""
+"""What one request may add to a window."""
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 """No window begins later: its end has to be a moment that the calendar has, and Temporal waits for a hundred
 years at most."""
@@ -170,7 +170,8 @@ class ResumeRunRequest(PersonRequest):
 
 
 class ExtendRequest(PersonRequest):
-    """Give the window that is open more time: the one for votes, else the one for maintenance."""
+    """Give the window that is open more time: the one for votes, which the run's initiator cannot extend,
+    else the one for maintenance."""
 
     by_s: float = Field(gt=0, le=LONGEST_EXTENSION_S)
 

@@ -28,6 +28,9 @@ from .refusal import Refusal
 from .run import Detection, FailoverRequest, RunOutcome
 from .scenarios import Fault, at_rest, faults, first_primary
 from .scenarios import Scenario as Scenario
+from .simulated_region import of_the_whole
+from .simulation import Event, SimulatedFailover, SimulatedVerification
+from .simulation import SimulationResult as SimulationResult
 from .topology import Cluster, NodeStatus
 from .verifier import Aspect, Check, VerificationReport
 
@@ -38,59 +41,6 @@ ESTIMATE_FACTORS = (0.7, 1.1)
 NAMES_IN_AN_EVENT = 3
 MOST_BEATS = 100_000
 """Of all vantages, that a simulation through the API plays."""
-
-
-class Event(Model):
-    """One moment of a simulation."""
-
-    t_ms: int
-    """Since the watch began."""
-    what: str
-
-
-class SimulatedFailover(Model):
-    execution_id: str
-    success: bool
-    """Every action of the plan succeeded, or had nothing to do."""
-    actions_executed: int
-    total_duration_ms: int
-    """Simulated, from the start of the run; the time to detect is `detection_ms`."""
-    plan_id: str
-    plan_digest: str
-    source_node: str
-    target_node: str
-
-
-class SimulatedVerification(Model):
-    report_id: str
-    passed: bool
-    consistency_ok: bool
-    policy_ok: bool
-    quorum_ok: bool
-    failures: tuple[str, ...] = ()
-
-
-class SimulationResult(Model):
-    """Form: specification, "POST /api/v1/continuity/simulate"; what goes beyond it comes after."""
-
-    scenario: Scenario
-    success: bool
-    """The last failover that the scenario called for happened and passed its verification.
-
-    False where a rule refused it; then `refusal` says which, and refusing may well be right.
-    """
-    failover: SimulatedFailover | None = None
-    """The last one that was carried out."""
-    verification: SimulatedVerification | None = None
-    refusal: Refusal | None = None
-    seed: int
-    cluster_id: str
-    policy_id: str
-    detection_ms: int | None = None
-    """From the first failure until a majority of the vantages called the primary failed."""
-    assumptions: tuple[str, ...] = ()
-    """Where the model goes beyond what the topology says."""
-    timeline: tuple[Event, ...] = ()
 
 
 class Rehearsal(Model):
@@ -171,7 +121,21 @@ def too_long_refusal(cluster: Cluster) -> Refusal | None:
 
 
 def simulate(cluster: Cluster, policy: Policy, scenario: Scenario, seed: int) -> SimulationResult:
-    """Let `scenario` happen to the cluster and follow it to its end. Reads and changes nothing real."""
+    """Let `scenario` happen to the cluster and follow it to its end. Reads and changes nothing real.
+
+    Of an active/active cluster it happens to the region of the first primary, which decides alone.
+    """
+    primary = first_primary(cluster)
+    if not cluster.is_active_active:
+        return _follow(cluster, policy, scenario, seed)[0]
+    told, answering = _follow(cluster.lease_group(primary.region), policy, scenario, seed)
+    return of_the_whole(cluster, policy, primary.region, told, answering)
+
+
+def _follow(
+    cluster: Cluster, policy: Policy, scenario: Scenario, seed: int
+) -> tuple[SimulationResult, frozenset[str]]:
+    """What it came to, and which nodes answer at its end."""
     rng = Random(seed)
     primary = first_primary(cluster)
     story = _Story(cluster, policy, seed, rng, at_rest(cluster, policy, rng))
@@ -182,7 +146,7 @@ def simulate(cluster: Cluster, policy: Policy, scenario: Scenario, seed: int) ->
         soon_ms = story.now_ms + rng.random() * cluster.heartbeat.interval_sec * 1000
         last = story.fail_over(successor, [Fault(frozenset({successor}), soon_ms)])
     told = last if last.failover is not None else first
-    return SimulationResult(
+    result = SimulationResult(
         scenario=scenario,
         success=last.verification is not None and last.verification.passed,
         failover=told.failover,
@@ -195,12 +159,13 @@ def simulate(cluster: Cluster, policy: Policy, scenario: Scenario, seed: int) ->
         assumptions=tuple(_assumptions(cluster)),
         timeline=tuple(sorted(story.timeline, key=lambda event: event.t_ms)),
     )
+    return result, frozenset(story.world.states) - story.world.unheard
 
 
 def _assumptions(cluster: Cluster) -> Iterator[str]:
     yield "every effect on a node that is alive succeeds"
     if cluster.dns is None:
-        yield "the topology has no DNS service; moving the clients is not part of the result"
+        yield f"{cluster.cluster_id} has no DNS record; moving the clients is not part of the result"
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,12 @@ def basis_of(evidence: ClusterEvidence) -> Basis:
 
 
 def _is_healthy(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
-    return None if seen.status is NodeStatus.HEALTHY else f"is {seen.status}, not healthy"
+    if seen.status is NodeStatus.HEALTHY:
+        return None
+    if seen.status is not NodeStatus.DEGRADED or seen.state is None:
+        return f"is {seen.status}, not healthy"
+    # An override takes what it lacks for a loss, which the plan's readers see.
+    return "is degraded: it streams from nobody" if survey.policy.limits_lag else None
 
 
 def _is_elsewhere(survey: Survey, node: Node, seen: NodeEvidence) -> str | None:
@@ -279,9 +284,10 @@ def rank(survey: Survey) -> tuple[Candidate, ...]:
     home = survey.cluster.node(survey.primary.node_id).region if survey.cluster.by_patroni else None
 
     def key(node: Node) -> tuple[object, ...]:
+        degraded = survey.seen[node.node_id].status is NodeStatus.DEGRADED
         # Where Patroni keeps a region's primary, a region is left only where it must be or a person says so.
         away = home is not None and node.region != home
-        return (away, *preferred(node), _behind(survey, node), node.node_id)
+        return (degraded, away, *preferred(node), _behind(survey, node), node.node_id)
 
     eligible.sort(key=key)
     chosen = [
@@ -376,7 +382,7 @@ def _merits(node: Node, survey: Survey) -> str:
     lag = survey.lag_bytes(node.node_id)
     known = "log position not known" if lag is None else f"{lag} bytes behind the most advanced standby"
     return (
-        f"healthy standby, {known}; region {node.region}, site {node.site}, "
+        f"{survey.seen[node.node_id].status} standby, {known}; region {node.region}, site {node.site}, "
         f"priority {node.priority}, capacity {node.capacity:g}"
     )
 

@@ -29,6 +29,11 @@ SIGNING_KEY = "audit-signing-key.pem"
 RETAIN_DAYS = 2555
 
 
+def is_elsewhere(environment: Mapping[str, str]) -> bool:
+    """Whether the log is not in the state directory."""
+    return environment.get(PLACE_VARIABLE, "").strip() not in ("", "sqlite")
+
+
 def audit_store_of(
     state_dir: Path, environment: Mapping[str, str], *, asked_again: bool = False
 ) -> LoggedAuditStore:
@@ -50,7 +55,7 @@ def log_of(state_dir: Path, environment: Mapping[str, str], *, asked_again: bool
     """Each module is loaded by who keeps the log there. Raises Refused."""
     place = environment.get(PLACE_VARIABLE, "").strip()
     kind = place.partition(":")[0]
-    if place in ("", "sqlite"):
+    if not is_elsewhere(environment):
         return SqliteLog(state_dir / SQLITE)
     try:
         if kind in ("postgresql", "postgres"):

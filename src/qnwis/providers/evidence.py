@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from time import monotonic
 
-from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, NodeState
+from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, NodeState, with_degraded
 from qnwis.continuity.patroni import with_upstreams
 from qnwis.continuity.topology import Cluster, Node, NodeStatus
 
@@ -64,7 +64,7 @@ async def _collect(nodes: Nodes, cluster: Cluster) -> ClusterEvidence:
     taken_at = datetime.now(UTC)
     answers = await asyncio.gather(*(_ask(nodes, node) for node in cluster.nodes))
     evidence = ClusterEvidence(cluster_id=cluster.cluster_id, nodes=tuple(answers), taken_at=taken_at)
-    return with_upstreams(cluster, evidence) if cluster.by_patroni else evidence
+    return with_upstreams(cluster, evidence) if cluster.by_patroni else with_degraded(cluster, evidence)
 
 
 async def _ask(nodes: Nodes, node: Node) -> NodeEvidence:
@@ -100,7 +100,7 @@ def source_of(node: Node) -> str:
 
 
 def status_of(node: Node, state: NodeState) -> NodeStatus:
-    """Healthy: does what its place asks. Failed: its own agent says that the database is down."""
+    """By its own word alone. Healthy: its database is up. Failed: its own agent says that it is down."""
     if not node.holds_data:
         return NodeStatus.HEALTHY
     if not state.database_up:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, NodeState
+from qnwis.continuity.evidence import ClusterEvidence, NodeEvidence, NodeState, with_degraded
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.topology import Cluster, NodeStatus
 from qnwis.providers.evidence import STATE_TIMEOUT_S, status_of
@@ -59,7 +59,8 @@ def collect(place: Place, party: str) -> Flow:
                 error=None if known else "no answer",
             )
         )
-    return ClusterEvidence(cluster_id=place.cluster.cluster_id, nodes=tuple(seen), taken_at=taken_at)
+    evidence = ClusterEvidence(cluster_id=place.cluster.cluster_id, nodes=tuple(seen), taken_at=taken_at)
+    return with_degraded(place.cluster, evidence)
 
 
 def _state(node: Node) -> object:

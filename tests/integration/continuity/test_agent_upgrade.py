@@ -95,7 +95,8 @@ async def test_an_upgrade_to_an_address_or_a_folder_that_cannot_be_used_is_left_
     before, original = await held_on(scene.primary), scene.primary.config.read_text()
     assert scene.primary.node.database is not None
     faults: dict[str, dict[str, object]] = {
-        "cannot listen on 192.0.2.1": {"listen_host": "192.0.2.1"},
+        "cannot listen on 192.0.2.1": {"listen_host": "192.0.2.1", "plain_http": True},
+        "tls: Value error, is absent, and listen_host is 192.0.2.1": {"listen_host": "192.0.2.1"},
         "cannot listen on 127.0.7": {"listen_port": scene.primary.node.database.port},
         "state_dir is": {"state_dir": str(scene.primary.folder / "blank")},
     }

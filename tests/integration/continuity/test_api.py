@@ -318,11 +318,13 @@ async def test_a_run_is_given_time_and_a_step_left_out_through_the_api(door: Bui
         url = f"/clusters/{on.cluster_id}/runs/{(await started(api, scene)).json()['execution_id']}"
         await waiting(api, scene, url)
 
-        async def say(deed: str, **more: Any) -> httpx.Response:
+        async def say(deed: str, person: str = "bob", **more: Any) -> httpx.Response:
             body = {"reason": "test", **more}
-            return await api.post(f"{url}/{deed}", json=body, headers=scene.acting("bob"))
+            return await api.post(f"{url}/{deed}", json=body, headers=scene.acting(person))
 
-        assert (await say("extend", by_s=600)).status_code == 200
+        own = await say("extend", by_s=600)
+        assert (own.status_code, rule_of(own)) == (403, "initiator_excluded")
+        assert (await say("extend", "ann", by_s=600)).status_code == 200
         seen = (await api.get(url, headers=scene.signed_in("eve"))).json()
         assert seen["progress"]["approval"]["window"]["extended_s"] == 600
         assert (await say("extend", by_s=10**6)).status_code == 422

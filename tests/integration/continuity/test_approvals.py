@@ -318,7 +318,7 @@ async def test_a_token_serves_once_whichever_worker_looks_at_it(meeting: Meeting
     crowd = await meeting()
     run = await crowd.start("bob")
     before = (await asked(run)).window.closes_at
-    extend = crowd.signed(run, Deed.EXTEND, ExtendRequest(by="bob", reason="more time", by_s=60))
+    extend = crowd.signed(run, Deed.EXTEND, ExtendRequest(by="dora", reason="more time", by_s=60))
     await run.execute_update("extend", extend)
     with pytest.raises(WorkflowUpdateFailedError) as caught:
         await run.execute_update("extend", extend)
@@ -335,7 +335,37 @@ async def test_a_token_serves_once_whichever_worker_looks_at_it(meeting: Meeting
     ):
         used = await nonces.use(person, nonce, used_by=used_by, task_queue=crowd.stage.settings.task_queue)
         assert used == answer == await here.used(person, nonce)
-    assert await here.used("bob", secrets.token_hex(16)) is None
+    assert await here.used("dora", secrets.token_hex(16)) is None
+
+
+@pytest.mark.parametrize("approvals", [True, False])
+async def test_more_time_to_vote_is_given_by_another_than_the_initiator_and_not_without_end(
+    stage: Setting, approvals: bool
+) -> None:
+    """Of an override, which asks two people whatever the policy says of approvals."""
+    on = await stage(approvals=approvals)
+    on.world.kill("node-1")
+    crowd = Crowd(on)
+    run = await crowd.start("ann", override=True)
+    before = (await asked(run)).window
+
+    async def extended(by: str, by_s: float, signer: str | None = None) -> str | None:
+        """The rule that refuses it."""
+        request = crowd.signed(run, Deed.EXTEND, ExtendRequest(by=signer or by, reason="late", by_s=by_s))
+        try:
+            await run.execute_update("extend", request.model_copy(update={"by": by}))
+        except WorkflowUpdateFailedError as refusal:
+            return rule_of(refusal)
+        return None
+
+    assert await extended("ann", 1) == "initiator_excluded"
+    assert await extended("dora", 1, signer="ann") == "token_of_another"
+    assert await extended("carl", 1) == "permission_missing"
+    assert await extended("bob", 24 * 3600) == "extended_too_far"
+    assert [await extended(by, 300) for by in ("bob", "dora", "fay")] == [None, None, None]
+    assert await extended("dora", 1) == "extended_too_far"
+    assert (await asked(run)).window.closes_at - before.closes_at == timedelta(seconds=900)
+    await run.terminate()
 
 
 async def test_without_anybody_who_may_vote_no_window_opens(meeting: Meeting) -> None:

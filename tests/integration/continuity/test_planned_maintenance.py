@@ -495,17 +495,20 @@ async def test_a_run_that_is_held_can_be_aborted(stage: Setting) -> None:
     assert on.world.journal == []
 
 
-async def test_a_window_is_extended_by_who_may_start_and_by_nobody_else(stage: Setting) -> None:
+async def test_a_window_for_votes_is_extended_by_another_who_may_start_and_by_nobody_else(
+    stage: Setting,
+) -> None:
     on = await stage(approvals=True)
     crowd = serving(on)
     run = await maintain(on, crowd)
     before = (await asked(run)).window.closes_at
-    extend = ExtendRequest(by="eve", reason="more time", by_s=300)
-    with pytest.raises(WorkflowUpdateFailedError) as caught:
-        await run.execute_update("extend", crowd.signed(run, Deed.EXTEND, extend))
-    assert rule_of(caught.value) == "permission_missing"
+    for person, rule in (("eve", "permission_missing"), ("bob", "initiator_excluded")):
+        extend = ExtendRequest(by=person, reason="more time", by_s=300)
+        with pytest.raises(WorkflowUpdateFailedError) as caught:
+            await run.execute_update("extend", crowd.signed(run, Deed.EXTEND, extend))
+        assert rule_of(caught.value) == rule
 
-    extend = extend.model_copy(update={"by": "bob"})
+    extend = extend.model_copy(update={"by": "ann"})
     await run.execute_update("extend", crowd.signed(run, Deed.EXTEND, extend))
     progress = await progress_until(
         run, lambda p: p.approval is not None and p.approval.window.closes_at != before

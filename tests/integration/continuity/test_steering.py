@@ -85,8 +85,10 @@ async def test_a_run_is_held_given_time_confirmed_and_let_go_by_commands(desk: D
     assert (held.exit_code, held.stdout) == (0, f"{cluster}: the run is held before its next action\n")
     assert (await desk.progress()).paused == "by bob: the switch is not ready"
 
+    own = await desk.types("bob", "run", "extend", cluster, "--for", "10m", "--reason", "ann is late")
+    assert own.exit_code == 3 and "[initiator_excluded]" in own.stderr
     longer = await desk.types(
-        "bob", "run", "extend", cluster, "--for", "10m", "--reason", "ann is late", "--json"
+        "ann", "run", "extend", cluster, "--for", "10m", "--reason", "I am late", "--json"
     )
     assert longer.exit_code == 0 and "votes are counted until" in json.loads(longer.stdout)["answer"]
     window = (await asked(desk.run)).window
@@ -110,23 +112,24 @@ async def test_who_may_not_or_proves_nothing_is_refused_and_what_is_printed_is_t
     deeds = {
         "pause": ("run", "pause", cluster, *WHY),
         "resume": ("run", "resume", cluster, *WHY),
-        "extend": ("run", "extend", cluster, "--for", "10m", *WHY),
         "confirm": ("run", "confirm", cluster, "drained", *WHY),
         "abort": ("abort", cluster, *WHY),
+        "extend": ("run", "extend", cluster, "--for", "10m", *WHY),
     }
+    who = dict.fromkeys(deeds, "bob") | {"extend": "ann"}
     before = await desk.progress()
-    for arguments in deeds.values():
+    for deed, arguments in deeds.items():
         viewer = await desk.types("eve", *arguments)
         assert viewer.exit_code == 3 and "[permission_missing]" in viewer.stderr
-        forged = await desk.types("bob", *arguments, key_of="eve")
+        forged = await desk.types(who[deed], *arguments, key_of="eve")
         assert forged.exit_code == 3 and "[token_forged]" in forged.stderr
-    printed = {deed: await desk.prints("bob", *arguments) for deed, arguments in deeds.items()}
+    printed = {deed: await desk.prints(who[deed], *arguments) for deed, arguments in deeds.items()}
     assert steered(await desk.progress()) == steered(before), "printing sends nothing, and no refusal did"
 
     await desk.run.signal("pause", printed["resume"])
     await until_noted(desk.run, "token_for_another")
     await desk.run.signal("extend", {**printed["extend"], "by_s": 9999})  # each answer replaces the last one
-    await until_noted(desk.run, "extension by bob was refused")
+    await until_noted(desk.run, "extension by ann was refused")
     await desk.run.signal("pause", {**printed["pause"], "reason": "another"})
     await until_noted(desk.run, "token_for_another")
     assert steered(await desk.progress()) == steered(before)

@@ -15,7 +15,7 @@ import yaml
 
 from qnwis.agent import going_on
 from qnwis.agent.__main__ import EXIT_AGAIN, EXIT_CONFIG, run_from
-from qnwis.agent.config import load_config
+from qnwis.agent.config import ConfigError, load_config
 from qnwis.agent.files import write_durably, write_if_other
 from qnwis.agent.journal import JOURNAL, Journal
 from qnwis.agent.lease import found_cluster
@@ -103,8 +103,13 @@ def broken_certificate(config: Path) -> str:
 
 
 def address_of_no_machine(config: Path) -> str:
-    changed(config, listen_host="192.0.2.1")  # kept for documentation
-    return "192.0.2.1"
+    changed(config, listen_host="192.0.2.1", plain_http=True)  # kept for documentation
+    return "cannot listen on 192.0.2.1"
+
+
+def reached_by_whoever(config: Path) -> str:
+    changed(config, listen_host="0.0.0.0")
+    return f"{config}: tls: Value error, is absent, and listen_host is 0.0.0.0"
 
 
 def damaged(name: str) -> Callable[[Path], str]:
@@ -123,6 +128,7 @@ FAULTS = [
     broken_allowlist,
     broken_certificate,
     address_of_no_machine,
+    reached_by_whoever,
     *map(damaged, (JOURNAL, "grantor.json", "holder.json", "peers.json", "adoption.json")),
 ]
 
@@ -135,6 +141,25 @@ def test_an_agent_that_would_start_is_told_so_and_nothing_is_written(config: Pat
     assert before == {path: path.read_bytes() for path in config.parent.rglob("*") if path.is_file()}
     assert Journal(journal).lines == ()
     assert journal.read_bytes() == b""
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_without_certificates_an_agent_is_reached_by_this_machine_alone(config: Path, host: str) -> None:
+    changed(config, listen_host=host)
+    assert load_config(config).tls is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "db-1"])
+def test_without_certificates_others_reach_an_agent_only_where_its_file_says_so(
+    config: Path, host: str
+) -> None:
+    changed(config, listen_host=host)
+    with pytest.raises(ConfigError, match="or plain_http: true where the network is the nodes' own"):
+        load_config(config)
+    changed(config, plain_http=True)
+    assert load_config(config).listen_host == host
+    changed(config, plain_http=False, tls={"identity_dir": "/i", "allowlist": "/a"})
+    assert load_config(config).tls is not None
 
 
 @pytest.mark.parametrize("in_the_way", ["above it", "itself", "its record"])

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 import qnwis.providers.audit_sqlite
+from qnwis.cli import settings
+from qnwis.providers import audit_place
+from qnwis.providers.audit_sqlite import SqliteLog
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.key_store import FileKeyStore
 from tests.unit.continuity.test_audit import tampered
@@ -45,6 +48,40 @@ def test_a_bundle_is_made_and_proved_by_name_of_what_is_wrong(state: Path, tmp_p
     assert call("audit", "verify", str(tmp_path / "none")).exit_code == 2
     again = call("audit", "bundle", audit_id, "--state-dir", str(state), "--out", str(bundle), env=stored)
     assert again.exit_code == 2 and "cannot be written" in again.output
+
+
+def test_a_record_is_shown_as_the_specification_types_it_from_the_default_state_directory(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unset = {"QNWIS_STATE_DIR": ""}
+    monkeypatch.setattr(settings, "DEFAULT_STATE_DIR", tmp_path / "none")
+    nowhere = call("audit", "--audit-id", "any", env=unset)
+    assert nowhere.exit_code == 2 and f"no audit store at {tmp_path / 'none'}" in nowhere.output
+    assert not (tmp_path / "none").exists()
+
+    monkeypatch.setattr(settings, "DEFAULT_STATE_DIR", state)
+    audit_id = json.loads(call("audit", "--json", env=unset).stdout)["records"][0]["audit_id"]
+    shown = call("audit", "--audit-id", audit_id, env=unset)
+    assert json.loads(shown.stdout)["audit_id"] == audit_id
+    unknown = call("audit", "--audit-id", "another", env=unset)
+    assert unknown.exit_code == 2 and f"no record another in {state}" in unknown.output
+
+
+def test_a_log_that_is_elsewhere_is_read_without_a_state_directory(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(*_: object, **__: object) -> SqliteLog:
+        return SqliteLog(state / "audit.sqlite")
+
+    audit_id = json.loads(call("audit", "--state-dir", str(state), "--json").stdout)["records"][0]["audit_id"]
+    monkeypatch.setattr(settings, "DEFAULT_STATE_DIR", tmp_path / "none")
+    monkeypatch.setattr(audit_place, "log_of", elsewhere)
+    typed = {"QNWIS_STATE_DIR": "", "QNWIS_AUDIT_STORE": "postgresql://audit.example/audit"}
+    shown = call("audit", "--audit-id", audit_id, env=typed)
+    assert json.loads(shown.stdout)["initiated_by"].startswith("person:"), "the names are not there"
+    unknown = call("audit", "--audit-id", "another", env=typed)
+    assert "no record another in the log that QNWIS_AUDIT_STORE names" in unknown.output
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_log_that_was_cut_off_shows_against_a_head_that_lies_elsewhere(state: Path, tmp_path: Path) -> None:

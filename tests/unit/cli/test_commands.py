@@ -9,10 +9,12 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner, Result
 
+from qnwis.cli import processes, settings
 from qnwis.cli.qnwis_continuity import app
 from qnwis.cli.typed import not_usable
 from qnwis.config.shipped import shipped
 from qnwis.continuity.run import FailoverRequest, PauseRunRequest, RunKind
+from workers.settings import WorkerSettings
 
 CONFIG = shipped("config") / "continuity"
 CLUSTER, POLICY = CONFIG / "cluster.yaml", CONFIG / "policy.yaml"
@@ -233,10 +235,27 @@ def test_a_window_is_extended_by_more_than_nothing_and_at_most_a_day(longer: str
 @pytest.mark.parametrize(
     ("options", "missing"), [(["--vantages-only"], "--vantage"), (["--vantage", "site-b"], "--state-dir")]
 )
-def test_a_worker_says_what_it_cannot_do_without(tmp_path: Path, options: list[str], missing: str) -> None:
+def test_a_worker_says_what_it_cannot_do_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], missing: str
+) -> None:
+    monkeypatch.setattr(settings, "DEFAULT_STATE_DIR", tmp_path / "none")
     done = call("worker", "--config-dir", str(tmp_path), *options, env={"QNWIS_STATE_DIR": ""})
     assert done.exit_code == 2
     assert missing in done.output
+
+
+def test_a_worker_keeps_its_state_where_commands_look_for_it_if_that_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[WorkerSettings] = []
+
+    async def begin(told: WorkerSettings) -> None:
+        begun.append(told)
+
+    monkeypatch.setattr(settings, "DEFAULT_STATE_DIR", tmp_path)
+    monkeypatch.setattr(processes, "run_worker", begin)
+    done = call("worker", "--config-dir", str(tmp_path), env={"QNWIS_STATE_DIR": ""})
+    assert (done.exit_code, [one.state_dir for one in begun]) == (0, [tmp_path])
 
 
 def test_a_worker_that_only_watches_needs_no_state(tmp_path: Path) -> None:

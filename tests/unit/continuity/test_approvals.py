@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qnwis.continuity.access import ApprovalWorkflow, Person
-from qnwis.continuity.approvals import Standing, Window, cast
+from qnwis.continuity.approvals import Standing, Window, cast, extended
 from qnwis.continuity.refusal import Refusal
 
 NOON = datetime(2025, 1, 11, 12, 0, tzinfo=UTC)
@@ -58,6 +58,28 @@ def refused(window: Window, name: str, **how: Any) -> str:
     after = voted(window, name, **how)
     assert isinstance(after, Refusal)
     return after.rule
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ann", "bob", "cid"]), st.floats(0.1, 90_000)), max_size=20))
+def test_more_time_comes_from_others_than_the_initiator_and_never_makes_a_window_more_than_four_times_as_long(
+    asked: list[tuple[str, float]],
+) -> None:
+    window = opened()
+    for who, by_s in asked:
+        after = extended(window, who, by_s=by_s, now=NOON)
+        if isinstance(after, Refusal):
+            fits = window.extended_s + by_s <= 3 * OVERRIDE.timeout_sec
+            assert after.rule == ("initiator_excluded" if who == "ann" else "extended_too_far")
+            assert who == "ann" or not fits
+        else:
+            assert who != "ann" and after.extended_s == window.extended_s + by_s
+            window = after
+    assert window.closes_at <= NOON + timedelta(seconds=4 * OVERRIDE.timeout_sec)
+
+
+def test_a_window_that_is_over_is_not_extended() -> None:
+    after = extended(opened(), "bob", by_s=1, now=NOON + timedelta(seconds=300))
+    assert isinstance(after, Refusal) and after.rule == "window_closed"
 
 
 def test_enough_distinct_approvers_approve() -> None:

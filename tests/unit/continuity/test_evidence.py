@@ -6,8 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qnwis.continuity.evidence import current_primary, evidence_from_file
-from tests.unit.continuity.scenes import FAILED, SPEC_CLUSTER, clusters, evidence, on_file, primary, standby
+from qnwis.continuity.evidence import ClusterEvidence, current_primary, evidence_from_file, with_degraded
+from qnwis.continuity.quorum import ClusterState, assess
+from qnwis.continuity.topology import Cluster
+from tests.unit.continuity.patroni_scenes import by_patroni, follows, leads
+from tests.unit.continuity.patroni_scenes import said as said_by_patroni
+from tests.unit.continuity.scenes import (
+    DEGRADED,
+    FAILED,
+    HEALTHY,
+    SPEC_CLUSTER,
+    cluster,
+    clusters,
+    evidence,
+    live_evidence,
+    node,
+    on_file,
+    primary,
+    standby,
+    witness,
+)
 
 
 def test_a_file_gives_its_statuses_and_no_states() -> None:
@@ -71,6 +89,92 @@ def test_the_order_of_the_answers_decides_nothing(data: st.DataObject) -> None:
     )
     shuffled = said.model_copy(update={"nodes": tuple(data.draw(st.permutations(said.nodes)))})
     assert current_primary(topology, shuffled) == current_primary(topology, said)
+
+
+def degraded(topology: Cluster, said: ClusterEvidence) -> list[str]:
+    return [seen.node_id for seen in with_degraded(topology, said).nodes if seen.status is DEGRADED]
+
+
+def test_a_standby_that_the_primarys_writes_do_not_reach_is_degraded() -> None:
+    said = evidence(SPEC_CLUSTER, primary("node-1"), standby("node-2", streaming=False), standby("node-3"))
+    assert degraded(SPEC_CLUSTER, said) == ["node-2"]
+    quorum = assess(SPEC_CLUSTER, with_degraded(SPEC_CLUSTER, said))
+    assert (quorum.state, quorum.healthy_nodes, quorum.voting_nodes) == (ClusterState.DEGRADED, 2, 3)
+
+
+def test_a_standby_that_promised_a_run_a_later_epoch_receives_nothing_and_is_not_degraded() -> None:
+    on_its_way = standby("node-2", streaming=False, epoch=5)
+    left_behind = standby("node-3", streaming=False, epoch=4)
+    said = evidence(SPEC_CLUSTER, primary("node-1", epoch=4), on_its_way, left_behind)
+    assert degraded(SPEC_CLUSTER, said) == ["node-3"]
+
+
+def test_of_what_is_down_silent_or_a_witness_it_says_nothing() -> None:
+    topology = cluster(
+        node("node-1", "primary"), node("node-2"), node("node-3"), node("node-4"), node("w", "witness")
+    )
+    down = standby("node-2", streaming=False, database_up=False)
+    unsure = standby("node-3", streaming=False, in_recovery=None)
+    said = evidence(
+        topology, primary("node-1"), down, unsure, witness("w"), statuses={"node-2": FAILED, "node-4": FAILED}
+    )
+    assert with_degraded(topology, said) == said
+
+
+def test_each_region_of_an_active_active_cluster_has_its_own_primary_to_stream_from() -> None:
+    topology = cluster(
+        *(
+            one
+            for region in ("eu", "us")
+            for one in (node(f"{region}-1", "primary", region, weight=50), node(f"{region}-2", region=region))
+        ),
+        deployment="active_active",
+    )
+    standbys = [standby(f"{region}-2", upstream=f"{region}-1", streaming=False) for region in ("eu", "us")]
+    assert degraded(topology, evidence(topology, primary("eu-1"), *standbys)) == ["eu-2"]
+    assert degraded(topology, evidence(topology, primary("eu-1", epoch=1), primary("us-1"), *standbys)) == [
+        "eu-2",
+        "us-2",
+    ]
+
+
+def test_what_patroni_says_of_its_nodes_stays() -> None:
+    mute = said_by_patroni(by_patroni(), leads("e1"), follows("e2", streaming=False))
+    assert with_degraded(by_patroni(), mute) == mute
+
+
+@given(st.data())
+def test_while_nobody_writes_nobody_is_degraded_for_it_so_that_a_failover_has_its_targets(
+    data: st.DataObject,
+) -> None:
+    topology = data.draw(clusters())
+    said = data.draw(live_evidence(topology))
+    mute = tuple(
+        seen.model_copy(
+            update={"state": seen.state.model_copy(update={"streaming": data.draw(st.booleans())})}
+        )
+        if seen.state is not None
+        else seen
+        for seen in said.nodes
+    )
+    said = said.model_copy(update={"nodes": mute})
+    assert with_degraded(topology, said) == said
+
+
+@given(st.data())
+def test_only_a_healthy_standby_becomes_degraded_and_only_where_it_streams_from_nobody(
+    data: st.DataObject,
+) -> None:
+    topology = data.draw(clusters())
+    said = data.draw(live_evidence(topology))
+    writer = evidence(topology, primary("node-1")).nodes[0]
+    said = said.model_copy(update={"nodes": (writer, *said.nodes[1:])})
+    after = with_degraded(topology, said)
+    assert with_degraded(topology, after) == after
+    for was, now in zip(said.nodes, after.nodes, strict=True):
+        if now != was:
+            assert (was.status, now.status) == (HEALTHY, DEGRADED)
+            assert was.state is not None and was.state.in_recovery and not was.state.streaming
 
 
 def test_evidence_of_a_node_is_found_by_its_id() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from qnwis.continuity.evidence import ClusterEvidence, NodeState
+from qnwis.continuity.evidence import ClusterEvidence, NodeState, with_degraded
 from qnwis.continuity.plan import FlipDns, Plan, RepointStandbys
 from qnwis.continuity.planner import (
     Planning,
@@ -217,6 +217,25 @@ def test_min_healthy_nodes_is_counted_without_the_primary() -> None:
     assert rule(no) == "too_few_healthy_nodes"
     degraded = on_file(SPEC_CLUSTER, node_3=DEGRADED)
     assert rule(refused(SPEC_CLUSTER, policy(min_healthy_nodes=2), degraded)) == "too_few_healthy_nodes"
+
+
+def test_a_standby_that_streams_from_nobody_while_the_primary_writes_takes_over_only_by_an_override() -> None:
+    far = [primary("node-1", 10**9), standby("node-2", streaming=False), standby("node-3", streaming=False)]
+    said = with_degraded(SPEC_CLUSTER, evidence(SPEC_CLUSTER, *far))
+    assert rule(refused(SPEC_CLUSTER, policy(min_healthy_nodes=2), said)) == "too_few_healthy_nodes"
+    no = refused(SPEC_CLUSTER, policy(min_healthy_nodes=0), said)
+    assert rule(no) == "no_suitable_target" and "node-2 is degraded: it streams from nobody" in str(
+        no.refusal
+    )
+
+    forced = make_plan(SPEC_CLUSTER, policy(min_healthy_nodes=2), said, trigger_reason="x", override=True)
+    assert forced.plan is not None and forced.predicted_loss_bytes == 10**9 - 1000
+
+    near = [primary("node-1", 10**9), standby("node-2", streaming=False), standby("node-3", 10**9)]
+    said = with_degraded(SPEC_CLUSTER, evidence(SPEC_CLUSTER, *near))
+    for override in (False, True):
+        found = make_plan(SPEC_CLUSTER, policy(), said, trigger_reason="x", override=override)
+        assert found.plan is not None and found.plan.failover_target_id == "node-3"
 
 
 def test_no_target_says_so_in_the_specifications_words_with_each_reason() -> None:

@@ -176,6 +176,7 @@ GOOD = Facts(
     dns=answers(),
     record=record(),
     past=Past(last_drill_at=NOON - timedelta(days=10), verified=verified()),
+    certificates=(CertificateSeen(owner="node-1", not_after=NOON + timedelta(days=365)),),
     upkeep={"node-1": kept(), "node-2": kept()},
     now=NOON + timedelta(seconds=5),
 )
@@ -285,7 +286,8 @@ ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [
     ("configuration", lambda: but(past=None), NOT_EVALUATED, "audit trail could not be read"),
     ("files", lambda: GOOD, READY, "can be read"),
     ("files", lambda: but(unusable=("hooks.yaml:3: bad",)), NOT_READY, "hooks.yaml:3: bad"),
-    ("certificates", lambda: GOOD, NOT_EVALUATED, "speak plain HTTP"),
+    ("certificates", lambda: but(certificates=None), WARNING, "whoever reaches node-1, node-2, node-3,"),
+    ("certificates", lambda: but(cluster=on_loopback(), certificates=None), NOT_EVALUATED, "plain HTTP"),
     ("certificates", lambda: shown(365), READY, "the first to end is that of node-1"),
     ("certificates", lambda: shown(29), WARNING, "within 30 days ends that of node-1"),
     ("certificates", lambda: shown(-1), NOT_READY, "ended: node-1"),
@@ -338,6 +340,13 @@ def one_region() -> Cluster:
     return cluster(node("node-1", "primary"), node("node-2"), node("node-3"))
 
 
+def on_loopback() -> Cluster:
+    """Whose agents nobody else reaches."""
+    return cluster(
+        node("node-1", "primary", endpoint="http://127.0.0.1:8443"), node("node-2", hostname="localhost")
+    )
+
+
 def shown(days: int | None) -> Facts:
     """node-1 shows a certificate that ends then, and the worker's own ends later."""
     end = None if days is None else NOON + timedelta(days=days)
@@ -379,15 +388,14 @@ def test_an_edit_is_named_by_its_digests_and_an_evaluation_does_not_verify_it() 
     ("facts", "overall"),
     [
         (but(past=Past()), WARNING),
+        (but(certificates=None), WARNING),
         (but(dns=None), NOT_EVALUATED),
         (but(record=None), NOT_EVALUATED),
         (but(dns=None, past=Past()), NOT_EVALUATED),
         (but(dns=None, evidence=seen(node_2=None, node_3=None)), NOT_READY),
     ],
 )
-def test_the_overall_is_the_worst_and_certificates_that_nobody_has_do_not_count(
-    facts: Facts, overall: Grade
-) -> None:
+def test_the_overall_is_the_worst_of_what_counts(facts: Facts, overall: Grade) -> None:
     assert evaluate(facts).grade is overall
 
 

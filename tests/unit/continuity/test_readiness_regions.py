@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from qnwis.continuity.readiness import evaluate
-from qnwis.continuity.readiness_facts import Check, DnsTrial, Facts, Grade, UpdateAnswer
+from qnwis.continuity.readiness_facts import CertificateSeen, Check, DnsTrial, Facts, Grade, UpdateAnswer
 from qnwis.continuity.weights import StepCheck
 
 from .scenes import NOON, UNKNOWN, changed, cluster, evidence, node, policy, primary, standby, witness
@@ -47,6 +48,7 @@ GOOD = Facts(
     past=None,
     weights=HOME,
     regions={"eu": WELL, "us": WELL},
+    certificates=(CertificateSeen(owner="eu-1", not_after=NOON + timedelta(days=365)),),
     now=NOON,
 )
 

@@ -26,6 +26,7 @@ from qnwis.continuity.scenarios import at_rest
 from qnwis.continuity.simulate import Rehearsal, Scenario, SimulationResult, rehearse, simulate
 from qnwis.continuity.topology import (
     Cluster,
+    Deployment,
     DnsService,
     Node,
     NodeRole,
@@ -114,6 +115,67 @@ def test_us_east_1_lost_is_refused_with_the_advice_to_add_a_witness(seed: int) -
     assert (rule(result), result.failover, result.verification) == ("no_quorum", None, None)
     assert result.refusal is not None
     assert "add a witness in a third region" in result.refusal.remedy
+
+
+# ---- active/active: the specification's second picture, and larger ones
+
+
+def active_active(*, us_nodes: int = 1, eu_capacity: float = 100.0) -> Cluster:
+    """Two regions that are written in: node-1 with so many nodes beside it, and node-9 alone."""
+    us = (node(1, "us", NodeRole.PRIMARY), *(node(n, "us") for n in range(2, 1 + us_nodes)))
+    eu = node(9, "eu", NodeRole.PRIMARY).model_copy(update={"weight": 50, "capacity": eu_capacity})
+    return Cluster(
+        cluster_id="shop",
+        name="Shop",
+        deployment=Deployment.ACTIVE_ACTIVE,
+        regions=("us", "eu"),
+        nodes=(us[0].model_copy(update={"weight": 50}), *us[1:], eu),
+    )
+
+
+def happened(result: SimulationResult) -> list[str]:
+    return [event.what for event in result.timeline]
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [Scenario.PRIMARY_FAILURE, Scenario.REGION_FAILURE, Scenario.NETWORK_PARTITION, Scenario.CASCADING],
+)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_weight_of_a_region_that_is_gone_goes_to_the_other(seed: int, scenario: Scenario) -> None:
+    result = simulate(active_active(), POLICY, scenario, seed)
+    assert (result.cluster_id, result.success, result.refusal, result.failover) == ("shop", True, None, None)
+    assert result.weights is not None
+    assert result.weights.told() == "eu 50 → 100, us 50 → 0"
+    assert "us is lost: no node of it answers" in happened(result)
+    assert any("a person leaves it" in what for what in happened(result))
+
+
+def test_a_region_that_is_gone_is_refused_where_the_other_has_no_room_for_its_weight() -> None:
+    result = simulate(active_active(eu_capacity=60.0), POLICY, Scenario.REGION_FAILURE, 42)
+    assert (result.success, result.weights, rule(result)) == (False, None, "not_enough_capacity")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_within_a_region_its_own_lease_group_fails_over(seed: int) -> None:
+    result = simulate(active_active(us_nodes=3), POLICY, Scenario.PRIMARY_FAILURE, seed)
+    assert result.success, (result.refusal, result.verification)
+    assert (moved(result), result.weights) == (("node-1", "node-2"), None)
+    assert "us decides alone, as shop-us; nothing is promoted across regions" in result.assumptions
+
+
+def test_a_region_that_has_no_quorum_left_and_is_not_gone_keeps_its_refusal_and_a_person_can_leave_it() -> (
+    None
+):
+    result = simulate(active_active(us_nodes=3), POLICY, Scenario.QUORUM_LOSS, 42)
+    assert (result.success, result.weights, rule(result)) == (False, None, "no_quorum")
+    leave = "a person can leave us (qnwis-continuity region evacuate us): eu 50 → 100, us 50 → 0"
+    assert happened(result)[-1] == leave
+
+
+def test_a_region_whose_primary_is_not_failed_keeps_its_weight() -> None:
+    result = simulate(active_active(), POLICY, Scenario.FLAPPING, 42)
+    assert (result.success, result.weights, rule(result)) == (False, None, "primary_not_failed")
 
 
 # ---- the scenarios on the specification's files

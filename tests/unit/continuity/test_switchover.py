@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qnwis.continuity.evidence import ClusterEvidence, NodeState, StandbyConnection
+from qnwis.continuity.evidence import ClusterEvidence, NodeState, StandbyConnection, with_degraded
 from qnwis.continuity.executor import Do, Finish, Outcome, OutcomeStatus, RunEnd, Undo, advance
 from qnwis.continuity.modelled import ModelledCluster, play
 from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
 from qnwis.continuity.plan import Plan
 from qnwis.continuity.planner import Planning
 from qnwis.continuity.run import Maintenance
+from qnwis.continuity.simulate import rehearse
 from qnwis.continuity.switchover import make_switchover, steady_state_refusal, window_refusal
 from qnwis.continuity.topology import Cluster
 
@@ -55,6 +56,20 @@ def well(*changed: NodeState, without: str = "") -> ClusterEvidence:
 def made(said: ClusterEvidence, *, topology: Cluster = SYNC, target: str | None = None) -> Planning:
     maintenance = Maintenance(target_node_id=target)
     return make_switchover(topology, LIMITS, said, maintenance, trigger_reason="new kernel")
+
+
+def test_planned_maintenance_neither_goes_to_nor_counts_a_standby_that_streams_from_nobody() -> None:
+    assert made(well()).plan == plan()
+    said = with_degraded(SYNC, well(standby("node-2", streaming=False)))
+    found = made(said).plan
+    assert found is not None and found.failover_target_id == "node-3"
+    refused = made(said, target="node-2").refusal
+    assert refused is not None and "node-2 is degraded: it streams from nobody" in refused.message
+
+    limits = policy(max_failover_time_s=300, min_healthy_nodes=3)
+    assert rehearse(plan(), SYNC, limits, well()).refusal is None
+    on_paper = rehearse(found, SYNC, limits, said).refusal
+    assert on_paper is not None and "2 nodes are healthy, at least 3 must be" in on_paper.message
 
 
 def plan(said: ClusterEvidence | None = None) -> Plan:

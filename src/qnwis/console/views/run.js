@@ -1,6 +1,6 @@
 // One run, live: what it waits for, where it is, and what may be said to it.
 
-import { Refused, events, get, may, now } from "../api.js";
+import { Refused, events, get, may, now, session } from "../api.js";
 import { saying } from "../asking.js";
 import { digest, facts, fill, h, mark, moment, pause, refusal, say, table, title, took, words } from "../dom.js";
 import { track } from "../steps.js";
@@ -162,8 +162,8 @@ function showSays(place, path, progress) {
       progress.paused
         ? saying("Resume", { path: `${path}/resume`, told: "The run goes on." })
         : saying("Hold", { path: `${path}/pause`, told: "The run is held before its next action; refused once the promotion has begun." }),
-      progress.approval && saying("More time", {
-        path: `${path}/extend`, told: "The window for votes is open for longer.",
+      progress.approval && progress.approval.window.initiator !== session.me.name && saying("More time", {
+        path: `${path}/extend`, told: "The window for votes is open for longer; in all at most four times as long.",
         fields: [["by_s", "How much longer, seconds", { type: "number", min: "1", max: "86400", value: "600", required: true }]],
         body: (reason, { by_s }) => ({ reason, by_s: Number(by_s) }) }),
       saying("Abort", {
