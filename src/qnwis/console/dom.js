@@ -50,7 +50,7 @@ const KINDS = {
   good: ["healthy", "ready", "completed", "done", "succeeded", "previewed", "verified", "proved", "watching", "well"],
   bad: ["critical", "failed", "not_ready", "incomplete", "terminated", "rolled_back", "lost", "not verified", "not proved",
     "timed_out"],
-  busy: ["running", "deciding", "started", "begun"],
+  busy: ["running", "started", "begun"],
   waits: ["waits for a vote"],
   warn: ["degraded", "warning", "unknown", "not_evaluated", "partition_suspected", "paused", "refused", "rejected", "expired",
     "undone", "not watched", "suspected", "held"],
