@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from math import inf
 from time import monotonic
@@ -46,16 +46,18 @@ class EffectRequest(Model):
 
 
 @contextlib.asynccontextmanager
-async def heartbeating(every_s: float = BEAT_S) -> AsyncIterator[None]:
+async def heartbeating(
+    every_s: float = BEAT_S, *, told: Callable[[], Sequence[str]] = tuple
+) -> AsyncIterator[None]:
     """Heartbeat while the body runs: a dead worker is noticed in seconds, not at the step's timeout. Each
-    beat tells a later attempt when the first began."""
+    beat tells a later attempt when the first began, and what else it is `told`."""
     first = _first_asked_at().isoformat()
-    activity.heartbeat(first)
+    activity.heartbeat(first, *told())
 
     async def beat() -> None:
         while True:
             await asyncio.sleep(every_s)
-            activity.heartbeat(first)
+            activity.heartbeat(first, *told())
 
     task = asyncio.create_task(beat())
     try:

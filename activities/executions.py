@@ -6,15 +6,20 @@ import contextlib
 from collections.abc import AsyncIterator, Collection
 
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistoryEventFilterType
+from temporalio.client import (
+    Client,
+    WorkflowExecution,
+    WorkflowExecutionStatus,
+    WorkflowHistoryEventFilterType,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
-from qnwis.continuity.run import RunOutcome
+from qnwis.continuity.run import DECIDING, RunOutcome
 
 LOOKED_BACK = 20
 """The newest executions of a lock that are read; one that is left unfinished is mostly found long before."""
 LOOKED_BACK_AT_MOST = 200
-"""So many further ones are read where none of the newest has an end."""
+"""So many further ones that began something are read where none has an end."""
 REFUSED = RunOutcome.REFUSED.value
 RUNNING = WorkflowExecutionStatus.RUNNING.name.lower()
 NONE = "none"
@@ -44,16 +49,18 @@ async def executions(client: Client, workflow_id: str, *, but: str | None = None
 
 
 async def executions_before(
-    client: Client, workflow_id: str, outcome: str, *, but: Collection[str]
-) -> AsyncIterator[list[str]]:
-    """Executions under a lock besides these, newest first, in groups of at most `LOOKED_BACK`. Without those
-    that were refused, as the search attribute `outcome` has it: they began nothing, and a cluster that cannot
-    fail over may have thousands of them."""
-    query = f"WorkflowId = '{workflow_id}' AND ({outcome} IS NULL OR {outcome} != '{REFUSED}')"
-    group: list[str] = []
+    client: Client, workflow_id: str, outcome: str, *, but: Collection[str], before: str
+) -> AsyncIterator[list[WorkflowExecution]]:
+    """Executions under a lock besides these, newest first, in groups of at most `LOOKED_BACK`; `before`: only
+    those that started before that moment, if not empty. Without those that began nothing, as the search
+    attribute `outcome` has it: they were refused, or ended while they were deciding, and a cluster that
+    cannot fail over may have thousands of them."""
+    began = f"{outcome} IS NULL OR ({outcome} != '{REFUSED}' AND {outcome} != '{DECIDING}')"
+    query = f"WorkflowId = '{workflow_id}' AND ({began})" + (f" AND StartTime < '{before}'" if before else "")
+    group: list[WorkflowExecution] = []
     async for found in client.list_workflows(query):
         if found.run_id not in but:
-            group.append(found.run_id)
+            group.append(found)
         if len(group) == LOOKED_BACK:
             yield group
             group = []

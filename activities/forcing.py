@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from pydantic import JsonValue
@@ -20,12 +21,16 @@ from qnwis.continuity.topology import Node
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import Nodes
 
-from .effect import EffectRequest, attempt_ends_at, carried_out, preview
+from .effect import EffectRequest, attempt_ends_at, carried_out, compensated, preview
 from .fencing import ANSWER_WITHIN_S, Fencing
 from .power import by_word, states_off
 
 ADOPT_WITHIN_S = 3.0
 """An agent writes the membership to disk before it answers."""
+BACK_WITHIN_S = 60.0
+"""How long an undo begins to ask for the old members, seconds: a restart of an agent. A survivor that is lost
+does not come back by itself, and the next override needs the lock."""
+BACK_ATTEMPT_S = 20.0
 
 
 class ForceRequest(EffectRequest):
@@ -90,26 +95,40 @@ class Forcing:
 
     @activity.defn
     async def unforce(self, request: ForceRequest) -> Outcome:
-        """Compensation of `force`: the survivors have the old members again, and the epoch is let go of.
+        """Compensation of `force`: the epoch is let go of, and the survivors have the old members again.
 
-        Asked without limit until all of them do. Nobody serves by that: the old majority is still to come
-        back, and what a fencing hook cut off stays so.
+        Those that answer have them at once; the others are waited for, and not for ever. Nobody serves by
+        that: the old majority is still to come back, and what a fencing hook cut off stays so.
         """
         action = request.action
 
         async def undone() -> Outcome:
-            views = await self._views(request)
-            adoption = undoing(views, request.forced)
+            await self._fencing.withdraw(request)
+            heard = await self._heard(request)
+            views = [view for view in heard.values() if isinstance(view, MembershipView)]
+            adoption = undoing(views, request.forced) if views else None
             detail, changed = "no survivor had heard of it", False
             if adoption is not None:
-                await self._followed(request, _adopted(adoption, views, request))
+                try:
+                    await self._followed(request, _adopted(adoption, views, request))
+                except (Refused, Unreachable) as error:
+                    raise Unreachable(_told(await self._heard(request))) from error
                 detail, changed = f"the members are {', '.join(adoption.new.members)} again", True
-            await self._fencing.withdraw(request)
+            elif len(views) < len(heard):
+                raise Unreachable(_told(heard))
             return Outcome(
                 action_id=action.action_id, status=OutcomeStatus.UNDONE, changed=changed, detail=detail
             )
 
-        return await carried_out(action.action_id, undone)
+        return await compensated(
+            action.action_id,
+            undone,
+            attempt_s=BACK_ATTEMPT_S,
+            within_s=BACK_WITHIN_S,
+            left=f"the survivors may follow different memberships, with {', '.join(action.lost)} and without."
+            " Bring back those that do not answer: each then asks its peers for the newest by itself"
+            " (`qnwis-continuity member list`); or give them up, too",
+        )
 
     @activity.defn
     async def preview_force(self, request: ForceRequest) -> Outcome:
@@ -135,6 +154,15 @@ class Forcing:
                 *(self._nodes.membership(node, timeout_s=ANSWER_WITHIN_S) for node in survivors)
             )
         )
+
+    async def _heard(self, request: ForceRequest) -> dict[str, MembershipView | BaseException]:
+        """By survivor, what it follows; an error where it does not say."""
+        survivors = self._survivors(request)
+        answers = await asyncio.gather(
+            *(self._nodes.membership(node, timeout_s=ANSWER_WITHIN_S) for node in survivors),
+            return_exceptions=True,
+        )
+        return {node.node_id: answer for node, answer in zip(survivors, answers, strict=True)}
 
     async def _followed(self, request: ForceRequest, adopted: Adopted) -> None:
         """Every survivor follows. Raises Refused or Unreachable for the first that does not, once all of them
@@ -165,6 +193,15 @@ class Forcing:
 
     def _survivors(self, request: ForceRequest) -> list[Node]:
         return [node for node in request.cluster.nodes if node.node_id in request.action.members]
+
+
+def _told(heard: Mapping[str, MembershipView | BaseException]) -> str:
+    return "; ".join(
+        f"{node_id} follows membership {view.membership.version} ({', '.join(view.membership.members)})"
+        if isinstance(view, MembershipView)
+        else f"{node_id} does not say which it follows ({view})"
+        for node_id, view in heard.items()
+    )
 
 
 def _adopted(adoption: Adoption, views: list[MembershipView], request: ForceRequest) -> Adopted:

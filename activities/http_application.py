@@ -125,8 +125,9 @@ class ApplicationMoves:
             taken_back,
             attempt_s=BACK_ATTEMPT_S,
             within_s=BACK_WITHIN_S,
-            left=f"{action.node_id} may not accept writes, and then nobody does: unless another node is"
-            " promoted, promote it by hand",
+            left=f"{action.node_id} was told to accept writes and may begin any moment: before another node"
+            f" is promoted, demote it again or switch it off. If none is promoted: {action.node_id} may not"
+            " accept writes, and then nobody does; promote it by hand",
         )
 
     @activity.defn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -76,6 +77,24 @@ class _Before(NamedTuple):
     """Whether there are more that were not read, and none of these has an end."""
 
 
+@dataclass
+class Reached:
+    """How far back was read, beyond the newest executions: a later attempt goes on from there."""
+
+    before: str = ""
+    """Of what started at this moment or later, all that counts is in `began`."""
+    began: list[str] = field(default_factory=list)
+    """Executions that began something, or have an end."""
+
+    @classmethod
+    def told(cls, details: Sequence[str]) -> Reached:
+        """By an earlier attempt's heartbeat."""
+        return cls(details[0], [*details[1:]]) if details else cls()
+
+    def to_tell(self) -> tuple[str, ...]:
+        return (self.before, *self.began)
+
+
 class PastRuns:
     def __init__(self, client: Client, prefix: str, outcome: str) -> None:
         """`prefix`: of the locks of clusters; `outcome`: the search attribute of how a run ended."""
@@ -88,13 +107,15 @@ class PastRuns:
         """What the asking run had done before, if it was reset or continues one; else whatever run is
         unfinished under its lock. Raises ApplicationError where that is not known: of all that could be read
         none has an end, and there is more."""
-        ids = await executions(self._client, asked.workflow_id, but=activity.info().workflow_run_id)
-        if asked.reset or asked.continues is not None:
-            named = {asked.run_id, asked.continues} - {*ids, None, activity.info().workflow_run_id}
-            past = await self._all(asked.workflow_id, [*ids, *sorted(filter(None, named))])
-        else:
-            past = await self._unsettled(asked.workflow_id, ids)
-        before = await self._before(asked.workflow_id, ids, past)
+        reached = Reached.told(activity.info().heartbeat_details[1:])
+        async with heartbeating(speaks_every_s(), told=reached.to_tell):
+            ids = await executions(self._client, asked.workflow_id, but=activity.info().workflow_run_id)
+            if asked.reset or asked.continues is not None:
+                named = {asked.run_id, asked.continues} - {*ids, None, activity.info().workflow_run_id}
+                past = await self._all(asked.workflow_id, [*ids, *sorted(filter(None, named))])
+            else:
+                past = await self._unsettled(asked.workflow_id, ids)
+            before = await self._before(asked.workflow_id, ids, past, reached)
         found = looked_back(
             [*past, *before.past], run_id=asked.run_id, reset=asked.reset, continues=asked.continues
         )
@@ -113,13 +134,16 @@ class PastRuns:
             with self._changes.of(asked.workflow_id) as changed:
                 while (seen := await newest(self._client, asked.workflow_id)) == asked.seen:
                     await changed_or_anyhow(changed)
+            return await self._report(asked, seen)
+
+    async def _report(self, asked: WatchRunsRequest, seen: str) -> RunsReport:
         first, _, status = seen.partition(" ")
         ids = list(dict.fromkeys([first, *await executions(self._client, asked.workflow_id)]))
         # One that goes on has no last event; the answer to the question for it does not end.
         ended = [one for one in ids if one != first or status != RUNNING]
         results = await asyncio.gather(*(self._result(asked.workflow_id, one) for one in ended))
         past = await self._unsettled(asked.workflow_id, ids)
-        before = await self._before(asked.workflow_id, ids, past)
+        before = await self._before(asked.workflow_id, ids, past, Reached())
         return RunsReport(
             seen=seen,
             recent=tuple(result for result in results if result is not None),
@@ -132,30 +156,35 @@ class PastRuns:
         return [execution for execution in read if execution is not None]
 
     async def _unsettled(self, workflow_id: str, ids: Sequence[str]) -> list[PastExecution]:
-        """Back to the newest that has an end: usually that one alone, so that no failover waits for more."""
-        past: list[PastExecution] = []
-        for execution_id in ids:
-            execution = await self._read(workflow_id, execution_id)
-            if execution is not None:
-                past.append(execution)
-                if execution.finished:
-                    break
+        """The newest, which mostly has an end; the others only where it has none, so that no failover waits
+        for more."""
+        past = await self._all(workflow_id, ids[:1])
+        if not any(execution.finished for execution in past):
+            past += await self._all(workflow_id, ids[1:])
         return past
 
-    async def _before(self, workflow_id: str, ids: Sequence[str], past: Sequence[PastExecution]) -> _Before:
+    async def _before(
+        self, workflow_id: str, ids: Sequence[str], past: Sequence[PastExecution], reached: Reached
+    ) -> _Before:
         """What was before these newest executions, back to the newest that has an end; nothing where one of
-        them has. Many that began nothing must not hide one that did."""
-        found: list[PastExecution] = []
+        them has. Many that began nothing must not hide one that did, nor keep from looking for it."""
         if len(ids) + 1 < LOOKED_BACK or any(execution.finished for execution in past):
-            return _Before(found, more=False)  # the list leaves out who asks
-        seen, own = 0, activity.info().workflow_run_id or ""
-        known = {own, *ids, *(execution.execution_id for execution in past)}
-        async for group in executions_before(self._client, workflow_id, self._outcome, but=known):
-            if seen >= LOOKED_BACK_AT_MOST:
+            return _Before([], more=False)  # the list leaves out who asks
+        own = activity.info().workflow_run_id or ""
+        known = {own, *ids, *(execution.execution_id for execution in past), *reached.began}
+        found = await self._all(workflow_id, reached.began)
+        if any(execution.finished for execution in found):
+            return _Before(found, more=False)
+        groups = executions_before(self._client, workflow_id, self._outcome, but=known, before=reached.before)
+        async for group in groups:
+            if len(reached.began) >= LOOKED_BACK_AT_MOST:
                 return _Before(found, more=True)
-            read = await self._all(workflow_id, group)
-            found, seen = [*found, *read], seen + len(group)
-            if any(execution.finished for execution in read):
+            read = await self._all(workflow_id, [one.run_id for one in group])
+            counts = [execution for execution in read if execution.outcomes or execution.finished]
+            found += counts
+            reached.began += [execution.execution_id for execution in counts]
+            reached.before = min(one.start_time for one in group).isoformat()
+            if any(execution.finished for execution in counts):
                 break
         return _Before(found, more=False)
 

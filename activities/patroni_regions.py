@@ -126,9 +126,11 @@ class PatroniRegions:
             taken_back,
             attempt_s=BACK_ATTEMPT_S,
             within_s=BACK_WITHIN_S,
-            left=f"{region} may still be a standby cluster of {upstream}, and then nobody accepts writes:"
-            " unless another is promoted, take standby_cluster out of its configuration"
-            " (`patronictl edit-config`)",
+            # What was told may be stored, and be acted on when its hosts are back: else two would write.
+            left=f"{region} was told to lead and may begin any moment: before another is promoted, make it a"
+            f" standby cluster of {upstream} again (`patronictl edit-config`) or switch it off. If none is"
+            f" promoted: {region} may still be a standby cluster, and then nobody accepts writes; take"
+            " standby_cluster out of its configuration",
         )
 
     async def _stand_alone(self, members: list[Node]) -> None:

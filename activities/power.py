@@ -73,9 +73,10 @@ class Power:
             if asked_s < POWER_BACK_WITHIN_S:
                 raise Unreachable(why) from error
             left = (
-                f"{node_id} may still be OFF: in {asked_s:.0f} s the fencing hook did not say that it has its"
-                f" power back ({why}). See to it by hand that it has power and that its agent runs; the hook"
-                f" is {hook.asked(node_id, 'on')}"
+                f"{node_id} may still be OFF, or have its power back any moment: in {asked_s:.0f} s the"
+                f" fencing hook did not say that it has ({why}). Before another is promoted by hand, see that"
+                " it stays off; if none is, that it has power and that what serves there runs; the hook is"
+                f" {hook.asked(node_id, 'on')}"
             )
             return PowerBack(changed=None, detail=left, left_to_do=left)
         return PowerBack(changed=answer.changed, detail=answer.detail)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from time import monotonic
@@ -11,7 +10,7 @@ from time import monotonic
 from temporalio import activity
 from temporalio.client import Client, WorkflowFailureError, WorkflowQueryFailedError
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from qnwis.config.problem import ConfigError
 from qnwis.config.regions import region_rules
@@ -156,8 +155,13 @@ class Regions:
     async def await_run(self, asked: AwaitRun) -> None:
         """Return when the run of this id has ended, however."""
         async with heartbeating():
-            with contextlib.suppress(WorkflowFailureError):
+            try:
                 await self._client.get_workflow_handle(asked.workflow_id).result()
+            except WorkflowFailureError:
+                pass
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:  # kept no longer: it has ended
+                    raise
 
     @activity.defn
     async def watch_region(self, asked: WatchRegion) -> RegionReport:

@@ -93,24 +93,18 @@ class Switchover:
         """Quiesce the primary, hand it over, and reserve the next epoch for this run.
 
         The first two are of the primary's own epoch. No promise is asked for before it has ended, so that
-        nothing that fails until then costs it its lease.
+        nothing that fails until then costs it its lease. What is refused before says nothing of an earlier
+        attempt, which may have taken the service down: then it is taken back.
         """
         action, node = request.action, request.cluster.node(request.action.node_id)
         effect = request.effect_id(action.action_id)
 
         async def released() -> Outcome:
-            try:
-                await self._see_steady_state(request)
-                state = await self._state(request, action.node_id)
-                # Now, because from the next order on no client can write.
-                membership = await self._fencing.membership(request.cluster)
-                quiesced = await self._quiesce(request, state.epoch)
-            except Refused:
-                if request.may_be_asked:
-                    # An earlier attempt may have been promised the epoch. What else it did ends by itself, so
-                    # it is not undone: that would wait for a primary that may be dead, and hold the lock.
-                    await self._fencing.withdraw(request)
-                raise
+            await self._see_steady_state(request)
+            state = await self._state(request, action.node_id)
+            # Now, because from the next order on no client can write.
+            membership = await self._fencing.membership(request.cluster)
+            quiesced = await self._quiesce(request, state.epoch)
             order = HandOverOrder(
                 effect_id=f"{effect}/hand-over",
                 return_after_s=RETURN_AFTER_S,
@@ -152,7 +146,7 @@ class Switchover:
                 },
             )
 
-        return await carried_out(action.action_id, released)
+        return await carried_out(action.action_id, released, if_refused=request.if_refused)
 
     async def _quiesce(self, request: ReleaseRequest, epoch: int) -> Receipt:
         action = request.action

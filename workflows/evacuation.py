@@ -29,7 +29,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.audit import SERVICE
     from qnwis.continuity.refusal import Refusal
     from qnwis.continuity.region_plan import ClusterMove, Direction, RegionPlan
-    from qnwis.continuity.region_run import EvacuateRequest, RegionResult, outcome_of, way_back
+    from qnwis.continuity.region_run import EvacuateRequest, RegionResult, not_known, outcome_of, way_back
     from qnwis.continuity.regions import Moved, hold_before_next
     from qnwis.continuity.run import (
         RunKind,
@@ -42,6 +42,8 @@ with workflow.unsafe.imports_passed_through():
 
 ASKS_OF_ALL_THAT_MOVED = "the verification of an evacuation asks of what moved and was not verified, too"
 """Patch: before, it asked only of those whose own run had verified it."""
+ASKS_OF_WHAT_IS_NOT_KNOWN = "the verification asks of clusters whose run was ended from outside, too"
+"""Patch: before, such a cluster was taken for one that had not moved."""
 WHAT = {Direction.OUT: "evacuation", Direction.BACK: "failback"}
 
 
@@ -178,7 +180,7 @@ class Evacuation(Listening):
         self._tell(move.cluster_id, f"▶ {move.cluster_id} {where}: moving")
         moved = self.moved[move.cluster_id] = await moving.moved()
         mark = "☑" if moved.good else "☒"
-        told = f"{mark} {move.cluster_id} {where}: {moved.outcome or 'not moved'}: {moved.reason}"
+        told = f"{mark} {move.cluster_id} {where}: {moved.became}: {moved.reason}"
         self._tell(move.cluster_id, told)
 
     async def _shift(self, shift: WeightMove) -> None:
@@ -210,16 +212,31 @@ class Evacuation(Listening):
         moved = tuple(one.cluster_id for one in self.moved.values() if one.moved)
         good = tuple(one.cluster_id for one in self.moved.values() if one.good)
         asked = moved if moved == good or workflow.patched(ASKS_OF_ALL_THAT_MOVED) else good
-        if asked:
-            self.failures = await self._not_found(asked)
+        unknown = not_known(self.plan, self.moved)
+        if unknown and not workflow.patched(ASKS_OF_WHAT_IS_NOT_KNOWN):
+            unknown = ()
+        if asked or unknown:
+            self.failures = await self._not_found((*asked, *unknown), self.request.direction)
+        if unknown:
+            await self._take_in(unknown)
         told = "; ".join(f"{cluster_id}: {why}" for cluster_id, why in self.failures.items())
         self.progress.say(told or "all serve where they were to go")
 
-    async def _not_found(self, asked: tuple[str, ...]) -> dict[str, str]:
+    async def _take_in(self, unknown: tuple[str, ...]) -> None:
+        """What the agents say of clusters whose run was ended from outside. One that is not found where it
+        was to go may have stayed, or be on its way: others finish its run."""
+        doubtful = tuple(name for name in unknown if name in self.failures)
+        gone = await self._not_found(doubtful, self.request.direction.other) if doubtful else {}
+        for name in unknown:
+            self.moved[name] = self.moved[name].found(
+                moved=name not in self.failures, stayed=name in doubtful and name not in gone
+            )
+
+    async def _not_found(self, asked: tuple[str, ...], direction: Direction) -> dict[str, str]:
         try:
             where = await workflow.execute_activity_method(
                 Regions.unmoved,
-                WhereRequest(region=self.request.region, direction=self.request.direction, clusters=asked),
+                WhereRequest(region=self.request.region, direction=direction, clusters=asked),
                 **options.look_last("where the clusters serve now"),
             )
         except ActivityError as error:

@@ -44,6 +44,18 @@ def read(summary: str) -> ActivityConfig:
     )
 
 
+def look_back(summary: str) -> ActivityConfig:
+    """Reading what may be much, of a server that may be far away: as long as it gets on. The next attempt
+    goes on where the last one was."""
+    return ActivityConfig(
+        {
+            **read(summary),
+            "start_to_close_timeout": timedelta(minutes=10),
+            "heartbeat_timeout": timedelta(seconds=4),
+        }
+    )
+
+
 def look(summary: str) -> ActivityConfig:
     """Looking at everything, silent servers too; given up when nobody could do it."""
     return ActivityConfig(

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from . import options
 from .names import reprotect_id
 from .reprotect import Reprotect, ReprotectState
 
 with workflow.unsafe.imports_passed_through():
+    from activities.regions import AwaitRun, Regions
     from qnwis.config.registry import Registered
     from qnwis.continuity.policy import Reprotection
 
 BEGINS_AGAIN = "reprotect begins again after it has ended"
 """Patch: before, a guardian started it once, and never again before it continued as new."""
+FOLLOWS_ANOTHERS = "reprotect that another guardian started is followed to its end"
+"""Patch: before, a guardian that was awake anyway asked after an hour whether it still ran."""
 AGAIN, AGAIN_LONGEST = timedelta(seconds=5), timedelta(hours=1)
 """The first pause before one that has ended is started again, and the longest; each is twice the one before.
 One that ran for longer than the longest begins with the first again."""
+SILENT_S = 60.0
+"""How long whoever follows another's may be silent before another does; nobody waits for it."""
 
 
 class Reprotecting:
@@ -32,7 +38,7 @@ class Reprotecting:
         self._begun = False
         self._pause = AGAIN
         self._ask_again_at: datetime | None = None
-        """When to see whether one that an earlier guardian started still runs: nobody tells of its end."""
+        """When to see whether one that an earlier guardian started still runs; before it was followed."""
         self._following: asyncio.Task[None] | None = None
 
     async def keep_going(self, registered: Registered) -> None:
@@ -53,9 +59,17 @@ class Reprotecting:
                 static_summary=f"Standbys of {cluster_id}",
             )
         except WorkflowAlreadyStartedError:
-            self._ask_again_at = began + AGAIN_LONGEST
-            return
-        self._following = asyncio.create_task(self._follow(child, began))
+            if not workflow.patched(FOLLOWS_ANOTHERS):
+                self._ask_again_at = began + AGAIN_LONGEST
+                return
+            ended: Awaitable[None] = workflow.start_activity_method(
+                Regions.await_run,
+                AwaitRun(workflow_id=reprotect_id(cluster_id)),
+                **options.watch_runs("the standbys' workflow that goes on", silent_s=SILENT_S),
+            )
+        else:
+            ended = child
+        self._following = asyncio.create_task(self._follow(ended, began))
 
     def _is_time(self, registered: Registered) -> bool:
         """Asked only when the guardian is awake anyway, so that its history grows with events alone."""
@@ -63,9 +77,9 @@ class Reprotecting:
         ends = registered.policy.reprotect is not Reprotection.AUTOMATIC
         return (ends or workflow.now() >= self._ask_again_at) and workflow.patched(BEGINS_AGAIN)
 
-    async def _follow(self, child: workflow.ChildWorkflowHandle[Reprotect, None], began: datetime) -> None:
+    async def _follow(self, ended: Awaitable[None], began: datetime) -> None:
         """When it has ended, for whatever reason, let it begin again after a pause."""
-        await asyncio.gather(child, return_exceptions=True)
+        await asyncio.gather(ended, return_exceptions=True)
         if not workflow.patched(BEGINS_AGAIN):
             return
         if workflow.now() - began > AGAIN_LONGEST:

@@ -41,6 +41,8 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.outage import OUTAGE_MS, Outage, acts_ahead
     from qnwis.continuity.plan import VerifyService
     from qnwis.continuity.run import (
+        ACTING,
+        DECIDING,
         FailoverRequest,
         Maintenance,
         RunArtefacts,
@@ -69,6 +71,8 @@ LOOKS_ONCE = "what was just looked at again counts, however long it took to plan
 PATRONI_SETTLES_S = 45.0
 """Its members follow a new leader within some rounds of its loop, each of 10 s by default."""
 
+SAYS_WHETHER_IT_ACTS = "a run's search attributes say that it acts once it does"
+"""Patch: before, they said so from its start, and one that had begun nothing was not told from others."""
 OVERRUN_OF_THE_OUTAGE = "an overrun is told of by the time that the service waits"
 """Patch: before, what a switchover does ahead and sets right afterwards counted, too."""
 
@@ -94,6 +98,8 @@ class Run(Steered):
         """Hooks after its end take the time they take, too."""
         self._looked_again = False
         """Whether nobody has held the run since it looked again before its first action."""
+        self._standing = ACTING
+        """Where its outcome is to be, for whoever looks for what was left unfinished."""
         self._overrun_due = False
         """Whether the notice of an overrun is still to be armed, when the outage begins."""
         self.progress = Progress(kind, request.cluster_id, dry_run=request.dry_run)
@@ -115,12 +121,14 @@ class Run(Steered):
     async def carry_out(self, runbook: Awaitable[None]) -> RunResult:
         """The runbook's steps, then the record; whatever is cancelled meanwhile."""
         refuse_another_id(failover_id(self.request.cluster_id, dry_run=self.request.dry_run))
+        if workflow.patched(SAYS_WHETHER_IT_ACTS):
+            self._standing = DECIDING
         workflow.upsert_search_attributes(
             [
                 CLUSTER.value_set(self.request.cluster_id),
                 KIND.value_set(self.kind.value),
                 INITIATOR.value_set(label_of(self.request.initiated_by)),
-                OUTCOME.value_set("running"),
+                OUTCOME.value_set(self._standing),
             ]
         )
         return await uninterrupted(self._to_the_end(runbook), on_cancel=self._cancelled)
@@ -156,7 +164,9 @@ class Run(Steered):
 
     async def detect(self) -> None:
         """Load what is registered, read the world, and look for a run that was left unfinished."""
-        looking_back = None if self.request.dry_run else asyncio.create_task(self.takeover.look_back())
+        looking_back = (
+            None if self.request.dry_run else asyncio.create_task(self.takeover.look_back(lambda: self.stop))
+        )
         await self.known.load()
         self.announcements.begin()
         try:
@@ -366,9 +376,13 @@ class Run(Steered):
     # What the steps need
 
     def _show_outcomes(self) -> None:
+        """Called with the first outcome of each action registered, and before its effect is asked for."""
         assert self.execution is not None
         self.progress.outcomes = self.execution.outcomes
         self.progress.refresh()
+        if self._standing == DECIDING and self.execution.log and not self.request.dry_run:
+            self._standing = ACTING
+            workflow.upsert_search_attributes([OUTCOME.value_set(ACTING)])
         if self._overrun_due and self.outage.since is not None:
             self._overrun_due = False
             self.announcements.watch_overrun(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from . import options
 
@@ -22,6 +24,8 @@ with workflow.unsafe.imports_passed_through():
         unfinished_refusal,
     )
 
+HEARD_AT_ONCE = "an abort is heard while what was before the run is read"
+"""Patch: before, only once that was read, which a server that does not answer may put off without end."""
 LINGER = timedelta(seconds=3)
 """An activity of an execution that is gone hears of it with its next heartbeat, and ends."""
 
@@ -84,25 +88,34 @@ class Takeover:
             outcomes=self.remains.outcomes,
         )
 
-    async def look_back(self) -> Refusal | None:
-        """Learn what this run had done before; or why it must not begin."""
+    async def look_back(self, stop: Callable[[], str | None] = lambda: None) -> Refusal | None:
+        """Learn what this run had done before; or why it must not begin. `stop`: why it is to stop."""
         self.forgot = False
         info = workflow.info()
+        reading = workflow.start_activity_method(
+            PastRuns.look_back,
+            LookBackRequest(
+                workflow_id=info.workflow_id,
+                run_id=info.original_execution_run_id,
+                reset=self._is_reset,
+                continues=self._request.continues,
+            ),
+            **options.look_back("earlier runs of this cluster"),
+        )
+        stopping = asyncio.create_task(self._leave_unread(reading, stop))
         try:
-            found = await workflow.execute_activity_method(
-                PastRuns.look_back,
-                LookBackRequest(
-                    workflow_id=info.workflow_id,
-                    run_id=info.original_execution_run_id,
-                    reset=info.run_id != info.original_execution_run_id,
-                    continues=self._request.continues,
-                ),
-                **options.read("earlier runs of this cluster"),
-            )
-        except ActivityError as error:
+            found = await reading
+        except (ActivityError, asyncio.CancelledError) as error:
+            if is_cancelled_exception(error) and stopping.done():
+                # Refused: an end of its own would hide what another run has left unfinished.
+                return past_not_known_refusal(self._request.cluster_id, f"{stop()}, before that was read")
+            if not isinstance(error, ActivityError):
+                raise
             if not isinstance(error.cause, ApplicationError) or error.cause.type != PAST_NOT_KNOWN:
                 raise
             return past_not_known_refusal(self._request.cluster_id, error.cause.message)
+        finally:
+            stopping.cancel()
         if found is None:
             continues = self._request.continues
             return nothing_left_refusal(continues) if continues is not None else None
@@ -112,6 +125,19 @@ class Takeover:
         if may_still_happen(found):
             await workflow.sleep(LINGER, summary="effects of the ended execution")
         return None
+
+    async def _leave_unread(
+        self, reading: workflow.ActivityHandle[Remains | None], stop: Callable[[], str | None]
+    ) -> None:
+        """Once it is to stop, what was before is not waited for; but of a reset run, which may have acted."""
+        await workflow.wait_condition(lambda: stop() is not None)
+        if not self._is_reset and workflow.patched(HEARD_AT_ONCE):
+            reading.cancel()
+
+    @property
+    def _is_reset(self) -> bool:
+        info = workflow.info()
+        return info.run_id != info.original_execution_run_id
 
     def _reset(self, _seed: int) -> None:
         self.forgot = True

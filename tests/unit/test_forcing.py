@@ -6,12 +6,13 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.fencing import Fencing
-from activities.forcing import ForceRequest, Forcing
-from qnwis.continuity.executor import Outcome, OutcomeStatus
+from activities.forcing import BACK_WITHIN_S, ForceRequest, Forcing
+from qnwis.continuity.executor import LEFT_TO_DO, Outcome, OutcomeStatus
 from qnwis.continuity.plan import ForceMembership
 from qnwis.continuity.refusal import Refusal
 from qnwis.providers.errors import Refused, Unreachable
 from tests.integration.continuity.world import World, three_nodes
+from tests.unit.test_power import asked_so_long_ago
 
 SURVIVORS = ("node-2", "node-3")
 NO = Refused(Refusal(rule="member_serves", message="-", remedy="-"))
@@ -45,9 +46,9 @@ async def forced(world: World) -> Outcome:
     return outcome
 
 
-async def taken_back(world: World) -> Outcome:
+async def taken_back(world: World, *, after_s: float = 0.0) -> Outcome:
     forcing = Forcing(world, Fencing(world, world))
-    outcome: Outcome = await ActivityEnvironment().run(forcing.unforce, request(world))
+    outcome: Outcome = await asked_so_long_ago(after_s).run(forcing.unforce, request(world))
     return outcome
 
 
@@ -84,3 +85,25 @@ async def test_a_membership_that_only_one_survivor_took_back_is_taken_back_by_th
     assert (await taken_back(world)).status is OutcomeStatus.UNDONE
     assert await members(world) == [3, 3]
     assert len({world.views[node].membership for node in SURVIVORS}) == 1
+
+
+async def test_a_survivor_that_is_lost_holds_the_emergency_path_no_longer_than_a_minute(world: World) -> None:
+    """Those that answer have the old members again, and people read who follows which membership."""
+    await forced(world)
+    world.kill("node-3")
+    with pytest.raises(Unreachable):
+        await taken_back(world, after_s=BACK_WITHIN_S - 30)
+    given_up = await taken_back(world, after_s=BACK_WITHIN_S)
+
+    assert given_up.status is OutcomeStatus.UNDONE and given_up.facts[LEFT_TO_DO] == given_up.detail
+    back = world.views["node-2"].membership
+    assert len(back.members) == 3
+    assert f"node-2 follows membership {back.version} (node-1, node-2, node-3)" in given_up.detail
+    assert "node-3 does not say which it follows" in given_up.detail, given_up
+    assert not world.machines["node-2"].reserved
+
+
+async def test_a_survivor_that_is_silent_may_be_the_one_that_heard_of_it(world: World) -> None:
+    world.kill("node-3")
+    with pytest.raises(Unreachable, match="node-3 does not say which it follows"):
+        await taken_back(world)

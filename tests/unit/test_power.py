@@ -136,6 +136,9 @@ async def test_power_that_never_comes_back_is_left_to_people_in_the_end() -> Non
     given_up = await asked_so_long_ago(POWER_BACK_WITHIN_S).run(undo, request())
     assert given_up.status is OutcomeStatus.UNDONE
     assert "e1 may still be OFF" in given_up.detail and "http://switch/e2/on" in given_up.detail
+    # Without a lease whoever comes up writes: who promotes another by hand sees to it first.
+    assert "e1 may still be OFF, or have its power back any moment" in given_up.detail
+    assert "Before another is promoted by hand, see that it stays off" in given_up.detail
     assert given_up.facts[LEFT_TO_DO] == given_up.detail
 
 

@@ -4,6 +4,7 @@ attempt or an earlier one, it is undone."""
 from __future__ import annotations
 
 import dataclasses
+from itertools import takewhile
 from typing import Any, Literal, cast
 
 import pytest
@@ -15,7 +16,7 @@ from activities.fencing import FenceRequest, Fencing
 from activities.http_application import ApplicationMoves, HttpFenceRequest
 from activities.patroni_fencing import FenceClusterRequest, PatroniFencing
 from activities.switchover import ReleaseRequest, Switchover
-from qnwis.continuity.executor import OutcomeStatus
+from qnwis.continuity.executor import Outcome, OutcomeStatus, Undo, advance
 from qnwis.continuity.http_actions import HttpFence
 from qnwis.continuity.lease_messages import PromiseRequest
 from qnwis.continuity.patroni_actions import PatroniFenceCluster
@@ -29,6 +30,7 @@ from qnwis.providers.errors import Refused
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.fencing import HookAnswer
 from tests.integration.continuity.world import World, three_nodes
+from tests.unit.test_power import asked_so_long_ago
 from workflows.execution import Execution
 
 NO = Refused(Refusal(rule="no", message="no", remedy="-"))
@@ -135,13 +137,29 @@ async def release(world: World) -> ReleaseRequest:
     return ReleaseRequest(action=action, plan=plan, policy=policy, **asked(world))
 
 
-async def test_a_release_that_cannot_go_on_gives_the_promises_of_an_earlier_attempt_up(world: World) -> None:
-    """And waits for no primary that is silent by now: a failover needs the lock."""
+async def test_a_release_that_cannot_go_on_is_taken_back_with_what_an_earlier_attempt_did(
+    world: World,
+) -> None:
+    """The service may be down by it, which is no `nothing was changed`. A primary that is silent by now is
+    not waited for without end: a failover needs the lock."""
     request, switchover = await release(world), Switchover(world, Fencing(world, world))
     for node in world.cluster.nodes:
         promise = PromiseRequest(epoch=EPOCH, run_id=RUN, membership_version=1)
         await world.promise(node, promise, timeout_s=1)
     world.kill("node-1")
     outcome = await attempt(2).run(switchover.release, request)
-    assert outcome.status is OutcomeStatus.FAILED
+    assert (outcome.status, outcome.changed) == (OutcomeStatus.UNKNOWN, None)
+    before = takewhile(lambda action: action != request.action, request.plan.actions)
+    done = [Outcome(action_id=one.action_id, status=OutcomeStatus.SUCCEEDED) for one in before]
+    assert advance(request.plan, [*done, outcome]) == Undo(request.action)
+
+    undone = await asked_so_long_ago(60).run(switchover.take_back, request)
+    assert (undone.status, undone.changed) == (OutcomeStatus.UNDONE, True), undone
     assert not any(world.machines[node_id].reserved for node_id in ("node-2", "node-3"))
+
+
+async def test_a_release_that_is_refused_at_first_has_changed_nothing(world: World) -> None:
+    request, switchover = await release(world), Switchover(world, Fencing(world, world))
+    world.kill("node-1")
+    outcome = await attempt(1).run(switchover.release, request)
+    assert (outcome.status, outcome.changed) == (OutcomeStatus.FAILED, False)

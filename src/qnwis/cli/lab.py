@@ -312,7 +312,7 @@ def _show_region(report: RegionDemoReport) -> None:
         out.print()
         out.print(f"{result.outcome.value}: {result.reason}", style=good, markup=False)
         for one in result.moved:
-            out.print(f"  {one.cluster_id}: {one.outcome or 'not moved'}: {one.reason}", markup=False)
+            out.print(f"  {one.cluster_id}: {one.became}: {one.reason}", markup=False)
     table = Table("cluster", "acknowledged", "lost", "unknown", "gap in all", "gap on the way back", box=None)
     for cluster in report.clusters:
         writes = cluster.writes

@@ -208,7 +208,7 @@ def _show(result: RegionResult, *, dry_run: bool) -> None:
         show_region_plan(result.plan)
     for one in result.moved:
         run = f" (run {one.run_id})" if one.run_id is not None else ""
-        out.print(f"  {one.cluster_id}: {one.outcome or 'not moved'}: {one.reason}{run}", markup=False)
+        out.print(f"  {one.cluster_id}: {one.became}: {one.reason}{run}", markup=False)
     for note in result.notes:
         out.print(f"note: {note}", markup=False)
     if result.way_back:

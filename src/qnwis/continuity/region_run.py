@@ -82,14 +82,28 @@ class RegionResult(Model):
         return self.outcome is RunOutcome.COMPLETED and not self.failures and not self.not_begun
 
 
+def not_known(plan: RegionPlan, moved: Mapping[str, Moved]) -> tuple[str, ...]:
+    """Clusters with which something was begun, and nobody knows what came of it: their run was ended from
+    outside, and others may finish it; or whether their weights were shifted was not answered."""
+    weights = {one.cluster_id for one in plan.weights}
+    return tuple(
+        name
+        for name in plan.cluster_ids
+        if name in moved
+        and moved[name].outcome is None
+        and (moved[name].run_id is not None or name in weights)
+    )
+
+
 def way_back(plan: RegionPlan, moved: Mapping[str, Moved]) -> tuple[str, ...]:
-    """The old primary of each cluster that was moved becomes a standby again; then all go back at once."""
-    gone = [m for m in plan.moves if (ended := moved.get(m.cluster_id)) is not None and ended.moved]
-    shifted = any((ended := moved.get(one.cluster_id)) is not None and ended.moved for one in plan.weights)
-    if plan.direction is Direction.BACK or not (gone or shifted):
+    """The old primary of each cluster that was moved, or may be, becomes a standby again; then all go back at
+    once."""
+    gone = {*not_known(plan, moved), *(name for name, ended in moved.items() if ended.moved)}
+    if plan.direction is Direction.BACK or not gone:
         return ()
+    left = [move for move in plan.moves if move.cluster_id in gone]
     return (
-        *(line for move in gone if (line := _rejoin(move)) is not None),
+        *(line for move in left if (line := _rejoin(move)) is not None),
         f"qnwis-continuity region failback {plan.region} --reason …",
     )
 
@@ -115,16 +129,18 @@ def outcome_of(
 ) -> tuple[RunOutcome, str]:
     """How the evacuation as a whole ended, and why. Each cluster's own run says where that one stands."""
     gone = [name for name in plan.cluster_ids if name in moved and moved[name].moved]
-    left = [name for name in plan.cluster_ids if name not in gone]
+    unknown = not_known(plan, moved)
+    left = [name for name in plan.cluster_ids if name not in gone and name not in unknown]
     doubtful = [name for name in gone if not moved[name].good]
     went = "left" if plan.direction is Direction.OUT else "came back to"
     told = f"{len(gone)} of {len(plan.cluster_ids)} clusters {went} {plan.region}"
-    if not gone:
-        return _nothing_moved(plan, moved), f"{told}; {stopped or 'see each run'}"
-    if left or doubtful or failures:
+    if not gone and not unknown:
+        return _nothing_moved(moved), f"{told}; {stopped or 'see each run'}"
+    if left or unknown or doubtful or failures:
         why = "; ".join(
             [
                 *([f"not {', '.join(left)}"] if left else []),
+                *(f"{name} not known: {moved[name].reason}" for name in unknown),
                 *(f"{name} incomplete: {moved[name].reason}" for name in doubtful),
                 *(f"{name}: {failure}" for name, failure in failures.items()),
             ]
@@ -133,16 +149,12 @@ def outcome_of(
     return RunOutcome.COMPLETED, f"{told}, verified"
 
 
-def _nothing_moved(plan: RegionPlan, moved: Mapping[str, Moved]) -> RunOutcome:
-    """Where nothing was begun, nothing was undone either. Of a weight without an outcome nobody knows."""
-    weights = {one.cluster_id for one in plan.weights}
-    untouched = {RunOutcome.UNTOUCHED, RunOutcome.REFUSED}
-    for one in moved.values():
-        never_started = one.outcome is None and one.run_id is None and one.cluster_id not in weights
-        if one.outcome not in untouched and not never_started:
-            return RunOutcome.ROLLED_BACK
-    refused = any(one.outcome is RunOutcome.REFUSED for one in moved.values())
-    return RunOutcome.REFUSED if refused else RunOutcome.UNTOUCHED
+def _nothing_moved(moved: Mapping[str, Moved]) -> RunOutcome:
+    """Where nothing was begun, nothing was undone either."""
+    outcomes = {one.outcome for one in moved.values()}
+    if outcomes - {None, RunOutcome.UNTOUCHED, RunOutcome.REFUSED}:
+        return RunOutcome.ROLLED_BACK
+    return RunOutcome.REFUSED if RunOutcome.REFUSED in outcomes else RunOutcome.UNTOUCHED
 
 
 def draft_of_region(request: EvacuateRequest, result: RegionResult) -> AuditDraft:

@@ -204,6 +204,24 @@ class Moved(Model):
         """Its service, or part of its traffic, is elsewhere, verified or not."""
         return self.outcome in {RunOutcome.COMPLETED, RunOutcome.INCOMPLETE}
 
+    @property
+    def became(self) -> str:
+        """For people."""
+        if self.outcome is not None:
+            return self.outcome.value
+        return "not moved" if self.run_id is None else "not known"
+
+    def found(self, *, moved: bool, stayed: bool) -> Moved:
+        """The same, where how it ended is not known, as the cluster is found afterwards; neither where nobody
+        can say."""
+        if moved:
+            why = f"{self.reason}; it is where it was to go all the same, not verified"
+            return self.model_copy(update={"outcome": RunOutcome.INCOMPLETE, "reason": why})
+        if stayed:
+            why = f"{self.reason}; it is where it was"
+            return self.model_copy(update={"outcome": RunOutcome.ROLLED_BACK, "reason": why})
+        return self
+
 
 def hold_before_next(plan: RegionPlan, wave: int, ended: Sequence[Moved]) -> Refusal | None:
     """Why the wave after `wave` (counted from 0) waits for a person: too many of it did not move."""

@@ -216,6 +216,12 @@ class RunOutcome(StrEnum):
     PREVIEWED = "previewed"  # dry run
 
 
+DECIDING = "deciding"
+"""Where its outcome is to be, of a run that has asked for no effect."""
+ACTING = "running"
+"""The same from its first effect on; of a run of an earlier version from its start."""
+
+
 class StepStatus(StrEnum):
     PENDING = "pending"
     RUNNING = "running"

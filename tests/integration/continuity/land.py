@@ -20,12 +20,13 @@ from temporalio.worker import Worker
 from qnwis.config.registry import Registry
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import PendingApproval, Vote
+from qnwis.continuity.orders import Order
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_run import EvacuateRequest, RegionResult
 from qnwis.continuity.region_wait import RegionFinding
 from qnwis.continuity.run import RunResult
 from qnwis.continuity.tokens import PersonRequest
-from qnwis.continuity.topology import Cluster
+from qnwis.continuity.topology import Cluster, Node
 from qnwis.continuity.weights import StepCheck
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.errors import Refused
@@ -237,6 +238,22 @@ def hold_the_promise(on: Land, cluster_id: str) -> tuple[asyncio.Event, asyncio.
         return await promise(*arguments, **more)
 
     world.promise = held  # type: ignore[method-assign]
+    return reached, go_on
+
+
+def hold_the_order(on: Land, cluster_id: str, kind: str) -> tuple[asyncio.Event, asyncio.Event]:
+    """When a run gives a node such an order, and what lets that be obeyed."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    world = on.worlds.by_cluster[cluster_id]
+    order = world.order
+
+    async def held(node: Node, asked: Order, **more: Any) -> Any:
+        if asked.kind == kind:
+            reached.set()
+            await go_on.wait()
+        return await order(node, asked, **more)
+
+    world.order = held  # type: ignore[method-assign]
     return reached, go_on
 
 

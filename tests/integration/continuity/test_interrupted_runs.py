@@ -6,22 +6,22 @@ What happens at every single point of a run is in `test_matrix.py`; here is who 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 
 import pytest
 from temporalio.client import WorkflowFailureError
 
 from activities import executions, past_runs
-from qnwis.continuity.run import AbortRequest, Continued, RunOutcome
+from qnwis.continuity.run import DECIDING, AbortRequest, Continued, RunOutcome
 from qnwis.lab.temporal_server import TemporalServer
 from qnwis.providers.errors import Refused
 from qnwis.starting import say_to_run
 from tests.looking import WITHIN_S, Looks
 from workflows.guardian import Guardian
 from workflows.guardian_state import PauseRequest
-from workflows.names import failover_id
+from workflows.names import OUTCOME, failover_id
 from workflows.primary_failure import PrimaryFailure
 from workflows.takeover import LINGER
 
@@ -190,26 +190,130 @@ async def test_a_guardian_that_is_started_late_finishes_it_all_the_same(
     await guardian.terminate()
 
 
+async def fails_at_once(on: Stage) -> Run:
+    """The files of its cluster cannot be used: it ends without a result, and has begun nothing."""
+    run = await on.start()
+    with pytest.raises(WorkflowFailureError):
+        await run.result()
+    return run
+
+
+@contextmanager
+def broken_files(on: Stage) -> Iterator[None]:
+    file = on.settings.config_dir / "clusters" / on.cluster_id / "cluster.yaml"
+    whole = file.read_text()
+    file.write_text("nodes: [")
+    try:
+        yield
+    finally:
+        file.write_text(whole)
+
+
+async def test_however_many_have_begun_nothing_a_run_begins_once_it_can(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night long, say, while the files of the cluster could not be used; or of an earlier version, which
+    did not say of a run whether it had acted."""
+    for module in (executions, past_runs):
+        monkeypatch.setattr(module, "LOOKED_BACK", 2)
+    monkeypatch.setattr(past_runs, "LOOKED_BACK_AT_MOST", 2)
+    on = await stage()
+    on.world.kill("node-1")
+    with broken_files(on):
+        for _ in range(6):
+            await fails_at_once(on)
+    for _ in range(6):
+        await nothing_said(on)
+    assert (await (await on.start()).result()).verified
+
+
+async def test_of_runs_that_have_begun_nothing_only_the_newest_are_read(stage: Setting) -> None:
+    on = await stage()
+    with broken_files(on):
+        failed = await fails_at_once(on)
+    run = await on.start(even_if_healthy=True)
+    async with halted(on, "promote"):
+        await run.terminate("enough")
+
+    lock = failover_id(on.cluster_id)
+    deciding = f"WorkflowId = '{lock}' AND {OUTCOME.name} = '{DECIDING}'"
+    async with asyncio.timeout(WITHIN_S):  # the server indexes a little later
+        looks = Looks()
+        while [one.run_id async for one in on.client.list_workflows(deciding)] != [failed.result_run_id]:
+            await looks.again()
+        while await began_something(on) != [run.result_run_id]:
+            await looks.again()
+
+
+async def began_something(on: Stage) -> list[str]:
+    groups = executions.executions_before(
+        on.client, failover_id(on.cluster_id), OUTCOME.name, but=(), before=""
+    )
+    return [one.run_id async for group in groups for one in group]
+
+
 async def test_where_it_is_not_known_whether_one_was_left_unfinished_none_begins(
     stage: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (executions, past_runs):
         monkeypatch.setattr(module, "LOOKED_BACK", 2)
-    monkeypatch.setattr(past_runs, "LOOKED_BACK_AT_MOST", 2)
+    monkeypatch.setattr(past_runs, "LOOKED_BACK_AT_MOST", 1)
     on = await stage()
     run = await on.start(even_if_healthy=True)
     async with halted(on, "promote"):
         await run.terminate("enough")
-    for _ in range(4):
-        await nothing_said(on)
+        for _ in range(5):  # each takes over what the run had begun
+            asked = len(on.world.changes("promote"))
+            finishing = await on.start(continues="unfinished")
+            await has_asked_for(finishing, "promote")
+            await finishing.terminate("enough")
+            assert len(on.world.changes("promote")) == asked
 
-    fresh = await (await on.start(even_if_healthy=True)).result()
+    fresh = await (await on.start(continues="of-which-nobody-knows")).result()
     assert fresh.refusal is not None and fresh.refusal.rule == "past_not_known"
-    assert not on.world.changes("follow"), "only what was under way when it was terminated"
     finished = await (await on.start(continues=run.result_run_id)).result()
-    assert finished.verified
-    again = await (await on.start(even_if_healthy=True)).result()
-    assert again.refusal is None or again.refusal.rule != "past_not_known"
+    assert finished.verified and finished.run_id == run.result_run_id
+
+
+async def has_asked_for(run: Run, effect: str) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while effect not in {
+            event.activity_task_scheduled_event_attributes.activity_type.name
+            async for event in run.fetch_history_events()
+        }:
+            await looks.again()
+
+
+async def test_an_abort_is_heard_while_what_was_before_is_read(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a server that does not answer; and the end hides nothing that was left unfinished."""
+    on = await stage()
+    left = await on.start(even_if_healthy=True)
+    async with halted(on, "promote"):
+        await left.terminate("enough")
+    reads, asked = executions.executions, asyncio.Event()
+
+    async def never(*_: object, **__: object) -> list[str]:
+        asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(past_runs, "executions", never)
+    run = await on.start(even_if_healthy=True)
+    async with asyncio.timeout(WITHIN_S):
+        await asked.wait()
+        await say_to_run(
+            on.client, failover_id(on.cluster_id), "abort", AbortRequest(by="eve", reason="wrong cluster")
+        )
+        result = await run.result()
+    assert result.outcome is RunOutcome.REFUSED and "aborted by eve: wrong cluster" in result.reason
+
+    monkeypatch.setattr(past_runs, "executions", reads)
+    fresh = await (await on.start(even_if_healthy=True)).result()
+    assert fresh.refusal is not None and fresh.refusal.rule == "unfinished_run"
+    assert fresh.refusal.values["run_id"] == left.result_run_id
 
 
 async def test_who_may_not_finish_a_run_makes_no_record_in_its_name(stage: Setting) -> None:

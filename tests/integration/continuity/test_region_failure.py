@@ -38,6 +38,7 @@ from .land import (
     Land,
     RegionRun,
     approve,
+    hold_the_order,
     hold_the_promise,
     lands,
     pending,
@@ -176,6 +177,60 @@ async def test_a_cluster_that_moved_and_is_not_verified_has_left_the_region(land
         async for event in run.fetch_history_events()
     ]
     assert where.count("unmoved") == 1, "the agents were asked"
+
+
+async def test_a_cluster_whose_run_was_ended_from_outside_is_looked_for(land: Build) -> None:
+    """Its promotion went on, and whoever finishes that run goes forward: its service has left."""
+    on, crowd = await land("a")
+    (a,) = on.worlds.by_cluster
+    on.lose(on.region)
+    reached, go_on = hold_the_order(on, a, "promote")
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    await reached.wait()
+    await on.run_of(a).terminate("by mistake")
+    go_on.set()
+    result = await result_of(run)
+
+    (moved,) = result.moved
+    assert (moved.outcome, moved.moved) == (RunOutcome.INCOMPLETE, True), moved
+    assert "from outside" in moved.reason and "it is where it was to go all the same" in moved.reason
+    assert result.outcome is RunOutcome.INCOMPLETE and result.reason.startswith("1 of 1 clusters left")
+    assert len(result.way_back) == 2 and on.serving() == {a: [f"{a}-3"]}
+
+
+async def test_where_nobody_serves_after_a_run_was_ended_from_outside_nobody_knows(land: Build) -> None:
+    on, crowd = await land("a")
+    (a,) = on.worlds.by_cluster
+    on.lose(on.region)
+    reached, go_on = hold_the_promise(on, a)
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    await reached.wait()
+    await on.run_of(a).terminate("by mistake")
+    result = await result_of(run)
+    go_on.set()
+
+    (moved,) = result.moved
+    assert (moved.outcome, moved.became) == (None, "not known"), moved
+    assert result.outcome is RunOutcome.INCOMPLETE and f"{a} not known: " in result.reason
+    assert len(result.way_back) == 2
+
+
+async def test_a_cluster_that_stayed_though_its_run_was_ended_from_outside_has_not_left(land: Build) -> None:
+    on, crowd = await land("a")
+    (a,) = on.worlds.by_cluster
+    reached, go_on = hold_the_order(on, a, "prepare")
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    await reached.wait()
+    await on.run_of(a).terminate("by mistake")
+    result = await result_of(run)
+    go_on.set()
+
+    (moved,) = result.moved
+    assert moved.outcome is RunOutcome.ROLLED_BACK and "it is where it was" in moved.reason, moved
+    assert result.outcome is RunOutcome.ROLLED_BACK and result.way_back == ()
 
 
 async def test_a_run_that_is_refused_has_undone_nothing(land: Build) -> None:

@@ -26,6 +26,17 @@ async def test_a_recorded_run_replays(path: Path) -> None:
     await replay(path)
 
 
+async def test_a_drill_by_failover_that_was_begun_by_hand_goes_on(tmp_path: Path) -> None:
+    """Such a run is refused today. One that an earlier version let begin is not broken off by that."""
+    path = HISTORIES / "primary_failure_completed.json"
+    history = json.loads(path.read_text())
+    (request,) = history["events"][0]["workflowExecutionStartedEventAttributes"]["input"]["payloads"]
+    said = {**json.loads(base64.b64decode(request["data"])), "maintenance": {"drill": True}}
+    request["data"] = base64.b64encode(json.dumps(said).encode()).decode()
+    (tmp_path / path.name).write_text(json.dumps(history))
+    await replay(tmp_path / path.name)
+
+
 def test_every_scene_is_recorded() -> None:
     assert [path.stem for path in RECORDED] == sorted([*SCENES, *FURTHER_SCENES])
 

@@ -7,13 +7,13 @@ import contextlib
 from datetime import timedelta
 
 import pytest
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from temporalio.service import RPCError
 
-from tests.looking import WITHIN_S
+from tests.looking import WITHIN_S, Looks
 from workflows.guardian import Guardian
 from workflows.names import reprotect_id
-from workflows.reprotect import Reprotect
+from workflows.reprotect import Reprotect, ReprotectState
 
 from .conftest import Setting, Stage
 from .test_guardian import all_healthy, until
@@ -74,6 +74,37 @@ async def test_one_that_has_ended_begins_again_while_the_policy_says_so(
     write_registry(on.settings.config_dir, on.world.cluster, reprotect="automatic", reprotect_after_s=0.1)
     await goes_on(on, after=second)
     await guardian.terminate()
+
+
+async def test_one_that_another_guardian_started_begins_again_too(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is awake because of its end: a guardian that knows nothing else of it follows it."""
+    monkeypatch.setattr("workflows.reprotecting.AGAIN", timedelta(seconds=0.2))
+    on = await stage(reprotect="automatic", reprotect_after_s=0.1)
+    before = await on.client.start_workflow(
+        Reprotect.run,
+        ReprotectState(cluster_id=on.cluster_id),
+        id=reprotect_id(on.cluster_id),
+        task_queue=on.settings.task_queue,
+    )
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while "await_run" not in await activities_of(guardian):
+            await looks.again()
+
+    await before.terminate("by hand")
+    await goes_on(on, after=before.first_execution_run_id)
+    await guardian.terminate()
+
+
+async def activities_of(guardian: WorkflowHandle[Guardian, None]) -> set[str]:
+    return {
+        event.activity_task_scheduled_event_attributes.activity_type.name
+        async for event in guardian.fetch_history_events()
+    }
 
 
 async def goes_on(on: Stage, after: str | None = None) -> str | None:

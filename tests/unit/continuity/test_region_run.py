@@ -87,17 +87,36 @@ def test_all_moved_and_verified_is_done() -> None:
         (ended(None, a=None), UNTOUCHED),
         ({**ended(None, a=None), **ended(b=REFUSED)}, REFUSED),
         (ended(a=UNDONE, b=REFUSED), UNDONE),
-        (ended(a=None), UNDONE),
     ],
 )
 def test_only_what_was_begun_was_undone(moved: dict[str, Moved], found: RunOutcome) -> None:
-    """A run that was begun and has no outcome was ended from outside: what it did is not known."""
     assert outcome(moved) is found
     assert way_back(plan(*moved), moved) == ()
 
 
+def test_a_cluster_whose_run_was_ended_from_outside_may_have_left() -> None:
+    """What the run did is not known, and others may finish it forward."""
+    moved = ended(a=None)
+    assert outcome_of(plan("a", "b"), moved, {"a": "nobody serves"}, None) == (
+        INCOMPLETE,
+        "0 of 2 clusters left r; not b; a not known: why of a; a: nobody serves",
+    )
+    assert len(way_back(plan("a", "b"), moved)) == 2
+
+
+@pytest.mark.parametrize(
+    ("moved", "stayed", "found"),
+    [(True, False, INCOMPLETE), (False, True, UNDONE), (False, False, None)],
+)
+def test_what_is_found_afterwards_is_how_it_ended(
+    moved: bool, stayed: bool, found: RunOutcome | None
+) -> None:
+    assert ended(a=None)["a"].found(moved=moved, stayed=stayed).outcome is found
+
+
 def test_of_weights_without_an_outcome_it_is_not_known_whether_they_were_shifted() -> None:
-    assert outcome(ended(None, w=None), weights=["w"]) is UNDONE
+    assert outcome(ended(None, w=None), weights=["w"]) is INCOMPLETE
+    assert way_back(plan(weights=["w"]), ended(None, w=None)) != ()
     assert outcome(ended(None, w=REFUSED), weights=["w"]) is REFUSED
     found, _ = outcome_of(plan(weights=["w"]), ended(None, w=INCOMPLETE), {}, None)
     assert found is INCOMPLETE

@@ -16,7 +16,7 @@ export function runsTable(runs) {
   return h("div", { class: "scroll" }, table("Runs, newest first", ["run", "ended", "took", "begun", "by"], runs.map((run) => [
     h("a", { href: `#/clusters/${run.cluster_id}/runs/${run.run_id}` }, h("b", {}, run.cluster_id), ` ${words(run.kind)}`,
       run.dry_run && h("span", { class: "soft" }, " dry run")),
-    mark(run.outcome ?? run.status),
+    mark(run.status === "completed" ? run.outcome ?? run.status : run.status),
     run.ended_at ? took(new Date(run.ended_at) - new Date(run.started_at)) : "goes on",
     moment(run.started_at), run.initiated_by ?? "–",
   ])));

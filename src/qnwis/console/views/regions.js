@@ -87,7 +87,7 @@ function moving({ evacuation, progress, result }) {
     result && [
       h("p", {}, result.reason), result.refusal && refusal(result.refusal),
       result.moved.length > 0 && table("Clusters", ["cluster", "outcome", "why"],
-        result.moved.map((one) => [one.cluster_id, mark(one.outcome ?? "not begun"), one.reason])),
+        result.moved.map((one) => [one.cluster_id, mark(one.outcome ?? (one.run_id ? "not known" : "not begun")), one.reason])),
       result.way_back.length > 0 && h("p", { class: "note" }, "The way back: ", result.way_back.map((line) => h("code", { class: "command" }, line))),
       result.audit_id && h("p", { class: "buttons" }, h("a", { class: "button", href: `#/records/${result.audit_id}` }, "Report and audit record")),
     ],

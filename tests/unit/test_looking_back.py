@@ -1,0 +1,145 @@
+"""Reading what earlier executions under a lock did, of a server that a test plays: much, and far away."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from temporalio.api.common.v1 import Payloads
+from temporalio.api.history.v1 import HistoryEvent
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.testing import ActivityEnvironment
+
+from activities.executions import LOOKED_BACK
+from activities.past_runs import LookBackRequest, PastRuns
+from activities.promotion import Promotion
+from qnwis.continuity.run import FailoverRequest
+from qnwis.continuity.takeover import Remains
+from tests.looking import WITHIN_S
+
+LOCK, BEGAN = "failover-c", datetime(2026, 1, 1, tzinfo=UTC)
+ASKED = LookBackRequest(workflow_id=LOCK, run_id="own", reset=False, continues=None)
+LONG_AGO = "left-unfinished"
+
+
+async def event(name: str, at: datetime = BEGAN, **attributes: object) -> HistoryEvent:
+    made = HistoryEvent(**{f"{name}_event_attributes": attributes})
+    made.event_time.FromDatetime(at)
+    return made
+
+
+async def payloads(value: object) -> Payloads:
+    return Payloads(payloads=await pydantic_data_converter.encode([value]))
+
+
+@dataclass
+class Server:
+    """Of one lock: a run that was terminated in the middle of its plan, and then many that began nothing."""
+
+    data_converter = pydantic_data_converter
+    since: int
+    """How many began nothing since."""
+    read: list[str] = field(default_factory=list)
+
+    @property
+    def executions(self) -> list[SimpleNamespace]:
+        """Newest first."""
+        names = [LONG_AGO, *(f"nothing-{number}" for number in range(self.since))]
+        return [
+            SimpleNamespace(run_id=name, start_time=BEGAN + timedelta(minutes=number))
+            for number, name in reversed([*enumerate(names)])
+        ]
+
+    async def list_workflows(self, query: str, limit: int | None = None) -> AsyncIterator[SimpleNamespace]:
+        before = re.search(r"StartTime < '(.+)'", query)
+        for one in self.executions[:limit]:
+            if before is None or one.start_time < datetime.fromisoformat(before[1]):
+                yield one
+
+    def get_workflow_handle(self, workflow_id: str, *, run_id: str) -> SimpleNamespace:
+        return SimpleNamespace(fetch_history_events=lambda: self.history(run_id))
+
+    async def history(self, run_id: str) -> AsyncIterator[HistoryEvent]:
+        self.read.append(run_id)
+        await self.answers(run_id)
+        request = FailoverRequest(cluster_id="c", initiated_by="ann", reason="test")
+        yield await event(
+            "workflow_execution_started",
+            input=await payloads(request),
+            original_execution_run_id=run_id,
+        )
+        if run_id == LONG_AGO:
+            yield await event(
+                "activity_task_scheduled",
+                activity_type={"name": Promotion.promote.__name__},
+                input=await payloads({"action": {"action_id": "2-promote"}}),
+            )
+            yield await event("workflow_execution_terminated", identity="ann")
+        else:
+            yield await event("workflow_execution_failed", failure={"message": "cluster.yaml"})
+
+    async def answers(self, run_id: str) -> None:
+        """Return when the server answers for this execution, or raise what it fails with."""
+
+
+async def looked_back(server: Server, environment: ActivityEnvironment | None = None) -> Remains | None:
+    past_runs = PastRuns(cast(Any, server), "failover-", "QnwisOutcome")
+    async with asyncio.timeout(WITHIN_S):
+        found: Remains | None = await (environment or ActivityEnvironment()).run(past_runs.look_back, ASKED)
+    return found
+
+
+async def test_what_began_nothing_is_read_past_however_much_it_is() -> None:
+    """Of an earlier version, which did not say of a run whether it had acted."""
+    found = await looked_back(Server(since=500))
+    assert found is not None and found.run_id == LONG_AGO
+
+
+async def test_what_is_far_away_is_read_at_once_and_not_one_after_the_other() -> None:
+    together = asyncio.Barrier(LOOKED_BACK - 1)
+
+    class Far(Server):
+        async def answers(self, run_id: str) -> None:
+            if len(self.read) > 1:
+                await together.wait()
+
+    found = await looked_back(Far(since=LOOKED_BACK - 1))
+    assert found is not None and found.run_id == LONG_AGO
+
+
+async def test_a_later_attempt_goes_on_where_the_one_before_it_was() -> None:
+    told: list[tuple[Any, ...]] = []
+    heard = asyncio.Event()
+
+    def beats(*details: Any) -> None:
+        told.append(details)
+        if details[1]:
+            heard.set()
+
+    class BreaksOff(Server):
+        async def answers(self, run_id: str) -> None:
+            if len(self.read) > 5 * LOOKED_BACK:
+                await heard.wait()
+                raise RPCError("gone", RPCStatusCode.UNAVAILABLE, b"")
+
+    first = ActivityEnvironment()
+    first.on_heartbeat = beats
+    with pytest.raises(RPCError):
+        await looked_back(broken := BreaksOff(since=200), first)
+
+    second = ActivityEnvironment()
+    second.info = dataclasses.replace(second.info, attempt=2, heartbeat_details=list(told[-1]))
+    again = Server(since=200)
+    found = await looked_back(again, second)
+    assert found is not None and found.run_id == LONG_AGO
+    newest = {one.run_id for one in again.executions[:LOOKED_BACK]}
+    answered = set(broken.read[: 5 * LOOKED_BACK])
+    assert set(again.read) & answered == newest and set(again.read) - newest
