@@ -63,7 +63,8 @@ HEARTBEAT_LATENCY = Metric(
 HEALTH_CHECK_ERRORS = Metric(
     "continuity_health_check_errors",
     Kind.COUNTER,
-    "Health questions that failed, by the type of the failure",
+    "Health questions that failed: timeout, connection_refused, dns, tls, unreachable, http_<status>; answer:"
+    " an application's that it is not to give",
     (*_WATCH, "type"),
 )
 NODE_STATUS = Metric(
