@@ -147,10 +147,13 @@ class ExecuteResponse(Model):
     actions_executed: int
     actions_failed: int
     total_duration_ms: int
+    """The whole run, with the time that people took to vote."""
     audit_id: str | None
     confidence: ShortConfidence | None
     """None where nothing was verified, for example in a dry run."""
     timings_ms: Milliseconds
+    """`total`: until this answer; `execution`: carrying out the plan; `approval`: waiting for people, where
+    they were asked."""
     outcome: RunOutcome
     reason: str
     dry_run: bool
@@ -235,9 +238,16 @@ def executed(result: RunResult, plan_id: str, request_id: str, total_ms: float) 
         confidence=None
         if report is None
         else ShortConfidence(score=report.confidence.score, band=report.confidence.band),
-        timings_ms={"total": round(total_ms, 1), "execution": round(took_ms, 1)},
+        timings_ms={"total": round(total_ms, 1), **_steps_ms(result)},
         outcome=result.outcome,
         reason=result.reason,
         dry_run=result.dry_run,
         verification=report,
     )
+
+
+def _steps_ms(result: RunResult) -> Milliseconds:
+    """The step that carried the plan out, and how long people were waited for before it."""
+    took_ms = {step.name: round(step.elapsed_ms or 0.0, 1) for step in result.steps}
+    timings = {"execution": took_ms.get("execution", 0.0)}
+    return timings if result.approval is None else timings | {"approval": took_ms.get("approval", 0.0)}

@@ -62,6 +62,7 @@ class AuditResult(Model):
     success: bool
     """What the verifier said; False for a refusal."""
     duration_ms: int = Field(ge=0)
+    """The whole run, with the time that people took to vote; the report has what each step took."""
     actions_executed: int = Field(ge=0)
 
 
