@@ -145,6 +145,7 @@ class ExecuteResponse(Model):
     plan_id: str
     success: bool
     actions_executed: int
+    """Those that succeeded, or had nothing to do; none in a dry run."""
     actions_failed: int
     total_duration_ms: int
     """The whole run, with the time that people took to vote."""
@@ -231,7 +232,7 @@ def executed(result: RunResult, plan_id: str, request_id: str, total_ms: float) 
         execution_id=result.run_id,
         plan_id=plan_id,
         success=result.verified or result.outcome is RunOutcome.PREVIEWED,
-        actions_executed=sum(one.status is OutcomeStatus.SUCCEEDED for one in result.outcomes),
+        actions_executed=result.actions_executed,
         actions_failed=sum(one.status in failed for one in result.outcomes),
         total_duration_ms=round(took_ms),
         audit_id=result.audit_id,

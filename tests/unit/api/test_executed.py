@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from qnwis.api.bodies import executed
 from qnwis.continuity.access import ApprovalWorkflow
 from qnwis.continuity.approvals import Window
-from qnwis.continuity.run import RunKind, RunOutcome, RunResult, StepProgress
+from qnwis.continuity.audit import draft_of
+from qnwis.continuity.evidence import ClusterEvidence
+from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.run import FailoverRequest, RunArtefacts, RunKind, RunOutcome, RunResult, StepProgress
 
 AT = datetime(2026, 1, 5, 12, tzinfo=UTC)
 WINDOW = Window(
@@ -49,3 +54,24 @@ def test_the_time_that_people_took_to_vote_is_no_execution() -> None:
 def test_where_nobody_was_asked_there_is_no_time_of_theirs() -> None:
     assert executed(run(), "plan-1", "r", total_ms=1.0).timings_ms == {"total": 1.0, "execution": EXECUTED_MS}
     assert executed(run(steps=()), "plan-1", "r", total_ms=1.0).timings_ms == {"total": 1.0, "execution": 0.0}
+
+
+@pytest.mark.parametrize(("dry_run", "executed_actions"), [(False, 2), (True, 0)])
+def test_an_action_with_nothing_to_do_is_executed_and_a_preview_is_not(
+    dry_run: bool, executed_actions: int
+) -> None:
+    became = (
+        (OutcomeStatus.SKIPPED,) * 3
+        if dry_run
+        else (OutcomeStatus.SUCCEEDED, OutcomeStatus.SKIPPED, OutcomeStatus.FAILED)
+    )
+    outcomes = tuple(Outcome(action_id=str(n), status=status) for n, status in enumerate(became))
+    result = run(outcomes=outcomes, dry_run=dry_run)
+    assert executed(result, "plan-1", "r", total_ms=1.0).actions_executed == executed_actions
+    artefacts = RunArtefacts(
+        request=FailoverRequest(cluster_id="c", initiated_by="bob", reason="test", dry_run=dry_run),
+        evidence_before=ClusterEvidence(cluster_id="c", nodes=()),
+        evidence_after=None,
+        result=result,
+    )
+    assert draft_of(artefacts).result.actions_executed == executed_actions
