@@ -112,7 +112,7 @@ def busy(agent: Agent) -> None:
     [
         (silent, "timeout", "did not answer GET /health/live within 0.1 s"),
         (busy, "http_503", "answered GET /health/live with status 503: busy"),
-        (nowhere, "ClientConnectorError", "check that the agent runs and can be reached"),
+        (nowhere, "connection_refused", "check that the agent runs and can be reached"),
     ],
 )
 async def test_a_probe_names_how_it_ended(how: Callable[[Agent], None], error_type: str, says: str) -> None:

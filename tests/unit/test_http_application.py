@@ -101,7 +101,9 @@ async def test_a_state_of_another_status_is_no_answer_and_no_health(served: Serv
         probed = await nodes.probe(served.node(tmp_path), "/health/ready", timeout_s=5)
         served.status = 200
         well = await nodes.probe(served.node(tmp_path), "/health/ready", timeout_s=5)
-    assert not probed.ok and "status 503, not 200" in (probed.error or "")
+    assert (probed.ok, probed.error_type) == (False, "answer") and "status 503, not 200" in (
+        probed.error or ""
+    )
     assert well.ok
 
 

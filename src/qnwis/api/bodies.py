@@ -145,12 +145,16 @@ class ExecuteResponse(Model):
     plan_id: str
     success: bool
     actions_executed: int
+    """Those that succeeded, or had nothing to do; none in a dry run."""
     actions_failed: int
     total_duration_ms: int
+    """The whole run, with the time that people took to vote."""
     audit_id: str | None
     confidence: ShortConfidence | None
     """None where nothing was verified, for example in a dry run."""
     timings_ms: Milliseconds
+    """`total`: until this answer; `execution`: carrying out the plan; `approval`: waiting for people, where
+    they were asked."""
     outcome: RunOutcome
     reason: str
     dry_run: bool
@@ -228,16 +232,23 @@ def executed(result: RunResult, plan_id: str, request_id: str, total_ms: float) 
         execution_id=result.run_id,
         plan_id=plan_id,
         success=result.verified or result.outcome is RunOutcome.PREVIEWED,
-        actions_executed=sum(one.status is OutcomeStatus.SUCCEEDED for one in result.outcomes),
+        actions_executed=result.actions_executed,
         actions_failed=sum(one.status in failed for one in result.outcomes),
         total_duration_ms=round(took_ms),
         audit_id=result.audit_id,
         confidence=None
         if report is None
         else ShortConfidence(score=report.confidence.score, band=report.confidence.band),
-        timings_ms={"total": round(total_ms, 1), "execution": round(took_ms, 1)},
+        timings_ms={"total": round(total_ms, 1), **_steps_ms(result)},
         outcome=result.outcome,
         reason=result.reason,
         dry_run=result.dry_run,
         verification=report,
     )
+
+
+def _steps_ms(result: RunResult) -> Milliseconds:
+    """The step that carried the plan out, and how long people were waited for before it."""
+    took_ms = {step.name: round(step.elapsed_ms or 0.0, 1) for step in result.steps}
+    timings = {"execution": took_ms.get("execution", 0.0)}
+    return timings if result.approval is None else timings | {"approval": took_ms.get("approval", 0.0)}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Response
 
 from qnwis.cluster_status import guardian_view, look_at
 from qnwis.config.registry import Registered
@@ -42,6 +41,7 @@ from .bodies import (
     StatusResponse,
     executed,
 )
+from .paths import Prefer
 from .texts import WholeCharacters
 from .waiting import ended_or_accepted, wait_s
 
@@ -90,9 +90,7 @@ async def plan(body: PlanRequest, asking: Asking = reads(Permission.GENERATE_PLA
 @router.post("/execute", response_model=ExecuteResponse, responses={202: {"model": Accepted}})
 async def execute(
     body: ExecuteRequest,
-    prefer: Annotated[
-        str | None, Header(description="`wait=30`: answer with the run's end if it comes within 30 s.")
-    ] = None,
+    prefer: Prefer = None,
     asking: Asking = acts(Permission.TRIGGER),
 ) -> Response:
     """Execute a plan. It is derived again from what the nodes say now; where that gives another digest,
@@ -101,10 +99,10 @@ async def execute(
         asking.need(Permission.OVERRIDE_CONSTRAINTS)
     if body.override:
         asking.need(Permission.EMERGENCY_OVERRIDE)
-    return await asking.once(lambda: _execute(body, wait_s(prefer), asking))
+    return await asking.once(lambda: _execute(body, prefer, asking))
 
 
-async def _execute(body: ExecuteRequest, longest_s: float, asking: Asking) -> Response:
+async def _execute(body: ExecuteRequest, prefer: str | None, asking: Asking) -> Response:
     started, parts = monotonic(), asking.parts
     made = await _plan_of(body.plan, asking)
     registered = parts.registered(made.cluster_id)
@@ -129,6 +127,7 @@ async def _execute(body: ExecuteRequest, longest_s: float, asking: Asking) -> Re
         total_ms = (monotonic() - started) * 1000
         return answer(executed(result, made.plan_id, asking.request_id, total_ms))
 
+    longest_s = wait_s(prefer, dry_run=body.dry_run)
     return await ended_or_accepted(asking, handle, made.cluster_id, made.plan_id, longest_s, ended)
 
 

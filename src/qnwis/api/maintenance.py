@@ -37,10 +37,10 @@ async def maintain(
     asking: Asking = acts(Permission.TRIGGER),
 ) -> Response:
     """Move the service to another node on purpose; with `back_after_s`, and back again."""
-    return await asking.once(lambda: _maintain(cluster_id, body, wait_s(prefer), asking))
+    return await asking.once(lambda: _maintain(cluster_id, body, prefer, asking))
 
 
-async def _maintain(cluster_id: str, body: MaintenanceBody, longest_s: float, asking: Asking) -> Response:
+async def _maintain(cluster_id: str, body: MaintenanceBody, prefer: str | None, asking: Asking) -> Response:
     started, parts = monotonic(), asking.parts
     parts.registered(cluster_id)
     request = FailoverRequest(
@@ -69,4 +69,5 @@ async def _maintain(cluster_id: str, body: MaintenanceBody, longest_s: float, as
         plan_id = result.plan.plan_id if result.plan is not None else ""
         return answer(executed(result, plan_id, asking.request_id, total_ms))
 
+    longest_s = wait_s(prefer, dry_run=body.dry_run)
     return await ended_or_accepted(asking, handle, cluster_id, None, longest_s, ended)

@@ -22,7 +22,12 @@ IfMatch = Annotated[
     str | None, Header(alias="If-Match", description="The digest of what is replaced, as GET answers it.")
 ]
 Prefer = Annotated[
-    str | None, Header(description="`wait=30`: answer with the run's end if it comes within 30 s.")
+    str | None,
+    Header(
+        description="`wait=30`: answer with the run's end if it comes within 30 s, else with 202."
+        " `respond-async`: answer with 202 at once. By default a run is answered with 202 at once, and a dry"
+        " run with its end if it comes within 60 s."
+    ),
 ]
 
 

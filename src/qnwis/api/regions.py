@@ -111,7 +111,7 @@ async def evacuate(
     region: Region, body: EvacuateBody, prefer: Prefer = None, asking: Asking = acts(Permission.TRIGGER)
 ) -> Response:
     """Move every cluster whose primary is in the region to another one, in waves. Waits for people."""
-    return await asking.once(lambda: _move(Direction.OUT, region, body, wait_s(prefer), asking))
+    return await asking.once(lambda: _move(Direction.OUT, region, body, prefer, asking))
 
 
 @router.post("/failback", response_model=EvacuationEnded, responses=ACCEPTED)
@@ -119,11 +119,11 @@ async def failback(
     region: Region, body: EvacuateBody, prefer: Prefer = None, asking: Asking = acts(Permission.TRIGGER)
 ) -> Response:
     """The way back: every cluster that is at home in the region returns to it by a switchover, in waves."""
-    return await asking.once(lambda: _move(Direction.BACK, region, body, wait_s(prefer), asking))
+    return await asking.once(lambda: _move(Direction.BACK, region, body, prefer, asking))
 
 
 async def _move(
-    direction: Direction, region: str, body: EvacuateBody, longest_s: float, asking: Asking
+    direction: Direction, region: str, body: EvacuateBody, prefer: str | None, asking: Asking
 ) -> Response:
     request = EvacuateRequest(
         region=region,
@@ -136,6 +136,7 @@ async def _move(
     parts = asking.parts
     handle = await start_evacuation(parts.client, signed_start(asking.signer, request), parts.task_queue)
     run_id = handle.result_run_id or ""
+    longest_s = wait_s(prefer, dry_run=body.dry_run)
     result = await end_within(handle, longest_s)
     if result is not None:
         return answer(EvacuationEnded(request_id=asking.request_id, execution_id=run_id, result=result))

@@ -23,12 +23,21 @@ T = TypeVar("T", RunResult, RegionResult)
 
 LONGEST_S = 300.0
 """Whoever wants to wait longer looks again."""
+DRY_RUN_S = 60.0
+"""A dry run takes seconds; one that takes longer, because of nodes that are silent, goes on after 202."""
 
 
-def wait_s(prefer: str | None) -> float:
-    """How long the caller would wait, by `Prefer: wait=30` (RFC 7240); 0 where it does not say."""
+def wait_s(prefer: str | None, *, dry_run: bool = False) -> float:
+    """How long the caller would wait, by `Prefer: wait=30` or `respond-async` (RFC 7240).
+
+    Where it does not say: not at all for a run, which may wait for people; for the end of a dry run, which
+    asks nobody.
+    """
     found = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})", prefer or "", re.IGNORECASE)
-    return min(float(found[1]), LONGEST_S) if found is not None else 0.0
+    if found is not None:
+        return min(float(found[1]), LONGEST_S)
+    at_once = re.search(r"(?:^|[,;\s])respond-async(?:$|[,;\s])", prefer or "", re.IGNORECASE)
+    return DRY_RUN_S if dry_run and at_once is None else 0.0
 
 
 def run_url(cluster_id: str, run_id: str) -> str:

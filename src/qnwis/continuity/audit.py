@@ -22,7 +22,6 @@ from pydantic import AfterValidator, AwareDatetime, Field, SerializerFunctionWra
 
 from .approvals import Vote
 from .audit_layers import Layers, layers_of
-from .executor import OutcomeStatus
 from .model import Model, sha256_digest
 from .refusal import Refusal
 from .run import FailoverRequest, RunArtefacts, RunResult
@@ -62,7 +61,9 @@ class AuditResult(Model):
     success: bool
     """What the verifier said; False for a refusal."""
     duration_ms: int = Field(ge=0)
+    """The whole run, with the time that people took to vote; the report has what each step took."""
     actions_executed: int = Field(ge=0)
+    """Those that succeeded, or had nothing to do, which older records do not count; none in a dry run."""
 
 
 class AuditDraft(Model):
@@ -150,7 +151,6 @@ class ChainFault(Model):
 def draft_of(artefacts: RunArtefacts) -> AuditDraft:
     """The record of a run that has ended."""
     request, result = artefacts.request, artefacts.result
-    executed = [o for o in result.outcomes if o.status is OutcomeStatus.SUCCEEDED]
     return AuditDraft(
         timestamp=result.ended_at,
         operation=_operation(request),
@@ -164,7 +164,7 @@ def draft_of(artefacts: RunArtefacts) -> AuditDraft:
         result=AuditResult(
             success=result.verified,
             duration_ms=round((result.ended_at - result.started_at).total_seconds() * 1000),
-            actions_executed=len(executed),
+            actions_executed=result.actions_executed,
         ),
         run_id=result.run_id,
         plan_digest=result.plan_digest or (result.plan.digest if result.plan is not None else None),

@@ -17,7 +17,7 @@ every effect is idempotent by its effect id; before the point of no return, an a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -113,6 +113,12 @@ Next = Do | Undo | Finish
 
 POSSIBLY_EFFECTIVE = frozenset({OutcomeStatus.STARTED, OutcomeStatus.SUCCEEDED, OutcomeStatus.UNKNOWN})
 SATISFIED = frozenset({OutcomeStatus.SUCCEEDED, OutcomeStatus.SKIPPED})
+
+
+def satisfied(outcomes: Iterable[Outcome]) -> int:
+    """How many actions are done: they succeeded, or there was nothing to do."""
+    return sum(outcome.status in SATISFIED for outcome in outcomes)
+
 
 Log = Mapping[str, Outcome]
 """What counts of each action: its last outcome."""

@@ -19,7 +19,7 @@ from .model import Model
 from .policy import Policy
 from .readiness_facts import Grade, Readiness
 from .report_writes import handed_over
-from .run import FailoverRequest, RunResult
+from .run import FailoverRequest, RunOutcome, RunResult
 from .topology import Cluster, ReplicationMode
 
 
@@ -63,7 +63,8 @@ HEARTBEAT_LATENCY = Metric(
 HEALTH_CHECK_ERRORS = Metric(
     "continuity_health_check_errors",
     Kind.COUNTER,
-    "Health questions that failed, by the type of the failure",
+    "Health questions that failed: timeout, connection_refused, dns, tls, unreachable, http_<status>; answer:"
+    " an application's that it is not to give",
     (*_WATCH, "type"),
 )
 NODE_STATUS = Metric(
@@ -91,14 +92,15 @@ QUORUM_REACHED = Metric(
 EXECUTIONS = Metric(
     "qnwis_failover_executions_total",
     Kind.COUNTER,
-    "Failovers that ended, by their outcome; each is a success or a failure",
+    "Failovers that were asked for and have ended, by their outcome; those that were carried out (completed,"
+    " incomplete, rolled_back) are each a success or a failure",
     ("cluster", "status"),
 )
 SUCCESSES = Metric("qnwis_failover_success_total", Kind.COUNTER, "Failovers that were verified", ("cluster",))
 FAILURES = Metric(
     "qnwis_failover_failures_total",
     Kind.COUNTER,
-    "Failovers that did not end verified, by the rule that refused, else by the outcome",
+    "Failovers carried out that did not end verified, by the rule that stopped them, else by the outcome",
     ("cluster", "reason"),
 )
 EXECUTION_MS = Metric(
@@ -208,6 +210,8 @@ METRICS = (
 FAILOVER = "failover_execute"
 COUNTED = (FAILOVER, "maintenance_execute", "drill_execute")
 """Operations of the audit trail that are runs; a dry run changes nothing and is none."""
+EXECUTED = (RunOutcome.COMPLETED, RunOutcome.INCOMPLETE, RunOutcome.ROLLED_BACK)
+"""Outcomes of runs that were carried out; where somebody says no before that, nothing has failed."""
 EXECUTION, VERIFICATION = "execution", "verification"
 """Steps of the runbooks that have metrics of their own."""
 
@@ -264,7 +268,9 @@ class RunFigures(Model):
     operation: str
     status: str
     failure: str | None
-    """Why it was not verified: the rule that refused, else the outcome; None for a verified run."""
+    """Why it was carried out and not verified: the rule that stopped it, else the outcome; None for a
+    verified run, and for one of which nothing was carried out."""
+    verified: bool
     steps_ms: dict[str, float]
     """By step, what it took; steps that were not come to are not in it."""
     recovery_ms: float | None
@@ -289,12 +295,14 @@ class RunFigures(Model):
 
 def figures_of(record: AuditRecord, request: FailoverRequest, result: RunResult) -> RunFigures:
     """Of a run, by its record and two of the record's artefacts."""
-    refused = result.refusal.rule if result.refusal is not None else result.outcome.value
+    stopped = result.refusal.rule if result.refusal is not None else result.outcome.value
+    failed = result.outcome in EXECUTED and not result.verified
     return RunFigures(
         cluster_id=record.cluster_id,
         operation=record.operation,
         status=result.outcome.value,
-        failure=None if result.verified else refused,
+        failure=stopped if failed else None,
+        verified=result.verified,
         steps_ms={step.name: step.elapsed_ms for step in result.steps if step.elapsed_ms is not None},
         recovery_ms=_recovery_ms(request, result) if record.operation == FAILOVER else None,
         moved=result.moved,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from .evidence import ClusterEvidence, NodeEvidence, NodeState
-from .executor import Do, Finish, Outcome, OutcomeStatus, RunEnd, Undo, advance
+from .executor import Do, Finish, Outcome, OutcomeStatus, RunEnd, Undo, advance, satisfied
 from .http_actions import HttpDemote, HttpFence, HttpPromote
 from .modelled_http import carry_out as carry_out_on_application
 from .modelled_patroni import SOURCE as SOURCE
@@ -261,7 +261,7 @@ class Played:
 
     @property
     def actions_executed(self) -> int:
-        return sum(outcome.status is OutcomeStatus.SUCCEEDED for outcome in self.outcomes)
+        return satisfied(self.outcomes)
 
 
 def play(

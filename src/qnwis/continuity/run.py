@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field, ValidationInfo, field_validator, mode
 
 from .approvals import PendingApproval, Window
 from .evidence import ClusterEvidence
-from .executor import Outcome
+from .executor import Outcome, satisfied
 from .hooks import HookResult
 from .model import LONGEST_S, Identifier, Model, at_most_if_stored, is_stored, sha256_digest
 from .orders import FencingEvidence
@@ -313,6 +313,11 @@ class RunResult(Model):
     started_at: datetime
     ended_at: datetime
     audit_id: str | None = None
+
+    @property
+    def actions_executed(self) -> int:
+        """As many as the plan has where all of it is done. A dry run executes none, and skips each."""
+        return 0 if self.dry_run else satisfied(self.outcomes)
 
     @property
     def moved(self) -> bool:

@@ -21,6 +21,7 @@ class SimulatedFailover(Model):
     success: bool
     """Every action of the plan succeeded, or had nothing to do."""
     actions_executed: int
+    """Those that succeeded, or had nothing to do."""
     total_duration_ms: int
     """Simulated, from the start of the run; the time to detect is `detection_ms`."""
     plan_id: str

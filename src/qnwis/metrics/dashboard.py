@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from qnwis.continuity.metrics import (
     APPROVALS_WAITING,
     CLUSTER_QUORUM,
     CONSECUTIVE_FAILURES,
+    EXECUTED,
     EXECUTION_MS,
     EXECUTIONS,
     FAILURES,
@@ -36,6 +38,7 @@ from qnwis.continuity.metrics import (
     VALIDATION_MS,
     Metric,
 )
+from qnwis.continuity.run import RunOutcome
 
 UID = "qnwis-continuity-ops"
 WIDTH = 24
@@ -65,9 +68,10 @@ class Panel(NamedTuple):
     """Values with a name and a colour of their own."""
 
 
-def _of(metric: Metric, suffix: str = "") -> str:
-    """The series of the clusters that are chosen."""
-    return f'{metric.name}{suffix}{{cluster=~"$cluster"}}'
+def _of(metric: Metric, suffix: str = "", outcomes: Collection[RunOutcome] = ()) -> str:
+    """The series of the clusters that are chosen; of runs, those that ended so."""
+    status = f', status=~"{"|".join(outcomes)}"' if outcomes else ""
+    return f'{metric.name}{suffix}{{cluster=~"$cluster"{status}}}'
 
 
 def _once(metric: Metric, suffix: str = "") -> str:
@@ -93,8 +97,8 @@ def _readiness() -> str:
     return f"max by (cluster, grade) ({_of(READINESS)} and on (cluster, instance) ({newest})) == 1"
 
 
-def _over_range(metric: Metric, by: str) -> str:
-    rising = f"increase({_of(metric)}[$__range])"
+def _over_range(metric: Metric, by: str, outcomes: Collection[RunOutcome] = ()) -> str:
+    rising = f"increase({_of(metric, outcomes=outcomes)}[$__range])"
     return f"sum by ({by}) (max by ({', '.join(metric.labels)}) ({rising}))"
 
 
@@ -105,6 +109,7 @@ def _new_in_range(metric: Metric) -> str:
     return f"({risen}) or ({_once(metric)} unless {before}) > 0"
 
 
+NOT_EXECUTED = tuple(one for one in RunOutcome if one not in {*EXECUTED, RunOutcome.PREVIEWED})
 UP_DOWN = (("1", "healthy", "green"), ("0", "failed", "red"))
 QUORUM = (("1", "quorum", "green"), ("0", "no quorum: no writes", "red"))
 
@@ -142,11 +147,15 @@ PANELS = (
     ),
     Panel(
         "Success and failure in this time range",
-        "Failovers that were verified, that were not, and why not.",
+        "Failovers that were carried out: verified, not verified, and why not. Beside them those of which"
+        " nothing was carried out, which fail nothing.",
         (
             Query(_over_range(SUCCESSES, "cluster"), "{{cluster}} verified"),
             Query(_new_in_range(FAILURES), "{{cluster}} {{reason}}"),
-            Query(_over_range(EXECUTIONS, "cluster"), "{{cluster}} all"),
+            Query(_over_range(EXECUTIONS, "cluster", EXECUTED), "{{cluster}} carried out"),
+            Query(
+                f"{_over_range(EXECUTIONS, 'cluster, status', NOT_EXECUTED)} > 0", "{{cluster}} {{status}}"
+            ),
         ),
         kind="stat",
         width=8,

@@ -23,6 +23,7 @@ from qnwis.config.registry import Registry
 from qnwis.continuity.audit import AuditRecord
 from qnwis.continuity.metrics import (
     COUNTED,
+    EXECUTED,
     EXECUTION,
     EXECUTION_MS,
     EXECUTIONS,
@@ -136,11 +137,11 @@ class RunMetrics(Collector):
         """A counter that appears with 1 has not increased for Prometheus; it must have been seen at 0."""
         for outcome in RunOutcome:
             self._executions.labels(cluster_id, outcome.value)
+        self._successes.labels(cluster_id)
+        for outcome in EXECUTED:
+            self._execution_ms.labels(cluster_id, outcome.value)
             if outcome is not RunOutcome.COMPLETED:
                 self._failures.labels(cluster_id, outcome.value)
-        self._successes.labels(cluster_id)
-        for outcome in (RunOutcome.COMPLETED, RunOutcome.INCOMPLETE, RunOutcome.ROLLED_BACK):
-            self._execution_ms.labels(cluster_id, outcome.value)
         self._validation_ms.labels(cluster_id)
         self._recovery_ms.labels(cluster_id)
         for loss in Loss:
@@ -182,9 +183,9 @@ class RunMetrics(Collector):
         if not run.is_failover:
             return
         self._executions.labels(run.cluster_id, run.status).inc()
-        if run.failure is None:
+        if run.verified:
             self._successes.labels(run.cluster_id).inc()
-        else:
+        if run.failure is not None:
             self._failures.labels(run.cluster_id, run.failure).inc()
         if (took := run.steps_ms.get(EXECUTION)) is not None:
             self._execution_ms.labels(run.cluster_id, run.status).observe(took)

@@ -23,6 +23,7 @@ from qnwis.continuity.metrics import (
 )
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.nodes import Probe
+from qnwis.providers.probe_errors import UNREACHABLE
 
 from .instruments import counter, gauges, histogram, under_exact_name
 
@@ -57,7 +58,7 @@ class WatchMetrics(Collector):
     def asked(self, cluster_id: str, vantage: str, node_id: str, path: str, probe: Probe) -> None:
         """One health question has ended."""
         if not probe.ok:
-            self._errors.labels(cluster_id, vantage, node_id, probe.error_type or "other").inc()
+            self._errors.labels(cluster_id, vantage, node_id, probe.error_type or UNREACHABLE).inc()
         elif path == LIVE:
             self._latency.labels(cluster_id, vantage, node_id).observe(probe.latency_ms)
 

@@ -18,6 +18,7 @@ from .errors import Refused, Unreachable
 from .http_application import HttpApplications
 from .nodes import HttpNodes, Probe
 from .patroni import HttpPatroni
+from .probe_errors import ANSWER, error_type, http_error
 
 PATRONI_PATHS = {"/health/live": "/liveness", "/health/ready": "/health", "/health/deep": "/health"}
 """What Patroni has in place of an agent's health questions: its loop runs; its PostgreSQL runs."""
@@ -61,11 +62,11 @@ class AllNodes:
         try:
             status = (await self._patroni.answers(node, asked, timeout_s=timeout_s)).status_code
         except Unreachable as error:
-            return Probe(False, (perf_counter() - began) * 1000, str(error), type(error.__cause__).__name__)
+            return Probe(False, (perf_counter() - began) * 1000, str(error), error_type(error))
         took_ms = (perf_counter() - began) * 1000
         if status == 200:
             return Probe(True, took_ms)
-        return Probe(False, took_ms, f"Patroni answered GET {asked} with {status}", f"http_{status}")
+        return Probe(False, took_ms, f"Patroni answered GET {asked} with {status}", http_error(status))
 
     async def _probe_application(self, node: Node, *, timeout_s: float) -> Probe:
         """Its state is its health: it answers as the topology says that it does."""
@@ -73,8 +74,9 @@ class AllNodes:
         try:
             await self._applications.state(node, timeout_s=timeout_s)
         except Unreachable as error:
-            why = type(error.__cause__).__name__ if error.__cause__ is not None else "answer"
-            return Probe(False, (perf_counter() - began) * 1000, str(error), why)
+            # Without a cause it did answer, and not as the topology says.
+            kind = ANSWER if error.__cause__ is None else error_type(error)
+            return Probe(False, (perf_counter() - began) * 1000, str(error), kind)
         return Probe(True, (perf_counter() - began) * 1000)
 
     async def events(self, node: Node) -> AsyncGenerator[NodeEvent, None]:

@@ -23,6 +23,7 @@ from qnwis.transport import Transport
 
 from .asking import FAILED, Asker
 from .errors import Refused, Unreachable
+from .probe_errors import error_type, http_error
 
 M = TypeVar("M", bound=Model)
 
@@ -38,7 +39,7 @@ class Probe:
     error: str | None = None
     """Why not ok, for a person."""
     error_type: str | None = None
-    """Stable name: `http_<status>`, `timeout` or the transport's error class."""
+    """Stable name: `http_<status>`, or one of `probe_errors.TYPES`."""
 
 
 class Nodes(Protocol):
@@ -152,20 +153,16 @@ class HttpNodes:
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
         began = time.perf_counter()
 
-        def ended(error: str | None = None, error_type: str | None = None) -> Probe:
-            return Probe(error is None, (time.perf_counter() - began) * 1000, error, error_type)
+        def ended(error: str | None = None, kind: str | None = None) -> Probe:
+            return Probe(error is None, (time.perf_counter() - began) * 1000, error, kind)
 
         try:
             answered = await self._asker.get(node.agent_url, path, timeout_s=timeout_s)
         except FAILED as error:
-            timed_out = isinstance(error, TimeoutError)
-            return ended(
-                _no_answer(node, "GET", path, timeout_s, error),
-                "timeout" if timed_out else type(error).__name__,
-            )
+            return ended(_no_answer(node, "GET", path, timeout_s, error), error_type(error))
         if answered.status != httpx.codes.OK:
             why = _unexpected(node, f"GET {path}", answered.status, answered.text)
-            return ended(why, f"http_{answered.status}")
+            return ended(why, http_error(answered.status))
         return ended()
 
     async def events(self, node: Node) -> AsyncGenerator[NodeEvent, None]:

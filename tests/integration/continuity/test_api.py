@@ -115,10 +115,12 @@ async def test_whoever_waits_is_answered_in_the_specifications_form(door: Build)
     on.world.kill("node-1")
     async with scene.http() as api:
         plan = await planned(api, scene)
-        preview = await api.post(
-            "/execute", json={"plan": plan, "dry_run": True}, headers=scene.acting("bob", Prefer="wait=60")
-        )
+        dry = {"plan": plan, "dry_run": True}
+        preview = await api.post("/execute", json=dry, headers=scene.acting("bob"))
         assert preview.status_code == 200 and preview.json()["outcome"] == "previewed"
+        assert preview.json()["actions_executed"] == 0
+        later = await api.post("/execute", json=dry, headers=scene.acting("bob", Prefer="respond-async"))
+        assert later.status_code == 202
         assert on.world.journal == []
         headers = scene.acting("bob", key="same-key", Prefer="wait=60")
         answer = await api.post("/execute", json={"plan": plan}, headers=headers)

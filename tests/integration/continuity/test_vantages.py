@@ -38,7 +38,7 @@ class Place:
 
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
         if node.node_id in self.blind_to:
-            return Probe(ok=False, latency_ms=1.0, error="no route to host", error_type="ConnectError")
+            return Probe(ok=False, latency_ms=1.0, error="no route to host", error_type="unreachable")
         return await self._world.probe(node, path, timeout_s=timeout_s)
 
 

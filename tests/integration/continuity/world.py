@@ -296,7 +296,7 @@ class World:
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
         if self.machines[node.node_id].on and self.machines[node.node_id].reachable:
             return Probe(ok=True, latency_ms=1.0)
-        return Probe(ok=False, latency_ms=1.0, error="connection refused", error_type="ConnectError")
+        return Probe(ok=False, latency_ms=1.0, error="connection refused", error_type="connection_refused")
 
     async def events(self, node: Node) -> AsyncIterator[NodeEvent]:
         machine = self._answering(node)

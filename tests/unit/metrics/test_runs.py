@@ -69,8 +69,21 @@ async def test_counters_equal_the_audit_after_a_restart_a_replay_and_for_each_of
             assert await worker.value("qnwis_failover_executions_total", status="completed") == 1
         assert await worker.value("qnwis_failover_executions_total", status="refused") == 1
         assert await worker.value("qnwis_failover_success_total") == 1
-        assert await worker.value("qnwis_failover_failures_total", reason="no_quorum") == 1
         assert await worker.value("qnwis_failover_failures_total", reason="rolled_back") == 1
+
+
+async def test_a_start_that_nothing_came_of_is_no_failure(home: Path) -> None:
+    store, worker = store_in(home), Worker(home)
+    await record(store, ended("run-0", RunOutcome.REFUSED, refused_by="primary_is_healthy"))
+    nothing = (RunOutcome.REFUSED, RunOutcome.REJECTED, RunOutcome.EXPIRED, RunOutcome.UNTOUCHED)
+    for number, outcome in enumerate(nothing, start=1):
+        await record(store, ended(f"run-{number}", outcome))
+    assert await worker.value("qnwis_failover_executions_total", status="refused") == 2
+    for reason in ("primary_is_healthy", *(outcome.value for outcome in nothing)):
+        assert await worker.value("qnwis_failover_failures_total", reason=reason) is None, reason
+    assert await worker.value("qnwis_failover_success_total") == 0
+    await record(store, ended("run-9", RunOutcome.INCOMPLETE))
+    assert await worker.value("qnwis_failover_failures_total", reason="incomplete") == 1
 
 
 async def test_maintenance_is_no_failover_and_a_dry_run_is_no_run(home: Path) -> None:
