@@ -11,6 +11,7 @@ from qnwis.continuity.alerts import Alert, Asked, Webhook, cluster_of, unmapped
 from qnwis.continuity.identity import Permission
 from qnwis.continuity.model import Identifier, Model
 from qnwis.providers.errors import Refused
+from qnwis.providers.request_store import Begun
 from qnwis.starting import ask_guardian
 from workflows.guardian_state import AlertAnswer, AlertRequest
 
@@ -101,7 +102,7 @@ async def _alert(alert: Alert, asking: Asking) -> Asked:
 async def trigger(body: TriggerBody, asking: Asking = acts(Permission.TRIGGER)) -> Response:
     """Have the guardian look now, and fail over if its rules say so; its answer."""
 
-    async def ask() -> Response:
+    async def ask(_: Begun) -> Response:
         asked = await _ask(body.cluster_id, asking.request_id, body.reason, asking)
         return answer(Triggered(request_id=asking.request_id, asked=asked))
 
