@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.common import WorkflowIDConflictPolicy
@@ -45,26 +45,43 @@ from workflows.round_trip import RoundTrip
 
 RunHandle = WorkflowHandle[Any, RunResult]
 """Of a run of any runbook."""
+R = TypeVar("R")
+DEED = "deed"
+"""In the memo of what was started by a request that may be sent again: which deed it is."""
+LOOKED_BACK_ON = 1000
+"""So many of the newest executions under an id; a request is the same deed for a day."""
+
+
+async def started_before(
+    client: Client, workflow_id: str, deed_id: str, result_type: type[R]
+) -> WorkflowHandle[Any, R] | None:
+    """What this deed has started under this id, also where it has ended and others ran since. The server
+    lists it a moment after its start; until then the lock that the id is keeps another from starting."""
+    async for found in client.list_workflows(f"WorkflowId = '{workflow_id}'", limit=LOOKED_BACK_ON):
+        if await found.memo_value(DEED, "", type_hint=str) == deed_id:
+            return client.get_workflow_handle(workflow_id, run_id=found.run_id, result_type=result_type)
+    return None
 
 
 async def start_failover(
-    client: Client, request: FailoverRequest, task_queue: str = RUNBOOKS_QUEUE
+    client: Client, request: FailoverRequest, task_queue: str = RUNBOOKS_QUEUE, *, deed_id: str | None = None
 ) -> RunHandle:
-    """Start the run under the cluster's lock. Raises Refused with the id of the run that holds it."""
-    return await _start(client, PrimaryFailure.run, RunKind.PRIMARY_FAILURE, "Failover", request, task_queue)
+    """Start the run under the cluster's lock. Raises Refused with the id of the run that holds it. `deed_id`:
+    by which it is found again (`started_before`)."""
+    run, kind = PrimaryFailure.run, RunKind.PRIMARY_FAILURE
+    return await _start(client, run, kind, "Failover", request, task_queue, deed_id)
 
 
 async def start_maintenance(
-    client: Client, request: FailoverRequest, task_queue: str = RUNBOOKS_QUEUE
+    client: Client, request: FailoverRequest, task_queue: str = RUNBOOKS_QUEUE, *, deed_id: str | None = None
 ) -> RunHandle:
     """The same for planned maintenance."""
-    return await _start(
-        client, PlannedMaintenance.run, RunKind.PLANNED_MAINTENANCE, "Maintenance", request, task_queue
-    )
+    run, kind = PlannedMaintenance.run, RunKind.PLANNED_MAINTENANCE
+    return await _start(client, run, kind, "Maintenance", request, task_queue, deed_id)
 
 
 async def start_evacuation(
-    client: Client, request: EvacuateRequest, task_queue: str = RUNBOOKS_QUEUE
+    client: Client, request: EvacuateRequest, task_queue: str = RUNBOOKS_QUEUE, *, deed_id: str | None = None
 ) -> WorkflowHandle[RegionFailure, RegionResult]:
     """Start the evacuation of a region, or the way back. Raises Refused while another one of it goes on."""
     workflow_id = region_id(request.region, dry_run=request.dry_run)
@@ -76,6 +93,7 @@ async def start_evacuation(
             request,
             id=workflow_id,
             task_queue=task_queue,
+            memo=_memo(deed_id),
             static_summary=f"{mark}{what} {request.region}: {request.reason}",
             static_details=load_runbook(RunKind.REGION_FAILURE).text,
         )
@@ -92,7 +110,7 @@ async def start_evacuation(
 
 
 async def start_round_trip(
-    client: Client, request: FailoverRequest, task_queue: str = RUNBOOKS_QUEUE
+    client: Client, request: FailoverRequest, task_queue: str = RUNBOOKS_QUEUE, *, deed_id: str | None = None
 ) -> WorkflowHandle[RoundTrip, RoundTripResult]:
     """Move a service there and back; what this starts holds the cluster's lock in turn. Raises Refused while
     another one goes on."""
@@ -103,6 +121,7 @@ async def start_round_trip(
             request,
             id=workflow_id,
             task_queue=task_queue,
+            memo=_memo(deed_id),
             static_summary=f"{request.cluster_id} there and back: {request.reason}",
         )
     except WorkflowAlreadyStartedError as error:
@@ -123,6 +142,7 @@ async def _start(
     what: str,
     request: FailoverRequest,
     task_queue: str,
+    deed_id: str | None,
 ) -> RunHandle:
     mark = f"{DRY_RUN_MARK} " if request.dry_run else ""
     workflow_id = failover_id(request.cluster_id, dry_run=request.dry_run)
@@ -132,11 +152,16 @@ async def _start(
             request,
             id=workflow_id,
             task_queue=task_queue,
+            memo=_memo(deed_id),
             static_summary=f"{mark}{what} of {request.cluster_id}: {request.reason}",
             static_details=load_runbook(kind).text,
         )
     except WorkflowAlreadyStartedError as error:
         raise Refused(run_in_progress(request.cluster_id, workflow_id, error.run_id)) from error
+
+
+def _memo(deed_id: str | None) -> dict[str, str] | None:
+    return None if deed_id is None else {DEED: deed_id}
 
 
 def run_in_progress(cluster_id: str, workflow_id: str, run_id: str | None) -> Refusal:
@@ -157,13 +182,20 @@ def finish_request(cluster_id: str, *, by: str, run_id: str = UNFINISHED) -> Fai
 
 
 async def say_to_run(
-    client: Client, workflow_id: str, update: str, request: PersonRequest, *, run_id: str | None = None
+    client: Client,
+    workflow_id: str,
+    update: str,
+    request: PersonRequest,
+    *,
+    run_id: str | None = None,
+    deed_id: str | None = None,
 ) -> str:
     """What a run answers to an update, for example `abort`; `run_id` as its token names it, else whichever
-    goes on. Raises Refused with the rule that says no, and when no run goes on."""
+    goes on. `deed_id`: what the run has taken under it is not done again, and answered as it was. Raises
+    Refused with the rule that says no, and when no run goes on."""
     handle = client.get_workflow_handle(workflow_id, run_id=run_id)
     try:
-        return str(await handle.execute_update(update, request, result_type=str))
+        return str(await handle.execute_update(update, request, id=deed_id, result_type=str))
     except WorkflowUpdateFailedError as error:
         raise_refusal(error)
     except RPCError as error:
@@ -198,12 +230,14 @@ async def pending_approval(client: Client, workflow_id: str) -> PendingApproval:
     return progress.approval
 
 
-async def vote(client: Client, workflow_id: str, request: VoteRequest, *, approve: bool) -> Vote:
-    """Cast a vote. Raises Refused with the rule by which it does not count."""
+async def vote(
+    client: Client, workflow_id: str, request: VoteRequest, *, approve: bool, deed_id: str | None = None
+) -> Vote:
+    """Cast a vote; `deed_id` as for `say_to_run`. Raises Refused with the rule by which it does not count."""
     handle = client.get_workflow_handle(workflow_id, run_id=request.token.claim.run_id)
     try:
         update = "approve" if approve else "reject"
-        counted: Vote = await handle.execute_update(update, request, result_type=Vote)
+        counted: Vote = await handle.execute_update(update, request, id=deed_id, result_type=Vote)
         return counted
     except WorkflowUpdateFailedError as error:
         raise_refusal(error)
@@ -265,11 +299,14 @@ async def ask_guardian(client: Client, cluster_id: str, alert: AlertRequest) -> 
         raise_no_guardian(error, cluster_id)
 
 
-async def say_to_guardian(client: Client, cluster_id: str, update: str, request: PersonRequest) -> None:
-    """Have the cluster's guardian do as a person says, for example `pause`. Raises Refused with the rule by
-    which it says no, and where there is none."""
+async def say_to_guardian(
+    client: Client, cluster_id: str, update: str, request: PersonRequest, *, deed_id: str | None = None
+) -> None:
+    """Have the cluster's guardian do as a person says, for example `pause`; `deed_id` as for `say_to_run`.
+    Raises Refused with the rule by which it says no, and where there is none."""
+    handle = client.get_workflow_handle(guardian_id(cluster_id))
     try:
-        await client.get_workflow_handle(guardian_id(cluster_id)).execute_update(update, request)
+        await handle.execute_update(update, request, id=deed_id)
     except WorkflowUpdateFailedError as error:
         raise_refusal(error)
     except RPCError as error:

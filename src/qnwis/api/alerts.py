@@ -11,6 +11,7 @@ from qnwis.continuity.alerts import Alert, Asked, Webhook, cluster_of, unmapped
 from qnwis.continuity.identity import Permission
 from qnwis.continuity.model import Identifier, Model
 from qnwis.providers.errors import Refused
+from qnwis.providers.request_store import Begun
 from qnwis.starting import ask_guardian
 from workflows.guardian_state import AlertAnswer, AlertRequest
 
@@ -84,6 +85,8 @@ async def _alert(alert: Alert, asking: Asking) -> Asked:
     try:
         what = alert.annotations.get("summary") or alert.labels.get("alertname") or "an alert"
         asked = await _ask(cluster_id, alert.alert_id, what[:1000], asking)
+        if asked is None:
+            return _asked_lately(cluster_id, alert.alert_id)  # about another alert: this one may come again
         kept = asked.model_dump_json()
         return asked
     except Refused as refused:
@@ -101,20 +104,21 @@ async def _alert(alert: Alert, asking: Asking) -> Asked:
 async def trigger(body: TriggerBody, asking: Asking = acts(Permission.TRIGGER)) -> Response:
     """Have the guardian look now, and fail over if its rules say so; its answer."""
 
-    async def ask() -> Response:
+    async def ask(_: Begun) -> Response:
         asked = await _ask(body.cluster_id, asking.request_id, body.reason, asking)
-        return answer(Triggered(request_id=asking.request_id, asked=asked))
+        told = asked or _asked_lately(body.cluster_id, asking.request_id)
+        return answer(Triggered(request_id=asking.request_id, asked=told))
 
     return await asking.once(ask)
 
 
-async def _ask(cluster_id: str, alert_id: str, reason: str, asking: Asking) -> Asked:
-    """Raises Refused for an unknown cluster, and where no guardian watches it."""
+async def _ask(cluster_id: str, alert_id: str, reason: str, asking: Asking) -> Asked | None:
+    """What the guardian says; None where it was asked within the last `ASK_EVERY_S`. Raises Refused for an
+    unknown cluster, and where no guardian watches it."""
     asking.parts.registered(cluster_id)
     store, now = asking.parts.store, asking.parts.now()
     if not await store.may_ask(cluster_id, now, every_s=ASK_EVERY_S):
-        lately = f"the guardian was asked within the last {ASK_EVERY_S:.0f} s, and goes on watching by itself"
-        return Asked(alert_id=alert_id, cluster_id=cluster_id, decision=lately)
+        return None
     request = AlertRequest(alert_id=alert_id, by=asking.who.name, reason=reason)
     try:
         said = await ask_guardian(asking.parts.client, cluster_id, request)
@@ -128,6 +132,11 @@ async def _ask(cluster_id: str, alert_id: str, reason: str, asking: Asking) -> A
         decision=in_words(said),
         values={"primary_node_id": said.primary_node_id, "finding": said.finding},
     )
+
+
+def _asked_lately(cluster_id: str, alert_id: str) -> Asked:
+    lately = f"the guardian was asked within the last {ASK_EVERY_S:.0f} s, and goes on watching by itself"
+    return Asked(alert_id=alert_id, cluster_id=cluster_id, decision=lately)
 
 
 def in_words(said: AlertAnswer) -> str:

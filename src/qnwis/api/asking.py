@@ -23,7 +23,7 @@ from qnwis.continuity.requests import (
     still_answering,
 )
 from qnwis.providers.errors import Refused
-from qnwis.providers.request_store import Kept
+from qnwis.providers.request_store import Begun, Kept
 from qnwis.signing import Signer
 
 from .parts import Parts
@@ -53,14 +53,11 @@ class Asking:
         if refusal is not None:
             raise Refused(refusal)
 
-    async def once(self, work: Callable[[], Awaitable[Response]]) -> Response:
-        """Carry the work out for this key, or give the answer that it gave before. Raises Refused where the
-        key came with another request, or where that has no answer yet."""
-        return await self.once_as(lambda _: work())
-
-    async def once_as(self, work: Callable[[str], Awaitable[Response]]) -> Response:
-        """The same for work that is told its `deed_id`: the same whenever this request is tried again, and
-        another for every other one, also with the same key by somebody else or after a day."""
+    async def once(self, work: Callable[[Begun], Awaitable[Response]]) -> Response:
+        """Carry the work out for this key, or give the answer that it gave before. It is told its `deed_id`:
+        the same whenever this request is tried again, and another for every other one, also with the same key
+        by somebody else or after a day. Raises Refused where the key came with another request, or where that
+        has no answer yet."""
         store, name = self.parts.store, self.who.name
         begun = await store.begin(name, self.key, self.digest, self.parts.now())
         if begun.digest is not None and begun.digest != self.digest:
@@ -71,7 +68,7 @@ class Asking:
             headers = {**json.loads(begun.kept.headers), "Idempotency-Replayed": "true"}
             return Response(begun.kept.body, status_code=begun.kept.status, headers=headers)
         try:
-            answer = await work(begun.deed_id)
+            answer = await work(begun)
         except Refused as refused:
             answer = problem(refused.refusal, request_id=self.request_id, path=self.path)
         except BaseException:
@@ -80,9 +77,15 @@ class Asking:
         if answer.status_code >= 500:
             await store.forget(name, self.key)
             return answer
-        kept = {k: v for k, v in answer.headers.items() if k not in ("content-length",)}
-        await store.keep(name, self.key, Kept(answer.status_code, json.dumps(kept), bytes(answer.body)))
+        await self.keep(answer)
         return answer
+
+    async def keep(self, answer: Response) -> None:
+        """From now on this is what the key gives. What has started something keeps this before it waits:
+        however the waiting ends, the same key starts nothing else."""
+        headers = {k: v for k, v in answer.headers.items() if k not in ("content-length",)}
+        kept = Kept(answer.status_code, json.dumps(headers), bytes(answer.body))
+        await self.parts.store.keep(self.who.name, self.key, kept)
 
 
 def parts_of(request: Request) -> Parts:

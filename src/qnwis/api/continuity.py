@@ -23,8 +23,10 @@ from qnwis.continuity.simulate import too_long_refusal
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.errors import Refused
 from qnwis.providers.evidence import collect_evidence
+from qnwis.providers.request_store import Begun
 from qnwis.signing import signed_start
-from qnwis.starting import start_failover
+from qnwis.starting import RunHandle, start_failover
+from workflows.names import failover_id
 
 from .asking import Asking, acts, answer, reads
 from .bodies import (
@@ -43,7 +45,7 @@ from .bodies import (
 )
 from .paths import Prefer
 from .texts import WholeCharacters
-from .waiting import ended_or_accepted, wait_s
+from .waiting import accepted_run, begun_before, ended_or_accepted, wait_s
 
 router = APIRouter(route_class=WholeCharacters)
 
@@ -99,12 +101,29 @@ async def execute(
         asking.need(Permission.OVERRIDE_CONSTRAINTS)
     if body.override:
         asking.need(Permission.EMERGENCY_OVERRIDE)
-    return await asking.once(lambda: _execute(body, prefer, asking))
+    return await asking.once(
+        lambda begun: _execute(body, wait_s(prefer, dry_run=body.dry_run), asking, begun)
+    )
 
 
-async def _execute(body: ExecuteRequest, prefer: str | None, asking: Asking) -> Response:
-    started, parts = monotonic(), asking.parts
+async def _execute(body: ExecuteRequest, longest_s: float, asking: Asking, begun: Begun) -> Response:
+    started = monotonic()
     made = await _plan_of(body.plan, asking)
+    workflow_id = failover_id(made.cluster_id, dry_run=body.dry_run)
+    handle = await begun_before(asking, begun, workflow_id, RunResult)
+    if handle is None:
+        handle = await _started(made, body, asking, begun)
+
+    def ended(result: RunResult) -> Response:
+        total_ms = (monotonic() - started) * 1000
+        return answer(executed(result, made.plan_id, asking.request_id, total_ms))
+
+    accepted = accepted_run(asking, handle, made.cluster_id, made.plan_id, longest_s)
+    return await ended_or_accepted(asking, handle, longest_s, accepted=accepted, ended=ended)
+
+
+async def _started(made: Plan, body: ExecuteRequest, asking: Asking, begun: Begun) -> RunHandle:
+    parts = asking.parts
     registered = parts.registered(made.cluster_id)
     request = FailoverRequest(
         cluster_id=made.cluster_id,
@@ -121,14 +140,7 @@ async def _execute(body: ExecuteRequest, prefer: str | None, asking: Asking) -> 
     if assessed.refusal is not None:
         raise Refused(assessed.refusal)
     signed = signed_start(asking.signer, request)
-    handle = await start_failover(parts.client, signed, parts.task_queue)
-
-    def ended(result: RunResult) -> Response:
-        total_ms = (monotonic() - started) * 1000
-        return answer(executed(result, made.plan_id, asking.request_id, total_ms))
-
-    longest_s = wait_s(prefer, dry_run=body.dry_run)
-    return await ended_or_accepted(asking, handle, made.cluster_id, made.plan_id, longest_s, ended)
+    return await start_failover(parts.client, signed, parts.task_queue, deed_id=begun.deed_id)
 
 
 @router.post("/status", response_model=StatusResponse)

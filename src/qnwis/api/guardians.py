@@ -10,6 +10,7 @@ from qnwis.continuity.identity import Permission
 from qnwis.continuity.model import Model
 from qnwis.continuity.tokens import PersonRequest
 from qnwis.guardians import cluster_view
+from qnwis.providers.request_store import Begun
 from qnwis.starting import say_to_guardian
 from workflows.guardian_state import AcknowledgeRequest, GuardianView, PauseRequest, ResumeRequest
 
@@ -71,10 +72,10 @@ async def acknowledge(
 
 
 async def _say(deed: Deed, cluster_id: str, request: PersonRequest, said: str, asking: Asking) -> Response:
-    async def send() -> Response:
+    async def send(begun: Begun) -> Response:
         asking.parts.registered(cluster_id)
         signed = asking.signer.signed(deed, request, cluster_id=cluster_id)
-        await say_to_guardian(asking.parts.client, cluster_id, deed.value, signed)
+        await say_to_guardian(asking.parts.client, cluster_id, deed.value, signed, deed_id=begun.deed_id)
         return answer(Said(request_id=asking.request_id, answer=said))
 
     return await asking.once(send)

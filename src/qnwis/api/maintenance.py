@@ -7,15 +7,18 @@ from time import monotonic
 from fastapi import APIRouter, Response
 
 from qnwis.continuity.identity import Permission
+from qnwis.continuity.round_trips import RoundTripResult
 from qnwis.continuity.run import FailoverRequest, Maintenance, RunResult
+from qnwis.providers.request_store import Begun
 from qnwis.signing import signed_start
 from qnwis.starting import start_maintenance, start_round_trip
+from workflows.names import failover_id, round_trip_id
 
 from .asking import Asking, acts, answer
 from .bodies import Accepted, ExecuteResponse, ReasonBody, example, executed
 from .paths import ClusterId, Prefer
 from .texts import WholeCharacters
-from .waiting import ended_or_accepted, wait_s
+from .waiting import accepted_run, begun_before, ended_or_accepted, wait_s
 
 router = APIRouter(route_class=WholeCharacters)
 
@@ -37,12 +40,51 @@ async def maintain(
     asking: Asking = acts(Permission.TRIGGER),
 ) -> Response:
     """Move the service to another node on purpose; with `back_after_s`, and back again."""
-    return await asking.once(lambda: _maintain(cluster_id, body, prefer, asking))
+    if body.maintenance.back_after_s is not None:
+        return await asking.once(lambda begun: _there_and_back(cluster_id, body, asking, begun))
+    return await asking.once(
+        lambda begun: _there(cluster_id, body, wait_s(prefer, dry_run=body.dry_run), asking, begun)
+    )
 
 
-async def _maintain(cluster_id: str, body: MaintenanceBody, prefer: str | None, asking: Asking) -> Response:
+async def _there(
+    cluster_id: str, body: MaintenanceBody, longest_s: float, asking: Asking, begun: Begun
+) -> Response:
     started, parts = monotonic(), asking.parts
-    parts.registered(cluster_id)
+    signed = _signed(cluster_id, body, asking)
+    workflow_id = failover_id(cluster_id, dry_run=body.dry_run)
+    handle = await begun_before(asking, begun, workflow_id, RunResult) or await start_maintenance(
+        parts.client, signed, parts.task_queue, deed_id=begun.deed_id
+    )
+
+    def ended(result: RunResult) -> Response:
+        total_ms = (monotonic() - started) * 1000
+        plan_id = result.plan.plan_id if result.plan is not None else ""
+        return answer(executed(result, plan_id, asking.request_id, total_ms))
+
+    accepted = accepted_run(asking, handle, cluster_id, None, longest_s)
+    return await ended_or_accepted(asking, handle, longest_s, accepted=accepted, ended=ended)
+
+
+async def _there_and_back(cluster_id: str, body: MaintenanceBody, asking: Asking, begun: Begun) -> Response:
+    parts = asking.parts
+    signed = _signed(cluster_id, body, asking)
+    trip = await begun_before(
+        asking, begun, round_trip_id(cluster_id), RoundTripResult
+    ) or await start_round_trip(parts.client, signed, parts.task_queue, deed_id=begun.deed_id)
+    accepted = Accepted(
+        request_id=asking.request_id,
+        execution_id=trip.result_run_id or "",
+        plan_id=None,
+        cluster_id=cluster_id,
+        run_url=f"/api/v1/continuity/clusters/{cluster_id}/runs",
+        events_url="",
+    )
+    return answer(accepted, 202, {"Location": accepted.run_url})
+
+
+def _signed(cluster_id: str, body: MaintenanceBody, asking: Asking) -> FailoverRequest:
+    asking.parts.registered(cluster_id)
     request = FailoverRequest(
         cluster_id=cluster_id,
         initiated_by=asking.who.name,
@@ -50,24 +92,4 @@ async def _maintain(cluster_id: str, body: MaintenanceBody, prefer: str | None, 
         dry_run=body.dry_run,
         maintenance=body.maintenance,
     )
-    signed = signed_start(asking.signer, request)
-    if body.maintenance.back_after_s is not None:
-        trip = await start_round_trip(parts.client, signed, parts.task_queue)
-        accepted = Accepted(
-            request_id=asking.request_id,
-            execution_id=trip.result_run_id or "",
-            plan_id=None,
-            cluster_id=cluster_id,
-            run_url=f"/api/v1/continuity/clusters/{cluster_id}/runs",
-            events_url="",
-        )
-        return answer(accepted, 202, {"Location": accepted.run_url})
-    handle = await start_maintenance(parts.client, signed, parts.task_queue)
-
-    def ended(result: RunResult) -> Response:
-        total_ms = (monotonic() - started) * 1000
-        plan_id = result.plan.plan_id if result.plan is not None else ""
-        return answer(executed(result, plan_id, asking.request_id, total_ms))
-
-    longest_s = wait_s(prefer, dry_run=body.dry_run)
-    return await ended_or_accepted(asking, handle, cluster_id, None, longest_s, ended)
+    return signed_start(asking.signer, request)

@@ -17,6 +17,7 @@ from qnwis.continuity.region_run import EvacuateRequest, RegionResult
 from qnwis.continuity.run import AbortRequest, PauseRunRequest, ResumeRunRequest, RunProgress
 from qnwis.guardians import region_view
 from qnwis.providers.errors import Refused
+from qnwis.providers.request_store import Begun
 from qnwis.signing import signed_start
 from qnwis.starting import start_evacuation
 from workflows.names import region_id
@@ -29,7 +30,7 @@ from .paths import Prefer, Region, RunId
 from .runs import RunSummary, progress_of, summary_of
 from .steering import Counted, VoteBody, say, vote
 from .texts import WholeCharacters
-from .waiting import end_within, wait_s
+from .waiting import begun_before, ended_or_accepted, wait_s
 
 router = APIRouter(route_class=WholeCharacters, prefix="/regions/{region}")
 
@@ -111,7 +112,9 @@ async def evacuate(
     region: Region, body: EvacuateBody, prefer: Prefer = None, asking: Asking = acts(Permission.TRIGGER)
 ) -> Response:
     """Move every cluster whose primary is in the region to another one, in waves. Waits for people."""
-    return await asking.once(lambda: _move(Direction.OUT, region, body, prefer, asking))
+    return await asking.once(
+        lambda begun: _move(Direction.OUT, region, body, wait_s(prefer, dry_run=body.dry_run), asking, begun)
+    )
 
 
 @router.post("/failback", response_model=EvacuationEnded, responses=ACCEPTED)
@@ -119,11 +122,18 @@ async def failback(
     region: Region, body: EvacuateBody, prefer: Prefer = None, asking: Asking = acts(Permission.TRIGGER)
 ) -> Response:
     """The way back: every cluster that is at home in the region returns to it by a switchover, in waves."""
-    return await asking.once(lambda: _move(Direction.BACK, region, body, prefer, asking))
+    return await asking.once(
+        lambda begun: _move(Direction.BACK, region, body, wait_s(prefer, dry_run=body.dry_run), asking, begun)
+    )
 
 
 async def _move(
-    direction: Direction, region: str, body: EvacuateBody, prefer: str | None, asking: Asking
+    direction: Direction,
+    region: str,
+    body: EvacuateBody,
+    longest_s: float,
+    asking: Asking,
+    begun: Begun,
 ) -> Response:
     request = EvacuateRequest(
         region=region,
@@ -134,17 +144,21 @@ async def _move(
         dry_run=body.dry_run,
     )
     parts = asking.parts
-    handle = await start_evacuation(parts.client, signed_start(asking.signer, request), parts.task_queue)
+    workflow_id = region_id(region, dry_run=body.dry_run)
+    handle = await begun_before(asking, begun, workflow_id, RegionResult) or await start_evacuation(
+        parts.client, signed_start(asking.signer, request), parts.task_queue, deed_id=begun.deed_id
+    )
     run_id = handle.result_run_id or ""
-    longest_s = wait_s(prefer, dry_run=body.dry_run)
-    result = await end_within(handle, longest_s)
-    if result is not None:
-        return answer(EvacuationEnded(request_id=asking.request_id, execution_id=run_id, result=result))
     url = f"/api/v1/continuity/regions/{region}"
     started = EvacuationStarted(
         request_id=asking.request_id, execution_id=run_id, region=region, region_url=url
     )
-    return answer(started, 202, {"Location": url, "Preference-Applied": f"wait={longest_s:.0f}"})
+    accepted = answer(started, 202, {"Location": url, "Preference-Applied": f"wait={longest_s:.0f}"})
+
+    def ended(result: RegionResult) -> Response:
+        return answer(EvacuationEnded(request_id=asking.request_id, execution_id=run_id, result=result))
+
+    return await ended_or_accepted(asking, handle, longest_s, accepted=accepted, ended=ended)
 
 
 @router.post("/runs/{run_id}/approve", response_model=Counted)

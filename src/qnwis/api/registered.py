@@ -17,6 +17,7 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.registration import Change
 from qnwis.continuity.topology import Cluster, registrable
 from qnwis.providers.errors import Refused
+from qnwis.providers.request_store import Begun
 from qnwis.starting import run_in_progress
 from qnwis.temporal import not_there
 from workflows.names import failover_id
@@ -82,14 +83,14 @@ async def register_cluster(
 ) -> Response:
     """Register a cluster that is not there yet, with the policy that governs it."""
 
-    async def register(deed_id: str) -> Response:
+    async def register(begun: Begun) -> Response:
         cluster_id = body.cluster.cluster_id
         async with alone(asking, cluster_id):
-            await register_new(asking, body.cluster, body.policy, deed_id)
+            await register_new(asking, body.cluster, body.policy, begun.deed_id)
             location = {"Location": f"/api/v1/continuity/clusters/{cluster_id}"}
             return _cluster(cluster_id, asking, status=201, headers=location)
 
-    return await asking.once_as(register)
+    return await asking.once(register)
 
 
 @router.put("/clusters/{cluster_id}", response_model=ClusterView)
@@ -101,17 +102,17 @@ async def set_cluster(
 ) -> Response:
     """Replace the registered topology, while no run of the cluster goes on."""
 
-    async def replace(deed_id: str) -> Response:
+    async def replace(begun: Begun) -> Response:
         _same_id(cluster_id, body.cluster_id)
         async with alone(asking, cluster_id):
             found = asking.parts.registered(cluster_id).cluster
             if found != body:  # else there is nothing to change or to record
                 _matches(if_match, sha256_digest(found))
                 await _no_run(asking, cluster_id)
-                await replace_file(asking, Change.SET_CLUSTER, cluster_id, found, body, deed_id)
+                await replace_file(asking, Change.SET_CLUSTER, cluster_id, found, body, begun.deed_id)
             return _cluster(cluster_id, asking)
 
-    return await asking.once_as(replace)
+    return await asking.once(replace)
 
 
 @router.get("/policies", response_model=Policies)
@@ -137,16 +138,16 @@ async def set_policy(
 ) -> Response:
     """Replace the policy that governs the cluster, while no run of it goes on."""
 
-    async def replace(deed_id: str) -> Response:
+    async def replace(begun: Begun) -> Response:
         async with alone(asking, cluster_id):
             found = asking.parts.registered(cluster_id).policy
             if found != body:  # else there is nothing to change or to record
                 _matches(if_match, sha256_digest(found))
                 await _no_run(asking, cluster_id)
-                await replace_file(asking, Change.SET_POLICY, cluster_id, found, body, deed_id)
+                await replace_file(asking, Change.SET_POLICY, cluster_id, found, body, begun.deed_id)
             return _policy(cluster_id, asking)
 
-    return await asking.once_as(replace)
+    return await asking.once(replace)
 
 
 def _cluster(

@@ -21,6 +21,7 @@ from qnwis.continuity.run import (
 )
 from qnwis.continuity.tokens import PersonRequest, Token
 from qnwis.providers.errors import Refused
+from qnwis.providers.request_store import Begun
 from qnwis.starting import say_to_run
 from qnwis.starting import vote as cast
 from workflows.names import failover_id
@@ -142,12 +143,18 @@ async def vote(
 ) -> Response:
     """A vote in the run of a cluster, or in the evacuation of a region; `name` is whose."""
 
-    async def send() -> Response:
+    async def send(begun: Begun) -> Response:
         token = _own(body, asking) or asking.signer.token(
             deed, cluster_id=name, run_id=run_id, digest=body.digest, reason=body.reason
         )
         approves = deed is Deed.APPROVE
-        counted = await cast(asking.parts.client, workflow_id, VoteRequest(token=token), approve=approves)
+        counted = await cast(
+            asking.parts.client,
+            workflow_id,
+            VoteRequest(token=token),
+            approve=approves,
+            deed_id=begun.deed_id,
+        )
         return answer(Counted(request_id=asking.request_id, vote=counted))
 
     return await asking.once(send)
@@ -189,9 +196,11 @@ async def say(
 ) -> Response:
     """The same for what else is said to it. The run's update is named as the deed is."""
 
-    async def send() -> Response:
+    async def send(begun: Begun) -> Response:
         signed = asking.signer.signed(deed, request, cluster_id=name, run_id=run_id)
-        told = await say_to_run(asking.parts.client, workflow_id, deed.value, signed, run_id=run_id)
+        told = await say_to_run(
+            asking.parts.client, workflow_id, deed.value, signed, run_id=run_id, deed_id=begun.deed_id
+        )
         return answer(Said(request_id=asking.request_id, answer=told))
 
     return await asking.once(send)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from fastapi import Response
 from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.service import RPCError
 
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.region_run import RegionResult
 from qnwis.continuity.run import RunOutcome, RunResult
 from qnwis.providers.errors import Refused
-from qnwis.starting import RunHandle
+from qnwis.providers.request_store import Begun
+from qnwis.starting import RunHandle, started_before
 
 from .asking import Asking, answer
 from .bodies import Accepted
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T", RunResult, RegionResult)
+R = TypeVar("R")
 
 LONGEST_S = 300.0
 """Whoever wants to wait longer looks again."""
@@ -44,15 +50,40 @@ def run_url(cluster_id: str, run_id: str) -> str:
     return f"/api/v1/continuity/clusters/{cluster_id}/runs/{run_id}"
 
 
-async def end_within(handle: WorkflowHandle[Any, T], longest_s: float) -> T | None:
-    """The run's end, if it comes in time. Raises Refused with the rule that refused the run, and where it
-    ended without a result."""
+async def begun_before(
+    asking: Asking, begun: Begun, workflow_id: str, result_type: type[R]
+) -> WorkflowHandle[Any, R] | None:
+    """What this request has started already, where it came before and its answer got lost."""
+    if not begun.again:
+        return None
+    return await started_before(asking.parts.client, workflow_id, begun.deed_id, result_type)
+
+
+async def ended_or_accepted(
+    asking: Asking,
+    handle: WorkflowHandle[Any, T],
+    longest_s: float,
+    *,
+    accepted: Response,
+    ended: Callable[[T], Response],
+) -> Response:
+    """The end of what was started, if it comes in time; else that it was accepted. Raises Refused with the
+    rule that refused the run, and where it ended without a result."""
+    await asking.keep(accepted)
+    result = await _end_within(handle, longest_s)
+    return accepted if result is None else ended(result)
+
+
+async def _end_within(handle: WorkflowHandle[Any, T], longest_s: float) -> T | None:
     if longest_s <= 0:
         return None
     try:
         async with asyncio.timeout(longest_s):
             result = await handle.result()
     except TimeoutError:
+        return None
+    except RPCError as error:
+        log.warning("%s is not waited for: Temporal: %s", handle.id, error.message)
         return None
     except WorkflowFailureError as error:
         raise Refused(
@@ -68,18 +99,10 @@ async def end_within(handle: WorkflowHandle[Any, T], longest_s: float) -> T | No
     return result
 
 
-async def ended_or_accepted(
-    asking: Asking,
-    handle: RunHandle,
-    cluster_id: str,
-    plan_id: str | None,
-    longest_s: float,
-    ended: Callable[[RunResult], Response],
+def accepted_run(
+    asking: Asking, handle: RunHandle, cluster_id: str, plan_id: str | None, longest_s: float
 ) -> Response:
-    """The end of a cluster's run, if it comes in time; else 202. Raises Refused as `end_within` does."""
-    result = await end_within(handle, longest_s)
-    if result is not None:
-        return ended(result)
+    """202: the run of a cluster goes on."""
     run_id = handle.result_run_id or handle.first_execution_run_id or ""
     url = run_url(cluster_id, run_id)
     accepted = Accepted(

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from qnwis.config.access import AccessFiles
-from qnwis.continuity.identity import ALIASES, role_named
+from qnwis.continuity.access import ALIASES
 from qnwis.providers.service_tokens import FILE, TokenFile
 
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json
@@ -32,7 +32,7 @@ def issue(
     now = datetime.now(UTC)
     with clear_errors(as_json=as_json):
         rbac = AccessFiles(config_dir).load().rbac
-        unknown = [one for one in role if role_named(one, rbac) is None]
+        unknown = [one for one in role if rbac.role(one) is None]
         if unknown:
             known = ", ".join([*(one.name for one in rbac.roles), *ALIASES])
             fail(Exit.USAGE, f"--role {unknown[0]}: expected one of {known}")

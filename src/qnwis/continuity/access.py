@@ -74,6 +74,9 @@ SRE_ONCALL = Role(
     description="Reads like a viewer, and votes where an approval workflow allows the role",
 )
 """The specification lets this role approve and does not define it; a file that does goes before."""
+ALIASES: Mapping[str, str] = {"admin": "continuity_admin", "service": "continuity_operator"}
+"""The specification's "All endpoints require `admin` or `service` role". A file that defines a role of such a
+name goes before. A service needs to start runs, and never to change what governs them."""
 
 
 class ApprovalWorkflow(Model):
@@ -97,6 +100,10 @@ class Rbac(Model):
     approval_workflows: Mapping[Identifier, ApprovalWorkflow] = {}
 
     def role(self, name: str) -> Role | None:
+        """The role of that name, or the one that the specification's name stands for."""
+        return self._defined(name) or self._defined(ALIASES.get(name, ""))
+
+    def _defined(self, name: str) -> Role | None:
         found = next((role for role in self.roles if role.name == name), None)
         return SRE_ONCALL if found is None and name == SRE_ONCALL.name else found
 
@@ -189,6 +196,14 @@ class Access(Model):
     people: People = People()
     issuers: Issuers = Issuers()
 
+    @field_validator("people")
+    @classmethod
+    def _with_the_roles_that_are_meant(cls, people: People, info: ValidationInfo) -> People:
+        """Whoever votes is looked up by the names that an approval workflow has, which are the file's own."""
+        if (rbac := info.data.get("rbac")) is None:
+            return people  # it was refused already
+        return People(people=tuple(_meant(person, rbac) for person in people.people))
+
     def allows(self, person: Person, deed: Deed) -> bool:
         """Whether one of the person's roles gives the permission that the deed needs."""
         permission = PERMISSIONS.get(deed)
@@ -205,3 +220,8 @@ class Access(Model):
             for person in self.people.people
             if person.name != initiator and set(person.roles) & set(workflow.allowed_roles)
         )
+
+
+def _meant(person: Person, rbac: Rbac) -> Person:
+    roles = [name if (role := rbac.role(name)) is None else role.name for name in person.roles]
+    return person.model_copy(update={"roles": tuple(dict.fromkeys(roles))})

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, Field
 from .access import PERMISSIONS, Access, Deed, Rbac
 from .audit import SERVICE, UNAUTHENTICATED, Approval, AuditDraft, AuditRecord, AuditResult
 from .decisions import PREFIX
-from .identity import Permission, role_named
+from .identity import Permission
 from .model import Model
 from .refusal import Refusal
 from .service_tokens import ServiceTokens
@@ -220,7 +220,7 @@ def _holder(rights: list[str], used: dict[str, Use], **who: str | tuple[str, ...
 
 
 def _permissions(roles: Sequence[str], rbac: Rbac) -> tuple[str, ...]:
-    known = [role for name in roles if (role := role_named(name, rbac)) is not None]
+    known = [role for name in roles if (role := rbac.role(name)) is not None]
     return tuple(one.value for one in Permission if any(role.allows(one.value) for role in known))
 
 
@@ -264,7 +264,7 @@ def _findings(
                 remedy="Take the role away, or keep it for the day on which it is needed.",
             )
         for role in holder.roles:
-            if role_named(role, rbac) is None:
+            if rbac.role(role) is None:
                 yield Finding(
                     code=FindingCode.UNKNOWN_ROLE,
                     message=f"{whose} has the role {role}, which config/rbac/continuity.yaml does not define",

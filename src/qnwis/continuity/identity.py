@@ -12,13 +12,9 @@ from typing import Any
 
 from pydantic import Field, JsonValue
 
-from .access import Rbac, Role
+from .access import Rbac
 from .model import Model
 from .refusal import Refusal
-
-ALIASES: Mapping[str, str] = {"admin": "continuity_admin", "service": "continuity_operator"}
-"""The specification's "All endpoints require `admin` or `service` role". A file that defines a role of such a
-name goes before. A service needs to start runs, and never to change what governs them."""
 
 
 class Permission(StrEnum):
@@ -45,14 +41,9 @@ class Identity(Model):
     """What showed it: `jwt <issuer>` or `service token <id>`."""
 
 
-def role_named(name: str, rbac: Rbac) -> Role | None:
-    """The role of that name, or the one that the specification's name stands for."""
-    return rbac.role(name) or rbac.role(ALIASES.get(name, ""))
-
-
 def may(identity: Identity, permission: Permission, rbac: Rbac) -> bool:
     """Whether one of the roles gives it. An unknown role gives nothing."""
-    roles = (role_named(name, rbac) for name in identity.roles)
+    roles = map(rbac.role, identity.roles)
     return any(role is not None and role.allows(permission.value) for role in roles)
 
 

@@ -24,8 +24,8 @@ BUSY_TIMEOUT_S = 5.0
 ANSWERS_KEPT = timedelta(hours=24)
 ALERTS_KEPT = timedelta(days=7)
 GIVEN_UP_AFTER = timedelta(minutes=10)
-"""A request without an answer for so long was cut off with its process; sent again it is begun anew, and
-what it had started is found by its own lock."""
+"""A request without an answer for so long was cut off with its process; sent again it is begun anew, as the
+same deed, by which what it had started is found."""
 PLANS_KEPT = 1000
 
 SCHEMA = """
@@ -67,6 +67,8 @@ class Begun:
     kept: Kept | None = None
     deed_id: str = ""
     """Of a request that now begins: the same whenever it begins again, and of no other."""
+    again: bool = False
+    """It began before, and nothing is known of what came of that."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +114,19 @@ class RequestStore:
                 "INSERT INTO answers (name, key, digest, at) VALUES (?, ?, ?, ?)",
                 (name, key, digest, now.timestamp()),
             )
+            new = secrets.token_hex(16)
             # It outlives the row above where that is forgotten, and ends with it where it has an answer.
             (deed_id,) = db.execute(
                 "INSERT INTO deeds (name, key, digest, at, deed_id) VALUES (?, ?, ?, ?, ?)"
                 " ON CONFLICT DO UPDATE SET at = excluded.at RETURNING deed_id",
-                (name, key, digest, now.timestamp(), secrets.token_hex(16)),
+                (name, key, digest, now.timestamp(), new),
             ).fetchone()
-            return Begun(deed_id=deed_id)
+            return Begun(deed_id=deed_id, again=deed_id != new)
 
         return await self._write(begin)
 
     async def keep(self, name: str, key: str, answer: Kept) -> None:
+        """From now on the key has this answer, in place of an earlier one."""
         row = (answer.status, answer.headers, answer.body, name, key)
         await self._write(
             lambda db: db.execute(
@@ -131,9 +135,12 @@ class RequestStore:
         )
 
     async def forget(self, name: str, key: str) -> None:
-        """A request that failed for no reason of its own may be tried again with its key: the same deed."""
+        """A request that failed for no reason of its own may be tried again with its key: the same deed. One
+        that has an answer keeps it: what it started goes on."""
         await self._write(
-            lambda db: db.execute("DELETE FROM answers WHERE name = ? AND key = ?", (name, key))
+            lambda db: db.execute(
+                "DELETE FROM answers WHERE name = ? AND key = ? AND status IS NULL", (name, key)
+            )
         )
 
     @asynccontextmanager

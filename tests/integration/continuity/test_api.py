@@ -10,12 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
 from qnwis.config.api import ApiFile
 from qnwis.continuity.alerts import AlertRule
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.keys import new_key
 from tests.unit.api.scene import ROLES, ApiScene, rule_of
+from workflows.names import failover_id
 
 from .conftest import Setting, Stage
 from .test_guardian import all_healthy, until
@@ -334,3 +337,51 @@ async def test_a_run_is_given_time_and_a_step_left_out_through_the_api(door: Bui
             refused = await say(deed, **more)
             assert refused.status_code == 422 and rule_of(refused) not in ("not_understood", "no_run")
         assert (await say("abort")).status_code == 200
+
+
+async def test_what_was_carried_out_before_its_answer_was_lost_is_not_carried_out_again(
+    door: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on, scene = await door(approvals=True)
+    on.world.kill("node-1")
+
+    def loses_the_answer_of(kind: type, name: str) -> None:
+        """Once, after the server has done it."""
+        whole = getattr(kind, name)
+
+        async def lossy(*arguments: Any, **more: Any) -> None:
+            monkeypatch.setattr(kind, name, whole)
+            await whole(*arguments, **more)
+            raise RPCError("gone", RPCStatusCode.UNAVAILABLE, b"")
+
+        monkeypatch.setattr(kind, name, lossy)
+
+    async with scene.http() as api:
+        body = {"plan": await planned(api, scene)}
+
+        async def execute() -> httpx.Response:
+            headers = scene.acting("bob", key="the-same-key", Prefer="wait=0")
+            return await api.post("/execute", json=body, headers=headers)
+
+        async def extend() -> httpx.Response:
+            more = {"reason": "test", "by_s": 600}
+            return await api.post(f"{url}/extend", json=more, headers=scene.acting("bob", key="more-time"))
+
+        loses_the_answer_of(Client, "start_workflow")
+        assert (await execute()).status_code == 503
+        found = on.client.get_workflow_handle(failover_id(on.cluster_id))
+        run_id = (await found.describe()).run_id
+        url = f"/clusters/{on.cluster_id}/runs/{run_id}"
+        await waiting(api, scene, url)
+
+        loses_the_answer_of(WorkflowHandle, "execute_update")
+        assert (await extend()).status_code == 503
+        assert (await extend()).status_code == 200
+        seen = (await api.get(url, headers=scene.signed_in("eve"))).json()
+        assert seen["progress"]["approval"]["window"]["extended_s"] == 600, "given once"
+
+        aborted = await api.post(f"{url}/abort", json={"reason": "test"}, headers=scene.acting("bob"))
+        assert aborted.status_code == 200
+        await found.result()
+        again = await execute()
+        assert (again.status_code, again.json()["execution_id"]) == (202, run_id), "no second failover"

@@ -123,10 +123,8 @@ class ApiScene:
 
     def write_people(self, roles: Mapping[str, str], *, vouched: bool = True) -> None:
         """People who have no key of their own: the API vouches for them."""
-        from qnwis.continuity.identity import ALIASES
-
         people = [
-            {"name": name, "roles": [ALIASES.get(role, role)], "issuers": ["api" if vouched else "other"]}
+            {"name": name, "roles": [role], "issuers": ["api" if vouched else "other"]}
             for name, role in roles.items()
         ]
         assert self.registry is not None

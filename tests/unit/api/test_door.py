@@ -25,6 +25,7 @@ from qnwis.providers.jwt_bearer import Bearer
 from qnwis.providers.keys import new_key, verify
 from qnwis.providers.request_store import GIVEN_UP_AFTER
 from qnwis.transport import Transport
+from workflows.guardian_state import AlertAnswer, AlertRequest
 
 from .scene import AUDIENCE, ISSUER, ApiScene, jwk_set, rule_of
 
@@ -456,6 +457,40 @@ async def test_an_alert_that_nobody_mapped_or_that_is_over_asks_nobody(tmp_path:
         assert scene.client.asked == []
         await api.post("/alerts", json={"alerts": [alert]}, headers=scene.signed_in("robot"))
     assert scene.client.asked == ["execute_update"]
+
+
+async def test_an_alert_that_came_right_after_another_is_asked_about_when_it_comes_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = (AlertRule(match={"alertname": "PostgresDown"}, cluster_label="cluster"),)
+    scene = ApiScene(tmp_path, ApiFile(alerts=rules))
+    asked: list[str] = []
+
+    async def alerted(update: str, request: AlertRequest, **more: Any) -> AlertAnswer:
+        asked.append(request.alert_id)
+        why = "it answers"
+        return AlertAnswer(run_id=None, primary_node_id="node-1", finding="healthy", why=why, holding=None)
+
+    scene.client.execute_update = alerted
+    labels = {"alertname": "PostgresDown", "cluster": "c1"}
+    first, other = (
+        {"status": "firing", "labels": {**labels, "instance": name}, "startsAt": "2026-01-01T00:00:00Z"}
+        for name in ("a", "b")
+    )
+    async with scene.http() as api:
+
+        async def send(alert: dict[str, Any]) -> str:
+            answer = await api.post("/alerts", json={"alerts": [alert]}, headers=scene.signed_in("robot"))
+            return str(answer.json()["alerts"][0]["decision"])
+
+        monkeypatch.setattr("qnwis.api.alerts.ASK_EVERY_S", 1e9)  # all that follows is within the same time
+        assert (await send(first)).startswith("nothing to do")
+        assert "was asked within the last" in await send(other)
+        monkeypatch.setattr("qnwis.api.alerts.ASK_EVERY_S", 1e-3)
+        assert (await send(other)).startswith("nothing to do")
+        for kept in (first, other):
+            assert (await send(kept)).startswith("nothing to do")
+    assert len(asked) == len({*asked}) == 2
 
 
 async def test_an_alert_whose_process_was_killed_is_asked_about_again(tmp_path: Path) -> None:

@@ -11,16 +11,16 @@ from pydantic import ValidationError
 
 from qnwis.config.load import load_rbac
 from qnwis.config.shipped import shipped
-from qnwis.continuity.access import Access, Deed, Issuer, Issuers, People, Person, Rbac, Role
+from qnwis.continuity.access import ALIASES, Access, Deed, Issuer, Issuers, People, Person, Rbac, Role
+from qnwis.continuity.access_review import Period, review
 from qnwis.continuity.alerts import Alert, AlertRule, cluster_of
+from qnwis.continuity.approvals import Window, cast
 from qnwis.continuity.identity import (
-    ALIASES,
     Identity,
     Permission,
     claimed_roles,
     may,
     permission_refusal,
-    role_named,
 )
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.requests import Bucket, Limits, fresh, moment, take
@@ -45,7 +45,7 @@ def who(*roles: str) -> Identity:
 
 def test_the_specifications_admin_and_service_are_roles_of_the_file() -> None:
     for alias, meant in ALIASES.items():
-        assert role_named(alias, RBAC) == RBAC.role(meant) is not None
+        assert RBAC.role(alias) == RBAC.role(meant) is not None
     assert all(may(who("admin"), permission, RBAC) for permission in Permission)
     service = {permission for permission in Permission if may(who("service"), permission, RBAC)}
     assert Permission.TRIGGER in service
@@ -56,10 +56,39 @@ def test_the_specifications_admin_and_service_are_roles_of_the_file() -> None:
     }
 
 
+@pytest.mark.parametrize(("name", "meant"), ALIASES.items())
+def test_a_role_by_the_specifications_name_counts_for_workers_and_votes_as_it_does_at_the_door(
+    name: str, meant: str
+) -> None:
+    people = (
+        Person(name="ci", roles=(name,), issuers=("api",)),
+        Person(name="ann", roles=(meant,), issuers=("api",)),
+    )
+    access = Access(rbac=RBAC, people=People(people=people))
+    ci, ann = (access.people.named(one) for one in ("ci", "ann"))
+    assert ci is not None and ann is not None
+    for deed in Deed:
+        assert access.allows(ci, deed) is access.allows(ann, deed)
+    for permission in Permission:
+        assert may(who(name), permission, RBAC) is access.gives(ci, permission.value)
+    for workflow in RBAC.approval_workflows.values():
+        voters = [one.name for one in access.voters(workflow, initiator="bob")]
+        assert voters == (["ci", "ann"] if meant in workflow.allowed_roles else [])
+        window = Window(name="w", workflow=workflow, digest="d", initiator="bob", opened_at=NOW)
+        counted = cast(window, ci, digest="d", approve=True, reason="", now=NOW)
+        assert isinstance(counted, Window) is (meant in workflow.allowed_roles)
+    period = Period(since=NOW, until=NOW + timedelta(days=1))
+    mine, hers = review(access, ServiceTokens(), (), period).holders
+    assert mine.rights == hers.rights
+
+
 def test_a_file_that_defines_a_role_of_that_name_goes_before() -> None:
     own = Rbac(roles=(Role(name="admin", permissions=("continuity:read_status",)),))
     assert may(who("admin"), Permission.READ_STATUS, own)
-    assert not may(who("admin"), Permission.TRIGGER, own) and role_named("service", own) is None
+    assert not may(who("admin"), Permission.TRIGGER, own) and own.role("service") is None
+    root = Person(name="root", roles=("admin",), issuers=("api",))
+    access = Access(rbac=own, people=People(people=(root,)))
+    assert access.people.people == (root,) and not access.allows(root, Deed.START)
 
 
 @given(st.lists(st.sampled_from(["continuity_viewer", "no_such_role", "continuity_operator"]), max_size=3))
