@@ -10,7 +10,7 @@ from time import monotonic
 from temporalio import activity
 
 from qnwis.continuity.evidence import ClusterEvidence, NodeState
-from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.executor import LEFT_TO_DO, Outcome, OutcomeStatus
 from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
 from qnwis.continuity.patroni_actions import PatroniFailover, PatroniSwitchover
 from qnwis.continuity.plan import Plan
@@ -23,13 +23,19 @@ from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import Nodes
 from qnwis.providers.patroni import Patroni, Tried
 
-from .effect import EffectRequest, carried_out, preview
+from .effect import EffectRequest, asked_s_ago, carried_out, preview
 
 ASK_WITHIN_S = 70.0
 """Patroni answers when it has moved its leader, or after 20 s, or twice a loop_wait above 10 s."""
 SEEN_WITHIN_S = 15.0
 """Beyond two rounds of Patroni: until the roles that it told of are seen."""
+ATTEMPT_S = 85.0
+"""Less than Temporal gives an attempt, so that what came of it is said."""
+HANDED_OVER_WITHIN_S = 600.0
+"""How long a hand-over begins to be asked for, seconds: the old leader writes a checkpoint first, without a
+limit and as a primary that takes writes, and the run holds its cluster's lock meanwhile."""
 LOOK_EVERY_S = 0.2
+PATRONI_FAILED = "patroni_failed"
 
 
 class PatroniRequest(EffectRequest):
@@ -50,42 +56,53 @@ class PatroniMoves:
     async def hand_over(self, request: HandOverRequest) -> Outcome:
         """Have Patroni make the target the leader, and see that it is one. The point of no return.
 
-        A target that leads already is left as it is. What Patroni refuses, and a try of which it says that it
-        failed while the old leader still leads, changed nothing; anything else is asked for again. So is what
-        is refused after an earlier request while nobody leads: the old leader may be on its way down, and
-        writes its last checkpoint for as long as that takes.
+        A target that leads already is left as it is. What Patroni refuses at the first request, and a try of
+        which it says that it failed while the old leader still leads, changed nothing; anything else is asked
+        for again. No refusal is final then, as long as nobody leads or the old leader does: it may be on its
+        way down, and writes its last checkpoint for as long as that takes. In the end it is for people.
         """
-        action = request.action
+        action, began = request.action, monotonic()
 
         async def handed_over() -> Outcome:
-            evidence = await self._look(request)
-            if _leads(evidence, action.node_id):
-                return self._succeeded(request, evidence, f"{action.node_id} leads already", changed=False)
-            if request.may_be_asked:
-                evidence = await self._until(
-                    request, lambda seen: _leads(seen, action.node_id), within_s=_rounds_s(evidence)
-                )
-                if _leads(evidence, action.node_id):
-                    return self._succeeded(request, evidence, f"{action.node_id} leads by now", changed=True)
             try:
-                if (refusal := _refusal(request, evidence)) is not None:
-                    raise Refused(refusal)
-                said = await self._ask(request)
-            except Refused as refused:
-                if request.may_be_asked and not _another_leads(await self._look(request), action.node_id):
-                    about = f"{action.node_id} may be about to lead"
-                    raise Unreachable(f"{about}, and now: {refused}") from refused
-                raise
-            evidence = await self._until(
-                request,
-                lambda seen: _leads(seen, action.node_id) and not _writes(seen, action.leader),
-                within_s=_rounds_s(evidence) + SEEN_WITHIN_S,
-            )
-            if not _leads(evidence, action.node_id) or _writes(evidence, action.leader):
-                raise Unreachable(f"Patroni said {said!r}, and {action.node_id} is not seen to lead alone")
-            return self._succeeded(request, evidence, said, changed=True)
+                async with asyncio.timeout(ATTEMPT_S):
+                    return await self._hand_over(request)
+            except (Unreachable, TimeoutError) as error:
+                asked_s = asked_s_ago() + monotonic() - began
+                if asked_s < HANDED_OVER_WITHIN_S:
+                    raise
+                return _not_known(action, error, asked_s)
 
         return await carried_out(action.action_id, handed_over)
+
+    async def _hand_over(self, request: HandOverRequest) -> Outcome:
+        action = request.action
+        evidence = await self._look(request)
+        if _leads(evidence, action.node_id):
+            return self._succeeded(request, evidence, f"{action.node_id} leads already", changed=False)
+        if request.may_be_asked:
+            evidence = await self._until(
+                request, lambda seen: _leads(seen, action.node_id), within_s=_rounds_s(evidence)
+            )
+            if _leads(evidence, action.node_id):
+                return self._succeeded(request, evidence, f"{action.node_id} leads by now", changed=True)
+        try:
+            refusal = _refusal(request, evidence)
+            if refusal is not None and not _may_be_in_hand(request, evidence):
+                raise Refused(refusal)
+            said = await self._ask(request)
+        except Refused as refused:
+            if not request.may_be_asked or _is_final(request, refused, await self._look(request)):
+                raise
+            raise Unreachable(f"{action.node_id} may be about to lead, and now: {refused}") from refused
+        evidence = await self._until(
+            request,
+            lambda seen: _leads(seen, action.node_id) and not _writes(seen, action.leader),
+            within_s=_rounds_s(evidence) + SEEN_WITHIN_S,
+        )
+        if not _leads(evidence, action.node_id) or _writes(evidence, action.leader):
+            raise Unreachable(f"Patroni said {said!r}, and {action.node_id} is not seen to lead alone")
+        return self._succeeded(request, evidence, said, changed=True)
 
     async def _ask(self, request: HandOverRequest) -> str:
         """What Patroni answered. Raises Refused where it says no, or tried in vain and nothing has
@@ -102,7 +119,7 @@ class PatroniMoves:
                 raise
             raise Refused(
                 Refusal(
-                    rule="patroni_failed",
+                    rule=PATRONI_FAILED,
                     message=f"{tried}; {action.leader} leads as before",
                     values={"leader": action.leader, "candidate": action.node_id},
                     remedy=f"The log of Patroni on {action.leader} and {action.node_id} says why.",
@@ -184,16 +201,41 @@ def _refusal(request: HandOverRequest, evidence: ClusterEvidence) -> Refusal | N
     return patroni_failover_refusal(plan, cluster, policy, evidence)
 
 
+def _may_be_in_hand(request: HandOverRequest, evidence: ClusterEvidence) -> bool:
+    """Whether the old leader may be at what was asked before: only to ask again tells. Patroni has rules of
+    its own by which a switchover loses nothing; a failover goes to whatever candidate it is given."""
+    action = request.action
+    leads = _leads(evidence, action.leader)
+    return request.may_be_asked and isinstance(action, PatroniSwitchover) and leads
+
+
+def _is_final(request: HandOverRequest, refused: Refused, evidence: ClusterEvidence) -> bool:
+    """Whether Patroni does nothing any more of what it was asked before: it says so itself, or somebody else
+    leads."""
+    known = {request.action.leader, request.action.node_id}
+    others = [node.node_id for node in evidence.nodes if node.node_id not in known]
+    return refused.refusal.rule == PATRONI_FAILED or any(_leads(evidence, node_id) for node_id in others)
+
+
+def _not_known(action: PatroniSwitchover | PatroniFailover, error: Exception, asked_s: float) -> Outcome:
+    why = str(error) or f"no answer within {ATTEMPT_S:g} s"
+    return Outcome(
+        action_id=action.action_id,
+        status=OutcomeStatus.UNKNOWN,
+        detail=f"asked for {asked_s:.0f} s: {why}",
+        facts={
+            LEFT_TO_DO: f"whether Patroni makes {action.node_id} the leader is not known: see who leads"
+            f" (`patronictl list`), and in the log of Patroni on {action.leader} what it is at; once that is"
+            " over, ask for the move again if it still is wanted"
+        },
+    )
+
+
 def _leads(evidence: ClusterEvidence, node_id: str) -> bool:
     state = evidence.of(node_id).state
     return (
         state is not None and state.writable and state.patroni is not None and state.patroni.leader == node_id
     )
-
-
-def _another_leads(evidence: ClusterEvidence, target: str) -> bool:
-    """Whether Patroni has dropped what it was asked before: it does when somebody else leads."""
-    return any(_leads(evidence, node.node_id) for node in evidence.nodes if node.node_id != target)
 
 
 def _writes(evidence: ClusterEvidence, node_id: str) -> bool:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+from pydantic import JsonValue
 from temporalio import activity
 
 from qnwis.continuity.evidence import NodeState
-from qnwis.continuity.executor import Outcome, OutcomeStatus
+from qnwis.continuity.executor import LEFT_TO_DO, Outcome, OutcomeStatus
 from qnwis.continuity.orders import (
     FencingEvidenceType,
     FollowOrder,
@@ -189,14 +190,7 @@ class Switchover:
             except Unreachable as error:
                 if scheduled_s_ago() < alone_after_s:
                     raise
-                return Outcome(
-                    action_id=action.action_id,
-                    status=OutcomeStatus.UNDONE,
-                    changed=True,  # it may have let no new writes in meanwhile
-                    detail=f"the promise is withdrawn; {action.node_id} does not say that it accepts writes"
-                    f" again ({error}). If it lives it does by itself: {alone_after_s:g} s are over and more;"
-                    " if not, its guardian may fail over",
-                )
+                return _not_back(action, error, after_s=alone_after_s)
             await self._follow_again(request)
             return Outcome(
                 action_id=action.action_id,
@@ -293,3 +287,23 @@ class Switchover:
 
     async def _state(self, request: EffectRequest, node_id: str) -> NodeState:
         return await self._nodes.state(request.cluster.node(node_id), timeout_s=STATE_WITHIN_S)
+
+
+def _not_back(action: ReleasePrimary, error: Unreachable, *, after_s: float) -> Outcome:
+    """One that refuses to come back answers, so no failover begins: what is left is for people."""
+    if isinstance(refused := error.__cause__, Refused):
+        left = f"{action.node_id} answers, and does not accept writes again: {refused.refusal}"
+        facts: dict[str, JsonValue] = {LEFT_TO_DO: left}
+    else:
+        left = (
+            f"{action.node_id} does not say that it accepts writes again ({error}). If it lives it does by"
+            f" itself: {after_s:g} s are over and more; if not, its guardian may fail over"
+        )
+        facts = {}
+    return Outcome(
+        action_id=action.action_id,
+        status=OutcomeStatus.UNDONE,
+        changed=True,  # it may have let no new writes in meanwhile
+        detail=f"the promise is withdrawn; {left}",
+        facts=facts,
+    )

@@ -20,6 +20,8 @@ VERIFIED_WITHIN_S = 1800.0
 """Of the last look at what was done, which changes nothing."""
 FENCED_WITHIN_S = 20.0
 """The same for fencing, which is undone then; beside the time that its power switch or its drain may take."""
+HANDED_OVER_WITHIN_S = 780.0
+"""Longer by two attempts than a hand-over by Patroni is asked for."""
 RUN_ENDS_WITHIN_S = 900.0
 """How long an evacuation waits for a run that another has started. Longer than the limits of what a run does,
 one after the other (some twelve minutes for Patroni); one that has not ended by then has no end in sight, and
@@ -135,6 +137,14 @@ def patroni(summary: str) -> ActivityConfig:
             "start_to_close_timeout": timedelta(seconds=90),
             "schedule_to_close_timeout": timedelta(seconds=180),
         }
+    )
+
+
+def hand_over(summary: str) -> ActivityConfig:
+    """Having Patroni hand its leader over: the activity itself gives that up, counting from its first
+    attempt, and says what is left to people."""
+    return ActivityConfig(
+        {**patroni(summary), "schedule_to_close_timeout": timedelta(seconds=HANDED_OVER_WITHIN_S)}
     )
 
 

@@ -9,7 +9,7 @@ from temporalio import workflow
 from .ended import Ended
 
 with workflow.unsafe.imports_passed_through():
-    from qnwis.continuity.executor import FORCES, OutcomeStatus
+    from qnwis.continuity.executor import FORCES, POINTS_OF_NO_RETURN, OutcomeStatus
     from qnwis.continuity.override import Suspension
     from qnwis.continuity.run import RunOutcome, RunResult
 
@@ -22,6 +22,7 @@ def result_of(run: Run, ended: Ended) -> RunResult:
     plan, execution = run.known.assessment.plan, run.execution
     fence = execution.fence if execution is not None else None
     moved = ended.outcome in {RunOutcome.COMPLETED, RunOutcome.INCOMPLETE}
+    where = plan.failover_target_id if plan is not None and moved and _is_promoted(execution) else None
     return RunResult(
         kind=run.kind,
         outcome=ended.outcome,
@@ -31,7 +32,7 @@ def result_of(run: Run, ended: Ended) -> RunResult:
         dry_run=run.request.dry_run,
         epoch=run.known.assessment.epoch or None,
         old_primary=plan.primary_node_id if plan is not None else None,
-        new_primary=plan.failover_target_id if plan is not None and moved else None,
+        new_primary=where,
         plan=plan,
         plan_digest=plan.digest if plan is not None else None,
         predicted_loss_bytes=run.known.assessment.predicted_loss_bytes,
@@ -50,6 +51,12 @@ def result_of(run: Run, ended: Ended) -> RunResult:
         started_at=run.takeover.started_at,
         ended_at=workflow.now(),
     )
+
+
+def _is_promoted(execution: Execution | None) -> bool:
+    """Whether the target is known to lead: what became of a hand-over may be left to people."""
+    promotions = (execution.outcome_of(kind) for kind in POINTS_OF_NO_RETURN) if execution is not None else ()
+    return any(one is not None and one.status is OutcomeStatus.SUCCEEDED for one in promotions)
 
 
 def _suspension(execution: Execution | None) -> Suspension | None:

@@ -90,7 +90,8 @@ class RoundTrip:
         wanted = self._maintenance.back_after_s
         if there is None or not there.moved or wanted is None:
             return self._result(there, None, why)
-        show_details(f"moved to {there.new_primary}; the way back begins {wanted:g} s later")
+        where = there.new_primary or "nowhere that is known"
+        show_details(f"moved to {where}; the way back begins {wanted:g} s later")
         await self._wait(timedelta(seconds=wanted), "until the way back")
         back, why = await self._back(there)
         return self._result(there, back, why)

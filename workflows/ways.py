@@ -123,13 +123,13 @@ WAYS: Mapping[type, Way] = {
         HandOverRequest,
         PatroniMoves.hand_over,
         preview=PatroniMoves.preview_hand_over,
-        within=options.patroni,
+        within=options.hand_over,
     ),
     PatroniFailover: Way(
         HandOverRequest,
         PatroniMoves.hand_over,
         preview=PatroniMoves.preview_hand_over,
-        within=options.patroni,
+        within=options.hand_over,
     ),
     PatroniDemoteCluster: Way(
         DemoteClusterRequest,

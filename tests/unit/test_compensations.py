@@ -1,4 +1,5 @@
-"""Undoing a lowered TTL, a demoted region and a demoted application: asked for again, and not for ever."""
+"""Undoing a lowered TTL, a released primary, a demoted region and a demoted application: asked for again, and
+not for ever."""
 
 from __future__ import annotations
 
@@ -11,13 +12,17 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import dns, http_application, patroni_regions
 from activities.dns import DnsRecords, RetimeRequest
+from activities.fencing import Fencing
 from activities.http_application import ApplicationMoves, DemoteRequest
 from activities.patroni_regions import DemoteClusterRequest, PatroniRegions, PromoteClusterRequest
+from activities.switchover import ReleaseRequest, Switchover
 from qnwis.continuity.evidence import NodeState
 from qnwis.continuity.executor import LEFT_TO_DO, Outcome, OutcomeStatus
 from qnwis.continuity.http_actions import HttpDemote
+from qnwis.continuity.lease_messages import Withdrawal
+from qnwis.continuity.orders import AnyOrder, Receipt
 from qnwis.continuity.patroni_actions import PatroniDemoteCluster, PatroniPromoteCluster
-from qnwis.continuity.plan import LowerTtl, Plan
+from qnwis.continuity.plan import LowerTtl, Plan, ReleasePrimary
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.readiness_facts import RecordAnswer
 from qnwis.continuity.refusal import Refusal
@@ -265,6 +270,51 @@ async def test_a_region_that_may_be_promoted_by_an_earlier_request_did_not_refus
     else:
         refused: Outcome = await ActivityEnvironment().run(promote, request)
         assert refused.status is OutcomeStatus.FAILED and there.told == ["w1"]
+
+
+# A released primary
+
+
+@dataclass
+class Released:
+    """A primary that was handed over, and how it answers when it is to accept writes again."""
+
+    says: Exception
+
+    async def withdraw(self, node: Node, withdrawal: Withdrawal, *, timeout_s: float) -> None:
+        pass
+
+    async def state(self, node: Node, *, timeout_s: float) -> NodeState:
+        return NodeState(node_id=node.node_id, role=node.role, database_up=False, epoch=4)
+
+    async def order(self, node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:
+        raise self.says
+
+
+@pytest.mark.parametrize(
+    ("says", "is_for_people", "told"),
+    [
+        (Refused(Refusal(rule="another_held_since", message="no", remedy="Rejoin")), True, "Rejoin"),
+        (Unreachable("no answer"), False, "If it lives it does by itself"),
+    ],
+    ids=["refuses", "silent"],
+)
+async def test_a_primary_that_refuses_to_come_back_is_left_to_people_and_one_that_is_silent_to_its_guardian(
+    says: Exception, is_for_people: bool, told: str
+) -> None:
+    nodes = cast(Any, Released(says))
+    moves = Switchover(nodes, Fencing(nodes, cast(Any, None)))
+    action = ReleasePrimary(
+        action_id="2-release", node_id="node-1", target="node-2", drain_s=1, estimate_ms=1
+    )
+    request = ReleaseRequest(
+        run_id="run", epoch=4, cluster=SPEC_CLUSTER, action=action, plan=moved_west(), policy=SPEC_POLICY
+    )
+    with pytest.raises(Unreachable):
+        await asked_so_long_ago(15).run(moves.take_back, request)
+    left: Outcome = await asked_so_long_ago(60).run(moves.take_back, request)
+    assert left.status is OutcomeStatus.UNDONE and told in left.detail
+    assert (LEFT_TO_DO in left.facts) is is_for_people
 
 
 # A demoted application

@@ -7,8 +7,11 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, get_args
 
+from qnwis.agent.lease import Leases, found_cluster
+from qnwis.agent.peers import Peers
 from qnwis.agent.speaking import Speaker
 from qnwis.continuity.break_glass_shell import filled_in, tell
 from qnwis.continuity.lease_messages import Ask, Promised, PromiseRequest, Release, Withdrawal
@@ -19,6 +22,7 @@ from qnwis.continuity.topology import Node, NodeRole, NodeStatus
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
+from tests.unit.agent.own import own_config
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 RUN = PromiseRequest(epoch=2, run_id="run", membership_version=1)
@@ -77,6 +81,23 @@ async def test_a_former_holder_asks_older_agents_to_promise_with_nothing_that_th
     (body,) = bodies
     assert set(json.loads(body)) <= BEFORE_SERVED_EPOCH
     assert PromiseRequest.model_validate_json(body) == FORMER
+
+
+async def test_older_agents_hear_of_a_release_of_which_more_is_said_than_they_know(tmp_path: Path) -> None:
+    """Else they would wait for the end of the lease, and their grant be the last word besides."""
+    async with told() as (node, bodies):
+        peer = Peer(node_id=node.node_id, agent_url=node.agent_url)
+        config = own_config(tmp_path, peers=(peer,))
+        found_cluster(config)
+        speaker = Speaker(Transport())
+        leases = Leases(config, Peers(config), speaker)
+        assert leases.give_up(processes_left=0)
+        leases.never_primary(epoch=0)
+        await leases.told()
+        leases.close()
+        await speaker.aclose()
+    said, known = [json.loads(body) for body in bodies], {"holder": "own", "epoch": 0}
+    assert known in said and {**known, "never_primary": True} in said
 
 
 def test_a_person_asks_older_agents_to_promise_with_nothing_that_they_do_not_know() -> None:

@@ -92,16 +92,14 @@ class Journal:
         """Whether this effect was ever begun."""
         return any(x.mark is Mark.INTENT and x.order.effect_id == effect_id for x in self._lines)
 
-    def made_standby_since(self, effect_id: str) -> bool:
-        """Whether an order to make the data directory a standby's was begun after this effect was."""
-        begun = False
-        for line in self._lines:
-            if line.mark is not Mark.INTENT:
-                continue
-            if begun and isinstance(line.order, DemoteOrder | RejoinOrder):
-                return True
-            begun = begun or line.order.effect_id == effect_id
-        return False
+    def made_standby_under(self, epoch: int) -> bool:
+        """Whether an order to make the data directory a standby's was begun under this epoch, or since."""
+        return any(
+            x.mark is Mark.INTENT
+            and isinstance(x.order, DemoteOrder | RejoinOrder)
+            and x.order.epoch >= epoch
+            for x in self._lines
+        )
 
     def unfinished_rejoin(self) -> RejoinOrder | None:
         """The rejoin that left the data directory half rewound or half exchanged; None where it is whole."""

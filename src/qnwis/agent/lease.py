@@ -229,10 +229,18 @@ class Leases:
             log("lease_not_released", message=release.message)
             return False
         self._keep_holder(holder)
+        self._tell(release)
+        return True
+
+    def never_primary(self, epoch: int) -> None:
+        """Say of an epoch that was released that the own database never was a primary under it, and begin to
+        tell the peers."""
+        self._tell(Release(holder=self._holder.record.node_id, epoch=epoch, never_primary=True))
+
+    def _tell(self, release: Release) -> None:
         self.released(release)
         for peer in self._others:
             self._spawn(self._telling, self._tell_released(peer, release))
-        return True
 
     def take_nothing_up(self) -> None:
         """From now on no lease is taken up without a run's order."""

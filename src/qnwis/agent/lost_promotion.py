@@ -25,8 +25,10 @@ class LostPromotion:
 
     The data directory tells: PostgreSQL removes standby.signal, for certain on disk, before it accepts a
     write or ends its recovery on the new timeline. So one that has it, and was not given it anew by an order
-    since, never was a primary's, and starts as nothing but a standby's; a request to promote does not outlive
-    the postmaster. The lease is released before that is answered: under this epoch nothing is served again.
+    of this epoch or a later one, never was a primary's under it, and starts as nothing but a standby's; a
+    request to promote does not outlive the postmaster. The lease is released before that is answered: under
+    this epoch nothing is served again. And every peer is told that nothing was: whoever was primary before
+    may come back, or be failed over from.
     """
 
     def __init__(self, config: AgentConfig, node: Node, journal: Journal) -> None:
@@ -37,8 +39,9 @@ class LostPromotion:
         """The effect whose database was found down at each attempt, and since when, in the guard's clock."""
 
     async def refusal(self, order: PromoteOrder, decision: Decision) -> Refusal | None:
-        """What to answer where it is lost, with the lease released; None while it is not. `decision` is what
-        this attempt would do. To be asked under the lock of orders, so that nothing is started meanwhile.
+        """What to answer where it is lost, with the lease released and peers told; None while it is not.
+        `decision` is what this attempt would do. To be asked under the lock of orders, so that nothing is
+        started meanwhile.
 
         Raises OSError where the release cannot be written down; then it is not lost yet.
         """
@@ -46,7 +49,7 @@ class LostPromotion:
         down = isinstance(decision, Refusal) and decision.rule == "database_down"
         if not down:
             self._down = None
-        if not node.postgres.standby or self._journal.made_standby_since(order.effect_id):
+        if not node.postgres.standby or self._journal.made_standby_under(order.epoch):
             return None
         if node.leases.released_epoch < order.epoch:
             if isinstance(decision, Refusal) and node.leases.sought < order.epoch:
@@ -56,12 +59,16 @@ class LostPromotion:
             await node.give_up_for_good()
             if node.leases.released_epoch < order.epoch:
                 return None
+        # At every attempt: it may have been released for another reason, or the agent have ended since.
+        node.leases.never_primary(order.epoch)
+        await node.leases.told()
         return Refusal(
             rule="promotion_lost",
             message=f"{node.node_id} began its promotion under epoch {order.epoch}, and its database ended"
             " before it was a primary; it has released the lease of that epoch, and stays a standby",
             values={"epoch": order.epoch, "down_s": self._after_s},
-            remedy="Promote another standby under a new epoch; see postgres.log for why it ended",
+            remedy="Let the old primary take its lease up again, or promote another standby under a new"
+            " epoch; see postgres.log for why it ended",
         )
 
     def _is_final(self, order: PromoteOrder) -> bool:

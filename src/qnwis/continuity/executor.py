@@ -9,7 +9,8 @@ The invariant: an action that may have had an effect is in `outcomes` before the
 The point of no return is the start of the promotion (`POINTS_OF_NO_RETURN`). Before it, a failure undoes what
 was begun, in reverse order. From it on there is only forward: an unknown promotion is asked again until it is
 known to have failed without effect, and later actions are tried even if an earlier one failed, because the
-service already stands on the new primary.
+service already stands on the new primary. Only what Patroni may still do is left to people in the end, since
+within its region nothing is moved after it: the verifier then says who serves.
 
 A driver that died leaves `started` as the last word on an action. The action is then asked for again, since
 every effect is idempotent by its effect id; before the point of no return, an abort undoes it instead.
@@ -48,8 +49,8 @@ FENCES = frozenset(
 """Each brings the evidence that is the gate before promotion."""
 REVERSIBLE = FENCES | {"lower_ttl"}
 LEFT_TO_DO = "left_to_do"
-"""Of the facts of what was undone: what the compensation could not do, and a person must. The run's end says
-it too."""
+"""Of the facts of what was undone, or of what Patroni was asked: what the activity could not do or find out,
+and a person must. The run's end says it too."""
 SERVES_UNDER = "serves_under"
 """Of the facts of a promotion: the epoch of the new primary's lease, where that is above the run's because it
 took the lease up again by itself."""
@@ -83,7 +84,7 @@ class RunEnd(StrEnum):
     UNTOUCHED = "untouched"  # nothing was changed
     ROLLED_BACK = "rolled_back"  # what was begun was undone; service on the old primary
     COMPLETED = "completed"  # every action succeeded (or had nothing to do)
-    INCOMPLETE = "incomplete"  # past return, service on the new primary, but some action failed
+    INCOMPLETE = "incomplete"  # past return, but some action failed; the verifier says who serves
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,8 @@ def advance(plan: Plan, outcomes: Sequence[Outcome], *, stop: str | None = None)
     reason; once given it must be given at every later call. It has the effect of a failure before the point
     of no return and none after it.
 
-    A promotion whose end is unknown is asked for again without limit; the pause between is the driver's.
+    A promotion whose end is unknown is asked for again without limit, but where its activity left it to
+    people; the pause between is the driver's.
 
     Raises ValueError for a log that no run of this plan can have written.
     """
@@ -176,7 +178,7 @@ def _forward(plan: Plan, log: Log) -> Do | Finish:
             return Do(action, again=True)
     failures = [_told(a, log[a.action_id]) for a in plan.actions if log[a.action_id].status not in SATISFIED]
     if failures:
-        return Finish(RunEnd.INCOMPLETE, "; ".join(failures))
+        return Finish(RunEnd.INCOMPLETE, "; ".join([*_left_to_do(log), *failures]))
     return Finish(RunEnd.COMPLETED, f"all {len(plan.actions)} actions of the plan are done")
 
 
@@ -185,9 +187,13 @@ def _back(plan: Plan, log: Log, cause: str) -> Undo | Finish:
         outcome = log.get(action.action_id)
         if action.kind in REVERSIBLE and outcome is not None and outcome.status in POSSIBLY_EFFECTIVE:
             return Undo(action)
-    undone = [outcome for outcome in log.values() if outcome.status is OutcomeStatus.UNDONE]
-    left = [f"LEFT TO DO: {o.facts[LEFT_TO_DO]}" for o in undone if LEFT_TO_DO in o.facts]
-    return Finish(RunEnd.ROLLED_BACK if undone else RunEnd.UNTOUCHED, "; ".join([*left, cause]))
+    undone = any(outcome.status is OutcomeStatus.UNDONE for outcome in log.values())
+    end = RunEnd.ROLLED_BACK if undone else RunEnd.UNTOUCHED
+    return Finish(end, "; ".join([*_left_to_do(log), cause]))
+
+
+def _left_to_do(log: Log) -> list[str]:
+    return [f"LEFT TO DO: {o.facts[LEFT_TO_DO]}" for o in log.values() if LEFT_TO_DO in o.facts]
 
 
 def _setback(plan: Plan, outcomes: Sequence[Outcome]) -> str | None:
@@ -230,7 +236,9 @@ def _committed(plan: Plan, log: Log) -> bool:
 
 
 def _is_open_promotion(action: Action, outcome: Outcome) -> bool:
-    return action.kind in POINTS_OF_NO_RETURN and outcome.status is OutcomeStatus.UNKNOWN
+    left_to_people = action.kind in PATRONI_HANDS_OVER and LEFT_TO_DO in outcome.facts
+    unknown = action.kind in POINTS_OF_NO_RETURN and outcome.status is OutcomeStatus.UNKNOWN
+    return unknown and not left_to_people
 
 
 def _log(plan: Plan, outcomes: Sequence[Outcome]) -> Log:

@@ -113,7 +113,7 @@ class Withdrawal(Model):
 
 
 class LastGrant(Model):
-    """The newest grant an agent gave."""
+    """The newest grant an agent gave, but for one of which nothing came."""
 
     epoch: int
     holder: str
@@ -148,3 +148,7 @@ class Release(Model):
 
     holder: str
     epoch: int
+    never_primary: bool | None = None
+    """True where besides its database never was a primary under this epoch: a promotion that was lost. What
+    was granted before is the last word then. None says nothing of it; agents from before this field refuse a
+    release that has it, so they are told one without it as well."""

@@ -16,6 +16,9 @@ suspends it until these have heard of it: `forced.py`.) In short:
   standby's flushed position.
 - A holder *releases* an epoch when no process of its database is left, and never serves under it, or under
   one below it, again. So a release stays true however late, and however often, it arrives.
+- A holder that never was a primary under the epoch that it released may say so: a grantor then counts what it
+  had granted before, so that the primary of before, which has every write, may take its lease up again. The
+  epoch stays taken.
 
 What must outlive a restart is in the two records. The caller writes a changed record to disk before it sends
 what came with it, and before its database serves. A restarted grantor counts its last grant as a full lease
@@ -57,6 +60,10 @@ class GrantorRecord(Model):
     run_id: str = ""
     """To whom it promised that epoch; empty while it is open to any run, since only an order told of it."""
     granted: LastGrant | None = None
+    before: LastGrant | None = None
+    """What was granted before that one's epoch; it counts again where nothing comes of that."""
+    void: LastGrant | None = None
+    """Of an epoch of which nothing came; nobody is granted that again."""
     pending: Pending | None = None
 
 
@@ -83,7 +90,11 @@ def grant(state: Grantor, ask: Ask, terms: LeaseTerms, now_s: float) -> tuple[Gr
     until_s, on_record_s = _bound_by(state, terms, now_s)
     if not _is_on_record(record.granted, ask, on_record_s):
         granted = LastGrant(epoch=ask.epoch, holder=ask.holder, duration_s=on_record_s)
-        record = record.model_copy(update={"epoch": ask.epoch, "run_id": ask.run_id, "granted": granted})
+        renewed = record.granted is not None and record.granted.epoch == ask.epoch
+        before = record.before if renewed else record.granted
+        record = record.model_copy(
+            update={"epoch": ask.epoch, "run_id": ask.run_id, "granted": granted, "before": before}
+        )
     return state.model_copy(update={"record": record, "granted_until_s": until_s}), Granted(
         ask_id=ask.ask_id,
         member=record.node_id,
@@ -142,12 +153,22 @@ def withdrawn(state: Grantor, epoch: int, run_id: str) -> Grantor:
 
 
 def released(state: Grantor, release: Release) -> Grantor:
-    """Heed a release. One of an epoch below the last grant says nothing about that grant."""
-    granted = state.record.granted
+    """Heed a release. One of an epoch below the last grant says nothing about that grant.
+
+    A holder that never was a primary under that very epoch has written nothing: whoever may have written last
+    is the one that was granted before. Where that was forgotten, the grant counts as any other.
+    """
+    record = state.record
+    granted = record.granted
     if granted is None or granted.holder != release.holder or granted.epoch > release.epoch:
         return state
-    record = state.record.model_copy(update={"granted": granted.model_copy(update={"released": True})})
-    return state.model_copy(update={"record": record, "granted_until_s": None})
+    granted = granted.model_copy(update={"released": True})
+    if not release.never_primary or granted.epoch != release.epoch or record.before is None:
+        record = record.model_copy(update={"granted": granted})
+        return state.model_copy(update={"record": record, "granted_until_s": None})
+    record = record.model_copy(update={"granted": record.before, "before": None, "void": granted})
+    state = state.model_copy(update={"record": record, "granted_until_s": None})
+    return released(state, release.model_copy(update={"never_primary": None}))  # of its own before
 
 
 def restarted(record: GrantorRecord, now_s: float) -> Grantor:
@@ -219,10 +240,9 @@ def _epoch_gone(record: GrantorRecord, epoch: int, run_id: str) -> Refusal | Non
 
 
 def _epoch_taken(record: GrantorRecord, ask: Ask) -> Refusal | None:
-    granted = record.granted
-    if granted is None or granted.epoch != ask.epoch:
-        return None
-    if granted.holder == ask.holder and not granted.released:
+    of_epoch = (g for g in (record.granted, record.void) if g is not None and g.epoch == ask.epoch)
+    granted = next(of_epoch, None)
+    if granted is None or (granted.holder == ask.holder and not granted.released):
         return None
     how = "released by" if granted.released else "granted to"
     return Refusal(

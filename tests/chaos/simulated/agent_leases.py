@@ -171,7 +171,14 @@ class AgentLeases:
         self._renewing = False
         holder, release = core.release(self._holder, 0)
         assert isinstance(release, Release)
-        if not self._keep_holder(holder) or not self.released(release):
+        return self._keep_holder(holder) and self._tell(release)
+
+    def never_primary(self, epoch: int) -> bool:
+        """Say of a released epoch that nothing came of it."""
+        return self._tell(Release(holder=self._holder.record.node_id, epoch=epoch, never_primary=True))
+
+    def _tell(self, release: Release) -> bool:
+        if not self.released(release):
             return False
         for peer in self._peers.values():
             self._process.spawn(self._tell_released(peer, release))

@@ -57,7 +57,9 @@ class Orders:
         if order.epoch < self._agent.leases.epoch:
             return self._of_the_past(order, promotion_begun)
         if promotion_begun and self._is_lost(order, refusal):
-            return _refusal("promotion_lost", "nothing came of it")
+            leases = self._agent.leases
+            if leases.released_epoch < order.epoch or leases.never_primary(order.epoch):
+                return _refusal("promotion_lost", "nothing came of it")
         if refusal is not None:
             return None if promotion_begun else refusal
         if not self._agent.leases.obey(order.epoch):

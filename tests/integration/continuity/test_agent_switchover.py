@@ -24,8 +24,9 @@ from qnwis.agent.guard import now
 from qnwis.agent.journal import JOURNAL, Line, Mark, read_journal
 from qnwis.agent.lost_promotion import GIVEN_UP_AFTER_S
 from qnwis.agent.processes import processes_in
-from qnwis.continuity.lease_messages import LastGrant, LeaseTerms, Withdrawal
-from qnwis.continuity.orders import AnyOrder, PromoteOrder, Receipt
+from qnwis.continuity.lease_messages import LastGrant, LeaseTerms, Membership, PromiseRequest, Withdrawal
+from qnwis.continuity.orders import AnyOrder, FencingEvidenceType, PromoteOrder, Receipt
+from qnwis.continuity.promises import Gate, promotion_gate
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
@@ -317,6 +318,32 @@ async def test_a_promotion_that_began_is_not_refused_while_its_database_is_down(
 async def test_a_promotion_whose_database_does_not_come_back_is_refused_in_the_end(scene: Scene) -> None:
     """Else its run asks for ever, and the target's agent renews a lease that nobody else is granted then."""
     order, version = await ended_in_its_promotion(scene)
+    before = LastGrant(epoch=scene.present, holder=scene.primary.node_id, duration_s=15, released=True)
+    assert before not in grants(scene)
+    await until_lost(scene, order)
+    assert set(grants(scene)) == {before}, "nothing came of the one since"
+
+    # So another run is told of the old primary, whichever node it would promote.
+    promised = await scene.promised(*scene.cluster.members.values())
+    request = PromiseRequest(epoch=scene.epoch, run_id=f"run-{scene.epoch}", membership_version=1)
+    members = Membership(version=1, members=tuple(scene.cluster.members))
+    for target in (scene.standby.node_id, scene.other.node_id):
+        gate = promotion_gate(members, request, promised, target)
+        assert isinstance(gate, Gate)
+        assert (gate.holder, gate.evidence) == (scene.primary.node_id, FencingEvidenceType.RELEASED)
+
+    # It comes back as a standby after all, and is none that an order of that epoch promotes.
+    version.rename(scene.standby.data_dir / "PG_VERSION")
+    state = await scene.standby.until(database_up=True)
+    assert (state.in_recovery, state.timeline) == (True, (await scene.other.state()).timeline)
+    assert await scene.refused(scene.standby, order) == "promotion_lost"
+    assert not (await scene.standby.state()).writable
+    await scene.order(scene.standby, scene.promote("anew", epoch=scene.epoch + 1))
+    await scene.standby.until(writable=True)
+
+
+async def until_lost(scene: Scene, order: PromoteOrder) -> None:
+    """Returns once the standby refuses the promotion that it began."""
     return_after_s = load_config(scene.standby.config).return_after_s
     async with asyncio.timeout(WITHIN_S + return_after_s + GIVEN_UP_AFTER_S):
         looks = Looks()
@@ -327,19 +354,8 @@ async def test_a_promotion_whose_database_does_not_come_back_is_refused_in_the_e
                 assert "was begun, and cannot go on" in str(error)
             except Refused as error:
                 assert error.refusal.rule == "promotion_lost"
-                break
+                return
             await looks.again()
-    released = LastGrant(epoch=scene.epoch, holder=scene.standby.node_id, duration_s=15, released=True)
-    assert {member.grants().granted for member in scene.cluster.members.values()} == {released}
-
-    # It comes back as a standby after all, and is none that an order of that epoch promotes.
-    version.rename(scene.standby.data_dir / "PG_VERSION")
-    state = await scene.standby.until(database_up=True)
-    assert (state.in_recovery, state.timeline) == (True, (await scene.other.state()).timeline)
-    assert await scene.refused(scene.standby, order) == "promotion_lost"
-    assert not (await scene.standby.state()).writable
-    await scene.order(scene.standby, scene.promote("anew", epoch=scene.epoch + 1))
-    await scene.standby.until(writable=True)
 
 
 async def ended_in_its_promotion(scene: Scene) -> tuple[PromoteOrder, Path]:

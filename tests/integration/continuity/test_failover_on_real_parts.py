@@ -7,6 +7,8 @@ has labs of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import re
 import signal
@@ -14,7 +16,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
+from typing import LiteralString
 
+import psycopg
 import pytest
 
 from qnwis.agent.processes import processes_in
@@ -24,8 +28,11 @@ from qnwis.continuity.orders import FencingEvidenceType, RejoinOrder
 from qnwis.continuity.round_trips import RoundTripResult
 from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunOutcome, RunResult
 from qnwis.lab.acks import analyse
+from qnwis.lab.cluster import Lab
 from qnwis.lab.control_plane import WORKER, ControlPlane, scraped_at, start_worker
 from qnwis.lab.layout import Folder
+from qnwis.lab.maintenance_demo import move
+from qnwis.lab.postgres import SUPERUSER
 from qnwis.lab.shape import VANTAGES
 from qnwis.lab.temporal_server import ADDRESS_VARIABLE
 from qnwis.lab.temporal_server import PROCESS_NAME as TEMPORAL
@@ -247,6 +254,35 @@ async def test_a_database_that_crashes_under_a_living_agent_is_failed_over_on_th
     record = await store.get(result.audit_id or "")
     assert record is not None and "its agent says that the database has ended" in record.reason
     assert ": 1 miss from " in record.reason
+
+
+async def test_a_switchover_whose_promotion_is_lost_leaves_the_service_on_the_old_primary(
+    scene: Scene,
+) -> None:
+    """The target was granted the lease, and its database ended for good before it was a primary."""
+    lab, target = scene.lab, scene.lab.machine(scene.target)
+    version, present = target.data_dir / "PG_VERSION", (await scene.state(scene.primary)).epoch
+    log = target.agent.log if target.agent is not None else None
+    assert log is not None
+
+    def holds_the_lease() -> bool:
+        lines = (json.loads(line) for line in log.read_text().splitlines() if '"lease_held"' in line)
+        return any(line["epoch"] > present for line in lines)
+
+    async with nobody_promotes(lab, scene.primary):
+        moving = asyncio.create_task(move(scene.control, print, result_of, target=scene.target))
+        await until(holds_the_lease)
+        hidden = version.rename(version.with_name("hidden"))
+        for pid in processes_in(target.data_dir):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        result = await moving
+        hidden.rename(version)
+
+    assert result.outcome is RunOutcome.ROLLED_BACK, result.reason
+    assert "[promotion_lost]" in result.reason and "LEFT TO DO" not in result.reason
+    assert (await scene.state(scene.primary)).writable
+    await scene.until_state(scene.target, lambda s: s.streaming and s.upstream == scene.primary)
 
 
 async def test_a_vantage_that_froze_abstains_and_says_nothing_false_when_it_thaws(scene: Scene) -> None:
@@ -486,6 +522,30 @@ async def everything(scene: Scene) -> dict[str, object]:
         "journals": [path.read_text() if path.exists() else "" for path in journals],
         "dns": await Rfc2136Dns().read(lab.cluster.dns),
     }
+
+
+@contextlib.asynccontextmanager
+async def nobody_promotes(lab: Lab, primary: str) -> AsyncIterator[None]:
+    """No database of the cluster knows how it is asked to be promoted. The primary is the same at the end."""
+    listens = lab.cluster.node(primary).database
+    assert listens is not None
+
+    async def rename(name: LiteralString, other: LiteralString) -> None:
+        async with await psycopg.AsyncConnection.connect(
+            host=listens.host,
+            port=listens.port,
+            user=SUPERUSER,
+            password=lab.folder.password(SUPERUSER).read_text().strip(),
+            dbname="postgres",
+        ) as connection:
+            await connection.execute("SET allow_system_table_mods = on")
+            await connection.execute(f"ALTER FUNCTION pg_catalog.{name}(boolean, integer) RENAME TO {other}")
+
+    await rename("pg_promote", "no_promote")
+    try:
+        yield
+    finally:
+        await rename("no_promote", "pg_promote")
 
 
 async def until_asked(run: Run) -> None:

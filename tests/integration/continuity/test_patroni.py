@@ -15,6 +15,7 @@ import pytest
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
+from activities import patroni as patroni_moves
 from activities.patroni import HandOverRequest, PatroniMoves
 from activities.patroni_regions import DemoteClusterRequest, PatroniRegions
 from activities.rejoining import BringBack, Rejoining
@@ -25,14 +26,14 @@ from qnwis.continuity.patroni_actions import PatroniDemoteCluster, PatroniSwitch
 from qnwis.continuity.policy import Policy
 from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import EvacuateRequest
-from qnwis.continuity.run import FailoverRequest, Maintenance, RunResult
+from qnwis.continuity.run import FailoverRequest, Maintenance, RunOutcome, RunResult
 from qnwis.continuity.switchover import make_switchover
 from qnwis.continuity.topology import Cluster, FencingHook
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.dns import Rfc2136Dns
 from qnwis.providers.dns_by_holder import DnsByHolder
-from qnwis.providers.errors import Refused
+from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.fencing import HookAnswer
 from qnwis.providers.notifier import LogNotifier
@@ -41,6 +42,7 @@ from qnwis.transport import Transport
 from tests.looking import Looks
 from workers.settings import WorkerSettings
 from workers.wiring import Providers, workers_for
+from workflows import run as run_of_a_runbook
 from workflows.names import failover_id, region_id
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
@@ -231,6 +233,26 @@ async def test_what_patroni_refuses_is_refused_in_its_words(service: Service) ->
     with pytest.raises(Refused, match=r"restapi\.authentication"):
         await api.stand_alone(nobody, timeout_s=5)
     await api.aclose()
+
+
+async def test_a_switchover_of_which_patroni_never_says_what_came_is_left_to_people(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run lets its lock go, and nobody is told that the target leads."""
+
+    async def never(*_: object, **__: object) -> str:
+        raise Unreachable("Switchover status unknown")
+
+    monkeypatch.setattr(service.providers.patroni, "switchover", never)
+    monkeypatch.setattr(patroni_moves, "HANDED_OVER_WITHIN_S", 0.0)
+    monkeypatch.setattr(run_of_a_runbook, "PATRONI_SETTLES_S", 0.1)
+    (serving,) = await service.writable()
+    result = await service.run(maintenance=Maintenance())
+    assert result.outcome is RunOutcome.INCOMPLETE and result.new_primary is None
+    assert result.reason.startswith("LEFT TO DO: whether Patroni makes "), result.reason
+    assert "Switchover status unknown" in result.reason
+    assert await service.writable() == [serving]
+    await service.serves_all(serving)
 
 
 async def test_a_switchover_that_is_done_is_not_done_again(service: Service) -> None:

@@ -25,6 +25,7 @@ from qnwis.agent.postgres import Postgres
 from qnwis.agent.quiescing import Quiescing
 from qnwis.agent.receiving import Receiving
 from qnwis.agent.speaking import Speaker
+from qnwis.continuity.lease_messages import LastGrant
 from qnwis.continuity.orders import AnyOrder, DemoteOrder, PromoteOrder
 from qnwis.continuity.refusal import Refusal
 from qnwis.transport import Transport
@@ -67,12 +68,24 @@ class Begun:
         monkeypatch.setattr(lost_promotion, "now", lambda: self.now_s)
 
     async def begin(self) -> None:
+        """The primary of before, no member any more, has released its lease."""
+        grantor, holder = self.leases.view
+        was = LastGrant(epoch=4, holder="primary", duration_s=3, released=True)
+        record = grantor.record.model_copy(update={"epoch": 4, "run_id": "before", "granted": was})
+        self.leases.keep(grantor.model_copy(update={"record": record}), holder)
         assert self.leases.obey(PROMOTE.epoch) is None
         self.began(PROMOTE)
         assert await self.leases.acquire(PROMOTE.epoch, PROMOTE.run_id) is None
 
     def began(self, order: AnyOrder) -> None:
         self.journal.append(Line(at=datetime.now(UTC), mark=Mark.INTENT, order=order))
+
+    @property
+    def granted(self) -> tuple[int, str, bool]:
+        """The epoch, the holder and the release of the last grant that counts, as it is on disk."""
+        grantor, _ = records_of(self.config)
+        assert grantor is not None and grantor.granted is not None
+        return grantor.granted.epoch, grantor.granted.holder, grantor.granted.released
 
     async def until_final(self) -> None:
         """The run asks for long enough."""
@@ -101,6 +114,7 @@ async def test_it_is_refused_once_its_lease_is_released_for_good(
     _, holder = records_of(begun.config)
     assert holder is not None and holder.released_epoch == PROMOTE.epoch
     assert begun.journal.lines[-1].mark is Mark.REFUSED
+    assert begun.granted == (4, "primary", True)
 
     # Nor is it carried out where its database comes back after all, and the answer was lost.
     async def promote(*_: object) -> object:
@@ -116,12 +130,22 @@ async def test_it_is_refused_once_its_lease_is_released_for_good(
     assert refused is not None and refused.rule == "epoch_gone"
 
 
+async def test_that_nothing_came_of_it_is_said_though_its_agent_released_it_when_that_ended(
+    begun: Begun,
+) -> None:
+    assert begun.node.give_up()
+    assert begun.granted == (5, "own", True)
+    answer = await begun.orders.obey(PROMOTE)
+    assert isinstance(answer, Refusal) and answer.rule == "promotion_lost"
+    assert begun.granted == (4, "primary", True)
+
+
 async def test_one_that_may_have_come_to_a_primary_is_not_refused(begun: Begun) -> None:
     await begun.until_final()
     begun.signal.unlink()
     with pytest.raises(EffectError, match="cannot go on"):
         await begun.orders.obey(PROMOTE)
-    assert begun.leases.held
+    assert begun.leases.held and begun.granted == (5, "own", False)
 
 
 async def test_that_an_order_made_it_a_standby_again_says_nothing_of_the_promotion(begun: Begun) -> None:
@@ -130,6 +154,21 @@ async def test_that_an_order_made_it_a_standby_again_says_nothing_of_the_promoti
     with pytest.raises(EffectError, match="cannot go on"):
         await begun.orders.obey(PROMOTE)
     assert begun.leases.held
+
+
+async def test_one_that_was_made_a_standby_under_that_epoch_before_says_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been the primary under it before that."""
+    agent = Begun(tmp_path, monkeypatch)
+    agent.began(DemoteOrder(effect_id="demote", run_id="person", epoch=5))
+    await agent.begin()
+    await agent.until_final()
+    with pytest.raises(EffectError, match="cannot go on"):
+        await agent.orders.obey(PROMOTE)
+    assert agent.granted == (5, "own", False)
+    agent.leases.close()
+    await agent.speaker.aclose()
 
 
 async def test_while_a_process_of_its_database_is_left_it_is_not_refused(begun: Begun) -> None:

@@ -39,6 +39,8 @@ SHOWN = "disk [/dev/sda1] fails [bold]�[2J�1A�:warning: plan  is digest  s
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
+    for console in (out, err):  # they may have been made where the variable said something else
+        monkeypatch.setattr(console, "_width", None)
 
 
 def pending() -> PendingApproval:

@@ -17,8 +17,9 @@ file adds only a world around them, as hostile as the bounds of a `World` allow:
   come back by themselves (`returns`).
 
 What must hold: no two nodes may serve. When a lease is confirmed, its epoch was held by no other node, no
-higher one was held before, and a node that came back by itself was the last to hold one. No two memberships
-of one version are agreed. Nobody grants or promises anything to a stranger.
+higher one was held before, and a node that came back by itself was the last to hold one, but for epochs under
+which nobody ever was a primary (`lost`). No two memberships of one version are agreed. Nobody grants or
+promises anything to a stranger.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class World:
     """Nodes that have not heard of that membership yet, and the one they know."""
     renewed_ago: Mapping[str, int] = field(default_factory=dict)
     """Ticks since a node granted epoch 1 for the last time, where not 0."""
+    before: str | None = None
+    """Who was granted an epoch before that, where agents remember one."""
     terms: LeaseTerms = EXACT
     slow: frozenset[str] = frozenset()
     asks: Mapping[str, int] = field(default_factory=dict)
@@ -88,6 +91,8 @@ class World:
     """How often each node may lose its disk. The `disk_id` of its first is empty, of its second +."""
     releasing: frozenset[str] = frozenset()
     """Nodes that may release."""
+    lost: frozenset[tuple[str, int]] = frozenset()
+    """node, epoch: where its database never becomes a primary, and its release says so."""
     alike: tuple[str, ...] = ()
     """Nodes that differ by name only in all of the above; states that differ by their order count once."""
     sweep: bool = True
@@ -125,9 +130,9 @@ class Found:
         return "\n".join((head, *self.trace, f"=> {self.violation}")) if self.violation else head
 
 
-State = tuple[tuple[int, ...], int, tuple[int, str], int]
-"""Numbers of the nodes' states, the set of messages sent (as bits), the highest epoch held and by whom,
-restarts left."""
+State = tuple[tuple[int, ...], int, tuple[int, str, str], int]
+"""Numbers of the nodes' states, the set of messages sent (as bits), the highest epoch held, by whom and who
+was the last primary, restarts left."""
 Action = tuple[object, ...]
 Step = tuple[int, int, Action]
 """The node's next state, messages sent (as bits), what it was."""
@@ -208,14 +213,17 @@ class _Search:
                     ),
                 )
             granted = LastGrant(epoch=1, holder=world.nodes[0], duration_s=world.terms.duration_s)
-            record = GrantorRecord(node_id=name, membership=known, epoch=1, run_id="r", granted=granted)
+            before = None if world.before is None else LastGrant(epoch=0, holder=world.before, duration_s=1)
+            record = GrantorRecord(
+                node_id=name, membership=known, epoch=1, run_id="r", granted=granted, before=before
+            )
             until_s = world.terms.duration_s - world.renewed_ago.get(name, 0)
             grantor = Grantor(record=record, granted_until_s=until_s)
             if name not in known.members:
                 grantor = Grantor(record=GrantorRecord(node_id=name))
             numbers.append(self.node(Node(grantor, holder)))
         sent = sum(1 << self.message(adoption) for adoption in world.adoptions)
-        return tuple(numbers), sent, (1, world.nodes[0]), world.restarts
+        return tuple(numbers), sent, (1, world.nodes[0], world.nodes[0]), world.restarts
 
     def successors(self, state: State) -> Iterator[tuple[int, Action, State, str]]:
         """Every step from here: which node, what, the state after it, and what that violates if anything."""
@@ -238,21 +246,22 @@ class _Search:
                 yield -1, ("tick", changed), (changed, net, held, restarts), self.two_serve(changed)
 
     def judged(
-        self, i: int, before: int, numbers: tuple[int, ...], held: tuple[int, str]
-    ) -> tuple[tuple[int, str], str]:
+        self, i: int, before: int, numbers: tuple[int, ...], held: tuple[int, str, str]
+    ) -> tuple[tuple[int, str, str], str]:
         number, name = numbers[i], self.world.nodes[i]
-        epoch = self.confirmed[number]
+        epoch, (newest, holder, primary) = self.confirmed[number], held
         if self.heeding[number]:
             return held, self.heeding[number]
-        if number == before or not epoch or held == (epoch, name):
+        if number == before or not epoch or (newest, holder) == (epoch, name):
             return held, self.two_serve(numbers)
-        if epoch < held[0]:
-            return held, f"{name} holds epoch {epoch} after {held[1]} held epoch {held[0]}"
-        if epoch == held[0]:
-            return held, f"epoch {epoch} is held by {held[1]} and by {name}"
-        if self.nodes[number].holder.record.run_id == _own_run(name, epoch) and held[1] != name:
-            return held, f"{name} took up epoch {epoch} by itself after {held[1]} held epoch {held[0]}"
-        return (epoch, name), self.two_serve(numbers)
+        if epoch < newest:
+            return held, f"{name} holds epoch {epoch} after {holder} held epoch {newest}"
+        if epoch == newest:
+            return held, f"epoch {epoch} is held by {holder} and by {name}"
+        if self.nodes[number].holder.record.run_id == _own_run(name, epoch) and primary != name:
+            return held, f"{name} took up epoch {epoch} by itself after {primary} was the primary"
+        now_primary = primary if (name, epoch) in self.world.lost else name
+        return (epoch, name, now_primary), self.two_serve(numbers)
 
     def two_serve(self, numbers: tuple[int, ...]) -> str:
         if sum([self.serves[n] for n in numbers]) < 2:
@@ -309,9 +318,11 @@ class _Search:
                 yield from self.step(
                     number, replace(node, holder=holder, asked=node.asked + 1), [ask], ("ask", ask)
                 )
-        if name in world.releasing:
+        if name in world.releasing and node.holder.record.epoch:
             holder, release = leases.release(node.holder, 0)
             if isinstance(release, Release):
+                if (name, release.epoch) in world.lost:
+                    release = release.model_copy(update={"never_primary": True})
                 yield from self.step(number, replace(node, holder=holder), [release], ("release", release))
         if len(node.grantor.record.disk_id) < world.losing.get(name, 0):
             blank = blank_agent(node.grantor.record)
@@ -467,10 +478,11 @@ class _Search:
         return min([state, *(self.reordered(state, order) for order in range(len(self.names)))])
 
     def reordered(self, state: State, order: int) -> State:
-        numbers, net, (epoch, holder), restarts = state
+        numbers, net, (epoch, *people), restarts = state
         places = self.places[order]
         moved = tuple(self.renamed_node(numbers[place], order) for place in places)
-        return moved, self.renamed_net(net, order), (epoch, self.names[order].get(holder, holder)), restarts
+        holder, primary = (self.names[order].get(name, name) for name in people)
+        return moved, self.renamed_net(net, order), (epoch, holder, primary), restarts
 
     def renamed_node(self, number: int, order: int) -> int:
         key = (number, order)

@@ -22,6 +22,11 @@ from qnwis.continuity.executor import (
 )
 from qnwis.continuity.orders import FencingEvidence, FencingEvidenceType
 from qnwis.continuity.plan import Action
+from qnwis.continuity.policy import Policy
+from qnwis.continuity.run import Maintenance
+from qnwis.continuity.switchover import make_switchover
+from tests.unit.continuity import patroni_scenes
+from tests.unit.continuity.patroni_scenes import WELL, by_patroni
 from tests.unit.continuity.scenes import fenced, spec_plan
 
 PLAN = spec_plan()
@@ -112,6 +117,28 @@ def test_an_open_promotion_is_past_return_and_is_asked_again(status: OutcomeStat
     log = [said(FENCE), said(PROMOTE, status)]
     assert is_committed(PLAN, log)
     assert advance(PLAN, log, stop="enough") == Do(PROMOTE, again=True)
+
+
+def test_what_patroni_may_still_do_is_left_to_people_and_the_verifier_says_who_serves() -> None:
+    wanted, policy = Maintenance(target_node_id="e2"), Policy(policy_id="p", name="p")
+    topology = by_patroni()
+    plan = make_switchover(
+        topology, policy, patroni_scenes.said(topology, *WELL), wanted, trigger_reason="test"
+    ).plan
+    assert plan is not None
+    switch, flip, verify = plan.actions
+    left = said(switch, UNKNOWN, "no answer").model_copy(update={"facts": {LEFT_TO_DO: "see who leads"}})
+    assert advance(plan, [said(switch, UNKNOWN)]) == Do(switch, again=True)
+    assert advance(plan, [left]) == Do(flip)
+    assert advance(plan, [left, said(flip)]) == Do(verify)
+    assert advance(plan, [left, said(flip), said(verify)]) == Finish(
+        RunEnd.INCOMPLETE, "LEFT TO DO: see who leads; 2-switchover-e2 unknown: no answer"
+    )
+
+
+def test_any_other_promotion_is_asked_again_whatever_it_leaves_to_people() -> None:
+    left = said(PROMOTE, UNKNOWN).model_copy(update={"facts": {LEFT_TO_DO: "look"}})
+    assert advance(PLAN, [said(FENCE), left]) == Do(PROMOTE, again=True)
 
 
 @pytest.mark.parametrize("status", [FAILED, UNKNOWN])

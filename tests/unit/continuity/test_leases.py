@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -55,6 +56,7 @@ from qnwis.continuity.orders import FencingEvidenceType
 from qnwis.continuity.promises import (
     Gate,
     another_holds,
+    lease_evidence,
     older_grant_refused,
     promises,
     promotion_gate,
@@ -121,6 +123,11 @@ class Agents:
         for member in heard_by:
             self.grantors[member] = released(self.grantors[member], said)
         return said
+
+    def hear(self, said: Release) -> None:
+        """Every member that is up hears of it."""
+        for member in self.up():
+            self.grantors[member] = released(self.grantors[member], said)
 
 
 def accepted(found: Holder | Refusal) -> Holder:
@@ -396,6 +403,87 @@ def test_a_release_is_heeded_for_its_holder_and_for_epochs_up_to_its_own(agents:
     later = released(state, Release(holder="a", epoch=2))
     assert later.granted_until_s is None
     assert later.record.granted == LastGrant(epoch=1, holder="a", duration_s=3.0, released=True)
+
+
+@pytest.fixture
+def lost(agents: Agents) -> Agents:
+    """`a` released epoch 1 for a run that ordered `b` to epoch 2; that got the lease, and released it."""
+    agents.release("a", heard_by=agents.up())
+    agents.promise(request(2))
+    agents.order("b", 2, "run-2")
+    agents.renew("b")
+    assert agents.serving() == {"b"}
+    agents.release("b", heard_by=agents.up())
+    agents.grantors = {n: withdrawn(g, 2, "run-2") for n, g in agents.grantors.items()}
+    return agents
+
+
+NOTHING_CAME = Release(holder="b", epoch=2, never_primary=True)
+AGAIN = request(3, "a again", former_holder="a").model_copy(update={"served_epoch": 1})
+
+
+def test_after_a_promotion_that_was_lost_the_old_primary_takes_its_lease_up_again(lost: Agents) -> None:
+    for grantor in lost.grantors.values():
+        assert rule(another_holds(grantor.record, AGAIN)) == "another_held_since"
+    lost.hear(NOTHING_CAME)
+    lost.hear(NOTHING_CAME)  # as often as it is told
+    for grantor in lost.grantors.values():
+        assert another_holds(grantor.record, AGAIN) is None
+    lost.holders["a"] = accepted(reacquire(lost.holders["a"], AGAIN, lost.promise(AGAIN), TERMS))
+    lost.renew("a")
+    assert lost.serving() == {"a"}
+
+
+@pytest.mark.parametrize("target", ["b", "w"])
+def test_after_a_promotion_that_was_lost_the_evidence_is_of_the_old_primary(
+    lost: Agents, target: str
+) -> None:
+    at = datetime(2025, 1, 1, tzinfo=UTC)
+    gate = promotion_gate(THREE, request(3), lost.promise(request(3)), target)
+    assert isinstance(gate, Gate)
+    assert lease_evidence(gate, "a", epoch=3, at=at) is None
+    lost.hear(NOTHING_CAME)
+    gate = promotion_gate(THREE, request(3), lost.promise(request(3)), target)
+    assert isinstance(gate, Gate)
+    evidence = lease_evidence(gate, "a", epoch=3, at=at)
+    assert evidence is not None
+    assert (evidence.type, evidence.holder) == (FencingEvidenceType.RELEASED, "a")
+    assert lease_evidence(gate, "b", epoch=3, at=at) is None
+
+
+def test_the_epoch_of_a_promotion_that_was_lost_stays_taken(lost: Agents) -> None:
+    lost.hear(NOTHING_CAME)
+    for name in ("b", "w"):
+        late = Ask(ask_id="late", holder=name, epoch=2, run_id="run-2", membership_version=1)
+        state, answer = grant(lost.grantors["w"], late, TERMS, lost.now_s)
+        assert rule(answer) == "epoch_taken" and state == lost.grantors["w"]
+
+
+def test_a_lost_promotion_after_another_one_leaves_the_primary_of_before_both(lost: Agents) -> None:
+    lost.hear(NOTHING_CAME)
+    lost.order("w", 3, "run-3")
+    lost.renew("w")
+    assert lost.serving() == {"w"}
+    lost.release("w", heard_by=lost.up())
+    lost.hear(Release(holder="w", epoch=3, never_primary=True))
+    assert {g.record.granted for g in lost.grantors.values()} == {to("a", 1, released=True)}
+
+
+def test_that_nothing_came_of_one_epoch_says_nothing_of_another(agents: Agents) -> None:
+    agents.order("b", 2, "run-2")
+    agents.now_s = 3.0
+    agents.renew("b")
+    for epoch in (1, 3):
+        agents.hear(Release(holder="b", epoch=epoch, never_primary=True))
+        assert {g.record.granted and g.record.granted.holder for g in agents.grantors.values()} == {"b"}
+    agents.hear(Release(holder="w", epoch=2, never_primary=True))
+    assert agents.grantors["w"].record.granted == to("b", 2, released=True)
+
+
+def test_who_was_granted_before_and_was_forgotten_is_not_taken_for_nobody(lost: Agents) -> None:
+    """An agent of an earlier version wrote that down."""
+    record = lost.grantors["w"].record.model_copy(update={"before": None})
+    assert released(Grantor(record=record), NOTHING_CAME).record.granted == to("b", 2, released=True)
 
 
 def test_a_restart_binds_for_the_whole_of_the_last_grant_and_not_after_a_release(agents: Agents) -> None:

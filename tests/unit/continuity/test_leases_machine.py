@@ -1,7 +1,8 @@
 """Leases beyond what can be searched through: up to five members, real clocks that drift, long histories.
 
-The same invariants as in `leases_model.py`, and two more: whoever holds the lease is a member, and when a run
-has a majority's promises and waits as long as the gate says, its target gets the lease, if nobody interferes.
+The same invariants as in `leases_model.py`, and three more: whoever holds the lease is a member; when a run
+has a majority's promises and waits as long as the gate says, its target gets the lease, if nobody interferes;
+and what they say was granted is not older than the last primary's epoch: nobody's writes are passed over.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ class Leases(RuleBasedStateMachine):
         self.terms = dict.fromkeys(NAMES, TERMS)
         self.sent: list[Model] = []
         self.held = (0, "")
+        self.primary = (0, "")
+        """The newest epoch that was held but for the lost ones, and by whom."""
+        self.lost: set[tuple[int, str]] = set()
+        """Epochs under which the holder's database never becomes a primary."""
         self.agreed: dict[int, Membership] = {1: first}
         self.count = 0
 
@@ -106,9 +111,11 @@ class Leases(RuleBasedStateMachine):
         epoch, last = self.held
         assert record.epoch >= epoch, f"{name} holds epoch {record.epoch} after {last} held {epoch}"
         assert record.epoch > epoch or name == last, f"epoch {epoch} is held by {last} and {name}"
-        by_itself = record.run_id.startswith("itself")
-        assert not by_itself or last in ("", name), f"{name} came back by itself after {last} held {epoch}"
+        by_itself, (_, primary) = record.run_id.startswith("itself"), self.primary
+        assert not by_itself or primary in ("", name), f"{name} came back by itself after {primary}"
         self.held = (record.epoch, name)
+        if self.held not in self.lost:
+            self.primary = self.held
 
     @invariant()
     def one_node_serves_at_most(self) -> None:
@@ -157,12 +164,32 @@ class Leases(RuleBasedStateMachine):
         for member in sorted(heard_by):
             self.hear(member, said)
 
-    @rule(name=NODES, more=st.integers(0, 2), run_id=st.sampled_from(["liar", "other liar"]), reached=SOME)
-    def a_run_lies(self, name: str, more: int, run_id: str, reached: set[str]) -> None:
+    @rule(name=NODES, heard_by=SOME)
+    def say_that_nothing_came_of_it(self, name: str, heard_by: set[str]) -> None:
+        released_epoch = self.holders[name].record.released_epoch
+        if (released_epoch, name) in self.lost:
+            said = Release(holder=name, epoch=released_epoch, never_primary=True)
+            self.sent.append(said)
+            for member in sorted(heard_by):
+                self.hear(member, said)
+
+    @rule(
+        name=NODES,
+        more=st.integers(0, 2),
+        run_id=st.sampled_from(["liar", "other liar"]),
+        reached=SOME,
+        lost=st.booleans(),
+    )
+    def a_run_lies(self, name: str, more: int, run_id: str, reached: set[str], lost: bool = False) -> None:
         sought = leases.seek(self.holders[name], max(1, self.held[0] + more), run_id, self.terms[name])
         if isinstance(sought, Holder):
-            self.holders[name] = sought
+            self.sought(name, sought, lost)
             self.renew(name, reached)
+
+    def sought(self, name: str, holder: Holder, lost: bool) -> None:
+        if lost and holder.record.epoch > self.holders[name].record.epoch:
+            self.lost.add((holder.record.epoch, name))
+        self.holders[name] = holder
 
     @rule(name=NODES, more=st.integers(0, 2))
     def an_order_brings_an_epoch(self, name: str, more: int) -> None:
@@ -172,6 +199,8 @@ class Leases(RuleBasedStateMachine):
 
     @rule(name=NODES, reached=SOME)
     def come_back(self, name: str, reached: set[str]) -> None:
+        if (self.holders[name].record.epoch, name) in self.lost:
+            return  # its data directory is a standby's
         request = self.request(name, f"itself {self.unused()}", former_holder=name)
         answers = [
             answer for member in sorted(reached) if isinstance(answer := self.hear(member, request), Promised)
@@ -198,8 +227,8 @@ class Leases(RuleBasedStateMachine):
             assert isinstance(self.hear(name, message), Refusal)
         assert self.grantors[name] == before
 
-    @rule(node=NODES, reached=SOME)
-    def fail_over(self, node: str, reached: set[str]) -> None:
+    @rule(node=NODES, reached=SOME, lost=st.booleans())
+    def fail_over(self, node: str, reached: set[str], lost: bool) -> None:
         request = self.request(node, f"run {self.unused()}")
         known = self.holders[node].membership
         if node not in known.members:
@@ -212,7 +241,9 @@ class Leases(RuleBasedStateMachine):
         if not isinstance(gate, Gate) or not isinstance(sought, Holder):
             return
         assert set(gate.members) <= reached & set(known.members)
-        self.holders[node] = sought
+        granted = [a.granted.epoch for a in answers if a.member in gate.members and a.granted is not None]
+        assert max(granted, default=0) >= self.primary[0]
+        self.sought(node, sought, lost)
         self.true_s += gate.wait_s / 0.95 + 0.001
         self.renew(node, reached | {node})
         # It counts on no grant that is shorter than its own terms.

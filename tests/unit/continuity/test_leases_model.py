@@ -78,6 +78,34 @@ C_IS_ADDED_AGAIN = replace(C_IS_BEHIND, losing={"c": 2}, changes=(members(3, "ab
 TWO_CHANGES_IN_TURN = World(
     renewed_ago={"b": 1}, asks={"b": 1}, orders=(("b", 2, "r"),), changes=(members(2, "bc"), members(3, "b"))
 )
+B_IS_LOST = replace(
+    A_RETURNS,
+    renewed_ago=dict.fromkeys("abc", 1),
+    releasing=frozenset("b"),
+    lost=frozenset({("b", 2)}),
+    terms=SHORT,
+)
+"""The promotion of b comes to nothing; the lease of a has run out."""
+B_IS_LOST_TO_C = replace(
+    RIVALS, asks={"b": 1, "c": 1}, releasing=frozenset("b"), lost=frozenset({("b", 2)}), alike=(), terms=SHORT
+)
+A_IS_LOST = replace(
+    B_IS_LOST,
+    before="b",
+    orders=(("a", 2, "r"),),
+    returns=(("b", 3),),
+    releasing=frozenset("a"),
+    lost=frozenset({("a", 2)}),
+)
+"""The primary under epoch 1 is ordered to the next, and nothing comes of that."""
+C_IS_LOST_AFTER_B = replace(
+    B_IS_LOST,
+    asks={"a": 1, "b": 1, "c": 1},
+    orders=(("b", 2, "r"), ("c", 3, "s")),
+    returns=(("a", 4),),
+    releasing=frozenset("c"),
+    lost=frozenset({("c", 3)}),
+)
 
 WORLDS = {
     "two restarts, a release": replace(A_RELEASES, restarts=2),
@@ -91,6 +119,9 @@ WORLDS = {
     ),
     "the old primary comes back by itself": replace(A_RETURNS, promises=((2, "r"),), terms=SHORT),
     "the old primary is ordered back": replace(A_RELEASES, orders=(("b", 2, "r"), ("a", 3, "s"))),
+    "a promotion is lost, and the old primary comes back by itself": B_IS_LOST,
+    "a promotion is lost of one that was primary before": A_IS_LOST,
+    "a promotion is lost under an epoch that a rival target wants": replace(B_IS_LOST_TO_C, restarts=1),
     "the old primary's clock is slow": A_IS_SLOW,
     "two changes of membership at once": TWO_CHANGES_AT_ONCE,
     "a change of membership unheard of": C_IS_BEHIND,
@@ -111,6 +142,10 @@ LARGE_WORLDS = {
     ),
     "the old primary comes back, a restart": replace(A_RETURNS, promises=((2, "r"),), restarts=1),
     "all clocks are slow at times": replace(A_IS_SLOW, slow=frozenset("abc")),
+    "a promotion is lost after another": C_IS_LOST_AFTER_B,
+    "a promotion is lost, and another one is not": replace(
+        C_IS_LOST_AFTER_B, releasing=frozenset("b"), lost=frozenset({("b", 2)})
+    ),
     "rivals with a slow clock": replace(RIVALS, terms=DRIFTING, slow=frozenset("a")),
     "two changes of membership in turn": TWO_CHANGES_IN_TURN,
     "a member is added": replace(A_TO_B, nodes=("a", "b", "c", "d"), changes=(members(2, "abcd", d=""),)),
@@ -195,6 +230,25 @@ def heeds_old_releases(state: Grantor, release: Release) -> Grantor:
     return real_released(state, release.model_copy(update={"epoch": 99}))
 
 
+def takes_a_lost_epoch_for_all_below(state: Grantor, release: Release) -> Grantor:
+    granted = state.record.granted
+    if granted is not None and release.never_primary and granted.epoch < release.epoch:
+        release = release.model_copy(update={"epoch": granted.epoch})
+    return real_released(state, release)
+
+
+def forgets_who_was_before(state: Grantor, release: Release) -> Grantor:
+    after = real_released(state, release)
+    if after.record.void == state.record.void:
+        return after
+    return after.model_copy(update={"record": after.record.model_copy(update={"granted": None})})
+
+
+def forgets_the_lost_epoch(state: Grantor, release: Release) -> Grantor:
+    after = real_released(state, release)
+    return after.model_copy(update={"record": after.record.model_copy(update={"void": None})})
+
+
 def promises_and_forgets(
     state: Grantor, request: PromiseRequest, terms: LeaseTerms, now_s: float
 ) -> tuple[Grantor, Promised | Refusal]:
@@ -252,6 +306,13 @@ MUTANTS = {
         leases,
         "released",
         heeds_old_releases,
+    ),
+    "a lost epoch granted to another": Mutant(B_IS_LOST_TO_C, leases, "released", forgets_the_lost_epoch),
+    "a lost epoch taken for all below it": Mutant(
+        A_IS_LOST, leases, "released", takes_a_lost_epoch_for_all_below
+    ),
+    "who was granted before a lost epoch forgotten": Mutant(
+        A_IS_LOST, leases, "released", forgets_who_was_before
     ),
     "answers not matched to their ask": Mutant(
         replace(A_TO_B, asks={"a": 2, "b": 1}, terms=SHORT, sweep=False),
