@@ -153,9 +153,7 @@ PANELS = (
             Query(_over_range(SUCCESSES, "cluster"), "{{cluster}} verified"),
             Query(_new_in_range(FAILURES), "{{cluster}} {{reason}}"),
             Query(_over_range(EXECUTIONS, "cluster", EXECUTED), "{{cluster}} carried out"),
-            Query(
-                f"{_over_range(EXECUTIONS, 'cluster, status', NOT_EXECUTED)} > 0", "{{cluster}} {{status}}"
-            ),
+            Query(_over_range(EXECUTIONS, "cluster, status", NOT_EXECUTED), "{{cluster}} {{status}}"),
         ),
         kind="stat",
         width=8,
