@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError
 
 from . import options
 
@@ -24,8 +25,10 @@ with workflow.unsafe.imports_passed_through():
         unfinished_refusal,
     )
 
-HEARD_AT_ONCE = "an abort is heard while what was before the run is read"
+HEARD_WHILE_READING = "an abort is heard while what was before the run is read"
 """Patch: before, only once that was read, which a server that does not answer may put off without end."""
+READ_STILL = timedelta(seconds=15)
+"""How long an abort waits for that: mostly it is read in no time, and the run can say that it did nothing."""
 LINGER = timedelta(seconds=3)
 """An activity of an execution that is gone hears of it with its next heartbeat, and ends."""
 
@@ -37,6 +40,7 @@ class Takeover:
         self._request = request
         self._found: Remains | None = None
         self._denied = False
+        self._left_unread = False
         self.forgot = False
         """A reset has set this workflow back since it last looked: others may know more of the run."""
         # Temporal gives a new seed at the point that a workflow was reset to, in every replay alike.
@@ -106,7 +110,7 @@ class Takeover:
         try:
             found = await reading
         except (ActivityError, asyncio.CancelledError) as error:
-            if is_cancelled_exception(error) and stopping.done():
+            if self._left_unread:
                 # Refused: an end of its own would hide what another run has left unfinished.
                 return past_not_known_refusal(self._request.cluster_id, f"{stop()}, before that was read")
             if not isinstance(error, ActivityError):
@@ -129,10 +133,17 @@ class Takeover:
     async def _leave_unread(
         self, reading: workflow.ActivityHandle[Remains | None], stop: Callable[[], str | None]
     ) -> None:
-        """Once it is to stop, what was before is not waited for; but of a reset run, which may have acted."""
+        """Once it is to stop, what was before is not waited for much longer; but of a reset run, which may
+        have acted."""
         await workflow.wait_condition(lambda: stop() is not None)
-        if not self._is_reset and workflow.patched(HEARD_AT_ONCE):
-            reading.cancel()
+        if self._is_reset or not workflow.patched(HEARD_WHILE_READING):
+            return
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                reading.done, timeout=READ_STILL, timeout_summary="for what was before the run"
+            )
+        self._left_unread = True
+        reading.cancel()
 
     @property
     def _is_reset(self) -> bool:

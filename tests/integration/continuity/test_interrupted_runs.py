@@ -289,6 +289,7 @@ async def test_an_abort_is_heard_while_what_was_before_is_read(
     stage: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a server that does not answer; and the end hides nothing that was left unfinished."""
+    monkeypatch.setattr("workflows.takeover.READ_STILL", timedelta(seconds=0.1))
     on = await stage()
     left = await on.start(even_if_healthy=True)
     async with halted(on, "promote"):
