@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T", RunResult, RegionResult)
 R = TypeVar("R")
 
-LONGEST_S = 300.0
-"""Whoever wants to wait longer looks again."""
+LONGEST_S = 900.0
+"""Longer than people have to vote (600 s by default); whoever wants to wait longer looks again."""
 DRY_RUN_S = 60.0
 """A dry run takes seconds; one that takes longer, because of nodes that are silent, goes on after 202."""
 
