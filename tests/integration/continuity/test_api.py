@@ -365,7 +365,7 @@ async def test_what_was_carried_out_before_its_answer_was_lost_is_not_carried_ou
 
         async def extend() -> httpx.Response:
             more = {"reason": "test", "by_s": 600}
-            return await api.post(f"{url}/extend", json=more, headers=scene.acting("bob", key="more-time"))
+            return await api.post(f"{url}/extend", json=more, headers=scene.acting("ann", key="more-time"))
 
         loses_the_answer_of(Client, "start_workflow")
         assert (await execute()).status_code == 503
