@@ -17,8 +17,6 @@ from .effects import AlreadySo, Decision, Done, EffectError, Node
 from .programs import read_control
 from .quiesce import refuse_epoch
 
-TOLD_WITHIN_S = 0.1
-"""Who has not heard of the release by then hears of it later; a run asks all of them anyway."""
 TOOK_NO_TIME_S = 0.5
 """An end that took longer has used up time of whoever takes over, which begins anew then."""
 WRITABLE_WITHIN_S = 30.0
@@ -72,11 +70,11 @@ async def _end(node: Node, return_after_s: float) -> None:
 
 
 async def _let_go(node: Node, *, after: Awaitable[None]) -> None:
-    """Release the lease, and tell."""
+    """Release the lease, and begin to tell. Who is told a moment later grants a moment later: this node's own
+    promise says that it released."""
     await after
     if not node.give_up():
         raise EffectError(f"processes of the database of {node.node_id} are left")
-    await node.leases.told(TOLD_WITHIN_S)
 
 
 async def resume(node: Node, order: ResumeOrder) -> Decision:

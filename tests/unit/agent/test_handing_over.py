@@ -41,16 +41,13 @@ class Ending:
 
     @property
     def node(self) -> Node:
-        async def told(within_s: float) -> None:
-            return
-
         return cast(
             Node,
             SimpleNamespace(
                 node_id="own",
                 postgres=self,
                 handed_over=self,
-                leases=SimpleNamespace(epoch=5, sought=5, told=told),
+                leases=SimpleNamespace(epoch=5, sought=5),
                 give_up=lambda: not self.running,
             ),
         )
