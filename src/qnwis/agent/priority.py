@@ -9,11 +9,11 @@ NICENESS = -10
 """Needs the right to it (root, or CAP_SYS_NICE)."""
 
 
-def prefer() -> None:
-    """Run before ordinary processes. What this process starts is ordinary again."""
+def prefer(pid: int = 0) -> None:
+    """Run this process, or another, before ordinary ones. What it starts is ordinary again."""
     with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
-        os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+        os.sched_setscheduler(pid, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
 
 
 def run_at_once() -> None:

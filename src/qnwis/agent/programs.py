@@ -13,6 +13,7 @@ from qnwis.continuity.orders import DemotionToken
 from .effects import EffectError
 from .files import as_user
 from .postgres import Postgres
+from .priority import prefer
 
 PROGRAM_WITHIN_S = 6 * 3600.0
 """A copy of a large database takes long."""
@@ -100,6 +101,7 @@ async def run_program(
     )
     try:
         if after is not None:
+            prefer(process.pid)  # it is waited for once its time has come
             await after
         told = None if after is None else b"\n"
         output, _ = await asyncio.wait_for(process.communicate(told), PROGRAM_WITHIN_S)
