@@ -179,9 +179,10 @@ def kill(node_id: NodeId, directory: Directory = None) -> None:
 
 @app.command()
 def restore(node_id: NodeId, directory: Directory = None) -> None:
-    """Give a node its power back and start its agent, which decides whether its database may start."""
+    """Give a node its power back and start its agent, which decides whether its database may start. Ends when
+    the agent answers."""
     with _lab_errors():
-        changed = _open(directory, node_id).machine(node_id).power_on()
+        changed = asyncio.run(_open(directory, node_id).restore_node(node_id))
     out.print(f"{node_id}: {'started' if changed else 'was running'}", markup=False)
 
 

@@ -68,7 +68,7 @@ from .shape import (
     lab_policy,
 )
 from .state import LabState, read_state, write_state
-from .waiting import not_streaming, until_none
+from .waiting import not_streaming, silent, until_none
 
 ASKING = ("worker", *VANTAGES[1:])
 """The parts of a control plane that ask agents."""
@@ -155,6 +155,16 @@ class Lab:
     async def start_node(self, node_id: str) -> None:
         """Start a node's agent, and with it its database. Raises PoweredOffError while its power is off."""
         await asyncio.to_thread(self.machine(node_id).start)
+
+    async def restore_node(self, node_id: str) -> bool:
+        """Give a node its power back and start its agent, if that does not run; returns when it answers.
+        Whether that changed anything. Raises LabError where it does not."""
+        machine, node = self.machine(node_id), self.cluster.node(node_id)
+        changed = await asyncio.to_thread(machine.power_on)
+        agents = [] if machine.agent is None else [machine.agent]
+        async with HttpNodes(self.certificates.transport) as nodes:
+            await until_none(lambda: silent(nodes, node), f"the agent of {node_id}", agents)
+        return changed
 
     async def start_clients(self, count: int = 4, *, pause_ms: float = 2.0) -> None:
         """Start the clients of the service's name; returns when each has had a write acknowledged."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from qnwis.continuity.topology import Cluster
+from qnwis.continuity.topology import Cluster, Node
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.nodes import HttpNodes
 
@@ -22,6 +22,11 @@ async def not_streaming(nodes: HttpNodes, cluster: Cluster) -> str | None:
         missing = [await not_streaming(nodes, group) for group in cluster.lease_groups]
         return next((why for why in missing if why is not None), None)
     return await _group_not_streaming(nodes, cluster)
+
+
+async def silent(nodes: HttpNodes, node: Node) -> str | None:
+    """Why the node's agent does not answer; None when it does."""
+    return (await nodes.probe(node, "/health/live", timeout_s=1.0)).error
 
 
 async def _group_not_streaming(nodes: HttpNodes, cluster: Cluster) -> str | None:

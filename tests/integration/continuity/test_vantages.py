@@ -43,12 +43,15 @@ class Place:
 
 
 class Freezing(Health):
-    """A vantage that reports once, and freezes in the watch that follows: nothing ends, nothing is heard."""
+    """A vantage that reports once, and freezes in each watch that follows: nothing ends, nothing is heard."""
+
+    _has_reported = False
 
     @activity.defn
     async def watch(self, request: WatchRequest) -> WatchReport:
-        if request.votes is not None:
+        if self._has_reported:
             await asyncio.Event().wait()
+        self._has_reported = True
         return await super().watch(request)
 
 
