@@ -36,11 +36,15 @@ from .own import own_config
 OTHER = Peer(node_id="other", agent_url="http://127.0.0.2:1", database=Database(host="127.0.0.2", port=2))
 
 
+POSTMASTER = "#!/bin/sh\nexec env --default-signal=INT,QUIT sleep 600\n"
+"""Ends when it is told to, though whoever runs the tests in the background has these signals ignored."""
+
+
 class Kept:
     """A node whose keeper runs."""
 
     def __init__(self, folder: Path, peers: tuple[Peer, ...] = ()) -> None:
-        (folder / "postgres").write_text("#!/bin/sh\nexec sleep 600\n")
+        (folder / "postgres").write_text(POSTMASTER)
         (folder / "postgres").chmod(0o755)
         self.config = own_config(
             folder,
