@@ -247,10 +247,10 @@ class Leases:
         record = self._holder.record.model_copy(update={"served_epoch": 0})
         self._keep_holder(self._holder.model_copy(update={"record": record}))
 
-    async def told(self, within_s: float = ANSWER_WITHIN_S) -> None:
+    async def told(self) -> None:
         """Wait until every peer that can be reached knows of the release."""
         if self._telling:
-            await asyncio.wait(self._telling, timeout=within_s)
+            await asyncio.wait(self._telling, timeout=ANSWER_WITHIN_S)
 
     async def _tell_released(self, peer: Peer, release: Release) -> None:
         deadline = now() + TELL_WITHIN_S
