@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from qnwis.continuity.model import Model
 
-from .files import remove_durably, write_durably
 from .guard import now
+from .two_copies import TwoCopies
 
 
 class _Kept(Model):
@@ -23,14 +23,14 @@ class Deadline:
     """A deadline in a file; there is one or there is none."""
 
     def __init__(self, file: Path) -> None:
-        """A file that cannot be read is a deadline that has passed."""
-        self._file = file
+        """A damaged file is a deadline that has passed. Raises StateError for one that cannot be read."""
+        self._file = TwoCopies(file)
         self._kept: _Kept | None = None
         self.ended = asyncio.Event()
         """Set when it is ended early; cleared by the next one."""
-        if file.exists():
+        if self._file.text != "":
             try:
-                self._kept = _Kept.model_validate_json(file.read_text())
+                self._kept = _Kept.model_validate_json(self._file.text or "")
             except ValidationError:
                 self._kept = _Kept(until_s=0, for_s=0)
 
@@ -48,11 +48,10 @@ class Deadline:
     def begin(self, for_s: float) -> None:
         """On disk when this returns."""
         self._kept = _Kept(until_s=now() + for_s, for_s=for_s)
-        write_durably(self._file, self._kept.model_dump_json() + "\n")
+        self._file.write(self._kept.model_dump_json())
         self.ended.clear()
 
     def end(self) -> None:
-        if self._kept is not None:
-            remove_durably(self._file)
+        self._file.clear()
         self._kept = None
         self.ended.set()

@@ -24,10 +24,11 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.logs import log
 
 from .config import AgentConfig
-from .files import StateError, read_kept, write_durably
+from .files import StateError
 from .guard import now
 from .peers import Peers
 from .speaking import ANSWER_WITHIN_S, Speaker
+from .two_copies import TwoCopies
 
 ASK_AGAIN_S = 0.05
 """Between two asks while a lease is first sought: a former holder's grants are about to run out."""
@@ -48,13 +49,13 @@ class Leases:
         self._terms = config.lease
         self._peers = peers
         self._speaker = speaker
-        self._grantor_file = config.state_dir / GRANTOR
-        self._holder_file = config.state_dir / HOLDER
+        self._grantor_file = TwoCopies(config.state_dir / GRANTOR)
+        self._holder_file = TwoCopies(config.state_dir / HOLDER)
         record, held = records_of(config)
         if record is None:
             # A new agent or one that lost its disk: the two look alike, so neither grants anything.
             record = GrantorRecord(node_id=config.node_id, disk_id=uuid.uuid4().hex)
-            write_durably(self._grantor_file, record.model_dump_json() + "\n")
+            self._grantor_file.write(record.model_dump_json())
         self._grantor = core.restarted(record, now())
         held = held or HolderRecord(node_id=config.node_id)
         self._holder = Holder(record=held, membership=record.membership)
@@ -144,7 +145,7 @@ class Leases:
     def _keep_grantor(self, state: Grantor) -> None:
         grown = state.record.epoch > self._grantor.record.epoch
         if state.record != self._grantor.record:
-            write_durably(self._grantor_file, state.record.model_dump_json() + "\n")
+            self._grantor_file.write(state.record.model_dump_json())
         self._grantor = state
         if grown:
             self.on_epoch()
@@ -319,7 +320,7 @@ class Leases:
 
     def _keep_holder(self, state: Holder) -> None:
         if state.record != self._holder.record:
-            write_durably(self._holder_file, state.record.model_dump_json() + "\n")
+            self._holder_file.write(state.record.model_dump_json())
         self._holder = state
 
     def _spawn(self, kept: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
@@ -394,7 +395,7 @@ def found_cluster(config: AgentConfig) -> None:
                 f"{path}: exists; only an agent that never ran can be a first member of a new cluster"
             )
         config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_durably(path, record.model_dump_json() + "\n")
+        TwoCopies(path).write(record.model_dump_json())
     except OSError as error:
         raise StateError(
             f"{path}: cannot be made ({error.strerror}); make {config.state_dir} for the user that the agent"
@@ -408,11 +409,11 @@ def _promised_epoch(refusal: Refusal) -> int:
 
 
 def _read(path: Path, kind: type[M]) -> M | None:
-    text = read_kept(path)
-    if text is None:
+    text = TwoCopies(path).text
+    if text == "":
         return None
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json(text or "")
     except ValidationError as error:
         raise StateError(
             f"{path}: is not a lease record ({error.errors()[0]['msg']}); what this agent granted is not"

@@ -20,8 +20,8 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.logs import log
 
 from .database import Connection, DatabaseDownError
-from .files import remove_durably, write_durably
 from .postgres import Postgres
+from .two_copies import TwoCopies
 
 STOPPED_WITHIN_S = 0.5
 KILLED_AFTER_S = 0.25
@@ -38,23 +38,32 @@ class Receiving:
     """Whether the local standby receives, and from whom it did when it was held."""
 
     def __init__(self, postgres: Postgres, connection: Connection, state_dir: Path, reserve_s: float) -> None:
-        """A standby that an earlier agent held is held on, for the length of a reservation."""
+        """A standby that an earlier agent held is held on, for the length of a reservation. Raises StateError
+        for a record of that which cannot be read."""
         self._postgres = postgres
         self._connection = connection
-        self._file = state_dir / "held-upstream"
+        self._held_from = TwoCopies(state_dir / "held-upstream")
         self._reserve_s = reserve_s
         self._timer: asyncio.TimerHandle | None = None
         self._ordered = False
         self._held_meanwhile = False
-        if self._file.exists():
+        if self._held:
             self._let_go_later()
 
     @property
     def upstream(self) -> Peer | None:
         """Whom the standby follows, or will again."""
-        if self._postgres.upstream is None and self._postgres.standby and self._file.exists():
-            return self._postgres.peers.of(self._file.read_text())
+        if self._postgres.upstream is None and self._postgres.standby and self._held:
+            return self._former
         return self._postgres.upstream
+
+    @property
+    def _held(self) -> bool:
+        return self._held_from.text != ""
+
+    @property
+    def _former(self) -> Peer | None:
+        return self._postgres.peers.of(self._held_from.text or "")
 
     @property
     def held_meanwhile(self) -> bool:
@@ -70,13 +79,13 @@ class Receiving:
             yield
         finally:
             self._ordered = False
-            if self._file.exists():
+            if self._held:
                 self._let_go_later()
 
     def receive_from(self, upstream: Peer) -> None:
         """As an order says, from the next reload or start on; held by a promise since, once it is let go."""
         if self.held_meanwhile:
-            write_durably(self._file, upstream.node_id)
+            self._held_from.write(upstream.node_id)
         self._postgres.set_upstream(None if self.held_meanwhile else upstream)
 
     async def hold(self) -> Refusal | None:
@@ -88,20 +97,20 @@ class Receiving:
         if not postgres.standby:
             return None
         if (upstream := postgres.upstream) is not None:
-            write_durably(self._file, upstream.node_id)
+            self._held_from.write(upstream.node_id)
             postgres.set_upstream(None)
             postgres.reload()
             log("receiver_held", upstream=upstream.node_id)
-        if self._file.exists():
+        if self._held:
             self._let_go_later()
         return await self._until_stopped()
 
     def go_on(self) -> None:
         """Receive again from whom it did, unless it was told otherwise since."""
-        if self._ordered or not self._file.exists():
+        if self._ordered or not self._held:
             return
         # Not the present one: a node that died while it caught up may still have another.
-        upstream = self._postgres.peers.of(self._file.read_text()) if self._postgres.standby else None
+        upstream = self._former if self._postgres.standby else None
         if upstream is not None and self._postgres.set_upstream(upstream):
             self._postgres.reload()
             log("receiver_goes_on", upstream=upstream.node_id)
@@ -112,7 +121,7 @@ class Receiving:
         if self.held_meanwhile:
             return
         self._stop_timer()
-        remove_durably(self._file)
+        self._held_from.clear()
 
     def _let_go_later(self) -> None:
         self._stop_timer()

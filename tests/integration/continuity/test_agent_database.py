@@ -12,12 +12,14 @@ import psycopg
 import pytest
 
 from qnwis.agent.journal import JOURNAL, Mark, read_journal
+from qnwis.agent.lease import HOLDER
 from qnwis.agent.processes import processes_in
 from qnwis.continuity.evidence import NodeState
 from qnwis.continuity.lease_messages import LastGrant
 from qnwis.providers.nodes import HttpNodes
 from qnwis.transport import Transport
 from tests.looking import WITHIN_S
+from tests.no_room import NoRoom
 
 from .pg import TestCluster, TestNode, running_cluster
 from .scene import Scene, healed, rows, until_kept_down
@@ -113,8 +115,8 @@ async def test_a_crashed_database_stays_down_while_a_run_has_its_promises(scene:
 async def test_a_release_that_a_full_disk_does_not_take_is_told_to_nobody_and_a_run_takes_over(
     scene: Scene,
 ) -> None:
-    disk = scene.primary.folder / "state" / "holder.json.new"  # in the way of what is written there
-    disk.mkdir()
+    disk = NoRoom(scene.primary.folder / "state" / HOLDER)
+    disk.fill()
     try:
         os.kill(scene.primary.postmaster_pid(), signal.SIGKILL)
         await scene.primary.until(database_ended=True)
@@ -125,7 +127,7 @@ async def test_a_release_that_a_full_disk_does_not_take_is_told_to_nobody_and_a_
         await scene.fail_over()
         assert scene.primary.agent_runs
     finally:
-        disk.rmdir()
+        disk.free()
     await until_kept_down(scene.primary, "another_held_since")
 
 

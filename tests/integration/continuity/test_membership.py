@@ -15,6 +15,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from qnwis.agent.lease import GRANTOR
+from qnwis.agent.two_copies import TwoCopies
 from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.continuity.membership import MembershipView
@@ -146,10 +148,11 @@ async def test_a_node_that_still_keeps_a_grant_for_another_is_waited_for() -> No
         for node_id in ("n3", "n2"):
             assert (await member(cluster, "remove", node_id))[0] == 0
         await cluster["n2"].power_off()
-        record = cluster["n2"].folder / "state" / "grantor.json"
-        data = json.loads(record.read_text())
+        record = TwoCopies(cluster["n2"].folder / "state" / GRANTOR)
+        assert record.text
+        data = json.loads(record.text)
         data["granted"] |= {"holder": "n2", "epoch": 0, "duration_s": 2 * LeaseTerms().duration_s}
-        record.write_text(json.dumps(data))
+        record.write(json.dumps(data))
         await cluster["n2"].start_agent()
         bound = (await view(cluster, cluster["n2"])).bound
         assert bound is not None and bound.remaining_s > LeaseTerms().duration_s

@@ -25,11 +25,13 @@ from qnwis.agent.processes import processes_in
 from qnwis.agent.quiescing import Quiescing
 from qnwis.agent.receiving import Receiving
 from qnwis.agent.speaking import Speaker
+from qnwis.agent.two_copies import TwoCopies
 from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.topology import Database, NodeRole
 from qnwis.transport import Transport
 from tests.looking import WITHIN_S, Looks
+from tests.no_room import NoRoom
 
 from .own import own_config
 
@@ -114,23 +116,10 @@ def held(tmp_path: Path) -> Kept:
 async def test_a_standby_that_is_held_is_started_and_receives_nothing_yet(held: Kept) -> None:
     async with held.running():
         await until(lambda: held.postgres.running)
-        assert (held.config.state_dir / "held-upstream").exists()
+        assert TwoCopies(held.config.state_dir / "held-upstream").text
         assert held.node.receiving.upstream == OTHER
         written = (held.postgres.data_dir / "postgresql.auto.conf").read_text()
         assert not settings.read_settings(written).get(settings.UPSTREAM)
-
-
-class Disk:
-    """Where one file of the agent's state cannot be written until there is room."""
-
-    def __init__(self, kept: Kept, name: str) -> None:
-        self._in_the_way = kept.config.state_dir / f"{name}.new"
-
-    def fill(self) -> None:
-        self._in_the_way.mkdir()
-
-    def free(self) -> None:
-        self._in_the_way.rmdir()
 
 
 def refused(kept: Kept) -> str | None:
@@ -150,7 +139,7 @@ async def test_a_lease_that_a_full_disk_keeps_from_its_release_is_renewed_no_mor
     kept = Kept(tmp_path)
     async with kept.running():
         await until(lambda: kept.postgres.running)
-        served, disk = kept.leases.sought, Disk(kept, HOLDER)
+        served, disk = kept.leases.sought, NoRoom(kept.config.state_dir / HOLDER)
         changes: list[bool] = []
         kept.postgres.on_change = lambda: changes.append(kept.postgres.let_down)
         disk.fill()
@@ -171,7 +160,7 @@ async def test_a_lease_that_a_full_disk_keeps_from_its_release_is_renewed_no_mor
 
 async def test_a_lease_that_a_full_disk_keeps_from_being_taken_up_is_taken_up_later(tmp_path: Path) -> None:
     kept = Kept(tmp_path)
-    disk = Disk(kept, HOLDER)
+    disk = NoRoom(kept.config.state_dir / HOLDER)
     disk.fill()
     async with kept.running():
         await until(lambda: refused(kept) == "state_not_written")

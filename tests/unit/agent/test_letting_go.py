@@ -14,9 +14,11 @@ from qnwis.agent.peers import Peers
 from qnwis.agent.postgres import Postgres
 from qnwis.agent.quiescing import Quiescing
 from qnwis.agent.receiving import Receiving
+from qnwis.agent.two_copies import TwoCopies
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.topology import Database, NodeRole
 from tests.looking import WITHIN_S, Looks
+from tests.no_room import NoRoom
 
 ACCOUNT = Account(user="any")
 OTHER = Peer(node_id="other", agent_url="http://127.0.0.2:1", database=Database(host="127.0.0.2", port=2))
@@ -47,17 +49,9 @@ def postgres(tmp_path: Path) -> Postgres:
     return Postgres(config, database, Peers(config))
 
 
-class Disk:
-    """Where postgresql.auto.conf cannot be written until there is room."""
-
-    def __init__(self, postgres: Postgres) -> None:
-        self._in_the_way = postgres.data_dir / "postgresql.auto.conf.new"
-
-    def fill(self) -> None:
-        self._in_the_way.mkdir()
-
-    def free(self) -> None:
-        self._in_the_way.rmdir()
+@pytest.fixture
+def disk(postgres: Postgres) -> NoRoom:
+    return NoRoom(postgres.data_dir / "postgresql.auto.conf")
 
 
 def heard(monkeypatch: pytest.MonkeyPatch, module: object, wanted: str) -> asyncio.Event:
@@ -73,9 +67,9 @@ def written(postgres: Postgres) -> dict[str, str]:
 
 
 async def test_writes_are_let_in_once_a_full_disk_has_room(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, disk: NoRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said, disk = heard(monkeypatch, quiescing, "writes_not_let_in"), Disk(postgres)
+    said = heard(monkeypatch, quiescing, "writes_not_let_in")
     file = postgres.config.state_dir / "quiesced"
     Quiescing(postgres, file).begin(0.01)
     assert written(postgres)[settings.READ_ONLY] == "on"
@@ -84,15 +78,15 @@ async def test_writes_are_let_in_once_a_full_disk_has_room(
         await said.wait()
         disk.free()
         looks = Looks()
-        while file.exists():
+        while TwoCopies(file).text:
             await looks.again()
     assert settings.READ_ONLY not in written(postgres)
 
 
 async def test_writes_that_were_stopped_by_half_are_let_in_too(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, disk: NoRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disk, file = Disk(postgres), postgres.config.state_dir / "quiesced"
+    file = postgres.config.state_dir / "quiesced"
     heard(monkeypatch, quiescing, "writes_not_let_in")
     disk.fill()
     with pytest.raises(OSError, match="postgresql"):
@@ -100,15 +94,15 @@ async def test_writes_that_were_stopped_by_half_are_let_in_too(
     disk.free()
     async with asyncio.timeout(WITHIN_S):
         looks = Looks()
-        while file.exists():
+        while TwoCopies(file).text:
             await looks.again()
     assert not postgres.quiesced
 
 
 async def test_a_standby_that_was_held_is_let_go_once_a_full_disk_has_room(
-    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, disk: NoRoom, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said, disk = heard(monkeypatch, receiving, "receiver_still_held"), Disk(postgres)
+    said = heard(monkeypatch, receiving, "receiver_still_held")
     postgres.keep_standby()
     file = postgres.config.state_dir / "held-upstream"
     file.write_text(OTHER.node_id)
@@ -118,6 +112,6 @@ async def test_a_standby_that_was_held_is_let_go_once_a_full_disk_has_room(
         await said.wait()
         disk.free()
         looks = Looks()
-        while file.exists():
+        while TwoCopies(file).text:
             await looks.again()
     assert postgres.upstream == OTHER

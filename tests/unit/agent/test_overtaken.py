@@ -20,6 +20,7 @@ from qnwis.agent.peers import Peers
 from qnwis.agent.postgres import Postgres
 from qnwis.agent.receiving import Receiving
 from qnwis.agent.speaking import Speaker
+from qnwis.agent.two_copies import TwoCopies
 from qnwis.continuity.lease_messages import Promised, PromiseRequest
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import FollowOrder, PromoteOrder, Receipt, RejoinOrder
@@ -87,7 +88,9 @@ class Standby:
 
     @property
     def held(self) -> bool:
-        return (self.config.state_dir / "held-upstream").exists() and self.postgres.upstream is None
+        return (
+            bool(TwoCopies(self.config.state_dir / "held-upstream").text) and self.postgres.upstream is None
+        )
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""A record of two copies: what a crash leaves, what a failed write leaves, and what an older agent wrote."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qnwis.agent.two_copies import PAGE_BYTES, TwoCopies
+from tests.no_room import NoRoom
+
+SECTOR_BYTES = 512
+TEXTS = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=3 * PAGE_BYTES)
+
+
+@given(texts=st.lists(TEXTS, min_size=1, max_size=8))
+def test_what_was_written_last_is_read(texts: list[str]) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "record")
+        assert TwoCopies(path).text == ""
+        kept = TwoCopies(path)
+        for text in texts:
+            kept.write(text)
+            assert kept.text == TwoCopies(path).text == text
+        kept.clear()
+        assert kept.text == TwoCopies(path).text == ""
+
+
+@given(
+    before=st.lists(TEXTS, min_size=1, max_size=4),
+    last=TEXTS,
+    arrived=st.sets(st.integers(0, 8 * PAGE_BYTES // SECTOR_BYTES)),
+    zeroed=st.none() | st.integers(0, 8 * PAGE_BYTES // SECTOR_BYTES),
+)
+def test_a_crash_in_the_middle_of_a_write_leaves_the_former_text_or_this_one(
+    before: list[str], last: str, arrived: set[int], zeroed: int | None
+) -> None:
+    """Any sectors of it arrived, in any order, and one may have been lost."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "record")
+        kept = TwoCopies(path)
+        for text in before:
+            kept.write(text)
+        old, inode = path.read_bytes(), path.stat().st_ino
+        kept.write(last)
+        new = path.read_bytes()
+        if path.stat().st_ino == inode:  # else it was replaced by name: the one or the other
+            sectors = [
+                (new if at in arrived else old)[at * SECTOR_BYTES : (at + 1) * SECTOR_BYTES]
+                for at in range(len(new) // SECTOR_BYTES)
+            ]
+            changed = [
+                at for at, sector in enumerate(sectors) if sector != old[at * SECTOR_BYTES :][:SECTOR_BYTES]
+            ]
+            if zeroed is not None and changed:
+                sectors[changed[zeroed % len(changed)]] = bytes(SECTOR_BYTES)
+            path.write_bytes(b"".join(sectors))
+        again = TwoCopies(path)
+        assert again.text in (before[-1], last)
+        again.write("after")
+        assert TwoCopies(path).text == "after"
+
+
+def test_nothing_but_the_bytes_of_a_copy_changes(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    kept = TwoCopies(path)
+    kept.write("first")
+    before = path.stat()
+    for text in ("second", "third", "fourth"):
+        kept.write(text)
+    after = path.stat()
+    assert (after.st_ino, after.st_size, after.st_blocks) == (before.st_ino, before.st_size, before.st_blocks)
+    assert after.st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 3])
+def test_a_write_that_fails_never_costs_the_text_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempts: int
+) -> None:
+    path = tmp_path / "record"
+    kept = TwoCopies(path)
+    for text in ("zeroth", "first"):
+        kept.write(text)
+    counted = path.read_bytes()
+
+    def fail(fd: int) -> None:
+        raise OSError("the disk is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", fail)
+        for attempt in range(attempts):
+            with pytest.raises(OSError, match="the disk is gone"):
+                kept.write(f"failed {attempt}")
+    assert kept.text == "first"
+    halves = zip(_halves(counted), _halves(path.read_bytes()), strict=True)
+    assert [b" first" in before for before, after in halves if before == after] == [True]
+    kept.write("second")
+    assert TwoCopies(path).text == "second", "not what was written before it, and failed"
+
+
+def test_a_write_for_which_there_is_no_room_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    kept, disk = TwoCopies(path), NoRoom(path)
+    kept.write("first")
+    disk.fill()
+    with pytest.raises(OSError, match="record"):
+        kept.write("second")
+    assert kept.text == TwoCopies(path).text == "first"
+    disk.free()
+    kept.write("third")
+    assert TwoCopies(path).text == "third"
+
+
+def test_what_an_older_agent_wrote_is_read_and_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "record"
+    path.write_text('{"epoch": 7}\n')
+    kept = TwoCopies(path)
+    assert kept.text == '{"epoch": 7}'
+    kept.write('{"epoch": 8}')
+    assert TwoCopies(path).text == '{"epoch": 8}'
+    assert b'"epoch": 7' not in path.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"#", b"#7 00000000 {}\n" + bytes(PAGE_BYTES)])
+def test_a_file_without_a_whole_copy_is_not_one_that_is_not_there(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "record"
+    path.write_bytes(content)
+    kept = TwoCopies(path)
+    assert kept.text is None
+    kept.clear()
+    assert TwoCopies(path).text == ""
+
+
+def _halves(content: bytes) -> tuple[bytes, bytes]:
+    middle = len(content) // 2
+    return content[:middle], content[middle:]
