@@ -239,7 +239,9 @@ class Beats:
             opened = False
             with contextlib.suppress(Unreachable):
                 async for event in self._nodes.events(node):
-                    if opened and not event.database_up and node.holds_data:
+                    # To be asked at once, by every vantage, would hold up whoever takes over from one that
+                    # was handed over, and the start of one that is started again.
+                    if opened and not event.database_up and not event.in_hand and node.holds_data:
                         poked.set()
                     opened = True
             if opened:

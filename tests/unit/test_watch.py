@@ -41,6 +41,7 @@ class Played:
         """The same in pieces: how long each is, and how many there are with each question."""
         self.told = asyncio.Event()
         """Its agent tells of a database gone."""
+        self.in_hand = False
 
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
         if node.node_id != "node-1":
@@ -67,7 +68,8 @@ class Played:
         yield up
         if node.node_id == "node-1":
             await self.told.wait()
-            yield up.model_copy(update={"database_up": False})
+            gone = {"database_up": False, "in_hand": self.in_hand}
+            yield up.model_copy(update=gone)
         await asyncio.Event().wait()
 
 
@@ -198,6 +200,20 @@ async def test_of_a_database_that_was_just_handed_over_nothing_more_is_asked_for
     await until(nodes, 3)
     done, _ = await asyncio.wait({watching}, timeout=APART_S)
     assert not done and nodes.asked.count("state") == 1
+    watching.cancel()
+
+
+async def test_an_agent_that_has_its_database_in_hand_is_asked_nothing_before_its_time(
+    tmp_path: Path,
+) -> None:
+    nodes = Played()
+    vantage = Vantage(tmp_path, nodes, interval_sec=HOUR, jitter_percent=0)
+    before = await vantage.healthy()
+    watching, asked = asyncio.create_task(vantage.watch(before)), len(nodes.asked)
+    nodes.not_ready, nodes.words, nodes.in_hand = True, [{"database_up": False}], True
+    nodes.told.set()
+    done, _ = await asyncio.wait({watching}, timeout=APART_S)
+    assert not done and len(nodes.asked) == asked
     watching.cancel()
 
 

@@ -135,6 +135,12 @@ class Reporter:
         )
 
     def _event(self, *, database_up: bool, writable: bool) -> NodeEvent:
+        node = self._node
+        in_hand = node is not None and (node.handed_over.there or node.postgres.restarting)
         return NodeEvent(
-            node_id=self._config.node_id, database_up=database_up, writable=writable, epoch=self._leases.epoch
+            node_id=self._config.node_id,
+            database_up=database_up,
+            writable=writable,
+            epoch=self._leases.epoch,
+            in_hand=in_hand and not database_up,
         )

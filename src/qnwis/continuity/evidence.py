@@ -71,6 +71,9 @@ class NodeEvent(Model):
     database_up: bool
     writable: bool
     epoch: int
+    in_hand: bool = False
+    """The database is down, and why is known: it was handed over, or is being started again. There is no more
+    to be seen at once."""
 
 
 class NodeEvidence(Model):

@@ -152,7 +152,9 @@ async def test_a_crashed_database_is_restarted_under_its_lease_where_the_agent_g
         ends = len(scene.primary.logged("lease_over"))
         async with asyncio.timeout(WITHIN_S), scene.primary.watching() as events:
             os.kill(scene.primary.postmaster_pid(), signal.SIGKILL)
+            told = await anext(events)
             back = await after_each(events, scene.primary, lambda state: state.writable)
+        assert (told.database_up, told.in_hand) == (False, True)
         # The restart may be over before anybody has asked.
         assert scene.primary.logged("database_ended")[-1]["restarting"] is True
         assert back.epoch == before.epoch
