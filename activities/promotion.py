@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
 from time import monotonic
-from typing import Any
 
 from pydantic import JsonValue
 from temporalio import activity
@@ -70,17 +68,17 @@ class Promotion:
         After a hand-over nothing is read again while no client can write: the target itself refuses unless it
         has replayed the old primary's last record. An agent refuses no promotion that it has begun unless
         nothing came of it, nor can, so what it refuses leaves a way back at any attempt.
+
+        Its first writes wait for a standby. After a hand-over the others are told to follow it while it is
+        promoted, otherwise as soon as it is: before, a way back would have to undo that.
         """
         action = request.action
 
         async def order() -> Outcome:
             if request.at is None:
                 await self._still_suitable(request)
-            for following in self._ahead(request):
-                # Nobody waits for it: one that is silent must not hold the promotion up.
-                task = asyncio.ensure_future(following)
-                self._following.add(task)
-                task.add_done_callback(self._following.discard)
+            else:
+                self._have_followers(request)
             receipt = await self._nodes.order(
                 request.cluster.node(action.node_id),
                 PromoteOrder(
@@ -91,6 +89,8 @@ class Promotion:
                 ),
                 timeout_s=PROMOTE_TIMEOUT_S,
             )
+            if request.at is None:
+                self._have_followers(request.model_copy(update={"epoch": receipt.epoch}))
             return Outcome(
                 action_id=action.action_id,
                 status=OutcomeStatus.SUCCEEDED,
@@ -133,24 +133,23 @@ class Promotion:
             await self._nodes.order(target, order, timeout_s=CATCH_UP_TIMEOUT_S)
         return True
 
-    def _ahead(self, request: PromoteRequest) -> list[Awaitable[None]]:
-        """In a switchover the other standbys follow the target while it is promoted, so that its first writes
-        are confirmed at once. Whoever does not is seen by the action that follows."""
-        if request.at is None:
-            return []
-        planned = [a for a in request.plan.actions if isinstance(a, RepointStandbys)]
-        return [
-            self._follow_ahead(RepointRequest(action=action, **_world(request)), node_id)
-            for action in planned
-            for node_id in action.node_ids
-        ]
+    def _have_followers(self, request: PromoteRequest) -> None:
+        """Tell the other standbys to follow, ahead of the action that does it. Nobody waits for them here:
+        one that is silent must not hold anything up, and that action sees who does not."""
+        for action in request.plan.actions:
+            if isinstance(action, RepointStandbys):
+                for node_id in action.node_ids:
+                    task = asyncio.ensure_future(self._follow_ahead(request, action, node_id))
+                    self._following.add(task)
+                    task.add_done_callback(self._following.discard)
 
-    async def _follow_ahead(self, request: RepointRequest, node_id: str) -> None:
+    async def _follow_ahead(self, request: PromoteRequest, action: RepointStandbys, node_id: str) -> None:
         order = FollowOrder(
-            effect_id=f"{request.effect_id(request.action.action_id)}/{node_id}/ahead",
+            effect_id=f"{request.effect_id(action.action_id)}/{node_id}/ahead",
             run_id=request.run_id,
             epoch=request.epoch,
-            upstream=request.action.upstream,
+            upstream=action.upstream,
+            at=request.at,
         )
         with contextlib.suppress(Unreachable, Refused):
             await self._nodes.order(request.cluster.node(node_id), order, timeout_s=FOLLOW_TIMEOUT_S)
@@ -232,10 +231,6 @@ class Promotion:
     async def preview_repoint(self, request: RepointRequest) -> Outcome:
         nodes = ", ".join(request.action.node_ids) or "no other standby"
         return preview(request.action.action_id, f"would let {nodes} follow {request.action.upstream}")
-
-
-def _world(request: EffectRequest) -> dict[str, Any]:
-    return {"run_id": request.run_id, "epoch": request.epoch, "cluster": request.cluster}
 
 
 def _later_epoch(request: PromoteRequest, receipt: Receipt) -> dict[str, JsonValue]:

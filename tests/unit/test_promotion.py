@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.promotion import PromoteRequest, Promotion
 from qnwis.continuity.executor import Outcome, OutcomeStatus
 from qnwis.continuity.lease_messages import PromiseRequest
-from qnwis.continuity.orders import AnyOrder, Receipt
+from qnwis.continuity.orders import AnyOrder, DemotionToken, FollowOrder, Receipt
 from qnwis.continuity.plan import PromoteTarget, RejoinOldPrimary, RepointStandbys
 from qnwis.continuity.planner import make_plan
 from qnwis.continuity.policy import Policy
@@ -17,6 +19,7 @@ from qnwis.continuity.topology import Node
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from tests.integration.continuity.world import World, three_nodes
+from tests.looking import WITHIN_S
 from workflows.execution import Execution
 
 EPOCH, RUN = 1, "run"
@@ -62,7 +65,7 @@ async def test_a_target_that_fell_behind_first_takes_the_rest_of_the_log() -> No
     get_ahead(world, gives_log=True)
     assert (await promoted(world, request)).status is OutcomeStatus.SUCCEEDED
     assert world.machines["node-2"].lsn == world.machines["node-3"].lsn
-    assert [effect for effect, _ in world.journal] == ["catch_up", "promote"]
+    assert [effect for effect, _ in world.journal][:2] == ["catch_up", "promote"]
 
 
 async def test_a_target_that_could_not_say_that_it_has_the_log_is_judged_by_where_it_stands_then() -> None:
@@ -95,6 +98,45 @@ async def test_one_that_was_promoted_by_an_earlier_attempt_is_compared_with_nobo
     again = request.model_copy(update={"again": True})
     assert (await promoted(world, again)).status is OutcomeStatus.SUCCEEDED
     assert world.changes("promote") == ["run/2-promote-node-2"]
+
+
+AHEAD = FollowOrder(
+    effect_id="run/3-repoint-standbys/node-3/ahead", run_id=RUN, epoch=EPOCH, upstream="node-2"
+)
+TOKEN = DemotionToken(timeline=1, lsn=1000)
+
+
+@pytest.mark.parametrize(
+    ("at", "later", "orders"),
+    [
+        (TOKEN, 0, {"before": AHEAD.model_copy(update={"at": TOKEN})}),
+        (None, 0, {"after": AHEAD}),
+        (None, 1, {"after": AHEAD.model_copy(update={"epoch": EPOCH + 1})}),
+    ],
+)
+async def test_the_others_are_told_to_follow_with_the_promotion_since_its_first_writes_wait_for_them(
+    monkeypatch: pytest.MonkeyPatch, at: DemotionToken | None, later: int, orders: dict[str, FollowOrder]
+) -> None:
+    """After a failover only once it is done: until then the run may have to go back."""
+    world, request = await fenced()
+    ordered, told = world.order, dict[str, AnyOrder]()
+    follows, promotes = asyncio.Event(), asyncio.Event()
+
+    async def order(node: Node, order: AnyOrder, *, timeout_s: float) -> Receipt:
+        if isinstance(order, FollowOrder):
+            told["after" if promotes.is_set() else "before"] = order
+            follows.set()
+        elif at is not None:
+            await follows.wait()
+        receipt = await ordered(node, order, timeout_s=timeout_s)
+        promotes.set()
+        return receipt.model_copy(update={"epoch": EPOCH + later})
+
+    monkeypatch.setattr(world, "order", order)
+    async with asyncio.timeout(WITHIN_S):
+        await promoted(world, request.model_copy(update={"at": at}))
+        await follows.wait()
+    assert told == orders
 
 
 async def test_where_an_order_may_be_on_its_way_a_refusal_is_waited_out() -> None:

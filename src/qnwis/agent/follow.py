@@ -41,7 +41,8 @@ async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
     same = connected is not None and connected.node_id == upstream.node_id  # not one that is held
     if same and facts is not None and facts.streaming:
         return AlreadySo(f"{node.node_id} follows {upstream.node_id} already")
-    if facts is not None and (refusal := await _ahead(node, upstream, facts)) is not None:
+    fits = facts is not None and order.at is not None and facts.timeline == order.at.timeline
+    if facts is not None and not fits and (refusal := await _ahead(node, upstream, facts)) is not None:
         return refusal
 
     async def effect() -> Done:
@@ -51,6 +52,8 @@ async def follow(node: Node, order: FollowOrder, upstream: Peer) -> Decision:
             node.postgres.reload()
         else:
             await node.postgres.start()
+        if fits:
+            return Done(f"{before}; it streams once that is the primary")
         theirs = await _facts_of(node, upstream)
         if theirs is None:
             return Done(f"{before}; {upstream.node_id} does not answer as a primary")

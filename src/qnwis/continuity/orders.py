@@ -111,6 +111,9 @@ class FollowOrder(Order):
     kind: Literal["follow"] = "follow"
     upstream: str
     """node_id"""
+    at: DemotionToken | None = None
+    """Where the old primary was handed over, while `upstream` is promoted to continue it. Of that timeline
+    nobody has more, so it is not asked for its history meanwhile."""
 
 
 class RejoinOrder(Order):

@@ -68,8 +68,15 @@ class Scene:
     def demote(self, effect: str = "demote") -> DemoteOrder:
         return DemoteOrder(**self._head(effect, None))
 
-    def follow(self, upstream: TestNode, effect: str = "follow", *, epoch: int | None = None) -> FollowOrder:
-        return FollowOrder(upstream=upstream.node_id, **self._head(effect, epoch))
+    def follow(
+        self,
+        upstream: TestNode,
+        effect: str = "follow",
+        *,
+        epoch: int | None = None,
+        at: DemotionToken | None = None,
+    ) -> FollowOrder:
+        return FollowOrder(upstream=upstream.node_id, at=at, **self._head(effect, epoch))
 
     def catch_up(self, source: TestNode, to_lsn: int, effect: str = "catch up") -> CatchUpOrder:
         return CatchUpOrder(upstream=source.node_id, to_lsn=to_lsn, **self._head(effect, None))

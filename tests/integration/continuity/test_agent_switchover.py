@@ -24,6 +24,7 @@ from qnwis.agent.guard import now
 from qnwis.agent.journal import JOURNAL, Line, Mark, read_journal
 from qnwis.agent.lost_promotion import GIVEN_UP_AFTER_S
 from qnwis.agent.processes import processes_in
+from qnwis.agent.two_copies import TwoCopies
 from qnwis.continuity.lease_messages import LastGrant, LeaseTerms, Membership, PromiseRequest, Withdrawal
 from qnwis.continuity.orders import AnyOrder, FencingEvidenceType, PromoteOrder, Receipt
 from qnwis.continuity.promises import Gate, promotion_gate
@@ -77,6 +78,29 @@ async def test_a_switchover_by_hand_loses_no_acknowledged_write(scene: Scene) ->
     await scene.standby.until(writable=True)
 
 
+async def test_a_standby_that_knows_where_the_primary_ended_follows_its_successor_before_that_is_one(
+    scene: Scene,
+) -> None:
+    """And asks it nothing, for it is busy: here it answers nobody until it is promoted."""
+    async with scene.primary.watching() as events:
+        receipt = await scene.order(scene.primary, scene.hand_over())
+        told = await anext(events)
+    assert (told.database_up, told.in_hand) == (False, True)
+    assert receipt.token is not None
+    await scene.promised(*scene.cluster.members.values())
+    postmaster = scene.standby.postmaster_pid()
+    os.kill(postmaster, signal.SIGSTOP)
+    try:
+        followed = await scene.order(scene.other, scene.follow(scene.standby, at=receipt.token))
+    finally:
+        os.kill(postmaster, signal.SIGCONT)
+    assert followed.detail.endswith("it streams once that is the primary")
+    promoted = await scene.order(scene.standby, scene.promote(at=receipt.token))
+    assert promoted.changed
+    await scene.other.until(streaming=True, timeline=receipt.token.timeline + 1)
+    await scene.order(scene.primary, scene.rejoin(scene.standby))
+
+
 async def test_a_prepared_primary_writes_to_a_new_log_file_whose_forerunner_its_standbys_have(
     scene: Scene,
 ) -> None:
@@ -128,8 +152,9 @@ async def test_an_agent_that_is_executed_anew_keeps_a_quiesce_and_ends_it(scene:
     state = await scene.primary.state()
     assert (state.writable, state.quiesced) == (False, True)
     # As if most of that time had passed.
-    kept = scene.primary.folder / "state" / "quiesced"
-    kept.write_text(json.dumps({**json.loads(kept.read_text()), "until_s": now() + 1}))
+    kept = TwoCopies(scene.primary.folder / "state" / "quiesced")
+    assert kept.text
+    kept.write(json.dumps({**json.loads(kept.text), "until_s": now() + 1}))
     await scene.primary.execute_anew()
     await scene.primary.until(writable=True, quiesced=False)
     assert (
