@@ -50,8 +50,9 @@ def owned_settings(
         "max_wal_senders": "32",
         # What an old primary needs to be rewound instead of copied.
         "wal_keep_size": f"{database.wal_keep_mb}MB",
-        # Without it a promotion right after the primary's death can stall for the default, 5 s.
-        "wal_retrieve_retry_interval": "100ms",
+        # Without it a promotion right after the primary's death can stall for the default, 5 s, and the first
+        # commits of a primary that is back wait for as long until a standby tries again.
+        "wal_retrieve_retry_interval": "50ms",
         "wal_receiver_status_interval": "1s",
         # A standby asks for a sign of life after half of this: a live link is silent for 2 s at most.
         "wal_receiver_timeout": "4s",

@@ -36,7 +36,7 @@ class Setting:
     """What is measured under it."""
 
 
-RETRY: dict[str, JsonValue] = {"wal_retrieve_retry_interval": "100ms"}
+RETRY: dict[str, JsonValue] = {"wal_retrieve_retry_interval": "50ms"}
 """PostgreSQL's: `pg_promote` waits for as long where it meets a startup process asleep (5 s by default).
 Every other manager has it in its fastest setting; this project's agents set it by themselves."""
 SYNC = {"recovery_init_sync_method": "syncfs"}

@@ -141,7 +141,7 @@ def test_the_section_names_settings_goals_and_what_has_no_figure() -> None:
     new = "\n\n".join(paragraphs)
     assert "| this project | fastest | killed node | 1 | 2500 | 2500 | 2500 | 100 | 0 |" in new
     assert "| held |" in new and "etcd does not start" in new and "and more" not in new
-    assert "`ttl = 20`" in new and "`wal_retrieve_retry_interval = 100ms`" in new
+    assert "`ttl = 20`" in new and "`wal_retrieve_retry_interval = 50ms`" in new
     assert "`lease.duration_s = 1.5`" in new
 
 
