@@ -120,7 +120,7 @@ class Writer:
         while not stop.is_set() and time.monotonic() < until_s:
             n = self._invoked(time.monotonic())
             try:
-                with _cut_off_after(_NO_ANSWER_S, connection):
+                with cut_off_after(_NO_ANSWER_S, connection):
                     cursor = await connection.execute(*self._statement(n))
                     row = await cursor.fetchone()
             except psycopg.Error as error:
@@ -169,7 +169,7 @@ def _without_effect(error: psycopg.Error) -> bool:
 
 
 @contextmanager
-def _cut_off_after(
+def cut_off_after(
     seconds: float, connection: psycopg.AsyncConnection[tuple[object, ...]]
 ) -> Generator[None, None, None]:
     """Break the connection if the block takes longer.

@@ -62,6 +62,8 @@ async def _struck(figure: Figure, running: Running, setting: Setting, bed: Bed) 
     try:
         if not await writers.until_all(after_s=0, within_s=30):
             raise LabError("the clients cannot write to the new cluster")
+        # The copies of which the nodes were just made are no part of what a database has to write.
+        await asyncio.to_thread(os.sync)
         await asyncio.sleep(BEFORE_S + random.uniform(0, setting.phase_s))
         load, since_s = os.getloadavg()[0], time.monotonic()
         try:
