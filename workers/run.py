@@ -9,9 +9,12 @@ import os
 import resource
 import signal
 import threading
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry
 from temporalio import activity, workflow
+from temporalio.client import Client
+from temporalio.worker import Interceptor, Worker
 
 from qnwis.continuity.model import build_models
 from qnwis.labels import use_labels
@@ -21,10 +24,12 @@ from qnwis.temporal import connect
 from qnwis.tracing.asked import traced
 
 from .garbage import collect_garbage, collect_seldom
-from .settings import WorkerSettings
-from .wiring import GRACE_S, workers_of
+from .settings import GRACE_S, WorkerSettings
+from .vantages import workers_at_vantages
 
 log = logging.getLogger(__name__)
+
+Maker = Callable[[Client, WorkerSettings, CollectorRegistry | None, Sequence[Interceptor]], Sequence[Worker]]
 
 SERVICE = "qnwis-worker"
 ENDS_WITHIN_S = GRACE_S + 5.0
@@ -38,6 +43,7 @@ async def run_worker(settings: WorkerSettings) -> None:
     activity.logger.activity_info_on_message = False
     workflow.logger.workflow_info_on_message = False
     allow_many_connections()
+    workers_of = maker_of(settings)
     build_models()
     collect_seldom()
     stop = asyncio.Event()
@@ -64,6 +70,15 @@ async def run_worker(settings: WorkerSettings) -> None:
         ends = threading.Timer(ENDS_WITHIN_S, _end_all_the_same)
         ends.daemon = True
         ends.start()
+
+
+def maker_of(settings: WorkerSettings) -> Maker:
+    """What makes the workers of a process with these settings. Loads what they need and no more."""
+    if settings.vantages_only:
+        return workers_at_vantages
+    from .wiring import runbook_workers
+
+    return runbook_workers
 
 
 def allow_many_connections() -> None:

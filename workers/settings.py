@@ -11,6 +11,9 @@ from qnwis.builds import DEPLOYMENT
 from qnwis.continuity.model import Identifier, Model
 from workflows.names import RUNBOOKS_QUEUE
 
+GRACE_S = 5.0
+"""How long activities may finish when a worker is asked to stop."""
+
 
 class WorkerSettings(Model):
     config_dir: Path

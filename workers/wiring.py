@@ -25,7 +25,6 @@ from activities.dns import DnsRecords
 from activities.evidence import Evidence
 from activities.fencing import Fencing
 from activities.forcing import Forcing
-from activities.health import Health
 from activities.hooks import Hooks
 from activities.http_application import ApplicationMoves
 from activities.notification import Notifications
@@ -51,7 +50,6 @@ from qnwis.config.registry import Registry
 from qnwis.metrics.approvals import ApprovalMetrics
 from qnwis.metrics.readiness import ReadinessMetrics
 from qnwis.metrics.runs import RunMetrics
-from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.agent_tls import AgentTls, AskedAgents
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.audit_place import audit_store_of
@@ -77,7 +75,7 @@ from qnwis.providers.witness import Witness, witnesses_of
 from qnwis.transport import Transport, transport_of
 from workflows.access_review import AccessReviewRun
 from workflows.guardian import Guardian
-from workflows.names import FAILOVER_PREFIX, OUTCOME, vantage_queue
+from workflows.names import FAILOVER_PREFIX, OUTCOME
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 from workflows.readiness import ReadinessCheck
@@ -88,8 +86,9 @@ from workflows.review import OverrideReview
 from workflows.round_trip import RoundTrip
 from workflows.used_token import UsedToken
 
-from .settings import WorkerSettings
+from .settings import GRACE_S, WorkerSettings
 from .unversioned import Unversioned
+from .vantages import ACTIVITIES, vantage_workers
 from .whereabouts import Whereabouts
 
 WORKFLOWS = (
@@ -108,14 +107,9 @@ WORKFLOWS = (
 
 STICKY_S = 2.0
 """How long a workflow task waits for the worker that has the workflow in memory, before another takes it."""
-ACTIVITIES = 10_000
-"""At once in one worker: nearly all of them wait, one for each cluster and vantage and one for its runs, and
-they must not keep an effect from being begun."""
 WORKFLOWS_HELD = 10_000
 """In memory of one worker: a guardian for each cluster, and all of them have something to do when a region is
 lost. One that was let go would be replayed from its history just then."""
-GRACE_S = 5.0
-"""How long activities may finish when a worker is asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -146,24 +140,21 @@ class Providers:
     """Who keeps the audit log's tree heads."""
 
 
-def workers_of(
+def runbook_workers(
     client: Client,
     settings: WorkerSettings,
-    metrics: CollectorRegistry | None = None,
-    tracing: Sequence[Interceptor] = (),
+    metrics: CollectorRegistry | None,
+    tracing: Sequence[Interceptor],
 ) -> Sequence[Worker]:
-    """The workers of a process with these settings. `metrics`: where what they measure is registered;
-    `tracing`: what makes spans of their work."""
-    if settings.vantages_only:
-        registry, nodes = Registry(settings.config_dir), AllNodes(_agents(settings))
-        return vantage_workers(client, settings, registry, nodes, metrics, tracing)
+    """The workers of a process that runs runbooks and may stand at vantages. `metrics`: where what they
+    measure is registered; `tracing`: what makes spans of their work."""
     return workers_for(client, settings, providers_for(settings), metrics=metrics, tracing=tracing)
 
 
 def providers_for(settings: WorkerSettings) -> Providers:
     """Of a worker that runs runbooks."""
     assert settings.state_dir is not None, "the settings demand it"
-    transport = _agents(settings)
+    transport = transport_of(os.environ, settings.config_dir)
     settings.state_dir.mkdir(parents=True, exist_ok=True)
     patroni, applications = HttpPatroni(transport), HttpApplications(transport)
     audit = audit_store_of(settings.state_dir, os.environ, asked_again=True)
@@ -182,10 +173,6 @@ def providers_for(settings: WorkerSettings) -> Providers:
         witnesses=witnesses_of(os.environ, transport),
         notifier=channel_notifier(settings.config_dir, settings.state_dir),
     )
-
-
-def _agents(settings: WorkerSettings) -> Transport:
-    return transport_of(os.environ, settings.config_dir)
 
 
 def runbook_activities(
@@ -324,27 +311,3 @@ def _version(settings: WorkerSettings) -> WorkerDeploymentConfig | None:
         return None
     version = WorkerDeploymentVersion(settings.deployment, settings.build)
     return WorkerDeploymentConfig(version=version, use_worker_versioning=True)
-
-
-def vantage_workers(
-    client: Client,
-    settings: WorkerSettings,
-    registry: Registry,
-    nodes: Nodes,
-    metrics: CollectorRegistry | None = None,
-    tracing: Sequence[Interceptor] = (),
-) -> Sequence[Worker]:
-    """One for each vantage that this process stands at."""
-    watch = Health(registry, nodes, WatchMetrics(metrics) if metrics is not None else None).watch
-    return [
-        Worker(
-            client,
-            task_queue=vantage_queue(vantage),
-            activities=[watch],
-            max_concurrent_activities=ACTIVITIES,
-            interceptors=[Whereabouts(), *tracing],
-            max_heartbeat_throttle_interval=timedelta(seconds=1),
-            default_heartbeat_throttle_interval=timedelta(seconds=1),
-        )
-        for vantage in settings.vantages
-    ]

@@ -30,7 +30,7 @@ class Worker:
 
 async def connect(*_, **__): ...
 
-run.connect, run.workers_of, run.ENDS_WITHIN_S = connect, lambda *_: [Worker()], 0.05
+run.connect, run.maker_of, run.ENDS_WITHIN_S = connect, lambda _: lambda *_: [Worker()], 0.05
 logging.basicConfig()
 asyncio.run(run.run_worker(WorkerSettings(config_dir=Path("."), vantages_only=True)))
 """

@@ -22,6 +22,23 @@ def test_a_worker_may_open_as_many_connections_as_it_is_allowed() -> None:
     assert ran.stdout.strip() == "(640, 640)"
 
 
+LOADED = """
+import sys
+from pathlib import Path
+from workers.run import maker_of
+from workers.settings import WorkerSettings
+maker_of(WorkerSettings(config_dir=Path("."), vantages_only=True))
+print([name for name in sys.modules if name.startswith("workflows.") and name != "workflows.names"])
+maker_of(WorkerSettings(config_dir=Path("."), state_dir=Path(".")))
+print("workflows.primary_failure" in sys.modules)
+"""
+
+
+def test_a_process_that_serves_vantages_only_loads_no_runbooks() -> None:
+    ran = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
+    assert ran.stdout.split("\n") == ["[]", "True", ""]
+
+
 FROZEN = """
 import gc
 from workers.garbage import collect_seldom

@@ -16,7 +16,7 @@ from activities.health import Health, WatchReport, WatchRequest
 from qnwis.continuity.detection import Finding
 from qnwis.continuity.topology import Node
 from qnwis.providers.nodes import Probe
-from workers.wiring import vantage_workers
+from workers.vantages import vantage_workers
 from workflows.guardian import Guardian
 from workflows.guardian_state import GuardianView
 from workflows.names import vantage_queue
