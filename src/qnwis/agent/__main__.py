@@ -23,7 +23,7 @@ from .callers import Callers
 from .checks import Checks
 from .config import AgentConfig, ConfigError, load_config
 from .database import Connection
-from .deadline import Deadline
+from .deadline import HANDED_OVER, QUIESCED, Deadline
 from .effects import Node
 from .files import StateError
 from .going_on import HandedOn, accept_signals, checked_for, go_on_at
@@ -107,12 +107,12 @@ async def run(config: AgentConfig, path: Path) -> None:
     if config.database is not None:
         connection = Connection(config.database, config.database.superuser)
         postgres = Postgres(config, config.database, peers)
-        quiescing = Quiescing(postgres, state_dir / "quiesced")
+        quiescing = Quiescing(postgres, state_dir / QUIESCED)
         postgres.replicate_to(members.standbys, members.required_acks)
         guarding = Guarding(postgres.data_dir, state_dir / "guard.log")
         leases.on_until = guarding.tell
         receiving = Receiving(postgres, connection, state_dir, config.lease.reserve_s)
-        handed_over = Deadline(state_dir / "handed-over")
+        handed_over = Deadline(state_dir / HANDED_OVER)
         node = Node(config.node_id, postgres, connection, leases, guarding, receiving, quiescing, handed_over)
         postgres.on_start = node.starting
     reporter = Reporter(config, leases, node)

@@ -12,6 +12,9 @@ from qnwis.continuity.model import Model
 from .guard import now
 from .two_copies import TwoCopies
 
+QUIESCED, HANDED_OVER = "quiesced", "handed-over"
+"""What ends with one, and its file's name."""
+
 
 class _Kept(Model):
     until_s: float

@@ -28,7 +28,7 @@ from .files import StateError
 from .guard import now
 from .peers import Peers
 from .speaking import ANSWER_WITHIN_S, Speaker
-from .two_copies import TwoCopies
+from .two_copies import TwoCopies, read_copies
 
 ASK_AGAIN_S = 0.05
 """Between two asks while a lease is first sought: a former holder's grants are about to run out."""
@@ -45,7 +45,8 @@ class Leases:
     """Grants and promises of this agent, and the lease that it holds or seeks."""
 
     def __init__(self, config: AgentConfig, peers: Peers, speaker: Speaker) -> None:
-        """Raises StateError for a damaged record: an agent that forgot its grants must not give any."""
+        """Raises StateError for a record of which no copy is whole: an agent that forgot its grants must not
+        give any."""
         self._terms = config.lease
         self._peers = peers
         self._speaker = speaker
@@ -409,7 +410,7 @@ def _promised_epoch(refusal: Refusal) -> int:
 
 
 def _read(path: Path, kind: type[M]) -> M | None:
-    text = TwoCopies(path).text
+    text = read_copies(path).text
     if text == "":
         return None
     try:

@@ -15,11 +15,14 @@ from qnwis.tls.files import TlsError, TlsFiles
 
 from .callers import Callers
 from .config import AgentConfig, ConfigError, Tls
+from .deadline import HANDED_OVER, QUIESCED
 from .files import Owner, StateError
 from .journal import JOURNAL, read_journal
 from .lease import records_of
 from .members import adoption_of
 from .peers import Peers
+from .receiving import HELD_UPSTREAM
+from .two_copies import read_copies
 
 
 def look_over(config: AgentConfig, listens_on: int | None) -> None:
@@ -47,6 +50,8 @@ def _readings(config: AgentConfig, listens_on: int | None) -> Iterator[Callable[
     if config.tls is not None:
         yield partial(_secured, config, config.tls)
     if config.database is not None:
+        for name in (QUIESCED, HANDED_OVER, HELD_UPSTREAM):
+            yield partial(read_copies, config.state_dir / name)
         yield partial(Owner.named, config.database.os_user)
         yield config.database.superuser.password
         yield config.database.replication.password

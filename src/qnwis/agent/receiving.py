@@ -23,6 +23,7 @@ from .database import Connection, DatabaseDownError
 from .postgres import Postgres
 from .two_copies import TwoCopies
 
+HELD_UPSTREAM = "held-upstream"
 STOPPED_WITHIN_S = 0.5
 KILLED_AFTER_S = 0.25
 """A receiver that hangs does not stop when it is told to. Without it the standby recovers anew, and says no
@@ -42,7 +43,7 @@ class Receiving:
         for a record of that which cannot be read."""
         self._postgres = postgres
         self._connection = connection
-        self._held_from = TwoCopies(state_dir / "held-upstream")
+        self._held_from = TwoCopies(state_dir / HELD_UPSTREAM)
         self._reserve_s = reserve_s
         self._timer: asyncio.TimerHandle | None = None
         self._ordered = False

@@ -13,8 +13,11 @@ import os
 import re
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
-from .files import read_kept, write_durably
+from qnwis.durable import sync_directory
+
+from .files import StateError, read_kept, remove_durably, write_durably
 
 PAGE_BYTES = 4096
 """A copy is whole pages, so that none is in a block with a part of the other."""
@@ -22,69 +25,91 @@ PAGE_BYTES = 4096
 _COPY = re.compile(rb"#(\d+) ([0-9a-f]{8}) ?(.*)", re.DOTALL)
 
 
+class Found(NamedTuple):
+    """What a file of two copies says."""
+
+    text: str | None
+    """Empty where there is no file, or nothing in it. None for a file without a whole copy."""
+    number: int = 0
+    """Of how many writes; 0 for a file of an older agent, which is the text alone."""
+    place: int | None = None
+    """Which copy it is, 0 or 1."""
+
+
+def read_copies(path: Path) -> Found:
+    """The newest whole copy. Raises StateError for a file that cannot be read."""
+    kept = read_kept(path)
+    if kept is None:
+        return Found("")
+    if kept.startswith(b"{") or (len(kept) % (2 * PAGE_BYTES) != 0 and not kept.startswith(b"#")):
+        return Found(kept.decode(errors="replace").strip() or None)
+    if len(kept) < 2 * PAGE_BYTES:
+        return Found(None)
+    size, found = _copy_bytes(len(kept)), Found(None)
+    for place in (0, 1):
+        copy = _COPY.fullmatch(kept[place * size : (place + 1) * size].rstrip())
+        if copy is not None and copy[2].decode() == _checksum(copy[1], copy[3]):
+            number = int(copy[1])
+            found = Found(copy[3].decode(), number, place) if number > found.number else found
+    return found
+
+
 class TwoCopies:
-    """The record in `path`, a text that ends with no space. What an older agent wrote is the record alone."""
+    """The record in `path`, a text that ends with no space, for the one who writes it."""
 
     def __init__(self, path: Path) -> None:
-        """Raises StateError for a file that cannot be read."""
+        """What is there is on disk when this returns, as what was read is counted on. Raises StateError where
+        that cannot be, and for a file that cannot be read."""
+        found = read_copies(path)
+        self.text = found.text
+        """What was written last; empty where nothing was, or it was cleared. None for a damaged file."""
         self._path = path
-        self._number = 0
-        self._newest: int | None = None
-        """Which copy counts; None where the file has to be written anew, as one of an older agent."""
-        self.text: str | None = ""
-        """What was written last; empty where nothing was. None for a file without a whole copy."""
-        kept = read_kept(path)
-        if kept is None:
-            return
-        if kept and (kept.startswith(b"#") or len(kept) % (2 * PAGE_BYTES) == 0):
-            self._choose(kept)
-        else:
-            self.text = kept.decode(errors="replace").strip() or None
+        self._number = found.number
+        self._place = found.place
+        """Where the copy is that counts; None where the file has to be written anew."""
+        self._unsure = found != Found("") and found.place is None
+        """Whether the file may hold another text than counts here, after a write that failed."""
+        if found != Found(""):
+            _settle(path)
 
     def write(self, text: str) -> None:
         """On disk when this returns. After a crash in the middle it is the former text or this one; and so it
         is after OSError, but until then the former one counts."""
         self._number += 1  # also past one that failed: what it left may be whole, and must not count again
-        copy = b"#%d %08x %s" % (self._number, zlib.crc32(text.encode()), text.encode())
-        place = self._overwrite(copy)
+        number = b"%d" % self._number
+        copy = b"#%s %s %s" % (number, _checksum(number, text.encode()).encode(), text.encode())
+        self._unsure = True
+        try:
+            place = self._overwrite(copy)
+        except OSError:
+            place = None  # of this file; a new one may do, and where that may not either, its error is told
         if place is None:
-            self._newest = None
+            self._place = None
             self._write_anew(copy)
             place = 0
-        self._newest, self.text = place, text
+        self._place, self.text, self._unsure = place, text, False
 
     def clear(self) -> None:
-        """Nothing is kept any more; on disk when this returns."""
-        if self.text != "":
+        """Nothing is kept any more, whatever a write that failed left; on disk when this returns."""
+        if self._unsure:
+            remove_durably(self._path)
+            self._place, self.text, self._unsure = None, "", False
+        elif self.text != "":
             self.write("")
-
-    def _choose(self, kept: bytes) -> None:
-        size = _copy_bytes(len(kept))
-        whole = {}
-        for place in (0, 1):
-            found = _COPY.fullmatch(kept[place * size : (place + 1) * size].rstrip())
-            if found and zlib.crc32(found[3]) == int(found[2], 16):
-                whole[int(found[1])] = (place, found[3].decode())
-        self._number = max(whole, default=0)
-        self._newest, self.text = whole.get(self._number, (None, None))
 
     def _overwrite(self, copy: bytes) -> int | None:
         """Replace the older copy; the place that this one is in now. None where the file is not one of two
         such copies."""
-        if self._newest is None:
+        if self._place is None:
             return None
-        try:
-            fd = os.open(self._path, os.O_WRONLY)
-        except FileNotFoundError:
-            return None
+        fd = os.open(self._path, os.O_WRONLY)
         try:
             file_bytes = os.fstat(fd).st_size
-            size, place = _copy_bytes(file_bytes), 1 - self._newest
+            size, place = _copy_bytes(file_bytes), 1 - self._place
             if file_bytes != 2 * size or len(copy) >= size:
                 return None
-            padded = _padded(copy, size)
-            if os.pwrite(fd, padded, place * size) != size:
-                raise OSError(f"{self._path}: written in part")
+            if os.pwrite(fd, _padded(copy, size), place * size) != size:
+                return None
             os.fdatasync(fd)
             return place
         finally:
@@ -93,6 +118,27 @@ class TwoCopies:
     def _write_anew(self, copy: bytes) -> None:
         size = (len(copy) // PAGE_BYTES + 1) * PAGE_BYTES
         write_durably(self._path, (_padded(copy, size) + _padded(b"", size)).decode())
+
+
+def _settle(path: Path) -> None:
+    """Have a file that was read, and its name, on disk: whoever wrote it may not have come to that."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise StateError(
+            f"{path}: whether it is on disk is not known ({error.strerror}); see to the disk, and start the"
+            " agent again"
+        ) from error
+
+
+def _checksum(number: bytes, text: bytes) -> str:
+    """Of both: a number that went bad would make the older copy the newer one."""
+    return f"{zlib.crc32(number + b' ' + text):08x}"
 
 
 def _copy_bytes(file_bytes: int) -> int:

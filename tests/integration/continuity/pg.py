@@ -26,7 +26,7 @@ from qnwis.agent.config import load_config
 from qnwis.agent.files import Owner, as_user
 from qnwis.agent.lease import GRANTOR, found_cluster
 from qnwis.agent.processes import processes_in
-from qnwis.agent.two_copies import TwoCopies
+from qnwis.agent.two_copies import read_copies
 from qnwis.continuity.evidence import NodeEvent, NodeState
 from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.continuity.leases import GrantorRecord
@@ -188,7 +188,7 @@ class TestNode:
 
     def grants(self) -> GrantorRecord:
         """What the agent has on its disk about its promises and its grant."""
-        return GrantorRecord.model_validate_json(TwoCopies(self.folder / "state" / GRANTOR).text or "")
+        return GrantorRecord.model_validate_json(read_copies(self.folder / "state" / GRANTOR).text or "")
 
     async def serves(self) -> bool:
         """Whether the database takes a write now."""

@@ -25,7 +25,7 @@ from qnwis.agent.processes import processes_in
 from qnwis.agent.quiescing import Quiescing
 from qnwis.agent.receiving import Receiving
 from qnwis.agent.speaking import Speaker
-from qnwis.agent.two_copies import TwoCopies
+from qnwis.agent.two_copies import read_copies
 from qnwis.continuity.lease_messages import LeaseTerms
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.topology import Database, NodeRole
@@ -116,7 +116,7 @@ def held(tmp_path: Path) -> Kept:
 async def test_a_standby_that_is_held_is_started_and_receives_nothing_yet(held: Kept) -> None:
     async with held.running():
         await until(lambda: held.postgres.running)
-        assert TwoCopies(held.config.state_dir / "held-upstream").text
+        assert read_copies(held.config.state_dir / "held-upstream").text
         assert held.node.receiving.upstream == OTHER
         written = (held.postgres.data_dir / "postgresql.auto.conf").read_text()
         assert not settings.read_settings(written).get(settings.UPSTREAM)

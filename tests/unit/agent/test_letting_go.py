@@ -14,7 +14,7 @@ from qnwis.agent.peers import Peers
 from qnwis.agent.postgres import Postgres
 from qnwis.agent.quiescing import Quiescing
 from qnwis.agent.receiving import Receiving
-from qnwis.agent.two_copies import TwoCopies
+from qnwis.agent.two_copies import read_copies
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.topology import Database, NodeRole
 from tests.looking import WITHIN_S, Looks
@@ -78,7 +78,7 @@ async def test_writes_are_let_in_once_a_full_disk_has_room(
         await said.wait()
         disk.free()
         looks = Looks()
-        while TwoCopies(file).text:
+        while read_copies(file).text:
             await looks.again()
     assert settings.READ_ONLY not in written(postgres)
 
@@ -94,7 +94,7 @@ async def test_writes_that_were_stopped_by_half_are_let_in_too(
     disk.free()
     async with asyncio.timeout(WITHIN_S):
         looks = Looks()
-        while TwoCopies(file).text:
+        while read_copies(file).text:
             await looks.again()
     assert not postgres.quiesced
 
@@ -112,6 +112,6 @@ async def test_a_standby_that_was_held_is_let_go_once_a_full_disk_has_room(
         await said.wait()
         disk.free()
         looks = Looks()
-        while TwoCopies(file).text:
+        while read_copies(file).text:
             await looks.again()
     assert postgres.upstream == OTHER

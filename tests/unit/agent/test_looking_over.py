@@ -16,9 +16,11 @@ import yaml
 from qnwis.agent import going_on
 from qnwis.agent.__main__ import EXIT_AGAIN, EXIT_CONFIG, run_from
 from qnwis.agent.config import ConfigError, load_config
+from qnwis.agent.deadline import HANDED_OVER, QUIESCED
 from qnwis.agent.files import write_durably, write_if_other
 from qnwis.agent.journal import JOURNAL, Journal
 from qnwis.agent.lease import found_cluster
+from qnwis.agent.receiving import HELD_UPSTREAM
 from tests.looking import WITHIN_S
 
 TORN = b'{"at": "2026-01-01T00:00:00Z", "mark": "\xe2\x82'
@@ -112,6 +114,14 @@ def reached_by_whoever(config: Path) -> str:
     return f"{config}: tls: Value error, is absent, and listen_host is 0.0.0.0"
 
 
+def unreadable(name: str) -> Callable[[Path], str]:
+    def make_folder(config: Path) -> str:
+        (config.parent / "state" / name).mkdir()
+        return f"{name}: cannot be read"
+
+    return make_folder
+
+
 def damaged(name: str) -> Callable[[Path], str]:
     def damage(config: Path) -> str:
         (config.parent / "state" / name).write_text("x\n")
@@ -129,6 +139,7 @@ FAULTS = [
     broken_certificate,
     address_of_no_machine,
     reached_by_whoever,
+    *map(unreadable, (QUIESCED, HANDED_OVER, HELD_UPSTREAM)),
     *map(damaged, (JOURNAL, "grantor.json", "holder.json", "peers.json", "adoption.json")),
 ]
 

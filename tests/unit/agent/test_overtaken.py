@@ -20,7 +20,7 @@ from qnwis.agent.peers import Peers
 from qnwis.agent.postgres import Postgres
 from qnwis.agent.receiving import Receiving
 from qnwis.agent.speaking import Speaker
-from qnwis.agent.two_copies import TwoCopies
+from qnwis.agent.two_copies import read_copies
 from qnwis.continuity.lease_messages import Promised, PromiseRequest
 from qnwis.continuity.membership import Peer
 from qnwis.continuity.orders import FollowOrder, PromoteOrder, Receipt, RejoinOrder
@@ -89,7 +89,7 @@ class Standby:
     @property
     def held(self) -> bool:
         return (
-            bool(TwoCopies(self.config.state_dir / "held-upstream").text) and self.postgres.upstream is None
+            bool(read_copies(self.config.state_dir / "held-upstream").text) and self.postgres.upstream is None
         )
 
 

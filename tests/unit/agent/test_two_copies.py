@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qnwis.agent.two_copies import PAGE_BYTES, TwoCopies
+from qnwis.agent.files import StateError
+from qnwis.agent.two_copies import PAGE_BYTES, TwoCopies, read_copies
 from tests.no_room import NoRoom
 
 SECTOR_BYTES = 512
@@ -77,6 +79,30 @@ def test_nothing_but_the_bytes_of_a_copy_changes(tmp_path: Path) -> None:
     assert after.st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("bit", range(8 * len(b"#5 12345678 fifth")))
+def test_a_bit_that_flips_in_either_copy_makes_no_older_one_of_two_whole_copies_the_newest(
+    tmp_path: Path, bit: int
+) -> None:
+    path = tmp_path / "record"
+    kept = TwoCopies(path)
+    for text in ("first", "second", "third", "fourth", "fifth"):
+        kept.write(text)
+    content = path.read_bytes()
+    for place, newest in enumerate("fifth" in half.decode() for half in _halves(content)):
+        flipped = bytearray(content)
+        flipped[place * PAGE_BYTES + bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        assert read_copies(path).text == ("fourth" if newest else "fifth")
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *calls: str) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("the disk is gone")
+
+    for call in calls:
+        monkeypatch.setattr(os, call, fail)
+
+
 @pytest.mark.parametrize("attempts", [1, 2, 3])
 def test_a_write_that_fails_never_costs_the_text_that_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempts: int
@@ -86,12 +112,8 @@ def test_a_write_that_fails_never_costs_the_text_that_counts(
     for text in ("zeroth", "first"):
         kept.write(text)
     counted = path.read_bytes()
-
-    def fail(fd: int) -> None:
-        raise OSError("the disk is gone")
-
     with monkeypatch.context() as patched:
-        patched.setattr(os, "fdatasync", fail)
+        failing(patched, "fdatasync", "fsync")
         for attempt in range(attempts):
             with pytest.raises(OSError, match="the disk is gone"):
                 kept.write(f"failed {attempt}")
@@ -100,6 +122,60 @@ def test_a_write_that_fails_never_costs_the_text_that_counts(
     assert [b" first" in before for before, after in halves if before == after] == [True]
     kept.write("second")
     assert TwoCopies(path).text == "second", "not what was written before it, and failed"
+
+
+@pytest.mark.parametrize("call", ["open", "pwrite", "fdatasync"])
+def test_where_a_file_cannot_be_overwritten_a_new_one_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """One that a person has put back is not the agent's to write, and one block of it may have gone bad."""
+    path = tmp_path / "record"
+    kept = TwoCopies(path)
+    kept.write("first")
+    before = path.stat().st_ino
+    with monkeypatch.context() as patched:
+        if call == "open":
+            really = os.open
+            patched.setattr(os, "open", lambda at, *more: _denied() if at == path else really(at, *more))
+        else:
+            failing(patched, call)
+        kept.write("second")
+    assert TwoCopies(path).text == "second" and path.stat().st_ino != before
+
+
+def _denied() -> int:
+    raise PermissionError("not the agent's")
+
+
+def test_what_is_cleared_is_gone_though_a_write_had_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "record"
+    kept = TwoCopies(path)
+    kept.write("first")
+    kept.clear()
+    with monkeypatch.context() as patched:
+        failing(patched, "fdatasync", "fsync")
+        with pytest.raises(OSError, match="the disk is gone"):
+            kept.write("failed, and is on the disk all the same")
+    assert kept.text == "" and read_copies(path).text
+    kept.clear()
+    assert read_copies(path).text == ""
+
+
+def test_what_is_read_to_be_counted_on_is_on_disk_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wrote it may have been killed before it was, and the next write is over the other copy."""
+    path = tmp_path / "record"
+    TwoCopies(path).write("first")
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())))
+    assert TwoCopies(path).text == "first"
+    assert synced == [str(path), str(tmp_path)]
+    failing(monkeypatch, "fsync")
+    with pytest.raises(StateError, match="record: whether it is on disk is not known"):
+        TwoCopies(path)
 
 
 def test_a_write_for_which_there_is_no_room_leaves_what_was_there(tmp_path: Path) -> None:
@@ -115,9 +191,10 @@ def test_a_write_for_which_there_is_no_room_leaves_what_was_there(tmp_path: Path
     assert TwoCopies(path).text == "third"
 
 
-def test_what_an_older_agent_wrote_is_read_and_replaced_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("padded", [13, 2 * PAGE_BYTES])
+def test_what_an_older_agent_wrote_is_read_and_replaced_whole(tmp_path: Path, padded: int) -> None:
     path = tmp_path / "record"
-    path.write_text('{"epoch": 7}\n')
+    path.write_text('{"epoch": 7}'.ljust(padded - 1) + "\n")
     kept = TwoCopies(path)
     assert kept.text == '{"epoch": 7}'
     kept.write('{"epoch": 8}')
@@ -125,8 +202,16 @@ def test_what_an_older_agent_wrote_is_read_and_replaced_whole(tmp_path: Path) ->
     assert b'"epoch": 7' not in path.read_bytes()
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"#", b"#7 00000000 {}\n" + bytes(PAGE_BYTES)])
-def test_a_file_without_a_whole_copy_is_not_one_that_is_not_there(tmp_path: Path, content: bytes) -> None:
+WHOLE = b"#7 %08x {}" % zlib.crc32(b"7 {}")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\n", b"#", WHOLE.ljust(PAGE_BYTES), WHOLE.replace(b"7", b"8", 1).ljust(2 * PAGE_BYTES)],
+)
+def test_a_file_without_a_whole_copy_or_cut_off_is_not_one_that_is_not_there(
+    tmp_path: Path, content: bytes
+) -> None:
     path = tmp_path / "record"
     path.write_bytes(content)
     kept = TwoCopies(path)
