@@ -64,6 +64,9 @@ class Postgres:
         """It is being started (again), and that is not taking too long; said by who keeps it."""
         self.quiesced = False
         """New transactions are read-only ones; said by who quiesces it, written with the next settings."""
+        self.tries_seldom = False
+        """A standby that hears nothing of its upstream; said by who sees how long, written with the next
+        settings."""
         self._passfile = self._write_passfile()
         self._taken_over = TakenOver(config.state_dir / "database", database.data_dir)
 
@@ -223,8 +226,10 @@ class Postgres:
             return False
         before = self._auto_conf()
         owned = settings.owned_settings(self.config, self.database, self.standbys, self.required_acks)
-        read_only = {settings.READ_ONLY: "on" if self.quiesced else None}
-        after = settings.merge_settings(before, {**owned, **read_only, **changes})
+        now = {settings.READ_ONLY: "on" if self.quiesced else None}
+        if self.tries_seldom:
+            now[settings.RETRY] = settings.SELDOM
+        after = settings.merge_settings(before, {**owned, **now, **changes})
         if settings.read_settings(before) == settings.read_settings(after):
             return False
         write_durably(self.data_dir / "postgresql.auto.conf", after, self.owner)

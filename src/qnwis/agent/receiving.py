@@ -19,7 +19,8 @@ from qnwis.continuity.membership import Peer
 from qnwis.continuity.refusal import Refusal
 from qnwis.logs import log
 
-from .database import Connection, DatabaseDownError
+from .database import Connection, DatabaseDownError, Facts
+from .guard import now
 from .postgres import Postgres
 from .two_copies import TwoCopies
 
@@ -29,6 +30,9 @@ KILLED_AFTER_S = 0.25
 """A receiver that hangs does not stop when it is told to. Without it the standby recovers anew, and says no
 position meanwhile."""
 POLL_S = 0.003
+AWAY_S = 60.0
+"""A standby that has received nothing for so long tries seldom. Each attempt that fails is some lines of its
+log: in a day without a primary, hundreds of megabytes on the disk of the agent's own records."""
 AGAIN_S = 1.0
 """After a moment at which the disk took nothing: a standby is let go once it does."""
 
@@ -48,6 +52,7 @@ class Receiving:
         self._timer: asyncio.TimerHandle | None = None
         self._ordered = False
         self._held_meanwhile = False
+        self._nothing_since: float | None = None
         if self._held:
             self._let_go_later()
 
@@ -85,6 +90,7 @@ class Receiving:
 
     def receive_from(self, upstream: Peer) -> None:
         """As an order says, from the next reload or start on; held by a promise since, once it is let go."""
+        self._try_often()
         if self.held_meanwhile:
             self._held_from.write(upstream.node_id)
         self._postgres.set_upstream(None if self.held_meanwhile else upstream)
@@ -92,6 +98,7 @@ class Receiving:
     async def hold(self) -> Refusal | None:
         """Stop to receive; returns when that is certain. Why it is not, for a database that answers."""
         self._held_meanwhile = True
+        self._try_often()
         postgres = self._postgres
         if (foreign := postgres.refuse_foreign()) is not None:
             return foreign  # it goes on receiving, and confirms what the former primary writes
@@ -105,6 +112,26 @@ class Receiving:
         if self._held:
             self._let_go_later()
         return await self._until_stopped()
+
+    def seen(self, facts: Facts | None) -> None:
+        """Have it try seldom once it has received nothing for long, and often again as soon as it does."""
+        if facts is None:
+            return  # nothing is known, and nothing changes
+        if not facts.in_recovery or facts.streaming:
+            self._nothing_since = None
+        elif self._nothing_since is None:
+            self._nothing_since = now()
+        seldom = self._nothing_since is not None and now() - self._nothing_since > AWAY_S
+        if seldom == self._postgres.tries_seldom:
+            return
+        self._postgres.tries_seldom = seldom
+        with contextlib.suppress(OSError):  # it is written with the next settings
+            if self._postgres.set_settings({}):
+                self._postgres.reload()
+
+    def _try_often(self) -> None:
+        """From the next settings on: whoever is told to receive, or promised a run, does so at once."""
+        self._nothing_since, self._postgres.tries_seldom = None, False
 
     def go_on(self) -> None:
         """Receive again from whom it did, unless it was told otherwise since."""

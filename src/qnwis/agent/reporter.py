@@ -75,6 +75,8 @@ class Reporter:
         """Runs until cancelled."""
         while True:
             report = await self.look()
+            if self._node is not None:
+                self._node.receiving.seen(report.facts)
             starting = self._node is not None and self._node.postgres.running and not report.state.database_up
             await asyncio.sleep(LOOK_WHILE_STARTING_S if starting else LOOK_EVERY_S)
 

@@ -21,6 +21,8 @@ from .config import AgentConfig, LocalDatabase
 
 UPSTREAM = "primary_conninfo"
 READ_ONLY = "default_transaction_read_only"
+RETRY, SELDOM = "wal_retrieve_retry_interval", "5s"
+"""How long a standby waits before it tries to reach its upstream again, and PostgreSQL's default of that."""
 
 _LINE = re.compile(r"^\s*(?P<name>[A-Za-z_][A-Za-z0-9_.]*)\s*=?\s*'(?P<value>(?:[^'\\]|''|\\.)*)'\s*$")
 _ESCAPED = re.compile(r"''|\\(.)")
@@ -52,7 +54,7 @@ def owned_settings(
         "wal_keep_size": f"{database.wal_keep_mb}MB",
         # Without it a promotion right after the primary's death can stall for the default, 5 s, and the first
         # commits of a primary that is back wait for as long until a standby tries again.
-        "wal_retrieve_retry_interval": "50ms",
+        RETRY: "50ms",
         "wal_receiver_status_interval": "1s",
         # A standby asks for a sign of life after half of this: a live link is silent for 2 s at most.
         "wal_receiver_timeout": "4s",

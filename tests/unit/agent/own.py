@@ -6,9 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from qnwis.agent.config import Account, AgentConfig, LocalDatabase
+from qnwis.agent.database import Facts
 from qnwis.continuity.topology import NodeRole
 
 ACCOUNT = Account(user="any")
+STREAMS = Facts(
+    in_recovery=True,
+    read_only=False,
+    system_identifier="1",
+    timeline=1,
+    write_lsn=None,
+    receive_lsn=7,
+    replay_lsn=7,
+    streaming=True,
+    last_message_age_s=0.1,
+    standbys=(),
+    clients=0,
+    client_limit=17,
+)
+"""What a standby says that receives."""
 
 
 def own_config(folder: Path, role: NodeRole = NodeRole.SECONDARY, **others: Any) -> AgentConfig:

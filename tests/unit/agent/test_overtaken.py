@@ -28,23 +28,9 @@ from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Database
 from qnwis.transport import Transport
 
-from .own import own_config
+from .own import STREAMS, own_config
 
 OTHER = Peer(node_id="other", agent_url="http://127.0.0.2:1", database=Database(host="127.0.0.2", port=2))
-STREAMS = Facts(
-    in_recovery=True,
-    read_only=False,
-    system_identifier="1",
-    timeline=1,
-    write_lsn=None,
-    receive_lsn=7,
-    replay_lsn=7,
-    streaming=True,
-    last_message_age_s=0.1,
-    standbys=(),
-    clients=0,
-    client_limit=17,
-)
 THEIRS = STREAMS.model_copy(update={"in_recovery": False, "write_lsn": 7, "streaming": False})
 FOLLOW = FollowOrder(effect_id="follow", run_id="run", epoch=5, upstream=OTHER.node_id)
 PROMOTE = PromoteOrder(effect_id="promote", run_id="run", epoch=5)
