@@ -75,7 +75,7 @@ class TwoCopies:
     def write(self, text: str) -> None:
         """On disk when this returns. After a crash in the middle it is the former text or this one; and so it
         is after OSError, but until then the former one counts."""
-        self._number += 1  # also past one that failed: what it left may be whole, and must not count again
+        self._number += 1
         number = b"%d" % self._number
         copy = b"#%s %s %s" % (number, _checksum(number, text.encode()).encode(), text.encode())
         self._unsure = True
@@ -84,7 +84,7 @@ class TwoCopies:
         except OSError:
             place = None  # of this file; a new one may do, and where that may not either, its error is told
         if place is None:
-            self._place = None
+            self._place = None  # until it is known which file there is, none of it is overwritten
             self._write_anew(copy)
             place = 0
         self._place, self.text, self._unsure = place, text, False

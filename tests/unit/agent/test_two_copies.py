@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
+from stat import S_ISDIR
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -95,12 +96,18 @@ def test_a_bit_that_flips_in_either_copy_makes_no_older_one_of_two_whole_copies_
         assert read_copies(path).text == ("fourth" if newest else "fifth")
 
 
-def failing(monkeypatch: pytest.MonkeyPatch, *calls: str) -> None:
-    def fail(*_: object) -> None:
-        raise OSError("the disk is gone")
+FAILED: list[object] = []
+"""The calls that did."""
 
+
+def failed(*call: object) -> None:
+    FAILED.append(call)
+    raise OSError("the disk is gone")
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *calls: str) -> None:
     for call in calls:
-        monkeypatch.setattr(os, call, fail)
+        monkeypatch.setattr(os, call, failed)
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 3])
@@ -141,6 +148,26 @@ def test_where_a_file_cannot_be_overwritten_a_new_one_takes_its_place(
             failing(patched, call)
         kept.write("second")
     assert TwoCopies(path).text == "second" and path.stat().st_ino != before
+
+
+def test_a_new_file_of_which_it_is_not_known_whether_it_is_there_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its only copy counts after a crash, if the file is there, and the former file's if not."""
+    path = tmp_path / "record"
+    kept = TwoCopies(path)
+    for text in ("zeroth", "first"):
+        kept.write(text)
+    with monkeypatch.context() as patched:
+        failing(patched, "fdatasync")
+        really = os.fsync
+        patched.setattr(os, "fsync", lambda fd: failed() if S_ISDIR(os.fstat(fd).st_mode) else really(fd))
+        with pytest.raises(OSError, match="the disk is gone"):
+            kept.write("perhaps")
+    failing(monkeypatch, "pwrite")
+    called = len(FAILED)
+    kept.write("second")
+    assert read_copies(path).text == "second" and len(FAILED) == called
 
 
 def _denied() -> int:
