@@ -68,6 +68,8 @@ def section(
         "Written by `make bench-rto`. Milliseconds in which a client had no write acknowledged: the longest"
         " of several fast writers, from the event on. Each figure is of a new cluster of three PostgreSQL,"
         " every node in a network namespace of its own; systems take turns, and only one runs at a time.",
+        "A client that lost its connection asks every node, every 20 ms and on a connection that it keeps,"
+        " which one takes writes. Before the event what making the nodes left to be written is on disk.",
         "A commit waits for a standby where that is a system's default (this project, pg_auto_failover) and"
         " in Patroni's fastest setting. The floor is a promotion as soon as the primary is killed:"
         " nothing is detected, nothing fenced.",
