@@ -129,7 +129,8 @@ class Keeper:
         else:
             if self._restart_within_s is not None:
                 await self._end_restart(self._postgres.started_at)
-        self._postgres.restarting = False
+        if not self._postgres.ended_by_itself:  # else it is said what becomes of it
+            self._postgres.restarting = False
 
     async def _end_restart(self, started_at: float) -> None:
         async with self._order_lock:

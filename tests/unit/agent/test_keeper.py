@@ -45,7 +45,7 @@ POSTMASTER = "#!/bin/sh\nexec env --default-signal=INT,QUIT sleep 600\n"
 class Kept:
     """A node whose keeper runs."""
 
-    def __init__(self, folder: Path, peers: tuple[Peer, ...] = ()) -> None:
+    def __init__(self, folder: Path, peers: tuple[Peer, ...] = (), *, local_restart_s: float = 0.0) -> None:
         (folder / "postgres").write_text(POSTMASTER)
         (folder / "postgres").chmod(0o755)
         self.config = own_config(
@@ -54,6 +54,7 @@ class Kept:
             peers=peers,
             lease=LeaseTerms(duration_s=60, renew_every_s=0.05),
             return_after_s=0.01,
+            local_restart_s=local_restart_s,
         )
         database = self.config.database
         database.data_dir.mkdir()
@@ -168,3 +169,15 @@ async def test_a_lease_that_a_full_disk_keeps_from_being_taken_up_is_taken_up_la
         assert str(kept.config.state_dir) in kept.postgres.not_started.message
         disk.free()
         await until(lambda: kept.postgres.running)
+
+
+async def test_a_database_that_ends_before_it_ever_answered_is_started_again_under_its_lease(
+    tmp_path: Path,
+) -> None:
+    kept = Kept(tmp_path, local_restart_s=60)
+    async with kept.running():
+        await until(lambda: kept.postgres.running)
+        epoch, started_at = kept.leases.sought, kept.postgres.started_at
+        kept.crash()
+        await until(lambda: kept.postgres.running and kept.postgres.started_at > started_at)
+        assert (kept.leases.sought, released_epoch(kept)) == (epoch, 0)
