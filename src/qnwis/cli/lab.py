@@ -193,7 +193,7 @@ def clients(
 ) -> None:
     """Start clients that write through the service's DNS name, as applications would."""
     with _lab_errors():
-        lab = Lab.open(directory)
+        lab = _running(directory)
         asyncio.run(lab.start_clients(count) if count else lab.stop_clients())
     out.print(f"{count} clients write to {lab.folder.history}", markup=False)
 
@@ -206,8 +206,18 @@ def env(directory: Directory = None) -> None:
             print(f"export {name}={value}")
 
 
-def _open(directory: Path | None, node_id: str) -> Lab:
+def _running(directory: Path | None) -> Lab:
     lab = Lab.open(directory)
+    if lab.stopped:
+        raise LabError(
+            f"nothing of the lab in {lab.folder.root} runs any more; start a new one with"
+            " `qnwis-continuity lab start`"
+        )
+    return lab
+
+
+def _open(directory: Path | None, node_id: str) -> Lab:
+    lab = _running(directory)
     known = [node.node_id for node in lab.cluster.nodes]
     if node_id not in known:
         raise LabError(f"no node {node_id!r} in this lab; expected one of {', '.join(known)}")

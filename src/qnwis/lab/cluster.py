@@ -130,6 +130,11 @@ class Lab:
         return cls(folder, state.block, cluster, Processes(folder.processes, folder.logs), certificates)
 
     @property
+    def stopped(self) -> bool:
+        """Whether nothing of it runs any more."""
+        return not any(started.alive for started in self.processes.all())
+
+    @property
     def power_hook(self) -> FencingHook:
         """The power switch as a fencing hook; leases fence without it."""
         return FencingHook(url=f"http://{self.block.power_switch}:{POWER_PORT}/nodes/{{node_id}}/{{state}}")

@@ -14,6 +14,9 @@ from qnwis.cli.qnwis_continuity import app
 from qnwis.cli.typed import not_usable
 from qnwis.config.shipped import shipped
 from qnwis.continuity.run import FailoverRequest, PauseRunRequest, RunKind
+from qnwis.lab.layout import Block, Folder
+from qnwis.lab.state import LabState, write_state
+from tests.integration.continuity.world import three_nodes, write_registry
 from workers.settings import WorkerSettings
 
 CONFIG = shipped("config") / "continuity"
@@ -262,6 +265,17 @@ def test_a_worker_that_only_watches_needs_no_state(tmp_path: Path) -> None:
     watching = ["--vantages-only", "--vantage", "site-b", "--address", "127.0.0.1:1"]
     done = call("worker", "--config-dir", str(tmp_path), *watching)
     assert done.exit_code == 4, "it gets as far as the server that is not there"
+
+
+@pytest.mark.parametrize("command", [["restore", "node-1"], ["kill", "node-1"], ["clients"]])
+def test_a_lab_that_was_stopped_is_not_started_in_part(tmp_path: Path, command: list[str]) -> None:
+    folder = Folder(tmp_path)
+    write_registry(folder.config, three_nodes("lab-9"))
+    block = Block.on_loopback(9)
+    write_state(folder, LabState(block=block, cluster_id="lab-9", owner_pid=1, owner_identity="another"))
+    done = call("lab", *command, "--directory", str(tmp_path))
+    assert done.exit_code == 1
+    assert "runs any more; start a new one with `qnwis-continuity lab start`" in done.output
 
 
 def test_commands_for_a_lab_that_is_not_there_say_how_to_start_one(tmp_path: Path) -> None:
