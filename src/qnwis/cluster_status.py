@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable
 from datetime import timedelta
 from time import monotonic
@@ -22,7 +21,7 @@ from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.region_weights import DnsWeights
-from qnwis.transport import transport_of
+from qnwis.transport import Transport
 from workflows.guardian_state import GuardianView
 from workflows.names import guardian_id
 
@@ -60,9 +59,9 @@ class Status(Model):
         return self.has_quorum and self.primary_node_id is not None
 
 
-async def live_evidence(cluster: Cluster) -> ClusterEvidence:
+async def live_evidence(cluster: Cluster, transport: Transport) -> ClusterEvidence:
     """What every agent of the cluster, or its Patroni, says now."""
-    async with AllNodes(transport_of(os.environ)) as nodes:
+    async with AllNodes(transport) as nodes:
         return await collect_evidence(nodes, cluster)
 
 

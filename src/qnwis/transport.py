@@ -75,8 +75,8 @@ class PoolOfEach(httpx.AsyncBaseTransport):
 
 def transport_of(environment: Mapping[str, str], config_dir: Path | None = None) -> Transport:
     """How this process speaks to agents: with mutual TLS where there is an allowlist, which QNWIS_ALLOWLIST
-    names, or which lies in the registry's folder. QNWIS_IDENTITY_DIR is the folder of its own certificate.
-    Raises TlsError."""
+    names, or which lies in the registry's folder: this one, or the one that QNWIS_CONFIG_DIR names.
+    QNWIS_IDENTITY_DIR is the folder of its own certificate. Raises TlsError."""
     allowlist = _allowlist(environment, config_dir)
     if allowlist is None:
         return Transport()
@@ -92,8 +92,12 @@ def transport_of(environment: Mapping[str, str], config_dir: Path | None = None)
 def _allowlist(environment: Mapping[str, str], config_dir: Path | None) -> Path | None:
     if named := environment.get(ALLOWLIST_VARIABLE):
         return Path(named)
-    folder = config_dir or environment.get(CONFIG_VARIABLE)
-    if folder is None:
-        return None
-    beside = Path(folder) / ALLOWLIST
-    return beside if beside.exists() else None
+    folders = [Path(folder) for folder in (config_dir, environment.get(CONFIG_VARIABLE)) if folder]
+    return next((folder / ALLOWLIST for folder in folders if (folder / ALLOWLIST).exists()), None)
+
+
+def transport_beside(cluster_file: Path, environment: Mapping[str, str]) -> Transport:
+    """The same for the agents of a cluster whose file a command was given. The registry is the folder that it
+    lies in, or the one that has it in `clusters/ID/`. Raises TlsError."""
+    folder = cluster_file.absolute().parent
+    return transport_of(environment, folder.parents[1] if folder.parent.name == "clusters" else folder)

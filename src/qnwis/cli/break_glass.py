@@ -43,7 +43,7 @@ from qnwis.providers.dns_by_holder import DnsByHolder
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
-from qnwis.transport import transport_of
+from qnwis.transport import Transport, transport_beside, transport_of
 
 from .files import is_free, make_folder, read_break_glass, read_plan, write_output, write_text
 from .output import AsJson, Exit, clear_errors, err, fail, out, print_json, refuse, refuse_without_agents
@@ -95,9 +95,13 @@ def plan(
             plan=None if made is None else read_plan(made),
             maintenance=Maintenance(target_node_id=target or None) if maintenance else None,
         )
-        evidence, views = asyncio.run(_read_agents(topology))
+        evidence, views = asyncio.run(_read_agents(topology, transport_beside(cluster, os.environ)))
         membership = agreed_membership(topology, views)
         if isinstance(membership, Refusal):
+            # Why nobody answers may lie here: a certificate that is not known there, or none.
+            for node in evidence.nodes:
+                if node.error is not None:
+                    err.print(f"{node.node_id}: {node.error}", markup=False)
             refuse(membership, as_json=as_json)
         assessment = assess(request, topology, rules, evidence)
         if assessment.refusal is not None:
@@ -134,7 +138,7 @@ def region(
         rules, (registered, unread) = region_rules(config_dir), _load(Registry(config_dir))
         if (refusal := region_refusal(name, (one.cluster for one in registered))) is not None:
             refuse(refusal, as_json=as_json)
-        found = asyncio.run(_find(registered, name))
+        found = asyncio.run(_find(registered, name, transport_of(os.environ, config_dir)))
         paper = region_break_glass(name, reason, found, rules)
         if isinstance(paper, Refusal):
             refuse(paper, as_json=as_json)
@@ -165,12 +169,12 @@ def _load(registry: Registry) -> tuple[list[Registered], list[str]]:
     return registered, unread
 
 
-async def _find(registered: list[Registered], region: str) -> list[Found]:
+async def _find(registered: list[Registered], region: str, transport: Transport) -> list[Found]:
     """What is known of each cluster that has nodes in the region."""
     found = []
     for one in registered:
         if region in one.cluster.regions:
-            evidence, views = await _read_agents(one.cluster)
+            evidence, views = await _read_agents(one.cluster, transport)
             found.append(Found(one.cluster, one.policy, evidence, views))
     return found
 
@@ -202,7 +206,14 @@ def record(
         person, token = proved_here(who, about, reason, config_dir, as_json=as_json)
         now = datetime.now(UTC)
         fencing = fencing_of(paper, kept, attested=attest, by=who.name, at=now)
-        report, after = asyncio.run(_read_again(paper, fencing, elapsed_ms=elapsed_ms(paper, kept, now=now)))
+        report, after = asyncio.run(
+            _read_again(
+                paper,
+                fencing,
+                transport_of(os.environ, config_dir),
+                elapsed_ms=elapsed_ms(paper, kept, now=now),
+            )
+        )
         recorded = Recorded(
             by=who.name,
             roles=() if person is None else person.roles,
@@ -223,9 +234,11 @@ def record(
     raise typer.Exit(Exit.OK if written.result.success else Exit.NOT_DONE)
 
 
-async def _read_agents(cluster: Cluster) -> tuple[ClusterEvidence, dict[str, MembershipView]]:
+async def _read_agents(
+    cluster: Cluster, transport: Transport
+) -> tuple[ClusterEvidence, dict[str, MembershipView]]:
     """What every agent says of its database and of the membership; without those that do not answer."""
-    async with HttpNodes(transport_of(os.environ)) as nodes:
+    async with HttpNodes(transport) as nodes:
         evidence, *views = await asyncio.gather(
             collect_evidence(nodes, cluster),
             *(nodes.membership(node, timeout_s=ANSWER_WITHIN_S) for node in cluster.nodes),
@@ -239,11 +252,11 @@ async def _read_agents(cluster: Cluster) -> tuple[ClusterEvidence, dict[str, Mem
 
 
 async def _read_again(
-    paper: BreakGlass, fencing: FencingEvidence | None, *, elapsed_ms: float
+    paper: BreakGlass, fencing: FencingEvidence | None, transport: Transport, *, elapsed_ms: float
 ) -> tuple[VerificationReport, ClusterEvidence]:
     """Read until the verifier passes or the world has had its time; the last reading is the answer."""
     deadline, dns = monotonic() + SETTLE_S, paper.cluster.dns
-    async with HttpNodes(transport_of(os.environ)) as nodes:
+    async with HttpNodes(transport) as nodes:
         while True:
             answers: dict[str, tuple[str, ...]] | None = None if dns is None else {}
             after = await collect_evidence(nodes, paper.cluster)

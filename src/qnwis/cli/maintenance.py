@@ -105,7 +105,7 @@ def schedule(
     reason: Reason,
     name: Name = "default",
     target: Target = "",
-    window: Window = "1h",
+    window: Annotated[str, typer.Option(help="How long the window of each run is, for example 30m.")] = "1h",
     time_zone: Annotated[str, typer.Option(help="In which the fields are read.")] = "UTC",
     jitter: Annotated[str, typer.Option(help="Put each start off by up to this, for example 5m.")] = "",
     blackout: Annotated[

@@ -20,7 +20,7 @@ from qnwis.continuity.orders import RejoinOrder
 from qnwis.continuity.topology import Cluster, Node
 from qnwis.providers.errors import Unreachable
 from qnwis.providers.nodes import HttpNodes
-from qnwis.transport import transport_of
+from qnwis.transport import transport_beside
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse_without_agents
 from .rejoin import REJOIN_TIMEOUT_S
@@ -42,7 +42,7 @@ def list_members(cluster: ClusterFile, as_json: AsJson = False) -> None:
     with clear_errors(as_json=as_json):
         topology = load_cluster(cluster)
         refuse_without_agents(topology, "member list", as_json=as_json)
-        views = asyncio.run(_with_nodes(lambda nodes: _views(nodes, topology)))
+        views = asyncio.run(_with_nodes(cluster, lambda nodes: _views(nodes, topology)))
     if as_json:
         print_json({node_id: view and view.model_dump(mode="json") for node_id, view in views.items()})
         return
@@ -87,7 +87,7 @@ def _carry_out(path: Path, node_id: str, change: Change, *, as_json: bool) -> No
         refuse_without_agents(topology, "member", as_json=as_json)
         if node_id not in {node.node_id for node in topology.nodes}:
             fail(Exit.USAGE, f"{path}: no node {node_id!r} in {topology.cluster_id}")
-        view = asyncio.run(_with_nodes(lambda nodes: change(nodes, topology, topology.node(node_id))))
+        view = asyncio.run(_with_nodes(path, lambda nodes: change(nodes, topology, topology.node(node_id))))
     if as_json:
         print_json(view)
     else:
@@ -207,6 +207,6 @@ def _told(membership: Membership) -> tuple[str, str]:
     return str(membership.version), ", ".join(membership.members) or "(none: not a member)"
 
 
-async def _with_nodes(work: Callable[[HttpNodes], Awaitable[T]]) -> T:
-    async with HttpNodes(transport_of(os.environ)) as nodes:
+async def _with_nodes(cluster_file: Path, work: Callable[[HttpNodes], Awaitable[T]]) -> T:
+    async with HttpNodes(transport_beside(cluster_file, os.environ)) as nodes:
         return await work(nodes)

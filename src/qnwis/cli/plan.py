@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,7 @@ from qnwis.continuity.plan import (
     VerifyService,
 )
 from qnwis.continuity.planner import Planning, make_plan
+from qnwis.transport import transport_beside
 
 from .files import write_output
 from .giving_up import AttestOff, Lost, Override, given_up
@@ -64,7 +66,11 @@ def plan(
         fail(Exit.USAGE, "--lost goes with --live: a file does not say which nodes answer")
     with clear_errors(as_json=as_json):
         topology, rules = load_cluster(cluster), load_policy(policy)
-        evidence = asyncio.run(live_evidence(topology)) if live else evidence_from_file(topology)
+        evidence = (
+            asyncio.run(live_evidence(topology, transport_beside(cluster, os.environ)))
+            if live
+            else evidence_from_file(topology)
+        )
         planning = make_plan(
             topology,
             rules,

@@ -17,7 +17,7 @@ from qnwis.continuity.rejoining import rejoin_order
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.evidence import collect_evidence
 from qnwis.providers.nodes import HttpNodes
-from qnwis.transport import transport_of
+from qnwis.transport import Transport, transport_beside
 
 from .output import AsJson, Exit, clear_errors, fail, out, print_json, refuse_without_agents
 
@@ -36,15 +36,15 @@ def rejoin(
         if node_id not in {node.node_id for node in topology.nodes}:
             fail(Exit.USAGE, f"{cluster}: no node {node_id!r} in {topology.cluster_id}")
         refuse_without_agents(topology, "rejoin", as_json=as_json)
-        receipt = asyncio.run(_rejoin(topology, node_id))
+        receipt = asyncio.run(_rejoin(topology, transport_beside(cluster, os.environ), node_id))
     if as_json:
         print_json(receipt)
     else:
         out.print(receipt.detail, markup=False)
 
 
-async def _rejoin(cluster: Cluster, node_id: str) -> Receipt:
-    async with HttpNodes(transport_of(os.environ)) as nodes:
+async def _rejoin(cluster: Cluster, transport: Transport, node_id: str) -> Receipt:
+    async with HttpNodes(transport) as nodes:
         evidence = await collect_evidence(nodes, cluster)
         order = rejoin_order(cluster, evidence, node_id, by=f"cli-{uuid.uuid4().hex[:12]}")
         if isinstance(order, Refusal):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +19,7 @@ from qnwis.continuity.quorum import ClusterState
 from qnwis.continuity.topology import Cluster
 from qnwis.providers.key_store import KeyStoreError
 from qnwis.temporal import NoServer, connect
+from qnwis.transport import Transport, transport_beside
 from workflows.guardian_words import in_words
 
 from .output import AsJson, Exit, clear_errors, out, print_json, styled
@@ -36,7 +38,7 @@ def status(
 ) -> None:
     """Ask every agent and the guardian what they see now."""
     with clear_errors(as_json=as_json):
-        now = asyncio.run(read_status(load_cluster(cluster), address))
+        now = asyncio.run(read_status(load_cluster(cluster), transport_beside(cluster, os.environ), address))
     if as_json:
         print_json(now)
     else:
@@ -44,9 +46,11 @@ def status(
     raise typer.Exit(Exit.OK if now.serves else Exit.NOT_DONE)
 
 
-async def read_status(cluster: Cluster, address: str | None) -> Status:
+async def read_status(cluster: Cluster, transport: Transport, address: str | None) -> Status:
     """What the agents and the guardian say; without a Temporal server, why the guardian says nothing."""
-    return await look_at(cluster, live_evidence(cluster), _ask_guardian(cluster.cluster_id, address))
+    return await look_at(
+        cluster, live_evidence(cluster, transport), _ask_guardian(cluster.cluster_id, address)
+    )
 
 
 async def _ask_guardian(cluster_id: str, address: str | None) -> Said:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import JsonValue
 
 from .addresses import is_loopback
+from .evidence import ClusterEvidence
 from .losses import Loss, advice, losses
 from .model import sha256_digest
 from .planner import Planning, make_plan, topology_digest
@@ -25,7 +26,7 @@ from .readiness_upkeep import logical_slots_survive as slots_survive
 from .readiness_upkeep import nobody_is_waited_for as no_idle_slots
 from .reprotect import protections
 from .targets import Basis, survey
-from .topology import Cluster, service_address
+from .topology import Cluster, ReplicationMode, service_address
 
 DRILL_DUE = timedelta(days=90)
 """A cluster whose last drill is longer ago has changed more than people remember."""
@@ -140,17 +141,20 @@ def lag_in_bounds(look: _Look) -> Check:
 
 
 def standbys_stream(look: _Look) -> Check:
-    """Every node that holds data is the primary or streams from it; else why not."""
+    """Every node that holds data is the primary or streams from it, else why not; and where the topology says
+    so, commits wait for one."""
     name, facts = "standbys", look.facts
     if facts.evidence is None or look.planning is None:
         return _unknown(name, "no agent was asked")
     found = protections(facts.cluster, facts.evidence)
     if any(one.primary is None for one in found):
         return _unknown(name, "no primary accepts writes")
+    unawaited = _waits_for_none(facts.cluster, facts.evidence, look.planning.primary_node_id)
+    whole = all(one.whole for one in found)
     return Check(
         name=name,
-        grade=Grade.READY if all(one.whole for one in found) else Grade.WARNING,
-        reason="; ".join(one.in_words for one in found),
+        grade=Grade.NOT_READY if unawaited else Grade.READY if whole else Grade.WARNING,
+        reason="; ".join([*unawaited, *(one.in_words for one in found)]),
         values={
             "wanted": sum(one.wanted for one in found),
             "there": [node_id for one in found for node_id in one.there],
@@ -158,6 +162,20 @@ def standbys_stream(look: _Look) -> Check:
         },
         age_s=look.evidence_age_s,
     )
+
+
+def _waits_for_none(cluster: Cluster, evidence: ClusterEvidence, primary: str | None) -> list[str]:
+    """What is said where commits wait for no standby though the topology promises it: each failover is then
+    planned as one without a loss."""
+    state = None if primary is None else evidence.of(primary).state
+    if cluster.replication.mode is not ReplicationMode.SYNCHRONOUS or state is None or not state.standbys:
+        return []
+    if any(standby.sync_state in ("sync", "quorum") for standby in state.standbys):
+        return []
+    return [
+        f"commits of {primary} wait for no standby, and by the topology they wait for"
+        f" {cluster.replication.required_acks}: give every agent (or Patroni) the same replication"
+    ]
 
 
 def survives_each_node(look: _Look) -> Check:

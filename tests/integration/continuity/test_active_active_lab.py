@@ -60,7 +60,7 @@ async def nodes(lab: Lab) -> AsyncIterator[HttpNodes]:
 
 
 async def status_of(lab: Lab) -> Status:
-    return await read_status(lab.cluster, NO_SERVER)
+    return await read_status(lab.cluster, lab.certificates.transport, NO_SERVER)
 
 
 async def test_each_region_has_its_own_members_epoch_and_primary(lab: Lab, nodes: HttpNodes) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qnwis.continuity.allowlist import RefusedCallers
 from qnwis.continuity.backups import Backup
-from qnwis.continuity.evidence import ClusterEvidence
+from qnwis.continuity.evidence import ClusterEvidence, StandbyConnection
 from qnwis.continuity.model import sha256_digest
 from qnwis.continuity.planner import topology_digest
 from qnwis.continuity.readiness import CHECKS, DRILL_DUE, evaluate
@@ -196,6 +196,37 @@ def test_a_cluster_of_which_all_is_known_and_good_is_ready() -> None:
     assert {c.name: c.grade for c in found.checks if c.counts and c.grade is not READY} == {}
     assert len(found.checks) == len(CHECKS)
     assert check(GOOD, "target exists").age_s == 5 and check(GOOD, "last drill").age_s == 10 * 86400 + 5
+
+
+def waited_for(*states: str, mode: str = "synchronous", required_acks: int = 1) -> Facts:
+    """How the primary has its standbys, and what the topology says of its commits."""
+    standbys = [
+        StandbyConnection(application_name=f"node-{number}", state="streaming", sync_state=state)
+        for number, state in enumerate(states, start=2)
+    ]
+    replication = {"mode": mode, "required_acks": required_acks}
+    topology = Cluster.model_validate({**WIDE.model_dump(), "replication": replication})
+    return but(cluster=topology, evidence=seen(node_1={"standbys": standbys}))
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (waited_for("async", "async"), True),
+        (waited_for("async", "potential"), True),
+        (waited_for("async", "quorum"), False),
+        (waited_for("sync", "async"), False),
+        (waited_for("async", "async", mode="asynchronous"), False),
+        (waited_for(), False),
+    ],
+)
+def test_a_synchronous_topology_whose_commits_wait_for_nobody_is_not_ready(facts: Facts, said: bool) -> None:
+    """Else each failover is planned as one without a loss, and loses what no standby had."""
+    found = check(facts, "standbys")
+    assert (found.grade is NOT_READY) == said
+    assert (
+        "commits of node-1 wait for no standby, and by the topology they wait for 1" in found.reason
+    ) == said
 
 
 ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [

@@ -48,7 +48,7 @@ from qnwis.providers.nodes import HttpNodes
 from qnwis.tls import files as files_module
 from qnwis.tls.client import NotTheListedNode
 from qnwis.tls.files import OWN, TlsError, TlsFiles
-from qnwis.transport import Transport, transport_of
+from qnwis.transport import Transport, transport_beside, transport_of
 
 
 @dataclass
@@ -571,6 +571,17 @@ async def test_the_environment_says_how_agents_are_spoken_to(place: Place) -> No
     (of_client(place.authority, "worker") / OWN).chmod(0o644)
     with pytest.raises(TlsError, match="others can read it"):
         place.client()
+
+
+@pytest.mark.parametrize("file", ["cluster.yaml", "clusters/c/cluster.yaml"])
+async def test_a_command_finds_the_allowlist_with_the_file_of_its_cluster(place: Place, file: str) -> None:
+    with pytest.raises(TlsError, match="QNWIS_IDENTITY_DIR is not set"):
+        transport_beside(place.folder / file, {})
+    worker = {"QNWIS_IDENTITY_DIR": str(of_client(place.authority, "worker"))}
+    assert transport_beside(place.folder / file, worker).tls == place.client()
+    copied = place.folder / "elsewhere" / file
+    assert transport_beside(copied, worker).tls is None
+    assert transport_beside(copied, {**worker, "QNWIS_CONFIG_DIR": str(place.folder)}).tls == place.client()
 
 
 async def test_a_node_in_the_clear_is_not_spoken_to_where_there_is_a_list(place: Place) -> None:
