@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
 from temporalio.api.common.v1 import Payloads
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import Client
@@ -75,11 +76,15 @@ RESULT = ("run_id", "kind", "outcome", "reason", "ended_at")
 T = TypeVar("T")
 
 
-async def result_in(client: Client, completed: HistoryEvent) -> PastRun:
-    """The result that an execution completed with."""
+async def result_in(client: Client, completed: HistoryEvent) -> PastRun | None:
+    """The result that an execution completed with. None for one that no run has: in the Temporal UI another
+    kind of workflow may be started under a run's id."""
     payloads = completed.workflow_execution_completed_event_attributes.result.payloads
-    (result,) = await client.data_converter.decode(payloads, [dict])
-    return PastRun(**{name: result[name] for name in RESULT})
+    results = await client.data_converter.decode(payloads)
+    try:
+        return PastRun(**{name: results[0][name] for name in RESULT})
+    except (IndexError, KeyError, TypeError, ValidationError):
+        return None
 
 
 class HistoryReader:
@@ -157,6 +162,8 @@ class HistoryReader:
         match event.WhichOneof("attributes"):
             case "workflow_execution_completed_event_attributes":
                 self._found["result"] = await result_in(self._client, event)
+                if self._found["result"] is None:
+                    self._found["ended"] = "completed, and not as a run"
             case _:
                 if (how := await ended_by(self._client, event)) is not None:
                     self._found["ended"] = how

@@ -9,6 +9,7 @@ from temporalio.exceptions import ActivityError
 
 from . import options
 from .details import show_details
+from .lock import refuse_a_lock
 from .names import ACCESS_REVIEW_ID, INITIATOR, KIND, OUTCOME
 from .versioning import PINNED
 
@@ -32,6 +33,7 @@ class AccessReviewRun:
 
     @workflow.run
     async def run(self, request: AccessReviewRequest | None = None) -> ReviewedAccess:
+        refuse_a_lock()
         workflow.upsert_search_attributes(
             [
                 KIND.value_set("access_review"),

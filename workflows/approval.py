@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -38,7 +39,13 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.targets import Candidate
     from qnwis.continuity.tokens import Expected, Token, used_refusal
 
+HEARD_WHILE_ASKING = "a run that is to stop waits no longer for who may start it, or vote on it"
+"""Patch: before, it heard of that only once it was known: never, where a file or a store is silent."""
+
 Announce = Callable[[PendingApproval], None]
+Stop = Callable[[], str | None]
+"""Why the run is to stop; None while it is not."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,19 +91,34 @@ async def prove(
     claimed: str,
     used_by: str | None = None,
     needs: tuple[str, ...] = (),
+    stop: Stop | None = None,
 ) -> Person | Refusal:
     """Who did it: the person who signed, if that is who is named and they may, by these permissions besides.
+    Raises Ended where a run is to `stop` before that is known.
 
     A token that names no run serves one request: by default this one, so that the same token sent again is
     refused. A run that is started gives its own id as `used_by`, and may prove its start again after a reset.
     """
     used_by = used_by or f"{workflow.info().workflow_id}, request {workflow.uuid4()}"
-    proof = await workflow.execute_activity_method(
-        People.prove,
-        ProofRequest(token=token, expected=expected, claimed=claimed, used_by=used_by, needs=needs),
-        **options.read(f"who may {expected.deed}"),
+    proof = await _unless(
+        stop,
+        workflow.start_activity_method(
+            People.prove,
+            ProofRequest(token=token, expected=expected, claimed=claimed, used_by=used_by, needs=needs),
+            **options.read(f"who may {expected.deed}"),
+        ),
     )
     return proof.person if proof.person is not None else proof.refused
+
+
+async def _unless(stop: Stop | None, asking: workflow.ActivityHandle[T]) -> T:
+    """The answer. Raises Ended once the run is to stop: nothing has begun of a run of which this is asked."""
+    if stop is not None and workflow.patched(HEARD_WHILE_ASKING):
+        await workflow.wait_condition(lambda: asking.done() or stop() is not None)
+        if not asking.done() and (why := stop()) is not None:
+            asking.cancel()
+            raise Ended(RunOutcome.UNTOUCHED, why)
+    return await asking
 
 
 class Approval:
@@ -114,16 +136,19 @@ class Approval:
         name: str | None,
         proposed: Proposed,
         *,
-        stop: Callable[[], str | None],
+        stop: Stop,
         announce: Announce,
         show: Callable[[PendingApproval | None], None],
         say: Callable[[str], None],
     ) -> None:
         """Open a window for this plan and wait until it is approved. Raises Ended when it is not."""
-        opened = await workflow.execute_activity_method(
-            People.open_window,
-            OpenRequest(name=name, cluster_id=self._cluster_id, initiator=self._initiator),
-            **options.read("who may vote"),
+        opened = await _unless(
+            stop,
+            workflow.start_activity_method(
+                People.open_window,
+                OpenRequest(name=name, cluster_id=self._cluster_id, initiator=self._initiator),
+                **options.read("who may vote"),
+            ),
         )
         if opened.workflow is None:
             raise Ended(RunOutcome.REFUSED, str(opened.refusal), refusal=opened.refusal)

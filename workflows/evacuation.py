@@ -44,6 +44,8 @@ ASKS_OF_ALL_THAT_MOVED = "the verification of an evacuation asks of what moved a
 """Patch: before, it asked only of those whose own run had verified it."""
 ASKS_OF_WHAT_IS_NOT_KNOWN = "the verification asks of clusters whose run was ended from outside, too"
 """Patch: before, such a cluster was taken for one that had not moved."""
+TOLD_THOUGH_UNREAD = "an evacuation that cannot look at its region ends with a record, and people are told"
+"""Patch: before, it failed without either, though people had been told that it begins by itself."""
 WHAT = {Direction.OUT: "evacuation", Direction.BACK: "failback"}
 
 
@@ -102,17 +104,23 @@ class Evacuation(Listening):
     async def detect(self) -> None:
         """Look at every cluster that has nodes in the region."""
         self.announcements.begin()
-        self.assessed = await workflow.execute_activity_method(
-            Regions.assess_region,
-            RegionName(
-                region=self.request.region,
-                direction=self.request.direction,
-                reason=self.request.reason,
-                clusters=self.request.clusters,
-                automatic=self.request.automatic,
-            ),
-            **options.look("every cluster with nodes in the region"),
-        )
+        try:
+            self.assessed = await workflow.execute_activity_method(
+                Regions.assess_region,
+                RegionName(
+                    region=self.request.region,
+                    direction=self.request.direction,
+                    reason=self.request.reason,
+                    clusters=self.request.clusters,
+                    automatic=self.request.automatic,
+                ),
+                **options.look("every cluster with nodes in the region"),
+            )
+        except ActivityError as error:
+            if not workflow.patched(TOLD_THOUGH_UNREAD):
+                raise
+            why = f"{self.request.region} could not be looked at: {error.cause or error}"
+            raise Ended(RunOutcome.UNTOUCHED, why) from error
         await self._prove_initiator()
         inside = ", ".join(self.assessed.inside) or "none"
         self.progress.say(f"clusters that are to be moved: {inside}")
@@ -334,6 +342,7 @@ class Evacuation(Listening):
             Expected(deed=Deed.START, cluster_id=self.request.region, digest=self.request.digest),
             claimed=self.request.initiated_by,
             used_by=workflow.info().original_execution_run_id,
+            stop=lambda: self.stop,
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)

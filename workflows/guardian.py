@@ -60,6 +60,8 @@ WATCHES_ON = "the guardian watches on while a run of its own goes on"
 """Patch: before, it stood still until that had ended."""
 READS_ANEW = "what is registered is read again when a vantage speaks that had no say"
 """Patch: before, what was registered anew while nobody watched was not taken in."""
+WATCHES_WHILE_ASKED = "a guardian that goes on as new watches until nobody waits for its answer"
+"""Patch: before, it stood still meanwhile; where who asks cannot be proved, that was without end."""
 
 
 @workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=FOLLOWS)
@@ -114,7 +116,7 @@ class Guardian(GuardianListening):
         self.recorder.take_up()
         await self._look_around()
         await self.runs.watch(self._learn_of_runs)
-        while not self._should_continue_as_new():
+        while not self._continues_as_new():
             self.watches.keep_going(self._known.cluster)
             await self.reprotecting.keep_going(self._known)
             goes_on = self.runs.own is not None
@@ -213,7 +215,8 @@ class Guardian(GuardianListening):
         self.woken = True
 
     def _something_happened(self) -> bool:
-        return self.woken or self.watches.something_happened or self.runs.broke_off
+        leaves = self.ending and workflow.all_handlers_finished()
+        return self.woken or self.watches.something_happened or self.runs.broke_off or leaves
 
     # Judging
 
@@ -394,6 +397,15 @@ class Guardian(GuardianListening):
         show_details(details(self.view()))
 
     # Living long
+
+    def _continues_as_new(self) -> bool:
+        """It is time to, and nobody waits for an answer: it watches for as long as that takes."""
+        if not self._should_continue_as_new():
+            return False
+        if workflow.patched(WATCHES_WHILE_ASKED):
+            self.ending = True
+            return workflow.all_handlers_finished()
+        return True
 
     def _should_continue_as_new(self) -> bool:
         info = workflow.info()

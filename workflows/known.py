@@ -10,7 +10,7 @@ from datetime import datetime
 from temporalio import workflow
 
 from . import options
-from .approval import prove
+from .approval import Stop, prove
 from .ended import Ended, end_if_refused
 from .names import REGION_PREFIX, guardian_id
 from .progress import Progress
@@ -130,7 +130,7 @@ class Known:
         self._progress.note("simulation", rehearsal.summary)
         end_if_refused(rehearsal.refusal)
 
-    async def prove_initiator(self) -> None:
+    async def prove_initiator(self, stop: Stop) -> None:
         """A person who starts a run proves it, where the policy asks for that; a dry run changes nothing."""
         request, parent = self._request, workflow.info().parent
         returns = request.maintenance is not None and request.maintenance.returns is not None
@@ -161,6 +161,7 @@ class Known:
             claimed=request.initiated_by,
             used_by=self.takeover.run_id,
             needs=(OVERRIDE_CONSTRAINTS,) if _past_a_healthy_primary(self._kind, request) else (),
+            stop=None if self.takeover.is_reset else stop,  # one that was reset may have acted
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)

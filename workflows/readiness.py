@@ -9,6 +9,7 @@ from temporalio.exceptions import ActivityError
 
 from . import options
 from .details import show_details
+from .lock import refuse_a_lock
 from .names import CLUSTER, INITIATOR, KIND, OUTCOME
 from .versioning import PINNED
 
@@ -46,6 +47,7 @@ class ReadinessCheck:
 
     @workflow.run
     async def run(self, request: ReadinessRequest | None = None) -> Readiness:
+        refuse_a_lock()
         workflow.upsert_search_attributes(
             [
                 CLUSTER.value_set(self.request.cluster_id),

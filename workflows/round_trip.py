@@ -24,6 +24,7 @@ from temporalio.exceptions import (
 
 from . import options
 from .details import show_details
+from .lock import refuse_a_lock
 from .names import CLUSTER, KIND, failover_id
 from .planned_maintenance import PlannedMaintenance
 from .primary_failure import PrimaryFailure
@@ -66,6 +67,7 @@ class RoundTrip:
 
     @workflow.run
     async def run(self, request: FailoverRequest) -> RoundTripResult:
+        refuse_a_lock()
         if self._maintenance.returns is not None:
             raise ApplicationError(
                 "the request says that it is a way back; only a round trip itself says that",

@@ -170,7 +170,7 @@ class Run(Steered):
         await self.known.load()
         self.announcements.begin()
         try:
-            await self.known.prove_initiator()
+            await self.known.prove_initiator(lambda: self.stop)
         except Ended:
             self.takeover.deny()
             raise

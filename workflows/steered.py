@@ -26,6 +26,10 @@ EXTENDED_BY_ANOTHER = "more time to vote is given by others than the run's initi
 """Patch: before, whoever might start a run gave it as much as they asked for, as often as they asked."""
 
 
+NOTHING_BY_HAND_AGAIN = "a run that goes on with what another had begun waits for nothing by hand"
+"""Patch: before, it waited, with the old primary fenced or the promotion half done."""
+
+
 class Steered(Listening):
     """What people may say to a run, and what it then does."""
 
@@ -143,7 +147,11 @@ class Steered(Listening):
         return f"{request.manual_step} is confirmed"
 
     async def manual_steps(self, step: str) -> None:
-        """Wait until people have confirmed what they do by hand before this step."""
+        """Wait until people have confirmed what they do by hand before this step; but not where the run only
+        goes on with what it had begun."""
         if self.progress.awaited(step) and not self.request.dry_run:
+            acts = step not in ("verification", "audit")
+            if acts and workflow.patched(NOTHING_BY_HAND_AGAIN) and await self.known.taken_over():
+                return
             self.waited_by_hand = True
             await workflow.wait_condition(lambda: not self.progress.awaited(step) or self.stop is not None)

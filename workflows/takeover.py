@@ -101,7 +101,7 @@ class Takeover:
             LookBackRequest(
                 workflow_id=info.workflow_id,
                 run_id=info.original_execution_run_id,
-                reset=self._is_reset,
+                reset=self.is_reset,
                 continues=self._request.continues,
             ),
             **options.look_back("earlier runs of this cluster"),
@@ -136,7 +136,7 @@ class Takeover:
         """Once it is to stop, what was before is not waited for much longer; but of a reset run, which may
         have acted."""
         await workflow.wait_condition(lambda: stop() is not None)
-        if self._is_reset or not workflow.patched(HEARD_WHILE_READING):
+        if self.is_reset or not workflow.patched(HEARD_WHILE_READING):
             return
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
@@ -146,7 +146,8 @@ class Takeover:
         reading.cancel()
 
     @property
-    def _is_reset(self) -> bool:
+    def is_reset(self) -> bool:
+        """Whether this execution was made by a reset."""
         info = workflow.info()
         return info.run_id != info.original_execution_run_id
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from temporalio import workflow
 
+from .lock import refuse_a_lock
 from .versioning import FOLLOWS
 
 
@@ -13,4 +14,5 @@ class UsedToken:
 
     @workflow.run
     async def run(self) -> None:
+        refuse_a_lock()
         return

@@ -103,6 +103,24 @@ async def test_what_began_nothing_is_read_past_however_much_it_is() -> None:
     assert found is not None and found.run_id == LONG_AGO
 
 
+@pytest.mark.parametrize("result", [{"stayed": True}, "done", 7, None])
+async def test_what_was_started_under_a_runs_id_and_is_no_run_hides_nothing(result: object) -> None:
+    """As a person may in the Temporal UI, with the type of another workflow and a request that fits it."""
+
+    class Mistyped(Server):
+        async def history(self, run_id: str) -> AsyncIterator[HistoryEvent]:
+            async for one in super().history(run_id):
+                failed = one.HasField("workflow_execution_failed_event_attributes")
+                yield (
+                    one
+                    if not failed
+                    else await event("workflow_execution_completed", result=await payloads(result))
+                )
+
+    found = await looked_back(Mistyped(since=20))
+    assert found is not None and found.run_id == LONG_AGO
+
+
 async def test_what_is_far_away_is_read_at_once_and_not_one_after_the_other() -> None:
     together = asyncio.Barrier(LOOKED_BACK - 1)
 

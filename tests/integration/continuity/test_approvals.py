@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio import activity
 from temporalio.client import WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
 from typer.testing import CliRunner
 
+from activities.people import OpenRequest, People, ProofRequest
 from qnwis.cli.qnwis_continuity import app
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import VoteRequest
@@ -387,6 +390,30 @@ async def test_an_abort_is_proved_and_ends_the_wait(meeting: Meeting) -> None:
     await run.execute_update("abort", crowd.signed(run, Deed.ABORT, claim))
     result = await run.result()
     assert (result.outcome, result.reason) == (RunOutcome.UNTOUCHED, "aborted by bob: not today")
+
+
+@pytest.mark.parametrize("silent", ["prove", "open_window"])
+async def test_a_run_gives_way_while_it_is_not_known_who_may_start_it_or_vote(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    """A file that cannot be read keeps no failover from the lock: that asks nobody."""
+    asked = asyncio.Event()
+
+    @activity.defn(name=silent)
+    async def not_loaded(self: People, about: ProofRequest | OpenRequest) -> None:
+        asked.set()
+        raise ApplicationError("people.yaml: line 1", type="people_not_loaded")
+
+    monkeypatch.setattr(People, silent, not_loaded)
+    crowd = Crowd(on := await stage(strategy="manual", approvals=True))
+    on.world.kill("node-1")
+    run = await crowd.start()
+    async with asyncio.timeout(WITHIN_S):
+        await asked.wait()
+        await run.signal("give_way", "its primary failed")
+        result = await run.result()
+    assert result.outcome is RunOutcome.UNTOUCHED and result.reason.startswith("gave way"), result.reason
+    assert on.world.journal == []
 
 
 async def test_strategy_manual_asks_people_and_acts_when_they_agree(stage: Setting) -> None:

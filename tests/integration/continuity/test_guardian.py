@@ -9,10 +9,12 @@ from datetime import UTC, datetime
 from functools import partial
 
 import pytest
+from temporalio import activity
 from temporalio.client import WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from activities.people import People, Proof, ProofRequest
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import Vote
 from qnwis.continuity.detection import Finding
@@ -373,6 +375,63 @@ async def test_a_guardian_of_another_id_is_refused(stage: Setting) -> None:
     with pytest.raises(WorkflowFailureError) as failed:
         await run.result()
     assert guardian_id(on.cluster_id) in str(failed.value.cause)
+
+
+async def test_a_guardian_that_goes_on_as_new_watches_while_it_is_not_known_who_speaks(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, known = asyncio.Event(), asyncio.Event()
+    prove = People.prove
+
+    @activity.defn(name="prove")
+    async def slow(self, request: ProofRequest) -> Proof:  # type: ignore[no-untyped-def]
+        asked.set()
+        await known.wait()
+        return await prove(self, request)
+
+    monkeypatch.setattr(People, "prove", slow)
+    on = await stage(approvals=True)
+    guardian = await on.start_guardian(events_before_new=60)
+    await until(guardian, all_healthy)
+    first = (await on.client.get_workflow_handle(guardian.id).describe()).run_id
+    pausing = PauseRequest(by="ann", reason="a rack is being moved")
+    said = asyncio.create_task(guardian.execute_update(Guardian.pause_answered, pausing))
+    word = RegionWord(region="region-1", finding=RegionFinding.WELL, why="test")
+    async with asyncio.timeout(WITHIN_S):
+        await asked.wait()
+        while (await guardian.describe()).history_length < 60:
+            await guardian.signal(Guardian.region_word, word)
+    on.world.kill("node-1")
+    assert (await until(guardian, lambda view: view.own_run is not None)).own_run
+    known.set()
+    with pytest.raises(WorkflowUpdateFailedError):
+        await said  # without a token
+    async with asyncio.timeout(WITHIN_S):
+        looks = Looks()
+        while (await on.client.get_workflow_handle(guardian.id).describe()).run_id == first:
+            await looks.again()
+
+
+MISTYPED = {
+    "RoundTrip": [{"cluster_id": "c", "initiated_by": "bob", "reason": "test", "maintenance": {}}],
+    "ReadinessCheck": [{"cluster_id": "c"}],
+    "AccessReviewRun": [{}],
+    "UsedToken": [],
+}
+
+
+@pytest.mark.parametrize("kind", MISTYPED)
+async def test_what_is_no_run_is_refused_under_a_clusters_lock(stage: Setting, kind: str) -> None:
+    """It would stand where runs are looked for, and keep one that is due from beginning."""
+    on = await stage()
+    mistyped = await on.client.start_workflow(
+        kind, args=MISTYPED[kind], id=failover_id(on.cluster_id), task_queue=on.settings.task_queue
+    )
+    with pytest.raises(WorkflowFailureError) as failed:
+        await mistyped.result()
+    assert "these are the locks" in str(failed.value.cause)
+    on.world.kill("node-1")
+    assert (await (await on.start()).result()).verified
 
 
 async def test_a_guardian_that_continues_as_new_knows_its_own_run(stage: Setting) -> None:

@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
-from activities.regions import Regions, Where, WhereRequest
+from activities.regions import RegionAssessment, RegionName, Regions, Where, WhereRequest
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import PendingApproval
 from qnwis.continuity.region_plan import Direction
@@ -101,6 +101,22 @@ async def test_an_evacuation_that_nobody_can_look_at_in_the_end_still_leaves_its
     assert result.outcome is RunOutcome.INCOMPLETE and not result.verified
     assert result.failures == dict.fromkeys(on.serving(), "not known where it serves now: no worker")
     assert all(moved.good for moved in result.moved) and len(result.way_back) >= 2
+    assert len(await on.providers.audit.by_run(result.run_id)) == 1
+
+
+async def test_an_evacuation_that_cannot_look_at_its_region_leaves_its_record_and_says_so(
+    land: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @activity.defn(name="assess_region")
+    async def nobody_looks(self: Regions, asked: RegionName) -> RegionAssessment:
+        raise ApplicationError("regions.yaml: line 1", non_retryable=True)
+
+    monkeypatch.setattr(Regions, "assess_region", nobody_looks)
+    on, crowd = await land("a")
+    on.lose(on.region)
+    result = await result_of(await on.evacuate(crowd))
+    assert result.outcome is RunOutcome.UNTOUCHED
+    assert result.reason == f"{on.region} could not be looked at: regions.yaml: line 1"
     assert len(await on.providers.audit.by_run(result.run_id)) == 1
 
 

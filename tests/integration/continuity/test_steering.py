@@ -22,6 +22,7 @@ from .conftest import Run, Setting
 from .people import Crowd, asked
 from .test_approvals import until_noted
 from .test_hooks import activities_of
+from .test_interrupted_runs import halted
 
 DRAINED = ManualStep(name="drained", before="execution", text="Drain the load balancer.")
 WHY = ("--reason", "the switch is not ready")
@@ -244,6 +245,21 @@ async def test_what_people_do_by_hand_before_a_run_acts_is_no_failover_time(
     assert result.verified and result.verification is not None
     (took,) = [check.detail for check in result.verification.checks if check.name == "within_time"]
     assert float(took.split()[3]) < by_hand_s * 1000, took
+
+
+async def test_a_run_that_finishes_what_another_had_begun_waits_for_nothing_by_hand(
+    stage: Setting, by_hand: None
+) -> None:
+    on = await stage()
+    on.world.kill("node-1")
+    run = await on.start()
+    confirmed = ConfirmRequest(by="ann", reason="done", manual_step=DRAINED.name)
+    confirming = asyncio.create_task(run.execute_update("confirm", confirmed))
+    async with halted(on, "promote"):
+        await confirming
+        await run.terminate("enough")
+    finished = await (await on.start(continues="unfinished")).result()
+    assert finished.verified and finished.run_id == run.result_run_id
 
 
 def steered(progress: RunProgress) -> tuple[object, ...]:
