@@ -238,12 +238,13 @@ async def test_nobody_says_by_hand_that_a_round_trip_was_agreed_to(
     """Not under the workflow id of a region's evacuation either, whose runs need not be asked about."""
     on = await stage(approvals=True)
     request = serving(on).request(maintenance=Maintenance(), **said)
-    trip = await on.client.start_workflow(
-        "RoundTrip", request, id=f"region-of-{on.cluster_id}", task_queue=on.settings.task_queue
-    )
-    with pytest.raises(WorkflowFailureError) as caught:
-        await trip.result()
-    assert isinstance(caught.value.cause, ApplicationError) and caught.value.cause.type == "not_agreed"
+    for workflow_id, rule in (("trip", "not_agreed"), ("region", "wrong_workflow_id")):
+        trip = await on.client.start_workflow(
+            "RoundTrip", request, id=f"{workflow_id}-of-{on.cluster_id}", task_queue=on.settings.task_queue
+        )
+        with pytest.raises(WorkflowFailureError) as caught:
+            await trip.result()
+        assert isinstance(caught.value.cause, ApplicationError) and caught.value.cause.type == rule
     assert on.world.journal == []
 
 
