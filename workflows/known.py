@@ -161,7 +161,8 @@ class Known:
             claimed=request.initiated_by,
             used_by=self.takeover.run_id,
             needs=(OVERRIDE_CONSTRAINTS,) if _past_a_healthy_primary(self._kind, request) else (),
-            stop=None if self.takeover.is_reset else stop,  # one that was reset may have acted
+            # One that was reset may have acted; asked each time, because what is replayed was not.
+            stop=lambda: None if self.takeover.is_reset else stop(),
         )
         if isinstance(found, Refusal):
             raise Ended(RunOutcome.REFUSED, str(found), refusal=found)
