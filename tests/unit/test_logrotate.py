@@ -15,10 +15,10 @@ import pytest
 DEPLOY = Path(__file__).parents[2] / "deploy"
 FILE = DEPLOY / "logrotate" / "qnwis-continuity-agent"
 UNIT = DEPLOY / "systemd" / "qnwis-continuity-agent.service"
-HERE = shutil.which("logrotate")
+HERE = shutil.which("logrotate") or shutil.which("logrotate", path="/usr/sbin")
 
 
-@pytest.mark.skipif(HERE is None, reason="logrotate is not installed")
+@pytest.mark.skipif(HERE is None, reason="logrotate is not installed: make install-system")
 def test_the_agents_logs_are_rotated_while_they_are_written_to(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir(mode=0o755)
