@@ -416,7 +416,8 @@ def _read(path: Path, kind: type[M]) -> M | None:
     try:
         return kind.model_validate_json(text or "")
     except ValidationError as error:
+        why = "no copy in it is whole" if text is None else error.errors()[0]["msg"]
         raise StateError(
-            f"{path}: is not a lease record ({error.errors()[0]['msg']}); what this agent granted is not"
+            f"{path}: is not a lease record ({why}); what this agent granted is not"
             " known. Restore the file, or rebuild this node as a new member"
         ) from error

@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qnwis.agent.files import StateError
+from qnwis.agent.lease import GRANTOR, records_of
 from qnwis.agent.two_copies import PAGE_BYTES, TwoCopies, read_copies
 from tests.no_room import NoRoom
+
+from .own import own_config
 
 SECTOR_BYTES = 512
 TEXTS = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=3 * PAGE_BYTES)
@@ -250,3 +253,11 @@ def test_a_file_without_a_whole_copy_or_cut_off_is_not_one_that_is_not_there(
 def _halves(content: bytes) -> tuple[bytes, bytes]:
     middle = len(content) // 2
     return content[:middle], content[middle:]
+
+
+def test_a_lease_record_without_a_whole_copy_is_named_as_one(tmp_path: Path) -> None:
+    config = own_config(tmp_path, peers=())
+    config.state_dir.mkdir()
+    (config.state_dir / GRANTOR).write_bytes(WHOLE)
+    with pytest.raises(StateError, match=r"grantor.json: is not a lease record \(no copy in it is whole\)"):
+        records_of(config)
