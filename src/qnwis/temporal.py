@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import secrets
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.client import Client, Interceptor
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 from temporalio.runtime import Runtime
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
 from qnwis.payloads import data_converter
 
@@ -55,6 +56,7 @@ async def connect(
                 identity=identity,
                 runtime=runtime,
                 interceptors=interceptors,
+                grpc_compression=GrpcCompression.NONE if is_near(target) else GrpcCompression.GZIP,
             )
     except ValueError as error:  # no address, or half of an identity
         raise _unusable(error) from error
@@ -63,6 +65,16 @@ async def connect(
             f"no Temporal server answers at {target}; start one (`qnwis-continuity lab start` has its own)"
             " or set TEMPORAL_ADDRESS; with no Temporal server at all: `qnwis-continuity break-glass plan`"
         ) from error
+
+
+def is_near(target: str) -> bool:
+    """Whether host:port names this machine, or a private address: between such, compressing what is said
+    takes longer than sending it. Where a name leads is not asked."""
+    host = target.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host == "localhost"
 
 
 def not_there(error: RPCError) -> bool:

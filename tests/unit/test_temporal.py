@@ -23,7 +23,7 @@ from qnwis.lab.temporal_server import external_server, start_server
 from qnwis.providers.errors import Refused
 from qnwis.readiness_runs import unschedule_readiness
 from qnwis.starting import say_to_guardian, say_to_run
-from qnwis.temporal import UnusableSettings, connect, not_there
+from qnwis.temporal import UnusableSettings, connect, is_near, not_there
 from tests.unit.cli.test_break_glass import nowhere
 from tests.unit.cli.test_commands import call
 
@@ -49,6 +49,23 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "half.pem").write_text("a certificate without its key")
     (tmp_path / "broken.toml").write_text("[profile.\n")
+
+
+@pytest.mark.parametrize(
+    ("target", "near"),
+    [
+        ("localhost:7233", True),
+        ("127.0.0.1:7233", True),
+        ("[::1]:7233", True),
+        ("10.7.0.2:7233", True),
+        ("192.0.43.8:7233", False),
+        ("[2600::1]:7233", False),
+        ("temporal.example.com:7233", False),
+        ("no address", False),
+    ],
+)
+def test_what_is_said_is_compressed_where_the_server_is_not_near(target: str, near: bool) -> None:
+    assert is_near(target) is near
 
 
 @pytest.mark.parametrize(("settings", "why"), WRONG)
