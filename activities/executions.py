@@ -40,12 +40,12 @@ async def newest(client: Client, workflow_id: str) -> str:
     return f"{found.run_id} {(found.status or WorkflowExecutionStatus.RUNNING).name.lower()}"
 
 
-async def executions(client: Client, workflow_id: str, *, but: str | None = None) -> list[str]:
+async def executions(client: Client, workflow_id: str, *, but: str | None = None) -> list[WorkflowExecution]:
     """The newest executions under a lock, newest first. Temporal's list may be a little late."""
     query = f"WorkflowId = '{workflow_id}'"
     listed = [found async for found in client.list_workflows(query, limit=LOOKED_BACK)]
     listed.sort(key=lambda found: found.start_time, reverse=True)
-    return [found.run_id for found in listed if found.run_id != but]
+    return [found for found in listed if found.run_id != but]
 
 
 async def executions_before(

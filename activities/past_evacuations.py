@@ -47,7 +47,8 @@ class PastEvacuations:
             return None
         first, _, status = seen.partition(" ")
         past: list[PastEvacuation] = []
-        for run_id in dict.fromkeys([first, *await executions(self._client, asked.workflow_id)]):
+        listed = [one.run_id for one in await executions(self._client, asked.workflow_id)]
+        for run_id in dict.fromkeys([first, *listed]):
             one = await self._read(asked.workflow_id, run_id, goes_on=run_id == first and status == RUNNING)
             if one is not None:
                 past.append(one)

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 from temporalio import activity
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from qnwis.continuity.guardian_rules import PastRun
 from qnwis.continuity.model import Model
-from qnwis.continuity.takeover import PastExecution, Remains, looked_back, unfinished
+from qnwis.continuity.takeover import PastExecution, Remains, is_an_end, looked_back, unfinished
 
 from .effect import heartbeating
 from .executions import (
@@ -32,6 +32,8 @@ from .run_changes import RunChanges, changed_or_anyhow
 from .run_history import LOOK_BACK, HistoryReader, result_in
 from .waiting import speaks_every_s
 
+RESULTS_KEPT = 2_000
+"""Of all clusters together; one has at most `LOOKED_BACK` that count."""
 PAST_NOT_KNOWN = "past_not_known"
 """Of the error where it cannot be said whether a run was left unfinished."""
 
@@ -101,6 +103,8 @@ class PastRuns:
         self._client = client
         self._outcome = outcome
         self._changes = RunChanges(client, prefix)
+        self._results: dict[str, PastRun] = {}
+        """By execution: a result stays what it is, and every report asks for those of the newest."""
 
     @activity.defn(name=LOOK_BACK)
     async def look_back(self, asked: LookBackRequest) -> Remains | None:
@@ -109,9 +113,13 @@ class PastRuns:
         none has an end, and there is more."""
         reached = Reached.told(activity.info().heartbeat_details[1:])
         async with heartbeating(speaks_every_s(), told=reached.to_tell):
-            ids = await executions(self._client, asked.workflow_id, but=activity.info().workflow_run_id)
+            own = activity.info().workflow_run_id
+            listed = await executions(self._client, asked.workflow_id, but=own)
+            ids = [one.run_id for one in listed]
+            if not asked.reset and asked.continues is None and listed and await self._has_an_end(listed[0]):
+                return None  # mostly; its whole history says no more
             if asked.reset or asked.continues is not None:
-                named = {asked.run_id, asked.continues} - {*ids, None, activity.info().workflow_run_id}
+                named = {asked.run_id, asked.continues} - {*ids, None, own}
                 past = await self._all(asked.workflow_id, [*ids, *sorted(filter(None, named))])
             else:
                 past = await self._unsettled(asked.workflow_id, ids)
@@ -138,18 +146,18 @@ class PastRuns:
 
     async def _report(self, asked: WatchRunsRequest, seen: str) -> RunsReport:
         first, _, status = seen.partition(" ")
-        ids = list(dict.fromkeys([first, *await executions(self._client, asked.workflow_id)]))
+        listed = [one.run_id for one in await executions(self._client, asked.workflow_id)]
+        ids = list(dict.fromkeys([first, *listed]))
         # One that goes on has no last event; the answer to the question for it does not end.
         ended = [one for one in ids if one != first or status != RUNNING]
         results = await asyncio.gather(*(self._result(asked.workflow_id, one) for one in ended))
+        report = RunsReport(seen=seen, recent=tuple(result for result in results if result is not None))
+        if status == RUNNING or is_an_end(results[0]):
+            return report  # what came before is not asked about: the newest sees to it, or has seen to it
         past = await self._unsettled(asked.workflow_id, ids)
         before = await self._before(asked.workflow_id, ids, past, Reached())
-        return RunsReport(
-            seen=seen,
-            recent=tuple(result for result in results if result is not None),
-            # Where it is not known whether there is one, none is finished; nor does a run begin then.
-            unfinished=unfinished([*past, *before.past]),
-        )
+        # Where it is not known whether there is one, none is finished; nor does a run begin then.
+        return report.model_copy(update={"unfinished": unfinished([*past, *before.past])})
 
     async def _all(self, workflow_id: str, ids: Sequence[str]) -> list[PastExecution]:
         read = await asyncio.gather(*(self._read(workflow_id, execution_id) for execution_id in ids))
@@ -188,12 +196,25 @@ class PastRuns:
                 break
         return _Before(found, more=False)
 
+    async def _has_an_end(self, one: WorkflowExecution) -> bool:
+        """Whether it brought its run to an end; False also where the list is late."""
+        if one.status is not WorkflowExecutionStatus.COMPLETED:
+            return False
+        return is_an_end(await self._result(one.id, one.run_id))
+
     async def _result(self, workflow_id: str, execution_id: str) -> PastRun | None:
         """Of one that is closed, from its last event alone. None where it ended without one."""
+        if (known := self._results.get(execution_id)) is not None:
+            return known
         last = await last_event(self._client, workflow_id, execution_id)
-        if last is not None and last.HasField("workflow_execution_completed_event_attributes"):
-            return await result_in(self._client, last)
-        return None
+        if last is None or not last.HasField("workflow_execution_completed_event_attributes"):
+            return None
+        found = await result_in(self._client, last)
+        if found is not None:
+            self._results[execution_id] = found
+            if len(self._results) > RESULTS_KEPT:
+                del self._results[next(iter(self._results))]
+        return found
 
     async def _read(self, workflow_id: str, execution_id: str) -> PastExecution | None:
         handle = self._client.get_workflow_handle(workflow_id, run_id=execution_id)

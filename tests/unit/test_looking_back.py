@@ -8,20 +8,23 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from temporalio.api.common.v1 import Payloads
 from temporalio.api.history.v1 import HistoryEvent
+from temporalio.client import WorkflowExecutionStatus, WorkflowHistoryEventFilterType
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
 
 from activities.executions import LOOKED_BACK
-from activities.past_runs import LookBackRequest, PastRuns
+from activities.past_runs import LookBackRequest, PastRuns, RunsReport, WatchRunsRequest
 from activities.promotion import Promotion
-from qnwis.continuity.run import FailoverRequest
+from qnwis.continuity.guardian_rules import PastRun
+from qnwis.continuity.run import FailoverRequest, RunKind, RunOutcome
 from qnwis.continuity.takeover import Remains
 from tests.looking import WITHIN_S
 
@@ -48,13 +51,17 @@ class Server:
     since: int
     """How many began nothing since."""
     read: list[str] = field(default_factory=list)
+    """Executions of which it gave the whole history."""
+    status = WorkflowExecutionStatus.FAILED
 
     @property
     def executions(self) -> list[SimpleNamespace]:
         """Newest first."""
         names = [LONG_AGO, *(f"nothing-{number}" for number in range(self.since))]
         return [
-            SimpleNamespace(run_id=name, start_time=BEGAN + timedelta(minutes=number))
+            SimpleNamespace(
+                id=LOCK, run_id=name, start_time=BEGAN + timedelta(minutes=number), status=self.status
+            )
             for number, name in reversed([*enumerate(names)])
         ]
 
@@ -65,7 +72,10 @@ class Server:
                 yield one
 
     def get_workflow_handle(self, workflow_id: str, *, run_id: str) -> SimpleNamespace:
-        return SimpleNamespace(fetch_history_events=lambda: self.history(run_id))
+        return SimpleNamespace(fetch_history_events=partial(self.events, run_id))
+
+    def events(self, run_id: str, **only: WorkflowHistoryEventFilterType) -> AsyncIterator[HistoryEvent]:
+        return self.history(run_id)
 
     async def history(self, run_id: str) -> AsyncIterator[HistoryEvent]:
         self.read.append(run_id)
@@ -119,6 +129,71 @@ async def test_what_was_started_under_a_runs_id_and_is_no_run_hides_nothing(resu
 
     found = await looked_back(Mistyped(since=20))
     assert found is not None and found.run_id == LONG_AGO
+
+
+@dataclass
+class Settled(Server):
+    """Where each execution brought its run to an end, or was refused, as `outcome` says."""
+
+    status = WorkflowExecutionStatus.COMPLETED
+    outcome: RunOutcome = RunOutcome.COMPLETED
+    ends: list[str] = field(default_factory=list)
+    """Executions of which it gave the last event alone."""
+
+    def events(self, run_id: str, **only: WorkflowHistoryEventFilterType) -> AsyncIterator[HistoryEvent]:
+        return self.end(run_id) if only else super().events(run_id)
+
+    async def end(self, run_id: str) -> AsyncIterator[HistoryEvent]:
+        self.ends.append(run_id)
+        result = PastRun(
+            run_id=run_id,
+            kind=RunKind.PRIMARY_FAILURE,
+            outcome=self.outcome,
+            reason="as it says",
+            ended_at=BEGAN,
+        )
+        yield await event("workflow_execution_completed", result=await payloads(result))
+
+
+async def test_of_a_newest_run_that_has_an_end_no_more_than_its_end_is_read_and_once() -> None:
+    server = Settled(since=3)
+    past_runs = PastRuns(cast(Any, server), "failover-", "QnwisOutcome")
+    for _ in range(2):
+        assert await ActivityEnvironment().run(past_runs.look_back, ASKED) is None
+    assert (server.ends, server.read) == (["nothing-2"], [])
+
+
+async def test_a_refused_run_is_no_end_of_what_it_was_refused_for() -> None:
+    found = await looked_back(Settled(since=3, outcome=RunOutcome.REFUSED))
+    assert found is not None and found.run_id == LONG_AGO
+
+
+async def test_a_run_that_is_reset_finds_its_own_also_behind_one_that_has_an_end() -> None:
+    past_runs = PastRuns(cast(Any, Settled(since=3)), "failover-", "QnwisOutcome")
+    asked = ASKED.model_copy(update={"run_id": LONG_AGO, "reset": True})
+    found = await ActivityEnvironment().run(past_runs.look_back, asked)
+    assert found is not None and found.run_id == LONG_AGO
+
+
+@pytest.mark.parametrize(
+    ("status", "others"), [("running", RunOutcome.REFUSED), ("completed", RunOutcome.COMPLETED)]
+)
+async def test_a_report_reads_no_history_behind_a_run_that_goes_on_or_has_an_end(
+    monkeypatch: pytest.MonkeyPatch, status: str, others: RunOutcome
+) -> None:
+    async def newest(*_: object) -> str:
+        return f"nothing-2 {status}"
+
+    monkeypatch.setattr("activities.past_runs.newest", newest)
+    server = Settled(since=3, outcome=others)
+    past_runs = PastRuns(cast(Any, server), "failover-", "QnwisOutcome")
+    async with asyncio.timeout(WITHIN_S):
+        report: RunsReport = await ActivityEnvironment().run(
+            past_runs.watch_runs, WatchRunsRequest(workflow_id=LOCK)
+        )
+    ended = ["nothing-1", "nothing-0", LONG_AGO]
+    assert [run.run_id for run in report.recent] == (["nothing-2"] if status == "completed" else []) + ended
+    assert report.unfinished is None and server.read == []
 
 
 async def test_what_is_far_away_is_read_at_once_and_not_one_after_the_other() -> None:

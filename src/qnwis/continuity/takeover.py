@@ -45,8 +45,8 @@ class PastExecution(Model):
 
     @property
     def finished(self) -> bool:
-        """It brought the run to its end. A refused one was no part of what it was refused for."""
-        return self.result is not None and self.result.outcome is not RunOutcome.REFUSED
+        """It brought the run to its end."""
+        return is_an_end(self.result)
 
 
 class Remains(Model):
@@ -63,6 +63,12 @@ class Remains(Model):
     before: ClusterEvidence | None
     assessment: Assessment
     outcomes: tuple[Outcome, ...]
+
+
+def is_an_end(result: PastRun | None) -> bool:
+    """Whether an execution with this result brought its run to an end. A refused one was no part of what it
+    was refused for."""
+    return result is not None and result.outcome is not RunOutcome.REFUSED
 
 
 def looked_back(
