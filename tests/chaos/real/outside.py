@@ -33,12 +33,12 @@ def play_stories(
     stories: Mapping[str, Story],
     *,
     agent_module: str = "qnwis.agent",
-    keep: bool = False,
+    keep: bool = True,
     at_once: int = 1,
 ) -> Iterator[Result]:
     """Play each story on real processes, by its slug; several `at_once`, each in an enclosure of its own.
 
-    What was played stays on disk where a result has violations, or with `keep`. A story that cannot be
+    What was played stays on disk where a result has violations, if it is to `keep`. A story that cannot be
     played to its end is a violation, and the others go on. Raises LabError when nothing can be played here.
     """
     check_possible()
@@ -61,7 +61,7 @@ def play_stories(
 
         for playing in as_completed([threads.submit(play, *named) for named in stories.items()]):
             result = playing.result()
-            if keep or not result.ok:
+            if keep and not result.ok:
                 place = folder / result.name
                 print(f"  {result.name}: {place} has its history and its lab's files", file=sys.stderr)
             else:

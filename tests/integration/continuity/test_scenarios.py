@@ -44,8 +44,8 @@ def possible() -> None:
         pytest.skip(str(error))
 
 
-def played(story: Story, *, agent_module: str = "qnwis.agent") -> Result:
-    (result,) = play_stories({"story": story}, agent_module=agent_module)
+def played(story: Story, *, agent_module: str = "qnwis.agent", keep: bool = True) -> Result:
+    (result,) = play_stories({"story": story}, agent_module=agent_module, keep=keep)
     return result
 
 
@@ -57,7 +57,7 @@ def test_the_story_goes_as_it_says(slug: str) -> None:
 
 def test_without_a_guard_the_checker_finds_two_primaries() -> None:
     """So that a story without a violation means something; with guards its like, agent-frozen, has none."""
-    found = played(WITHOUT_A_GUARD, agent_module="tests.chaos.real.unguarded")
+    found = played(WITHOUT_A_GUARD, agent_module="tests.chaos.real.unguarded", keep=False)
     assert "one_primary" in {violation.invariant for violation in found.violations}, row(found)
     assert found.primaries_at_most == 2
 
@@ -75,7 +75,7 @@ def test_an_enclosure_that_takes_too_long_is_ended() -> None:
 
 def test_a_story_that_cannot_be_played_is_a_violation() -> None:
     """And does not keep the others from being played."""
-    result = played(WITHOUT_A_GUARD, agent_module="tests.chaos.real.nothing")
+    result = played(WITHOUT_A_GUARD, agent_module="tests.chaos.real.nothing", keep=False)
     assert [violation.invariant for violation in result.violations] == ["played"]
     assert "No module named tests.chaos.real.nothing" in row(result)
 
