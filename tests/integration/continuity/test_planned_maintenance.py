@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.service import RPCError
 
 from activities import switchover
@@ -37,7 +37,7 @@ from qnwis.continuity.topology import DnsService
 from qnwis.providers.errors import Refused, Unreachable
 from qnwis.providers.proofs import last_drill_at
 from qnwis.runbook import load_runbook
-from qnwis.schedules import Timing, handle_of, listed, schedule_maintenance
+from qnwis.schedules import ListedSchedule, Timing, handle_of, listed, schedule_maintenance
 from qnwis.starting import start_round_trip
 from tests.looking import WITHIN_S, Looks
 from workflows import options
@@ -554,6 +554,14 @@ async def test_nobody_says_by_hand_that_a_run_is_a_way_back(stage: Setting) -> N
     assert result.outcome is RunOutcome.REFUSED and on.world.journal == []
 
 
+async def listed_soon(client: Client, cluster_id: str) -> Sequence[ListedSchedule]:
+    """The cluster's schedules, once there are any: Temporal's list may be a little late."""
+    looks = Looks()
+    while not (found := await listed(client, cluster_id)):
+        await looks.again()
+    return found
+
+
 async def test_a_schedule_starts_maintenance_that_awaits_people(stage: Setting) -> None:
     on = await stage(approvals=True)
     crowd = serving(on)
@@ -564,7 +572,7 @@ async def test_a_schedule_starts_maintenance_that_awaits_people(stage: Setting) 
     with pytest.raises(Refused) as caught:
         await schedule_maintenance(on.client, "yearly", request, timing, queue)
     assert caught.value.refusal.rule == "schedule_exists"
-    (listed_one,) = await listed(on.client, on.cluster_id)
+    (listed_one,) = await listed_soon(on.client, on.cluster_id)
     assert (listed_one.schedule_id, listed_one.paused) == (made, False)
 
     schedule = await handle_of(on.client, on.cluster_id, "yearly")
@@ -586,7 +594,7 @@ async def test_clusters_whose_names_begin_alike_keep_their_schedules_apart(stage
     shop, timing = on.cluster_id, Timing(cron="0 3 1 1 *")
     request = Crowd(on).request(cluster_id=f"{shop}-eu")
     await schedule_maintenance(on.client, "default", request, timing)
-    (own,) = await listed(on.client, f"{shop}-eu")
+    (own,) = await listed_soon(on.client, f"{shop}-eu")
     assert own.schedule_id == f"maintenance-{shop}-eu-default"
     assert await listed(on.client, shop) == []
     for name in ("eu-default", "default"):
