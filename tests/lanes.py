@@ -4,15 +4,18 @@
 
 Tests of real clusters wait for a good part of their time: for a lease to run out, for beats that are missed,
 for a process to start. So more of them run at once than there are processors, and what only computes fills
-the time between: one process, the patient one, takes nothing else and gives way to the others, so that it
-keeps no agent from renewing its lease and no page from being drawn. When no real cluster is left, the others
-take what only computes as well. A file's tests stay together: they share what they started.
+the time between: one process, the patient one, gives way to the others while it does that, so that it
+keeps no agent from renewing its lease and no page from being drawn. When nothing is left that only computes,
+it runs real clusters as the others do, with their priority, where it may take that again (as root it may);
+when no real cluster is left, the others take what only computes. A file's tests stay together: they share
+what they started.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
@@ -34,6 +37,8 @@ LONGEST = (
 NICENESS = 5
 """Of the patient process: a third of another's share. With the least of all, a busy machine lets it get
 nowhere for minutes, and each test has a time limit."""
+BEFORE = pytest.StashKey[int]()
+"""Niceness of the patient process before it was one."""
 
 
 def is_patient(file: str) -> bool:
@@ -41,10 +46,12 @@ def is_patient(file: str) -> bool:
     return not file.startswith(PUNCTUAL)
 
 
-def next_file(waiting: Iterable[str], *, patient: bool) -> str | None:
-    """Of these files, in their order, the one for the patient process, or for another; None if none is."""
-    files = sorted(waiting, key=is_patient)
-    return next(filter(is_patient, files), None) if patient else next(iter(files), None)
+def next_file(waiting: Iterable[str], *, patient: bool, may_turn: bool) -> str | None:
+    """Of these files, in their order, the one for the patient process, or for another; None if none is.
+    `may_turn`: whether the patient one may be like the others once nothing else is left for it."""
+    files = sorted(waiting, key=is_patient, reverse=patient)
+    file = next(iter(files), None)
+    return None if file is not None and patient and not (is_patient(file) or may_turn) else file
 
 
 def rank(name: str) -> int:
@@ -54,7 +61,16 @@ def rank(name: str) -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     if getattr(config, "workerinput", {}).get("patient"):
+        config.stash[BEFORE] = os.nice(0)
         os.nice(NICENESS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    before = item.config.stash.get(BEFORE, None)
+    if before is not None and not is_patient(item.nodeid):
+        with suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -91,4 +107,4 @@ class Lanes(LoadFileScheduling):  # type: ignore[misc]
     def _next_for(self, node: WorkerController) -> str | None:
         # Of a single file one process is left, whichever was ready first.
         alone = all(map(_is_last, self.nodes))
-        return next_file(self.workqueue, patient=_is_last(node) and not alone)
+        return next_file(self.workqueue, patient=_is_last(node), may_turn=alone or os.geteuid() == 0)

@@ -65,7 +65,9 @@ def test_real_clusters_and_what_only_computes_have_processes_of_their_own(tmp_pa
     assert "30 passed" in said, said
     assert sorted(each.file for each in ran) == sorted((*real, *pure)), "a file's tests stay together"
     patient, nice = [each for each in ran if each.process == "gw2"], min(19, os.nice(0) + NICENESS)
-    assert patient and all(each.file in pure and each.niceness == nice for each in patient)
+    assert patient and all(each.niceness == (nice if each.file in pure else os.nice(0)) for each in patient)
+    kinds = [each.file in pure for each in patient]
+    assert kinds[0] and kinds == sorted(kinds, reverse=True), "what only computes first"
     others = [each for each in ran if each.process != "gw2"]
     assert all(each.niceness == os.nice(0) for each in others)
     for process in ("gw0", "gw1"):
@@ -95,6 +97,7 @@ class Process:
 
     name: str
     asked: list[int] = field(default_factory=list)
+    ended: bool = False
 
     @property
     def workerinput(self) -> dict[str, object]:
@@ -103,15 +106,34 @@ class Process:
     def send_runtest_some(self, numbers: list[int]) -> None:
         self.asked += numbers
 
+    def shutdown(self) -> None:
+        self.ended = True
 
-@pytest.mark.parametrize(("others", "takes"), [((), "integration"), (("gw0",), "unit")])
-def test_the_patient_process_runs_real_clusters_only_if_nobody_else_is_there(
-    others: tuple[str, ...], takes: str
+
+@pytest.mark.parametrize(
+    ("others", "user", "waiting", "takes"),
+    [
+        (("gw0",), 0, ("integration", "unit"), "unit"),
+        (("gw0",), 0, ("integration",), "integration"),
+        (("gw0",), 1000, ("integration",), None),
+        ((), 1000, ("integration",), "integration"),
+    ],
+)
+def test_the_patient_process_runs_real_clusters_once_nothing_else_is_left_and_it_may_hurry_again(
+    monkeypatch: pytest.MonkeyPatch,
+    others: tuple[str, ...],
+    user: int,
+    waiting: tuple[str, ...],
+    takes: str | None,
 ) -> None:
-    patient, tests = Process("gw1"), ["tests/integration/test_a.py::test", "tests/unit/test_a.py::test"]
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    patient, tests = Process("gw1"), [f"tests/{kind}/test_a.py::test" for kind in waiting]
     lanes = Lanes.__new__(Lanes)
     lanes.workqueue = OrderedDict((test.partition("::")[0], {test: False}) for test in tests)
     lanes.registered_collections = {patient: tests}
     lanes.assigned_work = {each: {} for each in (patient, *map(Process, others))}
     lanes._assign_work_unit(patient)
-    assert [tests[number] for number in patient.asked] == [f"tests/{takes}/test_a.py::test"]
+    assert [tests[number] for number in patient.asked] == (
+        [f"tests/{takes}/test_a.py::test"] if takes else []
+    )
+    assert patient.ended is (takes is None)
