@@ -76,9 +76,6 @@ SAYS_WHETHER_IT_ACTS = "a run's search attributes say that it acts once it does"
 OVERRUN_OF_THE_OUTAGE = "an overrun is told of by the time that the service waits"
 """Patch: before, what a switchover does ahead and sets right afterwards counted, too."""
 
-TELLS_ALL_AT_ONCE = "a run's end is told to people and to the guardian at once"
-"""Patch: before, to the guardian once the channels had taken it."""
-
 
 class Run(Steered):
     """One run of a runbook, under its cluster's lock."""
@@ -369,27 +366,14 @@ class Run(Steered):
     async def _tell(self, result: RunResult) -> None:
         """Tell the filters in the UI, the people, and the guardian when it did not start this run itself."""
         workflow.upsert_search_attributes([OUTCOME.value_set(result.outcome.value)])
-        told = self.announcements.end(result)
-        if self._asked_for_by_people and workflow.patched(TELLS_ALL_AT_ONCE):
-            await asyncio.gather(told, self._hand_on(result))
-        else:
-            await told
-            await self._hand_on(result)
-        await workflow.wait_condition(workflow.all_handlers_finished)
-
-    async def _hand_on(self, result: RunResult) -> None:
-        """What goes on after this run: the review of an override, and what the guardian's rules remember."""
+        await self.announcements.end(result)
         if self.known.registered is not None:
             await open_review(self.takeover.request, self.known.policy, result)
-        if self._asked_for_by_people:
+        if not self.request.automatic and not self.request.dry_run:
             await self.announcements.tell_guardian(guardian_id(self.request.cluster_id), PastRun.of(result))
+        await workflow.wait_condition(workflow.all_handlers_finished)
 
     # What the steps need
-
-    @property
-    def _asked_for_by_people(self) -> bool:
-        """Whether the guardian would not know of it otherwise."""
-        return not self.request.automatic and not self.request.dry_run
 
     def _show_outcomes(self) -> None:
         """Called with the first outcome of each action registered, and before its effect is asked for."""
