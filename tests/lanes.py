@@ -6,7 +6,7 @@ Tests of real clusters wait for a good part of their time: for a lease to run ou
 for a process to start. So more of them run at once than there are processors, and what only computes fills
 the time between: one process, the patient one, gives way to the others while it does that, so that it
 keeps no agent from renewing its lease and no page from being drawn. When nothing is left that only computes,
-it runs real clusters as the others do, with their priority, where it may take that again (as root it may);
+it runs real clusters as the others do, with their priority, where it may take that again (mostly as root);
 when no real cluster is left, the others take what only computes. A file's tests stay together: they share
 what they started.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadFileScheduling
@@ -37,6 +38,7 @@ LONGEST = (
 NICENESS = 5
 """Of the patient process: a third of another's share. With the least of all, a busy machine lets it get
 nowhere for minutes, and each test has a time limit."""
+CAP_SYS_NICE = 23
 BEFORE = pytest.StashKey[int]()
 """Niceness of the patient process before it was one."""
 
@@ -59,6 +61,13 @@ def rank(name: str) -> int:
     return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
+def may_hurry() -> bool:
+    """Whether a process of ours may take back what it gave way: CAP_SYS_NICE, of effective capabilities."""
+    status = Path("/proc/self/status").read_text()
+    (held,) = (line.split()[1] for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(held, 16) >> CAP_SYS_NICE & 1)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if getattr(config, "workerinput", {}).get("patient"):
         config.stash[BEFORE] = os.nice(0)
@@ -67,10 +76,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> None:
-    before = item.config.stash.get(BEFORE, None)
+    before = item.config.stash.get(BEFORE, None)  # None in every other process
     if before is not None and not is_patient(item.nodeid):
-        with suppress(PermissionError):
-            os.setpriority(os.PRIO_PROCESS, 0, before)
+        for thread in Path("/proc/self/task").iterdir():  # each has a priority of its own
+            with suppress(ProcessLookupError, PermissionError):
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), before)
+        del item.config.stash[BEFORE]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -107,4 +118,4 @@ class Lanes(LoadFileScheduling):  # type: ignore[misc]
     def _next_for(self, node: WorkerController) -> str | None:
         # Of a single file one process is left, whichever was ready first.
         alone = all(map(_is_last, self.nodes))
-        return next_file(self.workqueue, patient=_is_last(node), may_turn=alone or os.geteuid() == 0)
+        return next_file(self.workqueue, patient=_is_last(node), may_turn=alone or may_hurry())

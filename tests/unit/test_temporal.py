@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import AsyncMock
 
 import pytest
 from temporalio.api.common.v1 import GrpcStatus
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
-from temporalio.client import WorkflowQueryFailedError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.client import Client, WorkflowQueryFailedError
+from temporalio.service import GrpcCompression, RPCError, RPCStatusCode
 
 from qnwis.access_reviews import unschedule_access_review
 from qnwis.api import runs
@@ -23,7 +24,7 @@ from qnwis.lab.temporal_server import external_server, start_server
 from qnwis.providers.errors import Refused
 from qnwis.readiness_runs import unschedule_readiness
 from qnwis.starting import say_to_guardian, say_to_run
-from qnwis.temporal import UnusableSettings, connect, is_near, not_there
+from qnwis.temporal import UnusableSettings, connect, not_there
 from tests.unit.cli.test_break_glass import nowhere
 from tests.unit.cli.test_commands import call
 
@@ -64,8 +65,15 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("no address", False),
     ],
 )
-def test_what_is_said_is_compressed_where_the_server_is_not_near(target: str, near: bool) -> None:
-    assert is_near(target) is near
+async def test_what_is_said_is_compressed_where_the_server_is_not_near(
+    target: str, near: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = AsyncMock()
+    monkeypatch.setattr(Client, "connect", asked)
+    await connect(target)
+    assert asked.await_args is not None
+    expected = GrpcCompression.NONE if near else GrpcCompression.GZIP
+    assert asked.await_args.kwargs["grpc_compression"] == expected
 
 
 @pytest.mark.parametrize(("settings", "why"), WRONG)
