@@ -306,7 +306,7 @@ def _faults_within(record: AuditRecord, check: Check) -> Iterator[ChainFault]:
                 code=FaultCode.ALTERED_RECORD,
                 message=f"{what} is {written}; the content gives {actual}",
             )
-    if not _is_signed(record, check):
+    if not is_signed(record, check):
         yield ChainFault(
             sequence=record.sequence,
             code=FaultCode.BAD_SIGNATURE,
@@ -314,7 +314,8 @@ def _faults_within(record: AuditRecord, check: Check) -> Iterator[ChainFault]:
         )
 
 
-def _is_signed(record: AuditRecord, check: Check) -> bool:
+def is_signed(record: AuditRecord, check: Check) -> bool:
+    """Whether the record's hash was signed by the key that `check` knows."""
     try:
         signature = b64decode(record.signature, validate=True)
     except Base64Error:

@@ -72,6 +72,18 @@ class SigningKey:
             raise _refused("audit_key_wrong", f"{self.public_path} is not an Ed25519 key", self.public_path)
         return key
 
+    def of_another_log(self, audit_id: str) -> Refused:
+        """Of a record that this key did not sign, and after which one is to be signed."""
+        return Refused(
+            Refusal(
+                rule="audit_key_wrong",
+                message=f"The newest record {audit_id} is not signed by {self.path}",
+                values={"file": str(self.path), "audit_id": audit_id},
+                remedy="All that write one log sign with one key: bring the others' key, and its .pub, to"
+                f" {self.path}. If they have this very one, the record was altered: `audit verify` shows it.",
+            )
+        )
+
     def _create(self) -> None:
         key = Ed25519PrivateKey.generate()
         make_folder(self.path.parent)

@@ -23,6 +23,7 @@ from qnwis.continuity.audit import (
     Link,
     base_id,
     chain,
+    is_signed,
     verify_chain,
 )
 from qnwis.continuity.bundle import Provable
@@ -281,9 +282,12 @@ class LoggedAuditStore:
             last = log.newest()
             taken = {base_id(draft)} if log.by_id(base_id(draft)) is not None else set()
             sign = self.key.signer(may_create=last is None)
+            before = None if last is None else _written(last)
+            if before is not None and not _is_signed(before, self.key.checker()):
+                raise self.key.of_another_log(before.audit_id)
             # The names are on disk before what is committed to them: no alias is ever without its meaning.
             draft, artefacts = hidden(self._persons, draft, artefacts)
-            record = chain(None if last is None else _link(last), draft, artefacts, sign, taken=taken)
+            record = chain(None if before is None else _link(before), draft, artefacts, sign, taken=taken)
             written, texts = canonical_json(record), artefacts
             leaf = leaf_hash(written.encode())
             if key is not None:
@@ -408,15 +412,20 @@ def _opened_and_checked(
     return record, [*faults, *seal_faults(sealed, record)]
 
 
-def _link(row: Row) -> Link:
-    """Where the next record goes on. Raises Refused for a row that is no record any more."""
+def _written(row: Row) -> AuditRecord | SealedRecord:
+    """Raises Refused for a row that is no record any more."""
     try:
-        if not is_sealed(row.text):
-            record = AuditRecord.model_validate_json(row.text)
-            return Link(
-                sequence=record.sequence, previous_hash=record.previous_hash, record_hash=record.record_hash
-            )
-        sealed = read_sealed(row.text)
+        return read_sealed(row.text) if is_sealed(row.text) else AuditRecord.model_validate_json(row.text)
     except ValueError as error:
         raise unreadable(error) from error
-    return Link(sequence=sealed.sequence, previous_hash=sealed.previous_hash, record_hash=sealed.record_hash)
+
+
+def _is_signed(written: AuditRecord | SealedRecord, check: Check) -> bool:
+    return is_signed(written, check) if isinstance(written, AuditRecord) else written.is_signed(check)
+
+
+def _link(written: AuditRecord | SealedRecord) -> Link:
+    """Where the next record goes on."""
+    return Link(
+        sequence=written.sequence, previous_hash=written.previous_hash, record_hash=written.record_hash
+    )

@@ -350,6 +350,18 @@ async def test_a_chain_is_not_continued_with_another_key(store: SqliteAuditStore
     assert {f.code for f in await store.verify()} == {FaultCode.BAD_SIGNATURE, FaultCode.ALTERED_HEAD}
 
 
+async def test_a_machine_with_a_key_of_its_own_does_not_write_into_the_others_log(
+    store: SqliteAuditStore, tmp_path: Path
+) -> None:
+    await store.append(draft(1), ARTEFACTS)
+    second = SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "second" / "signing.pem")
+    elsewhere = SqliteAuditStore(tmp_path / "elsewhere.sqlite", tmp_path / "second" / "signing.pem")
+    await elsewhere.append(draft(1), {})
+    with pytest.raises(Refused, match=r"is not signed by .*second.*audit_key_wrong"):
+        await second.append(draft(2), {})
+    assert len(await store.latest()) == 1 and await store.verify() == ()
+
+
 async def test_a_swapped_private_key_is_refused(store: SqliteAuditStore, tmp_path: Path) -> None:
     await store.append(draft(1), {})
     other = SqliteAuditStore(tmp_path / "other.sqlite", tmp_path / "other.pem")

@@ -121,6 +121,17 @@ async def test_nothing_of_a_record_can_be_read_on_disk_and_all_of_it_comes_back(
     assert await again.verify() == ()
 
 
+async def test_who_has_another_signing_key_seals_nothing_into_the_log(
+    tmp_path: Path, keys: FileKeyStore
+) -> None:
+    await filled(store_in(tmp_path, keys), 1)
+    await filled(store_in(tmp_path / "elsewhere", keys), 1)
+    other = SqliteAuditStore(tmp_path / "audit.sqlite", tmp_path / "elsewhere" / "signing.pem", keys=keys)
+    with pytest.raises(Refused, match="audit_key_wrong"):
+        await filled(other, 2)
+    assert await store_in(tmp_path, keys).verify() == ()
+
+
 async def test_a_log_that_began_in_clear_goes_on_sealed_and_back(tmp_path: Path, keys: FileKeyStore) -> None:
     clear, sealed = store_in(tmp_path, None), store_in(tmp_path, keys)
     for run, store in enumerate((clear, sealed, sealed, clear)):
