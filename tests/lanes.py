@@ -26,13 +26,16 @@ PUNCTUAL = ("tests/integration/", "tests/unit/agent/", "tests/unit/test_telling.
 """Where something has to come to pass in time: leases, guards, a channel that hangs. Everything else only
 computes, and passes on a machine that gives it next to nothing."""
 LONGEST = (
-    "test_matrix_of_maintenance.py",
     "test_failover_on_real_parts.py",
     "test_agent.py",
     "test_scenarios.py",
+    "test_matrix_of_maintenance.py",
+    "test_agent_database.py",
+    "test_region_guardian.py",
     "test_agent_enforcement.py",
-    "test_tutorial.py",
     "test_console.py",
+    "test_agent_switchover.py",
+    "test_tutorial.py",
 )
 """Begun first, so that at the end no process waits for another's last file. What is not named follows."""
 NICENESS = 5
