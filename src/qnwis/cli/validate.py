@@ -1,7 +1,8 @@
-"""`validate`: whether topology and policy can be used, and what the cluster would survive."""
+"""`validate`: whether the files of a registry can be used, and what the cluster would survive."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from rich.table import Table
 
 from qnwis.config.allowlist import load_allowlist, unlisted
 from qnwis.config.hooks import load_hooks
-from qnwis.config.load import load_cluster, load_policy
+from qnwis.config.load import load_cluster, load_issuers, load_people, load_policy
 from qnwis.config.problem import ConfigError, Problem
 from qnwis.config.regions import load_regions
 from qnwis.config.yaml_source import read_yaml
@@ -31,6 +32,8 @@ def validate(
     hooks: Annotated[Path | None, typer.Option(help="Hooks and probes, hooks.yaml.")] = None,
     regions: Annotated[Path | None, typer.Option(help="When a region is lost, regions.yaml.")] = None,
     allowlist: Annotated[Path | None, typer.Option(help="Whose certificates count, allowlist.yaml.")] = None,
+    people: Annotated[Path | None, typer.Option(help="Who may do what, people.yaml.")] = None,
+    issuers: Annotated[Path | None, typer.Option(help="Who may vouch for people, issuers.yaml.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check files without using them, and list what the loss of each node and each region would do.
@@ -50,7 +53,14 @@ def validate(
             problems.append(Problem(cluster, None, None, "nodes", f"{len(topology.nodes)} nodes", expected))
     except ConfigError as error:
         problems += error.problems
-    files = ((policy, load_policy), (hooks, load_hooks), (regions, load_regions), (allowlist, load_allowlist))
+    files: tuple[tuple[Path | None, Callable[[Path], object]], ...] = (
+        (policy, load_policy),
+        (hooks, load_hooks),
+        (regions, load_regions),
+        (allowlist, load_allowlist),
+        (people, load_people),
+        (issuers, load_issuers),
+    )
     for file, load in files:
         if file is not None:
             try:

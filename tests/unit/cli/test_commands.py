@@ -90,6 +90,17 @@ def test_a_bad_file_is_named_with_line_field_value_and_what_was_expected(
         assert part in done.output
 
 
+@pytest.mark.parametrize("kind", ["people", "issuers"])
+def test_who_may_do_what_is_checked_before_somebody_has_to_be_proved(tmp_path: Path, kind: str) -> None:
+    """As `api key` and `people key` print it: an entry, and not the file that it goes into."""
+    file = tmp_path / f"{kind}.yaml"
+    file.write_text("- name: api\n  public_key: ed25519:AAAA\n")
+    done = call("validate", "--cluster", str(CLUSTER), f"--{kind}", str(file))
+    assert done.exit_code == 2 and str(file) in done.output and "expected" in done.output
+    file.write_text(f"{kind}: []\n")
+    assert call("validate", "--cluster", str(CLUSTER), f"--{kind}", str(file)).exit_code == 0
+
+
 def test_validate_says_what_the_cluster_survives() -> None:
     done = call("validate", "--cluster", str(CLUSTER))
     assert done.exit_code == 0
