@@ -68,8 +68,8 @@ async def connect(
 
 
 def is_near(target: str) -> bool:
-    """Whether host:port names this machine, or a private address: between such, compressing what is said
-    takes longer than sending it. Where a name leads is not asked."""
+    """Whether host:port names this machine, or a private address. On one machine to compress what is said
+    costs more than it saves; a private network is taken to be as near. Where a name leads is not asked."""
     host = target.rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_private
