@@ -66,7 +66,7 @@ async def test_many_questions_use_one_connection(asker: Asker) -> None:
     agent = Agent()
     async with listening(agent) as origin:
         for _ in range(5):
-            assert await asker.get(origin, "/health/live", timeout_s=5) == Answered(200, "")
+            assert await asker.ask("GET", origin, "/health/live", timeout_s=5) == Answered(200, b"up")
     assert (agent.connections, agent.asked) == (1, ["/health/live"] * 5)
 
 
@@ -76,15 +76,15 @@ async def test_a_connection_that_the_agent_closed_is_made_anew(asker: Asker) -> 
     agent.close_after = True
     async with listening(agent) as origin:
         for _ in range(3):
-            assert (await asker.get(origin, "/health/live", timeout_s=5)).status == 200
+            assert (await asker.ask("GET", origin, "/health/live", timeout_s=5)).status == 200
 
 
 async def test_another_status_comes_with_what_was_said_and_nothing_is_followed(asker: Asker) -> None:
     agent = Agent()
     async with listening(agent) as origin:
-        for answer, expected in ((BUSY, Answered(503, "busy")), (MOVED, Answered(302, ""))):
+        for answer, expected in ((BUSY, Answered(503, b"busy")), (MOVED, Answered(302, b""))):
             agent.answer = answer
-            assert await asker.get(origin, "/health/ready", timeout_s=5) == expected
+            assert await asker.ask("GET", origin, "/health/ready", timeout_s=5) == expected
 
 
 async def test_silence_is_a_timeout_in_all(asker: Asker) -> None:
@@ -92,7 +92,7 @@ async def test_silence_is_a_timeout_in_all(asker: Asker) -> None:
     agent.answer = None
     async with listening(agent) as origin:
         with pytest.raises(TimeoutError):
-            await asker.get(origin, "/health/live", timeout_s=0.05)
+            await asker.ask("GET", origin, "/health/live", timeout_s=0.05)
 
 
 def nowhere(_: Agent) -> None:
