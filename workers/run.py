@@ -11,13 +11,13 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 
-from prometheus_client import CollectorRegistry
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.worker import Interceptor, Worker
 
 from qnwis.continuity.model import build_models
 from qnwis.labels import use_labels
+from qnwis.metrics.exposition import Exposition
 from qnwis.metrics.serving import sdk_runtime, served
 from qnwis.providers.key_store import key_store_of
 from qnwis.temporal import connect
@@ -29,7 +29,7 @@ from .vantages import workers_at_vantages
 
 log = logging.getLogger(__name__)
 
-Maker = Callable[[Client, WorkerSettings, CollectorRegistry | None, Sequence[Interceptor]], Sequence[Worker]]
+Maker = Callable[[Client, WorkerSettings, Exposition | None, Sequence[Interceptor]], Sequence[Worker]]
 
 SERVICE = "qnwis-worker"
 ENDS_WITHIN_S = GRACE_S + 5.0
@@ -54,7 +54,7 @@ async def run_worker(settings: WorkerSettings) -> None:
     use_labels(keys.label_key() if keys is not None else None)
     async with contextlib.AsyncExitStack() as running:
         tracing = running.enter_context(traced(SERVICE))
-        metrics = CollectorRegistry() if settings.metrics is not None else None
+        metrics = Exposition() if settings.metrics is not None else None
         if metrics is not None and settings.metrics is not None:
             running.enter_context(served(metrics, settings.metrics))
         runtime = sdk_runtime(settings.sdk_metrics)

@@ -7,12 +7,12 @@ import os
 from collections.abc import Sequence
 from datetime import timedelta
 
-from prometheus_client import CollectorRegistry
 from temporalio.client import Client
 from temporalio.worker import Interceptor, Worker
 
 from activities.health import Health
 from qnwis.config.registry import Registry
+from qnwis.metrics.exposition import Exposition
 from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.all_nodes import AllNodes
 from qnwis.providers.nodes import Nodes
@@ -30,7 +30,7 @@ they must not keep an effect from being begun."""
 def workers_at_vantages(
     client: Client,
     settings: WorkerSettings,
-    metrics: CollectorRegistry | None,
+    metrics: Exposition | None,
     tracing: Sequence[Interceptor],
 ) -> Sequence[Worker]:
     """The workers of a process that serves vantages only."""
@@ -43,7 +43,7 @@ def vantage_workers(
     settings: WorkerSettings,
     registry: Registry,
     nodes: Nodes,
-    metrics: CollectorRegistry | None = None,
+    metrics: Exposition | None = None,
     tracing: Sequence[Interceptor] = (),
 ) -> Sequence[Worker]:
     """One for each vantage that this process stands at."""

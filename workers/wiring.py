@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from temporalio.client import Client
 from temporalio.common import WorkerDeploymentVersion
 from temporalio.worker import (
@@ -48,6 +47,7 @@ from activities.weights import WeightShifts
 from qnwis.config.access import AccessFiles
 from qnwis.config.registry import Registry
 from qnwis.metrics.approvals import ApprovalMetrics
+from qnwis.metrics.exposition import Exposition
 from qnwis.metrics.readiness import ReadinessMetrics
 from qnwis.metrics.runs import RunMetrics
 from qnwis.providers.agent_tls import AgentTls, AskedAgents
@@ -143,7 +143,7 @@ class Providers:
 def runbook_workers(
     client: Client,
     settings: WorkerSettings,
-    metrics: CollectorRegistry | None,
+    metrics: Exposition | None,
     tracing: Sequence[Interceptor],
 ) -> Sequence[Worker]:
     """The workers of a process that runs runbooks and may stand at vantages. `metrics`: where what they
@@ -176,7 +176,7 @@ def providers_for(settings: WorkerSettings) -> Providers:
 
 
 def runbook_activities(
-    client: Client, p: Providers, metrics: CollectorRegistry | None = None
+    client: Client, p: Providers, metrics: Exposition | None = None
 ) -> list[Callable[..., Any]]:
     graded = ReadinessMetrics(metrics) if metrics is not None else None
     evidence, planning = Evidence(p.registry, p.nodes), Planning()
@@ -274,7 +274,7 @@ def workers_for(
     settings: WorkerSettings,
     p: Providers,
     *,
-    metrics: CollectorRegistry | None = None,
+    metrics: Exposition | None = None,
     tracing: Sequence[Interceptor] = (),
 ) -> Sequence[Worker]:
     """One worker for the runbooks' queue and one for each vantage."""

@@ -62,6 +62,8 @@ READS_ANEW = "what is registered is read again when a vantage speaks that had no
 """Patch: before, what was registered anew while nobody watched was not taken in."""
 WATCHES_WHILE_ASKED = "a guardian that goes on as new watches until nobody waits for its answer"
 """Patch: before, it stood still meanwhile; where who asks cannot be proved, that was without end."""
+LOCK_IS_FREE = "a guardian that waits to try again does so once the cluster's lock is free"
+"""Patch: before, it waited for up to `RETRY_LONGEST` after a run without a result had held it."""
 
 
 @workflow.defn(failure_exception_types=[ValidationError], versioning_behavior=FOLLOWS)
@@ -209,7 +211,9 @@ class Guardian(GuardianListening):
         if any(run.moved for run in unknown):
             await self._look_around()
         ended = self.runs.let_go(report)
-        self.woken = self.woken or bool(unknown) or ended or report.unfinished is not None
+        waits_for_the_lock = self.runs.starting or self.retry_at is not None
+        freed = self.runs.freed(report) and waits_for_the_lock and workflow.patched(LOCK_IS_FREE)
+        self.woken = self.woken or bool(unknown) or ended or freed or report.unfinished is not None
 
     def _wake(self) -> None:
         self.woken = True

@@ -1,12 +1,18 @@
-"""Serving `/metrics`, in a thread of its own: a scrape must not hold up a watch."""
+"""Serving `/metrics`, in a thread of its own."""
 
 from __future__ import annotations
 
+import gzip
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo
+from threading import Thread
+from urllib.parse import parse_qs, urlsplit
 
-from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
+from prometheus_client import disable_created_metrics
 from temporalio.runtime import (
     LogForwardingConfig,
     LoggingConfig,
@@ -15,6 +21,13 @@ from temporalio.runtime import (
     TelemetryConfig,
     TelemetryFilter,
 )
+
+from .exposition import Exposition
+
+log = logging.getLogger(__name__)
+
+GZIP_LEVEL = 1
+"""A scrape comes every few seconds and goes over a network nearby."""
 
 
 class MetricsAddress(ValueError):
@@ -30,21 +43,52 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 @contextmanager
-def served(registry: CollectorRegistry, address: str) -> Iterator[None]:
-    """Serve what this registry has, until the context ends. Raises MetricsAddress."""
+def served(exposition: Exposition, address: str) -> Iterator[None]:
+    """Serve all figures, until the context ends. Raises MetricsAddress."""
     host, port = host_and_port(address)
     # Each counter would have a second series with the time at which this process made it.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
-        server, thread = start_http_server(port, addr=host, registry=registry)
+        server = _server(exposition, host, port)
     except OSError as error:
         raise MetricsAddress(f"metrics cannot be served at {address}: {error}") from error
+    thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _server(exposition: Exposition, host: str, port: int) -> ThreadingHTTPServer:
+    """Raises OSError."""
+    family, *_, bound = getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)[0]
+
+    class Server(ThreadingHTTPServer):
+        address_family = family
+        daemon_threads = True
+
+    class Scrape(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            names = parse_qs(urlsplit(self.path).query).get("name[]", [])
+            body, content_type = exposition.text(self.headers.get("accept"), names)
+            packed = "gzip" in (self.headers.get("accept-encoding") or "").lower()
+            if packed:
+                body = gzip.compress(body, GZIP_LEVEL)
+            self.send_response(HTTPStatus.OK)
+            self.send_header("content-type", content_type)
+            self.send_header("content-length", str(len(body)))
+            if packed:
+                self.send_header("content-encoding", "gzip")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: there is one every few seconds."""
+
+    return Server((str(bound[0]), int(bound[1])), Scrape)
 
 
 def sdk_runtime(address: str | None = None) -> Runtime:

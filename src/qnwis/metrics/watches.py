@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
@@ -25,7 +24,8 @@ from qnwis.continuity.topology import Cluster
 from qnwis.providers.nodes import Probe
 from qnwis.providers.probe_errors import UNREACHABLE
 
-from .instruments import counter, gauges, histogram, under_exact_name
+from .exposition import Exposition, Histogram
+from .instruments import counter, gauges, under_exact_name
 
 GAUGES = (NODE_STATUS, CONSECUTIVE_FAILURES, CLUSTER_QUORUM, NODES_HEALTHY, QUORUM_REACHED)
 LIVE = "/health/live"
@@ -37,11 +37,12 @@ Seen = Callable[[], Mapping[str, NodeDetector]]
 class WatchMetrics(Collector):
     """Of every watch of this process. A watch that ended has no gauges any more: nobody looks."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._latency = histogram(HEARTBEAT_LATENCY, registry)
+    def __init__(self, exposition: Exposition) -> None:
+        self._latency = Histogram(HEARTBEAT_LATENCY)
         self._errors = counter(HEALTH_CHECK_ERRORS)
         self._watches: dict[tuple[str, str], tuple[Cluster, Seen]] = {}
-        registry.register(self)
+        exposition.add(self._latency)
+        exposition.register(self)
 
     @contextmanager
     def watching(self, cluster: Cluster, vantage: str, seen: Seen) -> Iterator[None]:
@@ -60,7 +61,7 @@ class WatchMetrics(Collector):
         if not probe.ok:
             self._errors.labels(cluster_id, vantage, node_id, probe.error_type or UNREACHABLE).inc()
         elif path == LIVE:
-            self._latency.labels(cluster_id, vantage, node_id).observe(probe.latency_ms)
+            self._latency.observe((cluster_id, vantage, node_id), probe.latency_ms)
 
     def collect(self) -> Iterator[Family]:
         yield from gauges(GAUGES, self._samples())

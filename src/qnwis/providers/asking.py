@@ -7,7 +7,6 @@ they go by way of aiohttp, which needs less CPU time for one than httpx.
 from __future__ import annotations
 
 import socket
-import ssl
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager

@@ -33,6 +33,8 @@ class Steady(Model):
     worker: Party
     temporal: Party
     agents_cpu_s: float
+    scrape_s: float | None = None
+    """How long the longest of the scrapes of the worker's metrics took meanwhile."""
     events: int
     """By which the guardians' histories grew from a little before to a little after."""
     grown: int

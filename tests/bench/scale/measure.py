@@ -8,7 +8,8 @@ import random
 import re
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -36,6 +37,9 @@ AT_ONCE = 8
 """Questions to Temporal that wait at the same time."""
 SETTLE_S = 10.0
 """Between what the bench asks of Temporal and what it measures."""
+SCRAPE_EVERY_S = 15.0
+PROMETHEUS = {"accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.4"}
+"""What it asks for, and packed with gzip, as httpx does."""
 STRIKES = 50
 STRIKE_EVERY_S = 1.2
 """On average; the moments are random."""
@@ -162,7 +166,8 @@ async def _steady(bed: Bed, clusters: int, seconds: float) -> Steady:
     await bed.control.mark()
     worker, temporal, agents = (Stopwatch(started.pid) for started in (bed.worker, bed.temporal, bed.agents))
     began = time.monotonic()
-    await asyncio.sleep(seconds)
+    async with _scraped(bed) as scrapes_s:
+        await asyncio.sleep(seconds)
     took_s = time.monotonic() - began
     spent = [watch.cpu_s() for watch in (worker, temporal, agents)]
     counts = await bed.control.counts()
@@ -178,6 +183,7 @@ async def _steady(bed: Bed, clusters: int, seconds: float) -> Steady:
         worker=_party(bed.worker.pid, spent[0], bed.idle_worker, took_s),
         temporal=_party(bed.temporal.pid, spent[1], bed.idle_temporal, took_s),
         agents_cpu_s=spent[2],
+        scrape_s=max(scrapes_s),
         events=sum(grown),
         grown=sum(n > 0 for n in grown),
         hours=hours,
@@ -212,11 +218,36 @@ async def _lengths(bed: Bed, clusters: int) -> dict[int, int]:
     return dict(enumerate(await _for_each(range(clusters), length)))
 
 
-async def _errors(bed: Bed) -> Counter[str]:
-    """Health questions that failed so far, by the worker's own metrics, by type. One look costs the worker
-    much, so there are two in all, and neither while anything is measured."""
+@asynccontextmanager
+async def _scraped(bed: Bed) -> AsyncIterator[list[float]]:
+    """Meanwhile the worker's metrics are read as Prometheus reads them; how long each time took, seconds."""
+    took_s: list[float] = []
+
+    async def scrape() -> None:
+        while True:
+            began = time.monotonic()
+            await _metrics(bed)
+            took_s.append(time.monotonic() - began)
+            await asyncio.sleep(SCRAPE_EVERY_S)
+
+    scraping = asyncio.create_task(scrape())
+    try:
+        yield took_s
+    finally:
+        scraping.cancel()
+        await asyncio.wait({scraping})
+    if not scraping.cancelled():
+        scraping.result()
+
+
+async def _metrics(bed: Bed) -> str:
     async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
-        text = (await client.get(bed.metrics_url)).raise_for_status().text
+        return (await client.get(bed.metrics_url, headers=PROMETHEUS)).raise_for_status().text
+
+
+async def _errors(bed: Bed) -> Counter[str]:
+    """Health questions that failed so far, by the worker's own metrics, by type."""
+    text = await _metrics(bed)
     found: Counter[str] = Counter()
     for line in text.splitlines():
         if line.startswith(HEALTH_CHECK_ERRORS.name + "{"):

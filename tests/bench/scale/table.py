@@ -39,6 +39,7 @@ ROWS: tuple[tuple[str, Value, str], ...] = (
     ("longest time between two heartbeats, s", of_steady(lambda s: s.counts.longest_s), ".2f"),
     ("health questions that failed", of_steady(lambda s: float(sum(s.errors.values()))), ".0f"),
     (f"the same by {BLACKBOX}", lambda one: one.failed_beside(BLACKBOX), ".0f"),
+    ("longest scrape of the worker's metrics, s", of_steady(lambda s: s.scrape_s), ".2f"),
     ("history events per guardian and hour", lambda one: one.events_per_hour, ".2f"),
     ("failure to the run's start: P50, s", lambda one: percentile(one.after_s, 50), ".2f"),
     ("failure to the run's start: P99, s", lambda one: percentile(one.after_s, 99), ".2f"),

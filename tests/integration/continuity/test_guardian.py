@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
@@ -15,6 +15,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from activities.people import People, Proof, ProofRequest
+from qnwis.continuity import guardian_rules
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import Vote
 from qnwis.continuity.detection import Finding
@@ -432,6 +433,24 @@ async def test_what_is_no_run_is_refused_under_a_clusters_lock(stage: Setting, k
     assert "these are the locks" in str(failed.value.cause)
     on.world.kill("node-1")
     assert (await (await on.start()).result()).verified
+
+
+async def test_a_lock_that_is_free_again_is_taken_at_once(
+    stage: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever terminates what held it leaves no result that a guardian would hear of."""
+    monkeypatch.setattr(guardian_rules, "RETRY_FIRST", timedelta(hours=1))
+    on = await stage()
+    lock = failover_id(on.cluster_id)
+    held = await on.client.start_workflow("Stuck", id=lock, task_queue="nobody-polls-here")
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    on.world.kill("node-1")
+    await until(guardian, lambda v: v.holding == "a run holds the cluster's lock")
+    await held.terminate("stuck")
+    view = await until(guardian, lambda v: v.last_result is not None)
+    assert view.last_result is not None and view.last_result.verified
+    await guardian.terminate()
 
 
 async def test_a_guardian_that_continues_as_new_knows_its_own_run(stage: Setting) -> None:

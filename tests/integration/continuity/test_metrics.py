@@ -10,9 +10,8 @@ import urllib.request
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-
 from qnwis.lab.temporal_server import TemporalServer
+from qnwis.metrics.exposition import Exposition
 from tests.looking import WITHIN_S, Looks
 from tests.unit.metrics.addresses import free_address
 from workers.wiring import workers_for
@@ -24,7 +23,7 @@ from .world import three_nodes, write_registry
 
 async def test_workers_say_that_a_run_waits_for_approval_and_then_how_it_ended(stage: Setting) -> None:
     on = await stage(approvals=True, serve=False)
-    crowd, registry = Crowd(on), CollectorRegistry()
+    crowd, registry = Crowd(on), Exposition()
 
     async def value(name: str, **labels: str) -> float | None:
         found = {"cluster": on.cluster_id, **labels}

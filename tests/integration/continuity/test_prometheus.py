@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-
 from qnwis.config.registry import Registry
 from qnwis.continuity.heartbeat import NodeDetector, NodeStatus
 from qnwis.continuity.readiness_facts import Grade, Readiness
 from qnwis.continuity.run import RunOutcome
 from qnwis.metrics.dashboard import PANELS
+from qnwis.metrics.exposition import Exposition
 from qnwis.metrics.readiness import ReadinessMetrics
 from qnwis.metrics.runs import RunMetrics
 from qnwis.metrics.serving import served
@@ -34,7 +33,7 @@ def worker(
     home: Path, seen: Mapping[str, NodeDetector], address: str, graded: Readiness
 ) -> Iterator[WatchMetrics]:
     """What a worker serves that watches and has the audit store."""
-    registry = CollectorRegistry()
+    registry = Exposition()
     RunMetrics(store_in(home), Registry(home), registry)
     ReadinessMetrics(registry).evaluated(graded)
     registry.register(Waits())

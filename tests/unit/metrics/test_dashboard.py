@@ -6,18 +6,18 @@ import asyncio
 import re
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
-
 from qnwis.config.registry import Registry
 from qnwis.continuity.heartbeat import NodeDetector, NodeStatus
 from qnwis.continuity.metrics import METRICS
 from qnwis.metrics.dashboard import PANELS, dashboard, text
+from qnwis.metrics.exposition import Exposition
 from qnwis.metrics.readiness import ReadinessMetrics
 from qnwis.metrics.runs import RunMetrics
 from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.nodes import Probe
 from tests.integration.continuity.world import three_nodes, write_registry
 from tests.unit.metrics.records import GRADED, Waits, ended, record, store_in, up_to_date
+from tests.unit.metrics.series import series
 
 PROJECT = Path(__file__).parents[3]
 SPECIFIED = {
@@ -39,7 +39,7 @@ SPECIFIED = {
 
 async def served_series(home: Path) -> dict[str, set[str]]:
     """By name, the labels of what a worker serves after a failover, while it watches."""
-    registry, topology = CollectorRegistry(), three_nodes("c")
+    registry, topology = Exposition(), three_nodes("c")
     await record(store_in(home), ended("run-1"))
     runs = RunMetrics(store_in(home), Registry(write_registry(home, topology)), registry)
     await asyncio.to_thread(up_to_date, runs)
@@ -50,24 +50,24 @@ async def served_series(home: Path) -> dict[str, set[str]]:
     watches.asked("c", "v", "node-1", "/health/live", Probe(False, 200, "no answer", "timeout"))
     healthy = {"node-1": NodeDetector(status=NodeStatus.HEALTHY)}
     with watches.watching(topology, "v", lambda: healthy):
-        families = await asyncio.to_thread(lambda: [*registry.collect()])
-    return {sample.name: {*sample.labels} for family in families for sample in family.samples}
+        told = await asyncio.to_thread(lambda: [*series(registry)])
+    return {sample.name: {*sample.labels} for sample in told}
 
 
 async def test_every_metric_of_the_specification_is_served_with_its_labels(tmp_path: Path) -> None:
-    series = await served_series(tmp_path)
-    assert {name for name, labels in SPECIFIED.items() if not labels <= series.get(name, set())} == set()
-    assert SPECIFIED.keys() <= series.keys()
+    served = await served_series(tmp_path)
+    assert {name for name, labels in SPECIFIED.items() if not labels <= served.get(name, set())} == set()
+    assert SPECIFIED.keys() <= served.keys()
     named = {re.sub("_total$", "", metric.name) for metric in METRICS}
-    assert {re.sub("_(total|bucket|sum|count|created)$", "", name) for name in series} == named
+    assert {re.sub("_(total|bucket|sum|count|created)$", "", name) for name in served} == named
 
 
 async def test_every_series_of_every_query_is_one_that_a_worker_serves(tmp_path: Path) -> None:
-    series = await served_series(tmp_path)
+    served = await served_series(tmp_path)
     asked = {
         name for panel in PANELS for query in panel.queries for name in re.findall(r"(\w+)\{", query.expr)
     }
-    assert asked and asked <= series.keys(), asked - series.keys()
+    assert asked and asked <= served.keys(), asked - served.keys()
 
 
 def test_the_file_is_what_the_code_makes() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry
 from temporalio.testing import ActivityEnvironment
 
 from activities.health import Health, WatchRequest
@@ -22,10 +21,12 @@ from qnwis.continuity.metrics import (
     watch_samples,
 )
 from qnwis.continuity.topology import Node
+from qnwis.metrics.exposition import Exposition
 from qnwis.metrics.watches import WatchMetrics
 from qnwis.providers.nodes import Probe
 from tests.integration.continuity.world import three_nodes, write_registry
 from tests.unit.continuity.test_region_groups import SHOP
+from tests.unit.metrics.series import series, value
 from tests.unit.test_watch import Played
 
 THREE = three_nodes("c")
@@ -69,7 +70,7 @@ def test_of_an_active_active_cluster_each_region_has_its_quorum_and_the_whole_ha
 
 
 def test_a_region_that_is_watched_for_itself_too_is_told_of_once() -> None:
-    registry = CollectorRegistry()
+    registry = Exposition()
     watches = WatchMetrics(registry)
     eu = SHOP.lease_group("eu")
     own = {node.node_id: NodeDetector(status=NodeStatus.HEALTHY) for node in eu.nodes}
@@ -78,8 +79,7 @@ def test_a_region_that_is_watched_for_itself_too_is_told_of_once() -> None:
         """Each sample's cluster and vantage, and its value."""
         return sorted(
             (one.labels["cluster"], one.labels["vantage"], one.value)
-            for family in registry.collect()
-            for one in family.samples
+            for one in series(registry)
             if one.name == "qnwis_continuity_quorum_reached"
         )
 
@@ -98,30 +98,30 @@ class Slow(Played):
 
 
 async def test_a_watch_is_seen_while_it_goes_on_and_not_after_it(tmp_path: Path) -> None:
-    nodes, registry = Slow(), CollectorRegistry()
+    nodes, registry = Slow(), Exposition()
     topology = three_nodes("c", heartbeat={"interval_sec": 0.02, "timeout_sec": 0.2, "failure_threshold": 3})
     home = Registry(write_registry(tmp_path, topology))
     health = Health(home, nodes, WatchMetrics(registry))  # type: ignore[arg-type]
 
-    def value(name: str, node: str = "node-1", **labels: str) -> float | None:
+    def said(name: str, node: str = "node-1", **labels: str) -> float | None:
         whose = {"node": node} if node else {}
-        return registry.get_sample_value(name, {"cluster": "c", "vantage": "here", **whose, **labels})
+        return value(registry, name, {"cluster": "c", "vantage": "here", **whose, **labels})
 
     async def watch(request: WatchRequest) -> None:
         await ActivityEnvironment().run(health.watch, request)
 
     first = await ActivityEnvironment().run(health.watch, WatchRequest(cluster_id="c", vantage="here"))
-    answered = value("continuity_heartbeat_latency_ms_count")
+    answered = said("continuity_heartbeat_latency_ms_count")
     assert answered is not None and answered >= 1
-    assert value("continuity_health_check_errors", type="timeout") is None
+    assert said("continuity_health_check_errors", type="timeout") is None
     going_on = asyncio.create_task(watch(WatchRequest(cluster_id="c", vantage="here", votes=first.votes)))
     async with asyncio.timeout(20):
-        while value("continuity_node_status") != 1 or value("continuity_node_status", "node-3") != 1:
+        while said("continuity_node_status") != 1 or said("continuity_node_status", "node-3") != 1:
             await asyncio.sleep(0.01)
-    assert value("continuity_cluster_quorum", "") == 1.0
-    assert value("qnwis_continuity_nodes_healthy", "") == 3
+    assert said("continuity_cluster_quorum", "") == 1.0
+    assert said("qnwis_continuity_nodes_healthy", "") == 3
     nodes.silent = True
     async with asyncio.timeout(20):
         await going_on  # it reports that node-1 is failed
-    assert (value("continuity_health_check_errors", type="timeout") or 0) >= 3
-    assert value("continuity_node_status") is None, "nobody looks any more"
+    assert (said("continuity_health_check_errors", type="timeout") or 0) >= 3
+    assert said("continuity_node_status") is None, "nobody looks any more"

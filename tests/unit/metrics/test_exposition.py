@@ -1,0 +1,64 @@
+"""The histogram that writes its own lines says what prometheus-client's says, in both formats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as plain
+
+from qnwis.continuity.metrics import HEARTBEAT_LATENCY, Kind, Metric
+from qnwis.metrics.exposition import Exposition, Histogram
+from qnwis.metrics.instruments import histogram
+
+ACCEPTS = {
+    None: plain,
+    "text/plain;version=0.0.4": plain,
+    "application/openmetrics-text;version=1.0.0,text/plain;q=0.5": openmetrics,
+}
+METRIC = Metric("took_ms", Kind.HISTOGRAM, 'How "long" \\ it\ntook, in %', ("of", "by"), (0.5, 1.0, 2500.0))
+VALUES = st.floats(0, 10_000) | st.sampled_from([0.5, 1.0, 2500.0])
+SAID = st.lists(st.tuples(st.sampled_from(["a", 'b"', "c\\", "d\ne", "%s", "{}", "ü,"]), VALUES), max_size=20)
+
+
+def read(text: bytes, parse: Any) -> list[tuple[Any, ...]]:
+    return sorted(
+        (family.name, family.type, family.documentation, one.name, sorted(one.labels.items()), one.value)
+        for family in parse(text.decode())
+        for one in family.samples
+        if not one.name.endswith("_created")
+    )
+
+
+@given(SAID, st.sampled_from([*ACCEPTS]))
+def test_whatever_is_observed_it_says_the_same_as_the_library(
+    said: list[tuple[str, float]], accept: str | None
+) -> None:
+    theirs, ours, own = CollectorRegistry(), Exposition(), Histogram(METRIC)
+    reference = histogram(METRIC, theirs)
+    for registry in (theirs, ours):
+        Counter("seen", "…", registry=registry).inc()
+    ours.add(own)
+    for name, value in said:
+        reference.labels(name, "x").observe(value)
+        own.observe((name, "x"), value)
+    encode, content_type = choose_encoder(accept or "")
+    told, kind = ours.text(accept)
+    assert kind == content_type
+    assert read(told, ACCEPTS[accept]) == read(encode(theirs), ACCEPTS[accept])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "there"), [("_bucket", True), ("_sum", True), ("", True), ("_other", False)]
+)
+def test_it_is_among_the_names_that_are_asked_for(suffix: str, there: bool) -> None:
+    exposition, own = Exposition(), Histogram(HEARTBEAT_LATENCY)
+    exposition.add(own)
+    own.observe(("c", "v", "n"), 3)
+    told, _ = exposition.text(names=[HEARTBEAT_LATENCY.name + suffix])
+    assert (b'_count{cluster="c",vantage="v",node="n"} 1' in told) is there
