@@ -66,7 +66,7 @@ async def test_many_questions_use_one_connection(asker: Asker) -> None:
     agent = Agent()
     async with listening(agent) as origin:
         for _ in range(5):
-            assert await asker.ask("GET", origin, "/health/live", timeout_s=5) == Answered(200, b"up")
+            assert await asker.get(origin, "/health/live", timeout_s=5) == Answered(200, "")
     assert (agent.connections, agent.asked) == (1, ["/health/live"] * 5)
 
 
@@ -76,15 +76,15 @@ async def test_a_connection_that_the_agent_closed_is_made_anew(asker: Asker) -> 
     agent.close_after = True
     async with listening(agent) as origin:
         for _ in range(3):
-            assert (await asker.ask("GET", origin, "/health/live", timeout_s=5)).status == 200
+            assert (await asker.get(origin, "/health/live", timeout_s=5)).status == 200
 
 
 async def test_another_status_comes_with_what_was_said_and_nothing_is_followed(asker: Asker) -> None:
     agent = Agent()
     async with listening(agent) as origin:
-        for answer, expected in ((BUSY, Answered(503, b"busy")), (MOVED, Answered(302, b""))):
+        for answer, expected in ((BUSY, Answered(503, "busy")), (MOVED, Answered(302, ""))):
             agent.answer = answer
-            assert await asker.ask("GET", origin, "/health/ready", timeout_s=5) == expected
+            assert await asker.get(origin, "/health/ready", timeout_s=5) == expected
 
 
 async def test_silence_is_a_timeout_in_all(asker: Asker) -> None:
@@ -92,7 +92,7 @@ async def test_silence_is_a_timeout_in_all(asker: Asker) -> None:
     agent.answer = None
     async with listening(agent) as origin:
         with pytest.raises(TimeoutError):
-            await asker.ask("GET", origin, "/health/live", timeout_s=0.05)
+            await asker.get(origin, "/health/live", timeout_s=0.05)
 
 
 def nowhere(_: Agent) -> None:
@@ -101,6 +101,13 @@ def nowhere(_: Agent) -> None:
 
 def silent(agent: Agent) -> None:
     agent.answer = None
+
+
+def nobodys_name(_: Agent) -> None:
+    pass
+
+
+NOBODYS = {nowhere: "http://127.0.0.1:1", nobodys_name: "http://db3..example:1"}
 
 
 def busy(agent: Agent) -> None:
@@ -113,13 +120,14 @@ def busy(agent: Agent) -> None:
         (silent, "timeout", "did not answer GET /health/live within 0.1 s"),
         (busy, "http_503", "answered GET /health/live with status 503: busy"),
         (nowhere, "connection_refused", "check that the agent runs and can be reached"),
+        (nobodys_name, "dns", "db3..example"),
     ],
 )
 async def test_a_probe_names_how_it_ended(how: Callable[[Agent], None], error_type: str, says: str) -> None:
     agent = Agent()
     how(agent)
     async with listening(agent) as origin, HttpNodes(Transport()) as nodes:
-        endpoint = "http://127.0.0.1:1" if how is nowhere else origin
+        endpoint = NOBODYS.get(how, origin)
         node = Node.model_validate(
             {
                 "node_id": "a",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
+import httpx
 from pydantic import ValidationError
 
 from qnwis.continuity.evidence import NodeEvent, NodeState
@@ -16,16 +18,14 @@ from qnwis.continuity.model import Model
 from qnwis.continuity.orders import AnyOrder, Receipt
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.topology import Node
+from qnwis.requests_at_large import RequestsAtLarge
 from qnwis.transport import Transport
 
-from .asking import FAILED, Answered, Asker
+from .asking import FAILED, Asker
 from .errors import Refused, Unreachable
 from .probe_errors import error_type, http_error
 
 M = TypeVar("M", bound=Model)
-
-OK, CONFLICT, UNPROCESSABLE = 200, 409, 422
-"""Statuses: done; refused, as it cannot be now; refused, as it can never be."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,14 @@ class HttpNodes:
     """Nodes over the agents' HTTP API, on pooled keep-alive connections. Belongs to one event loop."""
 
     def __init__(self, transport: Transport) -> None:
+        self._connect_timeout_s = transport.connect_timeout_s
+        self._client = transport.agents(timeout_s=transport.connect_timeout_s)
         self._asker = Asker(transport)
+        self._questions = RequestsAtLarge()
 
     async def aclose(self) -> None:
+        self._questions.cancel()
+        await self._client.aclose()
         await self._asker.aclose()
 
     async def __aenter__(self) -> Self:
@@ -123,10 +128,10 @@ class HttpNodes:
     async def _get(self, node: Node, path: str, kind: type[M], *, timeout_s: float) -> M:
         what = f"GET {path}"
         response = await self._ask("GET", node, path, timeout_s=timeout_s)
-        if response.status != OK:
-            raise Unreachable(_unexpected(node, what, response))
+        if response.status_code != httpx.codes.OK:
+            raise Unreachable(_unexpected(node, what, response.status_code, response.text))
         try:
-            return kind.model_validate_json(response.body)
+            return kind.model_validate_json(response.content)
         except ValidationError as error:
             raise Unreachable(f"{_party(node)} answered {what} with something else: {error}") from error
 
@@ -137,13 +142,13 @@ class HttpNodes:
         content = body.model_dump_json(exclude_none=True).encode()
         response = await self._ask("POST", node, path, timeout_s=timeout_s, content=content)
         try:
-            if response.status == OK:
-                return kind.model_validate_json(response.body)
-            if response.status in (CONFLICT, UNPROCESSABLE):
-                raise Refused(Refusal.model_validate_json(response.body))
+            if response.status_code == httpx.codes.OK:
+                return kind.model_validate_json(response.content)
+            if response.status_code in (httpx.codes.CONFLICT, httpx.codes.UNPROCESSABLE_ENTITY):
+                raise Refused(Refusal.model_validate_json(response.content))
         except ValidationError as error:
             raise Unreachable(f"{_party(node)} answered {what} with something else: {error}") from error
-        raise Unreachable(_unexpected(node, what, response))
+        raise Unreachable(_unexpected(node, what, response.status_code, response.text))
 
     async def probe(self, node: Node, path: str, *, timeout_s: float) -> Probe:
         began = time.perf_counter()
@@ -152,32 +157,44 @@ class HttpNodes:
             return Probe(error is None, (time.perf_counter() - began) * 1000, error, kind)
 
         try:
-            answered = await self._asker.ask("GET", node.agent_url, path, timeout_s=timeout_s)
+            answered = await self._asker.get(node.agent_url, path, timeout_s=timeout_s)
         except FAILED as error:
             return ended(_no_answer(node, "GET", path, timeout_s, error), error_type(error))
-        if answered.status != OK:
-            why = _unexpected(node, f"GET {path}", answered)
+        if answered.status != httpx.codes.OK:
+            why = _unexpected(node, f"GET {path}", answered.status, answered.text)
             return ended(why, http_error(answered.status))
         return ended()
 
     async def events(self, node: Node) -> AsyncGenerator[NodeEvent, None]:
+        # No read timeout: silence is normal here. A dead agent ends the stream, and so does the kernel where
+        # nobody is at its other end any more (see KEPT_ALIVE).
+        timeout = httpx.Timeout(None, connect=self._connect_timeout_s)
         try:
-            async with self._asker.stream(node.agent_url, "/events") as response:
-                if response.status != OK:
-                    answered = Answered(response.status, await response.read())
-                    raise Unreachable(_unexpected(node, "GET /events", answered))
-                async for line in response.content:
+            async with self._client.stream("GET", node.agent_url + "/events", timeout=timeout) as response:
+                if response.status_code != httpx.codes.OK:
+                    await response.aread()
+                    raise Unreachable(_unexpected(node, "GET /events", response.status_code, response.text))
+                async for line in response.aiter_lines():
                     yield NodeEvent.model_validate_json(line)
-        except (*FAILED, ValueError) as error:  # also of a line that is no event, or without end
+        except (httpx.HTTPError, ValidationError) as error:
             raise Unreachable(f"{_party(node)}: GET /events failed ({_why(error)})") from error
         raise Unreachable(f"{_party(node)} ended its events; it stopped or was killed")
 
     async def _ask(
         self, method: str, node: Node, path: str, *, timeout_s: float, content: bytes | None = None
-    ) -> Answered:
+    ) -> httpx.Response:
+        timeout = httpx.Timeout(timeout_s, connect=min(self._connect_timeout_s, timeout_s))
+        headers = {"content-type": "application/json"} if content is not None else None
+        asked = self._client.request(
+            method, node.agent_url + path, content=content, headers=headers, timeout=timeout
+        )
         try:
-            return await self._asker.ask(method, node.agent_url, path, timeout_s=timeout_s, content=content)
-        except FAILED as error:
+            # httpx bounds each phase; this bounds the whole.
+            if method == "GET":
+                return await self._questions.within(timeout_s, asked)
+            async with asyncio.timeout(timeout_s):
+                return await asked  # an order must not set out when nobody waits for it any more
+        except (httpx.HTTPError, TimeoutError) as error:
             raise Unreachable(_no_answer(node, method, path, timeout_s, error)) from error
 
 
@@ -196,5 +213,5 @@ def _no_answer(node: Node, method: str, path: str, timeout_s: float, error: Exce
     )
 
 
-def _unexpected(node: Node, what: str, answered: Answered) -> str:
-    return f"{_party(node)} answered {what} with status {answered.status}: {answered.text[:500]}"
+def _unexpected(node: Node, what: str, status: int, text: str) -> str:
+    return f"{_party(node)} answered {what} with status {status}: {text[:500]}"
