@@ -123,8 +123,10 @@ class Beats:
 
     async def _beat_on(self, node: Node) -> None:
         """Beat one node. When its event stream breaks, or tells of a database gone, the next beat is now."""
-        poked = asyncio.Event()
-        tripwire = asyncio.create_task(self._tripwire(node, poked))
+        poked, heard = asyncio.Event(), asyncio.Event()
+        if node.node_id not in self._missing_since:
+            heard.set()
+        tripwire = asyncio.create_task(self._tripwire(node, poked, heard))
         # A watch that follows upon another keeps its rhythm: misses must not come faster for it.
         started = self._asked_at.get(node.node_id, monotonic())
         beat = 1 if node.node_id in self._asked_at else 0
@@ -139,6 +141,10 @@ class Beats:
                     poked.clear()
                     started, beat = monotonic(), 0
                 await self._beat(node, beat, hurried=hurried)
+                if node.node_id in self._missing_since:
+                    heard.clear()
+                else:
+                    heard.set()
                 # Of the beats that came due during one that took long, only the last is made up for.
                 beat = max(beat + 1, math.floor((monotonic() - started) / self._config.interval_sec))
         finally:
@@ -229,13 +235,15 @@ class Beats:
         if due:
             self.reported.set()
 
-    async def _tripwire(self, node: Node, poked: asyncio.Event) -> None:
+    async def _tripwire(self, node: Node, poked: asyncio.Event, heard: asyncio.Event) -> None:
         """Hold the agent's event stream open; when it breaks, or tells of a database gone, poke the beat.
 
         A stream that cannot be opened pokes nothing: each poke is one more beat, and a node's misses must
-        not come faster than its detector's interval.
+        not come faster than its detector's interval. `heard`: its last beat was no miss; whoever answers
+        none has no stream either, and where a region is lost the tries would cost as much as the beats.
         """
         while True:
+            await heard.wait()
             opened = False
             with contextlib.suppress(Unreachable):
                 async for event in self._nodes.events(node):

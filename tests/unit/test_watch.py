@@ -292,6 +292,38 @@ async def test_a_new_policy_ends_the_watch_also_one_from_between_two_watches_and
     await seen_after(nodes, asyncio.create_task(vantage.watch(votes)), 150)
 
 
+class Streamed(Played):
+    """Counts how often node-1 was asked for its events; while it is silent they break off."""
+
+    opened = 0
+
+    async def events(self, node: Node) -> AsyncIterator[NodeEvent]:
+        if node.node_id == "node-1":
+            self.opened += 1
+            if self.silent:
+                raise Unreachable("no answer")
+        yield NodeEvent(node_id=node.node_id, database_up=True, writable=True, epoch=1)
+        while node.node_id != "node-1" or not self.silent:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_node_that_is_silent_is_asked_for_no_events_until_it_answers(tmp_path: Path) -> None:
+    nodes = Streamed()
+    vantage = Vantage(tmp_path, nodes, interval_sec=0.05)
+    before = await vantage.healthy()
+    watching = asyncio.create_task(vantage.watch(before))
+    await until(nodes, 2)
+    assert nodes.opened
+    nodes.silent = True
+    failed, opened = (await watching).votes, nodes.opened
+    watching = asyncio.create_task(vantage.watch(failed))
+    await until(nodes, 4)
+    assert nodes.opened == opened
+    nodes.silent = False
+    assert (await watching).votes["node-1"].detector.status is HEALTHY
+    assert nodes.opened == opened + 1
+
+
 async def test_each_health_question_is_asked_and_answered_for_people(tmp_path: Path) -> None:
     votes = await Vantage(tmp_path, Played()).healthy()
     assert votes["node-1"].health.keys() <= {LIVE, READY, DEEP}
