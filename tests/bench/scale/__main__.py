@@ -186,8 +186,8 @@ def how(options: Options) -> list[str]:
         f"{NODES} nodes a cluster, asked every {heartbeat.interval_sec:g} s (jitter"
         f" {heartbeat.jitter_percent:g} %, timeout {heartbeat.timeout_sec:g} s,"
         f" {heartbeat.failure_threshold} misses, watch_timeout_sec {heartbeat.watch_timeout_sec:g}) by one"
-        f" vantage; without TLS; {plan.seconds:g} s in which nothing happens but that the worker's metrics are"
-        f" scraped every {SCRAPE_EVERY_S:g} s.",
+        f" vantage; without TLS; {plan.seconds:g} s in which nothing happens, but that the worker's metrics"
+        f" are scraped every {SCRAPE_EVERY_S:g} s.",
         "CPU per question: of the worker process, all it does included, less what it takes without a cluster;"
         " a bare loop and the exporter likewise. Each health question counts: heartbeats, readiness, deep"
         " checks.",
