@@ -124,8 +124,7 @@ class Beats:
     async def _beat_on(self, node: Node) -> None:
         """Beat one node. When its event stream breaks, or tells of a database gone, the next beat is now."""
         poked, heard = asyncio.Event(), asyncio.Event()
-        if node.node_id not in self._missing_since:
-            heard.set()
+        self._tell_if_it_lives(node, heard)
         tripwire = asyncio.create_task(self._tripwire(node, poked, heard))
         # A watch that follows upon another keeps its rhythm: misses must not come faster for it.
         started = self._asked_at.get(node.node_id, monotonic())
@@ -141,14 +140,18 @@ class Beats:
                     poked.clear()
                     started, beat = monotonic(), 0
                 await self._beat(node, beat, hurried=hurried)
-                if node.node_id in self._missing_since:
-                    heard.clear()
-                else:
-                    heard.set()
+                self._tell_if_it_lives(node, heard)
                 # Of the beats that came due during one that took long, only the last is made up for.
                 beat = max(beat + 1, math.floor((monotonic() - started) / self._config.interval_sec))
         finally:
             tripwire.cancel()
+
+    def _tell_if_it_lives(self, node: Node, heard: asyncio.Event) -> None:
+        live = self._health[node.node_id].get(LIVE)
+        if live is None or live.ok:
+            heard.set()
+        else:
+            heard.clear()
 
     async def _beat(self, node: Node, beat: int, *, hurried: bool) -> None:
         mark = self._stalls.mark()
@@ -239,8 +242,8 @@ class Beats:
         """Hold the agent's event stream open; when it breaks, or tells of a database gone, poke the beat.
 
         A stream that cannot be opened pokes nothing: each poke is one more beat, and a node's misses must
-        not come faster than its detector's interval. `heard`: its last beat was no miss; whoever answers
-        none has no stream either, and where a region is lost the tries would cost as much as the beats.
+        not come faster than its detector's interval. `heard`: it answered when it was asked last; whoever
+        does not has no stream either, and where a region is lost the tries would cost as much as the beats.
         """
         while True:
             await heard.wait()

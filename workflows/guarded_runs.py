@@ -38,13 +38,9 @@ class GuardedRuns:
     def __init__(self, cluster_id: str, own: str | None = None) -> None:
         self._cluster_id = cluster_id
         self._seen: str | None = None
-        self._going_on: str | None = None
-        """What holds the cluster's lock, as the last report has it."""
         self._watching: asyncio.Task[None] | None = None
         self._unfinished: Remains | None = None
         self._tries: Counter[str] = Counter()
-        self.starting = False
-        """A run is being started; the lock may turn out to be held."""
         self.own = own
         """Temporal's run id of the run that the guardian started, while that goes on."""
         self.silent_s = HeartbeatConfig().watch_timeout_sec
@@ -53,19 +49,15 @@ class GuardedRuns:
 
     async def start(self, request: FailoverRequest) -> Child:
         """Start the runbook under the cluster's lock. Raises WorkflowAlreadyStartedError."""
-        self.starting = True
-        try:
-            return await workflow.start_child_workflow(
-                PrimaryFailure.run,
-                request,
-                id=failover_id(self._cluster_id),
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-                static_summary=f"Failover of {self._cluster_id}: {request.reason}",
-                static_details=load_runbook(RunKind.PRIMARY_FAILURE).text,
-            )
-        finally:
-            self.starting = False
+        return await workflow.start_child_workflow(
+            PrimaryFailure.run,
+            request,
+            id=failover_id(self._cluster_id),
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            static_summary=f"Failover of {self._cluster_id}: {request.reason}",
+            static_details=load_runbook(RunKind.PRIMARY_FAILURE).text,
+        )
 
     def follow(self, run: Child, take_in: Callable[[Child], Awaitable[None]]) -> asyncio.Task[None]:
         """Have the end of the guardian's own run taken in when it comes; until then `own` names it."""
@@ -87,11 +79,6 @@ class GuardedRuns:
             return False
         self.own = None
         return True
-
-    def freed(self, report: RunsReport) -> bool:
-        """Whether the lock is held no longer, as it was by the report before."""
-        held, self._going_on = self._going_on, report.going_on
-        return held is not None and report.going_on is None
 
     @property
     def broke_off(self) -> bool:

@@ -102,6 +102,8 @@ class Guardian(GuardianListening):
         """Made so far; who asks for one waits for the next."""
         self.ending = False
         self.timer_changed = False
+        self.wants_the_lock = False
+        """A run is to be started, and the lock may be held, or is."""
         self.retry_at: datetime | None = None
         self.retry_after = RETRY_FIRST
 
@@ -211,8 +213,7 @@ class Guardian(GuardianListening):
         if any(run.moved for run in unknown):
             await self._look_around()
         ended = self.runs.let_go(report)
-        waits_for_the_lock = self.runs.starting or self.retry_at is not None
-        freed = self.runs.freed(report) and waits_for_the_lock and workflow.patched(LOCK_IS_FREE)
+        freed = self.wants_the_lock and report.going_on is None and workflow.patched(LOCK_IS_FREE)
         self.woken = self.woken or bool(unknown) or ended or freed or report.unfinished is not None
 
     def _wake(self) -> None:
@@ -277,7 +278,7 @@ class Guardian(GuardianListening):
     # Acting
 
     async def _act(self, decision: Decision) -> None:
-        self.holding, self.retry_at = None, None
+        self.holding, self.retry_at, self.wants_the_lock = None, None, False
         if isinstance(decision, Hold):
             self._record_refused(decision.refusal)
         match decision:
@@ -319,12 +320,14 @@ class Guardian(GuardianListening):
 
     async def _see_through(self, request: FailoverRequest) -> None:
         """Have a run under the cluster's lock. Its end is taken in when it comes."""
+        self.wants_the_lock = True
         try:
             run = await self.runs.start(request)
         except WorkflowAlreadyStartedError:
             await self.runs.ask_to_give_way(request.reason)
             self._try_again_later("a run holds the cluster's lock")
             return
+        self.wants_the_lock = False
         ended = self.runs.follow(run, self._take_in_the_end)
         if not workflow.patched(WATCHES_ON):
             await ended

@@ -324,6 +324,20 @@ async def test_a_node_that_is_silent_is_asked_for_no_events_until_it_answers(tmp
     assert nodes.opened == opened + 1
 
 
+async def test_an_agent_that_lives_is_asked_for_its_events_though_its_database_is_down(
+    tmp_path: Path,
+) -> None:
+    """It tells when what it starts ends again."""
+    nodes = Streamed()
+    vantage = Vantage(tmp_path, nodes, interval_sec=0.05)
+    before = await vantage.healthy()
+    nodes.not_ready, nodes.words = True, [{"database_up": False}]
+    failed = (await vantage.watch(before)).votes
+    opened, watching = nodes.opened, asyncio.create_task(vantage.watch(failed))
+    await seen_after(nodes, watching, 4)
+    assert nodes.opened == opened + 1
+
+
 async def test_each_health_question_is_asked_and_answered_for_people(tmp_path: Path) -> None:
     votes = await Vantage(tmp_path, Played()).healthy()
     assert votes["node-1"].health.keys() <= {LIVE, READY, DEEP}

@@ -13,21 +13,16 @@ from itertools import accumulate
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.utils import floatToGoString
 
 from qnwis.continuity.metrics import Metric
 
 EOF = b"# EOF\n"
 """How OpenMetrics ends."""
-SUFFIXES = ("", "_bucket", "_count", "_sum")
 
 
 class Written(Protocol):
     """A family that writes its lines by itself, as Prometheus' text format and OpenMetrics both have them."""
-
-    @property
-    def name(self) -> str: ...
 
     def text(self) -> str: ...
 
@@ -42,33 +37,25 @@ class Exposition(CollectorRegistry):
     def add(self, family: Written) -> None:
         self._written.append(family)
 
-    def text(self, accept: str | None = None, names: Collection[str] = ()) -> tuple[bytes, str]:
-        """What is exposed now, in the format that `accept` (the header) asks for, and its content type.
-        `names`: of these series alone, if there are any."""
-        encode, content_type = choose_encoder(accept or "")
-        body = encode(self.restricted_registry(names) if names else self)
-        own = "".join(family.text() for family in self._written if not names or _is_among(family, names))
+    def completed(self, body: bytes, names: Collection[str] = ()) -> bytes:
+        """With what those families say, the text of all others. `names`: of these series alone, if any."""
+        own = "".join(family.text() for family in self._written)
+        if names:
+            own = "".join(line for line in own.splitlines(keepends=True) if line.partition("{")[0] in names)
         ended = body.removesuffix(EOF)
-        return ended + own.encode() + body[len(ended) :], content_type
-
-
-def _is_among(family: Written, names: Collection[str]) -> bool:
-    return any(family.name + suffix in names for suffix in SUFFIXES)
+        return ended + own.encode() + body[len(ended) :]
 
 
 class Histogram:
     """How often a value fell into each bucket, by labels. Counts are taken in one thread; any may read."""
 
     def __init__(self, metric: Metric) -> None:
+        assert '"' not in metric.help, "of the two formats one escapes it"
         self._metric = metric
         self._bounds = metric.buckets
         self._counts: dict[tuple[str, ...], list[int]] = {}
         """By the values of the labels, in the metric's order; the last is of what is beyond every bound."""
         self._sums: dict[tuple[str, ...], float] = {}
-
-    @property
-    def name(self) -> str:
-        return self._metric.name
 
     def observe(self, labels: tuple[str, ...], value: float) -> None:
         counts = self._counts.get(labels)
@@ -79,7 +66,7 @@ class Histogram:
         self._sums[labels] += value
 
     def text(self) -> str:
-        name, lines = self.name, _lines(self.name, self._bounds)
+        name, lines = self._metric.name, _lines(self._metric.name, self._bounds)
         told = [f"# HELP {name} {_escaped(self._metric.help)}\n# TYPE {name} histogram\n"]
         for labels, counts in self._counts.copy().items():
             named = ",".join(

@@ -6,13 +6,14 @@ import gzip
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socket import AI_PASSIVE, SOCK_STREAM, getaddrinfo
 from threading import Thread
-from urllib.parse import parse_qs, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import disable_created_metrics
+from prometheus_client import disable_created_metrics, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer, gzip_accepted
 from temporalio.runtime import (
     LogForwardingConfig,
     LoggingConfig,
@@ -24,7 +25,8 @@ from temporalio.runtime import (
 
 from .exposition import Exposition
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 GZIP_LEVEL = 1
 """A scrape comes every few seconds and goes over a network nearby."""
@@ -62,33 +64,38 @@ def served(exposition: Exposition, address: str) -> Iterator[None]:
         thread.join()
 
 
-def _server(exposition: Exposition, host: str, port: int) -> ThreadingHTTPServer:
+def _server(exposition: Exposition, host: str, port: int) -> WSGIServer:
     """Raises OSError."""
     family, *_, bound = getaddrinfo(host, port, type=SOCK_STREAM, flags=AI_PASSIVE)[0]
 
-    class Server(ThreadingHTTPServer):
+    class Server(ThreadingWSGIServer):
         address_family = family
-        daemon_threads = True
 
-    class Scrape(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            names = parse_qs(urlsplit(self.path).query).get("name[]", [])
-            body, content_type = exposition.text(self.headers.get("accept"), names)
-            packed = "gzip" in (self.headers.get("accept-encoding") or "").lower()
-            if packed:
+    return make_server(str(bound[0]), port, _app(exposition), Server, _Silent)
+
+
+def _app(exposition: Exposition) -> WSGIApplication:
+    """The library's, with what it leaves out, and packed for a network nearby."""
+    others = make_wsgi_app(exposition, disable_compression=True)
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
+        said: list[tuple[str, list[tuple[str, str]]]] = []
+        body = b"".join(others(environ, lambda *status_and_headers: said.append(status_and_headers)))
+        ((status, headers),) = said
+        if any(name == "Content-Type" for name, _ in headers):
+            body = exposition.completed(body, parse_qs(environ.get("QUERY_STRING", "")).get("name[]", ()))
+            if gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
                 body = gzip.compress(body, GZIP_LEVEL)
-            self.send_response(HTTPStatus.OK)
-            self.send_header("content-type", content_type)
-            self.send_header("content-length", str(len(body)))
-            if packed:
-                self.send_header("content-encoding", "gzip")
-            self.end_headers()
-            self.wfile.write(body)
+                headers.append(("Content-Encoding", "gzip"))
+        start_response(status, headers)
+        return [body]
 
-        def log_message(self, *_: object) -> None:
-            """Nothing: there is one every few seconds."""
+    return app
 
-    return Server((str(bound[0]), int(bound[1])), Scrape)
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Nothing: there is one every few seconds."""
 
 
 def sdk_runtime(address: str | None = None) -> Runtime:

@@ -7,6 +7,7 @@ one than httpx; orders and states are few, and go by way of that.
 from __future__ import annotations
 
 import ssl
+from socket import EAI_NONAME, gaierror
 from typing import NamedTuple
 
 import aiohttp
@@ -19,8 +20,8 @@ from qnwis.transport import Transport
 
 CONNECTIONS = 16
 """At once to one agent."""
-FAILED = (aiohttp.ClientError, TimeoutError, NotTheListedNode, TlsError, OSError, UnicodeError)
-"""What `Asker.get` raises: there is no answer. A name that none can have is a UnicodeError."""
+FAILED = (aiohttp.ClientError, TimeoutError, NotTheListedNode, TlsError, OSError)
+"""What `Asker.get` raises: there is no answer."""
 
 
 class Answered(NamedTuple):
@@ -55,6 +56,8 @@ class Asker:
             if pin is not None and pin.refused is not None:
                 raise NotTheListedNode(pin.refused) from error
             raise
+        except UnicodeError as error:  # of a name that no host can have
+            raise gaierror(EAI_NONAME, str(error)) from error
         text = "" if response.status == 200 else body.decode(errors="replace")
         return Answered(response.status, text)
 

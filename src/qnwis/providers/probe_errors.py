@@ -18,7 +18,7 @@ from qnwis.tls.files import TlsError
 ANSWER, UNREACHABLE = "answer", "unreachable"
 _BY_CAUSE: tuple[tuple[str, tuple[type[BaseException], ...]], ...] = (
     ("tls", (NotTheListedNode, TlsError, ssl.SSLError)),
-    ("dns", (gaierror, aiohttp.ClientConnectorDNSError, UnicodeError)),
+    ("dns", (gaierror, aiohttp.ClientConnectorDNSError)),
     ("timeout", (TimeoutError, httpx.TimeoutException)),
     ("connection_refused", (ConnectionRefusedError,)),
     (ANSWER, (ValueError,)),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -183,7 +183,7 @@ async def _steady(bed: Bed, clusters: int, seconds: float) -> Steady:
         worker=_party(bed.worker.pid, spent[0], bed.idle_worker, took_s),
         temporal=_party(bed.temporal.pid, spent[1], bed.idle_temporal, took_s),
         agents_cpu_s=spent[2],
-        scrape_s=max(scrapes_s),
+        scrape_s=max(scrapes_s, default=None),
         events=sum(grown),
         grown=sum(n > 0 for n in grown),
         hours=hours,
@@ -218,36 +218,38 @@ async def _lengths(bed: Bed, clusters: int) -> dict[int, int]:
     return dict(enumerate(await _for_each(range(clusters), length)))
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _scraped(bed: Bed) -> AsyncIterator[list[float]]:
     """Meanwhile the worker's metrics are read as Prometheus reads them; how long each time took, seconds."""
     took_s: list[float] = []
+    enough = asyncio.Event()
 
     async def scrape() -> None:
-        while True:
-            began = time.monotonic()
-            await _metrics(bed)
-            took_s.append(time.monotonic() - began)
-            await asyncio.sleep(SCRAPE_EVERY_S)
+        async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+            while not enough.is_set():
+                began = time.monotonic()
+                await _metrics(bed, client)
+                took_s.append(time.monotonic() - began)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SCRAPE_EVERY_S):
+                        await enough.wait()
 
     scraping = asyncio.create_task(scrape())
     try:
         yield took_s
     finally:
-        scraping.cancel()
-        await asyncio.wait({scraping})
-    if not scraping.cancelled():
-        scraping.result()
+        enough.set()
+        await scraping
 
 
-async def _metrics(bed: Bed) -> str:
-    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
-        return (await client.get(bed.metrics_url, headers=PROMETHEUS)).raise_for_status().text
+async def _metrics(bed: Bed, client: httpx.AsyncClient) -> str:
+    return (await client.get(bed.metrics_url, headers=PROMETHEUS)).raise_for_status().text
 
 
 async def _errors(bed: Bed) -> Counter[str]:
     """Health questions that failed so far, by the worker's own metrics, by type."""
-    text = await _metrics(bed)
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+        text = await _metrics(bed, client)
     found: Counter[str] = Counter()
     for line in text.splitlines():
         if line.startswith(HEALTH_CHECK_ERRORS.name + "{"):

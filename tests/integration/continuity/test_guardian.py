@@ -15,7 +15,6 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
 from activities.people import People, Proof, ProofRequest
-from qnwis.continuity import guardian_rules
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import Vote
 from qnwis.continuity.detection import Finding
@@ -439,7 +438,7 @@ async def test_a_lock_that_is_free_again_is_taken_at_once(
     stage: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever terminates what held it leaves no result that a guardian would hear of."""
-    monkeypatch.setattr(guardian_rules, "RETRY_FIRST", timedelta(hours=1))
+    monkeypatch.setattr("workflows.guardian.RETRY_FIRST", timedelta(hours=1))
     on = await stage()
     lock = failover_id(on.cluster_id)
     held = await on.client.start_workflow("Stuck", id=lock, task_queue="nobody-polls-here")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -11,7 +12,8 @@ from qnwis.metrics.exposition import Exposition
 
 
 def series(exposition: Exposition) -> Iterator[Sample]:
-    for family in text_string_to_metric_families(exposition.text()[0].decode()):
+    text = exposition.completed(generate_latest(exposition)).decode()
+    for family in text_string_to_metric_families(text):
         yield from family.samples
 
 
