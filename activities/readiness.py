@@ -18,7 +18,7 @@ from qnwis.config.notifications import load_channels
 from qnwis.config.problem import ConfigError
 from qnwis.config.registry import Registry
 from qnwis.continuity.readiness import evaluate
-from qnwis.continuity.readiness_facts import DnsRecord, DnsTrial, Facts, Past, Readiness
+from qnwis.continuity.readiness_facts import DnsRecord, DnsTrial, Facts, Guarded, Past, Readiness
 from qnwis.continuity.topology import Cluster
 from qnwis.continuity.weights import StepCheck, Weights
 from qnwis.metrics.readiness import ReadinessMetrics
@@ -34,6 +34,7 @@ from qnwis.providers.region_weights import RegionWeights
 from qnwis.providers.upkeep import Upkeeps
 
 from .evidence import ClusterName
+from .guarding import Guarding
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +51,10 @@ class ReadinessChecks:
         tls: AgentTls,
         upkeeps: Upkeeps,
         metrics: ReadinessMetrics | None = None,
+        guarding: Guarding | None = None,
     ) -> None:
-        """`metrics`: hears of each evaluation; None where nobody scrapes it."""
+        """`metrics`: hears of each evaluation; None where nobody scrapes it. `guarding`: None where no
+        guardian can be asked."""
         self._registry = registry
         self._nodes = nodes
         self._dns = dns
@@ -61,6 +64,7 @@ class ReadinessChecks:
         self._tls = tls
         self._upkeeps = upkeeps
         self._metrics = metrics
+        self._guarding = guarding
 
     @activity.defn(name="evaluate_readiness")
     async def evaluate(self, name: ClusterName) -> Readiness:
@@ -70,7 +74,7 @@ class ReadinessChecks:
         except ConfigError as error:
             raise ApplicationError(str(error), type="cluster_not_loaded", non_retryable=True) from error
         weights = await self._weights_of(registered.cluster)
-        evidence, dns, record, past, regions, certificates, refused, upkeep = await asyncio.gather(
+        evidence, dns, record, past, regions, certificates, refused, upkeep, guarded = await asyncio.gather(
             collect_evidence(self._nodes, registered.cluster),
             self._try_dns(registered.cluster),
             self._read_dns(registered.cluster),
@@ -79,6 +83,7 @@ class ReadinessChecks:
             self._tls.certificates(registered.cluster),
             self._tls.refused(registered.cluster),
             self._upkeeps.of(registered.cluster),
+            self._guarded(registered.cluster),
         )
         readiness = evaluate(
             Facts(
@@ -93,6 +98,7 @@ class ReadinessChecks:
                 certificates=None if certificates is None else tuple(certificates),
                 refused=refused,
                 upkeep=upkeep,
+                guarded=guarded,
                 unusable=await asyncio.to_thread(self._unusable),
                 now=datetime.now(UTC),
             )
@@ -133,6 +139,12 @@ class ReadinessChecks:
         if cluster.dns is None or cluster.is_active_active:
             return None
         return DnsRecord(answers=await self._dns.record(cluster.dns), asked_at=datetime.now(UTC))
+
+    async def _guarded(self, cluster: Cluster) -> Guarded | None:
+        # Of an active/active cluster as a whole nothing is failed over: each lease group has a guardian.
+        if self._guarding is None or cluster.is_active_active:
+            return None
+        return await self._guarding.of(cluster.cluster_id)
 
     async def _past(self, cluster_id: str) -> Past | None:
         try:

@@ -24,6 +24,7 @@ from activities.dns import DnsRecords
 from activities.evidence import Evidence
 from activities.fencing import Fencing
 from activities.forcing import Forcing
+from activities.guarding import Guarding
 from activities.hooks import Hooks
 from activities.http_application import ApplicationMoves
 from activities.notification import Notifications
@@ -75,7 +76,7 @@ from qnwis.providers.witness import Witness, witnesses_of
 from qnwis.transport import Transport, transport_of
 from workflows.access_review import AccessReviewRun
 from workflows.guardian import Guardian
-from workflows.names import FAILOVER_PREFIX, OUTCOME
+from workflows.names import FAILOVER_PREFIX, OUTCOME, guardian_id
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
 from workflows.readiness import ReadinessCheck
@@ -264,7 +265,16 @@ def runbook_activities(
         shifts.check_return,
         Notifications(p.notifier).notify,
         ReadinessChecks(
-            p.registry, p.nodes, p.dns, p.audit, p.weights, p.checks, p.tls, p.upkeeps, graded
+            p.registry,
+            p.nodes,
+            p.dns,
+            p.audit,
+            p.weights,
+            p.checks,
+            p.tls,
+            p.upkeeps,
+            graded,
+            Guarding(client, guardian_id),
         ).evaluate,
     ]
 

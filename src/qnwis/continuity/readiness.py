@@ -26,7 +26,7 @@ from .readiness_upkeep import logical_slots_survive as slots_survive
 from .readiness_upkeep import nobody_is_waited_for as no_idle_slots
 from .reprotect import protections
 from .targets import Basis, survey
-from .topology import Cluster, ReplicationMode, service_address
+from .topology import Cluster, ReplicationMode, majority, service_address
 
 DRILL_DUE = timedelta(days=90)
 """A cluster whose last drill is longer ago has changed more than people remember."""
@@ -326,6 +326,31 @@ def configuration_is_verified(look: _Look) -> Check:
     )
 
 
+def somebody_watches(look: _Look) -> Check:
+    """Whether a failure would be found. People can fail over without; nothing does by itself."""
+    said, name, vantages = look.facts.guarded, "guardian", look.facts.cluster.vantages
+    if said is None:
+        return _unknown(name, "its guardian does not answer; a worker must poll for it")
+    if said.missing is not None:
+        start = f"`qnwis-continuity guardian start {look.facts.cluster.cluster_id}`"
+        reason = f"nobody watches: {said.missing}; {start}"
+        return Check(name=name, grade=Grade.WARNING, reason=reason, age_s=0)
+    silent = {vantage: said.abstaining[vantage] for vantage in vantages if vantage in said.abstaining}
+    speak, need = len(vantages) - len(silent), majority(len(vantages))
+    told = [f"{vantage}: {why}" for vantage, why in silent.items()]
+    if speak < need:
+        told.insert(0, f"no failure is found: {speak} of {len(vantages)} vantages speak, and it takes {need}")
+    if said.paused is not None:
+        told.append(f"paused {said.paused}")
+    return Check(
+        name=name,
+        grade=Grade.WARNING if told else Grade.READY,
+        reason="; ".join(told) or f"it watches from {', '.join(vantages)}",
+        values={"abstaining": dict(silent), "paused": said.paused},
+        age_s=0,
+    )
+
+
 def files_are_usable(look: _Look) -> Check:
     """A run that needs one of them and cannot read it is refused."""
     bad = look.facts.unusable
@@ -440,6 +465,7 @@ CHECKS: tuple[Callable[[_Look], Check], ...] = (
     backup_is_fresh,
     drilled_lately,
     configuration_is_verified,
+    somebody_watches,
     files_are_usable,
     certificates_are_valid,
     callers_are_known,

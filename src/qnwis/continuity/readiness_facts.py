@@ -86,6 +86,17 @@ class Past(Model):
     verified: Verified | None = None
 
 
+class Guarded(Model):
+    """Whether anybody watches the cluster, as its guardian has it."""
+
+    missing: str | None = None
+    """Why there is no guardian."""
+    abstaining: Mapping[str, str] = {}
+    """By vantage of which nothing is heard, why."""
+    paused: str | None = None
+    """By whom, and why."""
+
+
 class Facts(Model):
     """All that is known at an evaluation; None for what could not be learnt."""
 
@@ -105,6 +116,7 @@ class Facts(Model):
     """By node_id: whom its agent refused. None where agents answer whoever asks."""
     upkeep: Mapping[str, Upkeep] = {}
     """By node_id: what its agent says of the archive and the logical slots; without those that do not say."""
+    guarded: Guarded | None = None
     unusable: tuple[str, ...] = ()
     """The files beside the topology and the policy that a run could not use, a sentence each."""
     now: AwareDatetime

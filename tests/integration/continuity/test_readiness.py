@@ -19,11 +19,14 @@ from qnwis.continuity.topology import Cluster
 from qnwis.lab.temporal_server import TemporalServer
 from qnwis.providers.errors import Refused
 from qnwis.readiness_runs import schedule_readiness, start_readiness, unschedule_readiness
+from qnwis.starting import say_to_guardian
 from tests.looking import WITHIN_S, Looks
-from workflows.names import CLUSTER, INITIATOR, KIND, OUTCOME, RUNBOOKS_QUEUE, readiness_id
+from workflows.guardian_state import PauseRequest
+from workflows.names import CLUSTER, INITIATOR, KIND, OUTCOME, RUNBOOKS_QUEUE, guardian_id, readiness_id
 from workflows.readiness import ReadinessCheck
 
 from .conftest import Setting, Stage
+from .test_guardian import all_healthy, until
 from .test_primary_failure import current_details
 
 
@@ -69,6 +72,26 @@ async def test_the_world_is_asked_and_the_answer_is_seen_in_the_ui_and_found(sta
         "not_ready",
     ]
     assert on.world.journal == [], "an evaluation changes nothing"
+
+
+async def test_it_says_whether_anybody_watches(stage: Setting) -> None:
+    on = await stage()
+
+    async def said() -> tuple[Grade, str]:
+        (found,) = (check for check in (await evaluated(on)).checks if check.name == "guardian")
+        return found.grade, found.reason
+
+    grade, why = await said()
+    assert grade is Grade.WARNING and f"there is no {guardian_id(on.cluster_id)}" in why
+    guardian = await on.start_guardian()
+    await until(guardian, all_healthy)
+    assert await said() == (Grade.READY, f"it watches from {on.cluster_id}-1")
+    await say_to_guardian(on.client, on.cluster_id, "pause", PauseRequest(by="ann", reason="test"))
+    await until(guardian, lambda view: view.pause is not None)
+    assert await said() == (Grade.WARNING, "paused by ann: test")
+    await guardian.terminate()
+    grade, why = await said()
+    assert grade is Grade.WARNING and "has ended (terminated)" in why
 
 
 class Knocked:

@@ -23,6 +23,7 @@ from qnwis.continuity.readiness_facts import (
     DnsTrial,
     Facts,
     Grade,
+    Guarded,
     Past,
     RecordAnswer,
     UpdateAnswer,
@@ -178,12 +179,17 @@ GOOD = Facts(
     past=Past(last_drill_at=NOON - timedelta(days=10), verified=verified()),
     certificates=(CertificateSeen(owner="node-1", not_after=NOON + timedelta(days=365)),),
     upkeep={"node-1": kept(), "node-2": kept()},
+    guarded=Guarded(),
     now=NOON + timedelta(seconds=5),
 )
 
 
 def but(**changes: Any) -> Facts:
     return GOOD.model_copy(update=changes)
+
+
+def watched_from(*vantages: str, **abstaining: str) -> Facts:
+    return but(cluster=changed(WIDE, vantages=vantages), guarded=Guarded(abstaining=abstaining))
 
 
 def check(facts: Facts, name: str) -> Check:
@@ -315,6 +321,23 @@ ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [
         "since edit: topology_digest",
     ),
     ("configuration", lambda: but(past=None), NOT_EVALUATED, "audit trail could not be read"),
+    ("guardian", lambda: watched_from("v", "w", "x"), READY, "it watches from v, w, x"),
+    ("guardian", lambda: watched_from("v", "w", "x", x="cut off"), WARNING, "x: cut off"),
+    (
+        "guardian",
+        lambda: watched_from("v", "w", "x", w="ended", x="cut off"),
+        WARNING,
+        "no failure is found: 1 of 3 vantages speak, and it takes 2; w: ended; x: cut off",
+    ),
+    ("guardian", lambda: watched_from("v", gone="it left the topology"), READY, "it watches from v"),
+    ("guardian", lambda: but(guarded=Guarded(paused="by ann: test")), WARNING, "paused by ann: test"),
+    (
+        "guardian",
+        lambda: but(guarded=Guarded(missing="g has ended")),
+        WARNING,
+        "nobody watches: g has ended",
+    ),
+    ("guardian", lambda: but(guarded=None), NOT_EVALUATED, "does not answer"),
     ("files", lambda: GOOD, READY, "can be read"),
     ("files", lambda: but(unusable=("hooks.yaml:3: bad",)), NOT_READY, "hooks.yaml:3: bad"),
     ("certificates", lambda: but(certificates=None), WARNING, "whoever reaches node-1, node-2, node-3,"),
