@@ -20,6 +20,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.guardian_rules import PastRun
     from qnwis.continuity.notifications import Notification, RunEvent, Told, approval_text
     from qnwis.continuity.region_run import EvacuateRequest, RegionResult
+    from qnwis.continuity.regions import Moved
     from qnwis.continuity.run import DRY_RUN_MARK, FailoverRequest, RunOutcome, RunResult
 
 PATIENCE = timedelta(seconds=5)
@@ -90,6 +91,12 @@ class Announcements:
         """Let the guardian count a run that it did not start. A cluster may be without a guardian."""
         with contextlib.suppress(ApplicationError):
             await workflow.get_external_workflow_handle(guardian).signal("run_ended", run)
+
+    async def tell_evacuation(self, workflow_id: str, run_id: str, told: Moved) -> None:
+        """Let the evacuation that this run is part of go on. It may have ended meanwhile."""
+        with contextlib.suppress(ApplicationError):
+            evacuation = workflow.get_external_workflow_handle(workflow_id, run_id=run_id)
+            await evacuation.signal("cluster_ended", told)
 
     async def _watch_overrun(self, max_failover_time_s: float, over: Callable[[], bool]) -> None:
         await workflow.sleep(max_failover_time_s, summary="max_failover_time_s of the policy")

@@ -71,6 +71,8 @@ class Evacuation(Listening):
         self.failures: dict[str, str] = {}
         self.way_back: tuple[str, ...] = ()
         self._moving: list[Moving] = []
+        self._begun: list[Moving] = []
+        """Those of earlier waves, too."""
 
     async def carry_out(self, runbook: Awaitable[None]) -> RegionResult:
         """The runbook's steps, then the record; whatever is cancelled meanwhile."""
@@ -94,6 +96,8 @@ class Evacuation(Listening):
             self.ended = ended
             self.progress.end(ended)
         result = await self._audit()
+        for moving in self._begun:
+            await moving.over()
         workflow.upsert_search_attributes([OUTCOME.value_set(result.outcome.value)])
         await self.announcements.end(result)
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -177,6 +181,7 @@ class Evacuation(Listening):
             if self.stop is not None:
                 return
             self._moving = [Moving(self.request, move, self._initiator_roles) for move in wave]
+            self._begun += self._moving
             await asyncio.gather(*(self._move(m, one) for m, one in zip(wave, self._moving, strict=True)))
             hold = hold_before_next(self.plan, number, tuple(self.moved.values()))
             if hold is not None and self.stop is None:
@@ -304,6 +309,14 @@ class Evacuation(Listening):
     def plan(self) -> RegionPlan:
         assert self.assessed is not None and self.assessed.plan is not None
         return self.assessed.plan
+
+    # What clusters' runs say
+
+    @workflow.signal(description="A cluster's run says how it ended, before that is on record")
+    def cluster_ended(self, told: Moved) -> None:
+        """The next wave need not wait for records: a store may be away for as long as the lost region is."""
+        for moving in self._moving:
+            moving.hear(told)
 
     # What people say
 

@@ -50,6 +50,20 @@ class Moving:
         self._waiting: workflow.ActivityHandle[None] | None = None
         """For the end of a run that went on already."""
         self._stopped = False
+        self._told: Moved | None = None
+        """What its own run came to, by that run's word; its record may still be on its way."""
+
+    def hear(self, told: Moved) -> None:
+        """How a run of the evacuation ended; it may be another cluster's."""
+        if told.cluster_id == self._move.cluster_id:
+            self._told = told
+
+    async def over(self) -> None:
+        """Return when its own run has ended, its record included. Raises nothing."""
+        if self._child is not None:
+            await workflow.wait_condition(self._child.done)
+            if not self._child.cancelled():
+                self._child.exception()  # of one that was told of, nobody asks what became of it
 
     def stop(self) -> None:
         """Have it stop at its next safe place, and begin nothing further."""
@@ -90,6 +104,9 @@ class Moving:
         )
         if self._stopped:
             child.cancel()
+        await workflow.wait_condition(lambda: child.done() or self._told is not None)
+        if self._told is not None and not child.done():
+            return self._told
         try:
             result = await child
         except ChildWorkflowError as error:

@@ -40,6 +40,7 @@ with workflow.unsafe.imports_passed_through():
     from qnwis.continuity.hooks import unreadable_refusal
     from qnwis.continuity.outage import OUTAGE_MS, Outage, acts_ahead
     from qnwis.continuity.plan import VerifyService
+    from qnwis.continuity.regions import Moved
     from qnwis.continuity.run import (
         ACTING,
         DECIDING,
@@ -75,6 +76,8 @@ SAYS_WHETHER_IT_ACTS = "a run's search attributes say that it acts once it does"
 """Patch: before, they said so from its start, and one that had begun nothing was not told from others."""
 OVERRUN_OF_THE_OUTAGE = "an overrun is told of by the time that the service waits"
 """Patch: before, what a switchover does ahead and sets right afterwards counted, too."""
+TELLS_THE_EVACUATION = "a cluster's run tells its evacuation how it ended before that is on record"
+"""Patch: before, no wave began until the records of the one before were written, store or no store."""
 
 
 class Run(Steered):
@@ -139,8 +142,10 @@ class Run(Steered):
         except Ended as ended:
             self.ended = ended
             self.progress.end(ended)
+        telling = asyncio.create_task(self._tell_the_evacuation())
         result = await self._audit()
         await self._tell(result)
+        await telling
         return result.model_copy(update={"steps": self.progress.steps, "notes": self.notes})
 
     async def step(self, name: str, *parts: Callable[[], Awaitable[None]]) -> None:
@@ -362,6 +367,21 @@ class Run(Steered):
                 self.progress.note("audit", recorded.audit_id)
                 return result.model_copy(update={"audit_id": recorded.audit_id})
         return result
+
+    async def _tell_the_evacuation(self) -> None:
+        """How this ended, if it is part of one: the next wave waits for that, and not for the record."""
+        assert self.ended is not None
+        parent = workflow.info().parent
+        if parent is None or self.request.agreed_with is None or not workflow.patched(TELLS_THE_EVACUATION):
+            return
+        result = result_of(self, self.ended)
+        told = Moved(
+            cluster_id=self.request.cluster_id,
+            outcome=result.outcome,
+            reason=result.reason,
+            run_id=result.run_id,
+        )
+        await self.announcements.tell_evacuation(parent.workflow_id, parent.run_id, told)
 
     async def _tell(self, result: RunResult) -> None:
         """Tell the filters in the UI, the people, and the guardian when it did not start this run itself."""
