@@ -6,13 +6,15 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from temporalio.client import Client, WorkflowQueryFailedError, WorkflowQueryRejectedError
 from temporalio.common import QueryRejectCondition
 from temporalio.service import RPCError, RPCStatusCode
 
 from qnwis.continuity.guardian_rules import Pause
 from qnwis.continuity.readiness_facts import Guarded
+from qnwis.payloads import PayloadError
+from qnwis.providers.key_store import KeyStoreError
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,7 @@ ANSWER_WITHIN = timedelta(seconds=5)
 class _View(BaseModel):
     """Of what a guardian answers when it is asked, the part that says who watches."""
 
+    statements: dict[str, object] = {}
     abstaining: dict[str, str] = {}
     pause: Pause | None = None
 
@@ -45,13 +48,14 @@ class Guarding:
         except WorkflowQueryRejectedError as error:
             how = "" if error.status is None else f" ({error.status.name.lower()})"
             return Guarded(missing=f"{guardian.id} has ended{how}")
-        except (RPCError, WorkflowQueryFailedError) as error:
+        except (RPCError, WorkflowQueryFailedError, KeyStoreError, PayloadError, ValidationError) as error:
             if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
                 return Guarded(missing=f"there is no {guardian.id}")
             log.warning("readiness of %s: %s does not answer: %s", cluster_id, guardian.id, error)
             return None
         pause = view.pause
         return Guarded(
+            heard=tuple(view.statements),
             abstaining=view.abstaining,
             paused=None if pause is None else f"by {pause.by}: {pause.reason}",
         )

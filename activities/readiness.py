@@ -141,10 +141,7 @@ class ReadinessChecks:
         return DnsRecord(answers=await self._dns.record(cluster.dns), asked_at=datetime.now(UTC))
 
     async def _guarded(self, cluster: Cluster) -> Guarded | None:
-        # Of an active/active cluster as a whole nothing is failed over: each lease group has a guardian.
-        if self._guarding is None or cluster.is_active_active:
-            return None
-        return await self._guarding.of(cluster.cluster_id)
+        return None if self._guarding is None else await self._guarding.of(cluster.cluster_id)
 
     async def _past(self, cluster_id: str) -> Past | None:
         try:

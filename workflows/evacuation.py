@@ -46,6 +46,8 @@ ASKS_OF_WHAT_IS_NOT_KNOWN = "the verification asks of clusters whose run was end
 """Patch: before, such a cluster was taken for one that had not moved."""
 TOLD_THOUGH_UNREAD = "an evacuation that cannot look at its region ends with a record, and people are told"
 """Patch: before, it failed without either, though people had been told that it begins by itself."""
+HEARS_HOW_RUNS_ENDED = "an evacuation hears from its clusters' runs how they ended"
+"""Patch: before, it waited for the end of each; a worker of then knows nothing of the signal."""
 WHAT = {Direction.OUT: "evacuation", Direction.BACK: "failback"}
 
 
@@ -96,12 +98,22 @@ class Evacuation(Listening):
             self.ended = ended
             self.progress.end(ended)
         result = await self._audit()
-        for moving in self._begun:
-            await moving.over()
+        await self._until_all_is_on_record()
         workflow.upsert_search_attributes([OUTCOME.value_set(result.outcome.value)])
         await self.announcements.end(result)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return result.model_copy(update={"steps": self.progress.steps})
+
+    async def _until_all_is_on_record(self) -> None:
+        """An evacuation is not done before its runs are."""
+        late = [moving for moving in self._begun if not moving.is_over]
+        for moving in late:
+            self.progress.remark(
+                "audit", moving.cluster_id, f"{moving.cluster_id}: its run is not on record yet"
+            )
+        for moving in late:
+            await moving.over()
+            self.progress.remark("audit", moving.cluster_id, f"{moving.cluster_id}: its run has ended")
 
     # The steps
 
@@ -315,8 +327,9 @@ class Evacuation(Listening):
     @workflow.signal(description="A cluster's run says how it ended, before that is on record")
     def cluster_ended(self, told: Moved) -> None:
         """The next wave need not wait for records: a store may be away for as long as the lost region is."""
-        for moving in self._moving:
-            moving.hear(told)
+        if workflow.patched(HEARS_HOW_RUNS_ENDED):
+            for moving in self._moving:
+                moving.hear(told)
 
     # What people say
 

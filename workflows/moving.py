@@ -58,12 +58,20 @@ class Moving:
         if told.cluster_id == self._move.cluster_id:
             self._told = told
 
+    @property
+    def cluster_id(self) -> str:
+        return self._move.cluster_id
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its own run has ended, its record included, if there was one."""
+        return self._child is None or self._child.done()
+
     async def over(self) -> None:
-        """Return when its own run has ended, its record included. Raises nothing."""
-        if self._child is not None:
-            await workflow.wait_condition(self._child.done)
-            if not self._child.cancelled():
-                self._child.exception()  # of one that was told of, nobody asks what became of it
+        """Return when it is. Raises nothing."""
+        await workflow.wait_condition(lambda: self.is_over)
+        if self._child is not None and not self._child.cancelled():
+            self._child.exception()  # of one that was told of, nobody asks what became of it
 
     def stop(self) -> None:
         """Have it stop at its next safe place, and begin nothing further."""

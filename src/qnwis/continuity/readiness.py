@@ -335,7 +335,7 @@ def somebody_watches(look: _Look) -> Check:
         start = f"`qnwis-continuity guardian start {look.facts.cluster.cluster_id}`"
         reason = f"nobody watches: {said.missing}; {start}"
         return Check(name=name, grade=Grade.WARNING, reason=reason, age_s=0)
-    silent = {vantage: said.abstaining[vantage] for vantage in vantages if vantage in said.abstaining}
+    silent = {v: said.abstaining.get(v, "not heard from yet") for v in vantages if v not in said.heard}
     speak, need = len(vantages) - len(silent), majority(len(vantages))
     told = [f"{vantage}: {why}" for vantage, why in silent.items()]
     if speak < need:
@@ -444,6 +444,7 @@ def backup_is_fresh(look: _Look) -> Check:
 
 OF_ANY_CLUSTER: tuple[Callable[[_Look], Check], ...] = (
     dns_takes_updates,
+    somebody_watches,
     files_are_usable,
     certificates_are_valid,
     callers_are_known,

@@ -91,6 +91,8 @@ class Guarded(Model):
 
     missing: str | None = None
     """Why there is no guardian."""
+    heard: tuple[str, ...] = ()
+    """Vantages that have a say."""
     abstaining: Mapping[str, str] = {}
     """By vantage of which nothing is heard, why."""
     paused: str | None = None

@@ -179,7 +179,7 @@ GOOD = Facts(
     past=Past(last_drill_at=NOON - timedelta(days=10), verified=verified()),
     certificates=(CertificateSeen(owner="node-1", not_after=NOON + timedelta(days=365)),),
     upkeep={"node-1": kept(), "node-2": kept()},
-    guarded=Guarded(),
+    guarded=Guarded(heard=WIDE.vantages),
     now=NOON + timedelta(seconds=5),
 )
 
@@ -188,8 +188,13 @@ def but(**changes: Any) -> Facts:
     return GOOD.model_copy(update=changes)
 
 
+PAUSED = Guarded(heard=WIDE.vantages, paused="by ann: test")
+
+
 def watched_from(*vantages: str, **abstaining: str) -> Facts:
-    return but(cluster=changed(WIDE, vantages=vantages), guarded=Guarded(abstaining=abstaining))
+    heard = tuple(vantage for vantage in vantages if vantage not in abstaining)
+    guarded = Guarded(heard=heard, abstaining={v: why for v, why in abstaining.items() if why})
+    return but(cluster=changed(WIDE, vantages=vantages), guarded=guarded)
 
 
 def check(facts: Facts, name: str) -> Check:
@@ -329,8 +334,14 @@ ROWS: list[tuple[str, Callable[[], Facts], Grade, str]] = [
         WARNING,
         "no failure is found: 1 of 3 vantages speak, and it takes 2; w: ended; x: cut off",
     ),
+    ("guardian", lambda: watched_from("v", "w", w=""), WARNING, "w: not heard from yet"),
     ("guardian", lambda: watched_from("v", gone="it left the topology"), READY, "it watches from v"),
-    ("guardian", lambda: but(guarded=Guarded(paused="by ann: test")), WARNING, "paused by ann: test"),
+    (
+        "guardian",
+        lambda: but(guarded=Guarded(heard=WIDE.vantages, paused="by ann: test")),
+        WARNING,
+        "paused by ann: test",
+    ),
     (
         "guardian",
         lambda: but(guarded=Guarded(missing="g has ended")),

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from qnwis.continuity.readiness import evaluate
-from qnwis.continuity.readiness_facts import CertificateSeen, Check, DnsTrial, Facts, Grade, UpdateAnswer
+from qnwis.continuity.readiness_facts import (
+    CertificateSeen,
+    Check,
+    DnsTrial,
+    Facts,
+    Grade,
+    Guarded,
+    UpdateAnswer,
+)
 from qnwis.continuity.weights import StepCheck
 
 from .scenes import NOON, UNKNOWN, changed, cluster, evidence, node, policy, primary, standby, witness
@@ -49,6 +57,7 @@ GOOD = Facts(
     weights=HOME,
     regions={"eu": WELL, "us": WELL},
     certificates=(CertificateSeen(owner="eu-1", not_after=NOON + timedelta(days=365)),),
+    guarded=Guarded(heard=SHOP.vantages),
     now=NOON,
 )
 
