@@ -37,6 +37,7 @@ from .test_guardian import all_healthy, until
 from .test_override import LOST, closing, overridden, review_of
 from .test_planned_maintenance import serving
 from .test_region_guardian import NEVER_S, NOON, Heard, becomes, heal
+from .unrecordable import away
 
 Handle = WorkflowHandle[Any, Any]
 
@@ -70,6 +71,20 @@ async def region_failure_completed(studio: Studio) -> Handle:
     on, crowd = await studio.land("a", "b", elsewhere=["c"], rules={"wave_size": 1})
     on.lose(on.region)
     return await _evacuated(on, crowd)
+
+
+async def region_failure_heard(studio: Studio) -> Handle:
+    """Each of its runs tells how it ended before that is on record."""
+    on, crowd = await studio.land("a", "b", rules={"wave_size": 1})
+    on.lose(on.region)
+    run = await on.evacuate(crowd)
+    await approve(crowd, run)
+    with away(on.providers.audit):
+        looks = Looks()
+        while on.serving() != {name: [f"{name}-3"] for name in on.worlds.by_cluster}:
+            await looks.again()
+    await result_of(run)
+    return run
 
 
 async def region_failure_failed_back(studio: Studio) -> Handle:
@@ -274,6 +289,7 @@ FURTHER_SCENES: dict[str, Callable[[Studio], Awaitable[Handle]]] = {
     scene.__name__: scene
     for scene in (
         region_failure_completed,
+        region_failure_heard,
         region_failure_failed_back,
         region_failure_shifted,
         region_failure_held,

@@ -178,6 +178,21 @@ async def guardian_failed_over(on: Stage) -> WorkflowHandle[Any, Any]:
     return guardian
 
 
+async def guardian_took_a_free_lock(on: Stage) -> WorkflowHandle[Any, Any]:
+    """What held it was terminated, and left no result."""
+    lock = failover_id(on.cluster_id)
+    held = await on.client.start_workflow("Stuck", id=lock, task_queue="nobody-polls-here")
+    guardian = await on.start_guardian()
+    await _until_healthy(on, guardian)
+    on.world.kill("node-1")
+    while (await guardian.query(Guardian.view)).holding != "a run holds the cluster's lock":
+        await asyncio.sleep(0.05)
+    await held.terminate("stuck")
+    while (await guardian.query(Guardian.view)).last_result is None:
+        await asyncio.sleep(0.05)
+    return guardian
+
+
 async def guardian_paused(on: Stage) -> WorkflowHandle[Any, Any]:
     guardian = await on.start_guardian()
     await _until_healthy(on, guardian)
@@ -254,6 +269,7 @@ SCENES: dict[str, Scene] = {
         planned_maintenance_completed,
         planned_maintenance_rolled_back,
         guardian_failed_over,
+        guardian_took_a_free_lock,
         guardian_paused,
         guardian_partition_suspected,
         guardian_acknowledged,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from temporalio.exceptions import ApplicationError
 from activities.regions import RegionAssessment, RegionName, Regions, Where, WhereRequest
 from qnwis.continuity.access import Deed
 from qnwis.continuity.approvals import PendingApproval
-from qnwis.continuity.audit import AuditDraft, AuditRecord
 from qnwis.continuity.region_plan import Direction
 from qnwis.continuity.region_run import OPERATIONS
 from qnwis.continuity.run import (
@@ -31,7 +30,6 @@ from qnwis.continuity.run import (
     RunResult,
     StepStatus,
 )
-from qnwis.providers.errors import Unreachable
 from tests.looking import Looks
 from workflows import options
 from workflows.names import failover_id
@@ -53,7 +51,7 @@ from .land import (
     say,
 )
 from .people import Crowd, rule_of
-from .unrecordable import TOLD, takes_none_of
+from .unrecordable import TOLD, away, takes_none_of
 
 OwnRun = WorkflowHandle[PrimaryFailure, RunResult]
 
@@ -140,30 +138,18 @@ async def test_an_evacuation_whose_record_can_never_be_written_ends_and_says_so(
     assert result.notes == (TOLD,) and result.steps[-1].status is StepStatus.FAILED
 
 
-async def test_no_wave_waits_for_an_audit_store_that_is_away(
-    land: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_no_wave_waits_for_an_audit_store_that_is_away(land: Build) -> None:
     """It may be in the region that is lost. That all have left is told when all of it is on record."""
     on, crowd = await land("a", "b", "c", rules={"wave_size": 1})
-    append, back = on.providers.audit.append, asyncio.Event()
-    back.set()
-
-    async def away(draft: AuditDraft, artefacts: Mapping[str, str]) -> AuditRecord:
-        if not back.is_set():
-            raise Unreachable("the store is in the lost region")
-        return await append(draft, artefacts)
-
-    monkeypatch.setattr(on.providers.audit, "append", away)
     on.lose(on.region)
     run = await on.evacuate(crowd)
     await approve(crowd, run)
-    back.clear()
-    async with asyncio.timeout(WITHIN_S):
-        looks = Looks()
-        while on.serving() != {name: [f"{name}-3"] for name in on.worlds.by_cluster}:
-            await looks.again()
-    assert (await run.describe()).status is WorkflowExecutionStatus.RUNNING
-    back.set()
+    with away(on.providers.audit):
+        async with asyncio.timeout(WITHIN_S):
+            looks = Looks()
+            while on.serving() != {name: [f"{name}-3"] for name in on.worlds.by_cluster}:
+                await looks.again()
+        assert (await run.describe()).status is WorkflowExecutionStatus.RUNNING
     result = await result_of(run)
     assert result.verified and [moved.good for moved in result.moved] == [True] * 3
     for moved in result.moved:
