@@ -76,6 +76,9 @@ SAYS_WHETHER_IT_ACTS = "a run's search attributes say that it acts once it does"
 """Patch: before, they said so from its start, and one that had begun nothing was not told from others."""
 OVERRUN_OF_THE_OUTAGE = "an overrun is told of by the time that the service waits"
 """Patch: before, what a switchover does ahead and sets right afterwards counted, too."""
+RECORD_PATIENCE = timedelta(seconds=5)
+"""Of an evacuation, with a run that has ended in all but its record. To be told at once would be two more
+workflow tasks for each run, in the midst of a wave."""
 TELLS_THE_EVACUATION = "a cluster's run tells its evacuation how it ended before that is on record"
 """Patch: before, no wave began until the records of the one before were written, store or no store."""
 
@@ -105,6 +108,7 @@ class Run(Steered):
         """Where its outcome is to be, for whoever looks for what was left unfinished."""
         self._overrun_due = False
         """Whether the notice of an overrun is still to be armed, when the outage begins."""
+        self._past_its_record = False
         self.progress = Progress(kind, request.cluster_id, dry_run=request.dry_run)
         self.known = Known(kind, request, maintenance, self.progress)
         self.takeover = self.known.takeover
@@ -144,6 +148,7 @@ class Run(Steered):
             self.progress.end(ended)
         telling = asyncio.create_task(self._tell_the_evacuation())
         result = await self._audit()
+        self._past_its_record = True
         await self._tell(result)
         await telling
         return result.model_copy(update={"steps": self.progress.steps, "notes": self.notes})
@@ -369,10 +374,17 @@ class Run(Steered):
         return result
 
     async def _tell_the_evacuation(self) -> None:
-        """How this ended, if it is part of one: the next wave waits for that, and not for the record."""
+        """How this ended, if it is part of one and its record takes long: no wave waits for a store."""
         assert self.ended is not None
         parent = workflow.info().parent
         if parent is None or self.request.agreed_with is None or not workflow.patched(TELLS_THE_EVACUATION):
+            return
+        with contextlib.suppress(TimeoutError):
+            await workflow.wait_condition(
+                lambda: self._past_its_record,
+                timeout=RECORD_PATIENCE,
+                timeout_summary="patience with the audit store",
+            )
             return
         result = result_of(self, self.ended)
         told = Moved(
