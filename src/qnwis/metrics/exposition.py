@@ -1,8 +1,8 @@
 """The text of all figures of a process, made without keeping its watches from their work.
 
-prometheus-client needs about a tenth of a millisecond for the lines of one node's histogram, and nothing else
-of Python runs meanwhile: with five thousand nodes each scrape made a worker stand still for a second. Such a
-family writes its lines by itself.
+prometheus-client needs about a tenth of a millisecond for the lines of one histogram, and nothing else of
+Python runs meanwhile: with ten thousand of them, those of a thousand clusters, a worker stood still for more
+than a second of each scrape. Such a family writes its lines by itself.
 """
 
 from __future__ import annotations
@@ -57,12 +57,15 @@ class Histogram:
         """By the values of the labels, in the metric's order; the last is of what is beyond every bound."""
         self._sums: dict[tuple[str, ...], float] = {}
 
-    def observe(self, labels: tuple[str, ...], value: float) -> None:
-        counts = self._counts.get(labels)
-        if counts is None:
+    def begin(self, *labels: str) -> list[int]:
+        """Have it there, if nothing was observed yet too. The counts by bucket."""
+        if labels not in self._counts:
             self._sums[labels] = 0.0
-            counts = self._counts[labels] = [0] * (len(self._bounds) + 1)
-        counts[bisect_left(self._bounds, value)] += 1
+            self._counts[labels] = [0] * (len(self._bounds) + 1)
+        return self._counts[labels]
+
+    def observe(self, labels: tuple[str, ...], value: float) -> None:
+        self.begin(*labels)[bisect_left(self._bounds, value)] += 1
         self._sums[labels] += value
 
     def text(self) -> str:

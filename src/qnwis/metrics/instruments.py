@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
@@ -24,10 +24,6 @@ def under_exact_name(metric: Metric, kept: Counter) -> Iterator[Family]:
             if sample.name.endswith("_total"):
                 family.add_sample(metric.name, sample.labels, sample.value)
     yield family
-
-
-def histogram(metric: Metric, registry: CollectorRegistry | None = None) -> Histogram:
-    return Histogram(metric.name, metric.help, metric.labels, buckets=metric.buckets, registry=registry)
 
 
 def gauges(metrics: Iterable[Metric], samples: Iterable[Sample]) -> Iterator[Family]:

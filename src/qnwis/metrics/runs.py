@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from functools import partial
 from threading import Lock, Thread
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from pydantic import ValidationError
@@ -54,7 +53,8 @@ from qnwis.providers.audit_store import AuditStore
 from qnwis.providers.errors import Refused, Unreachable
 
 from .clusters import lease_groups
-from .instruments import counter, gauges, histogram
+from .exposition import Exposition, Histogram
+from .instruments import counter, gauges
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class RunMetrics(Collector):
     counted anew by Prometheus, all of it, when the answer comes. The objectives are served from the start.
     """
 
-    def __init__(self, store: AuditStore, clusters: Registry, registry: CollectorRegistry) -> None:
+    def __init__(self, store: AuditStore, clusters: Registry, exposition: Exposition) -> None:
         self._store = store
         self._clusters = clusters
         self._lock = Lock()
@@ -79,7 +79,10 @@ class RunMetrics(Collector):
         self.reading = _done()
         """The newest read: whoever must know that it has ended waits for it."""
         self._served: list[Family] = []
+        self._text = ""
         """About runs, as of the end of a read."""
+        self._told_of: tuple[int, tuple[str, ...]] | None = None
+        """The newest record, and the clusters, that are in it."""
         self._read_up_to = 0
         self._is_complete = False
         """Everything was read once, to the newest record of that time."""
@@ -88,9 +91,14 @@ class RunMetrics(Collector):
         """By cluster."""
         self._executions, self._successes = counter(EXECUTIONS), counter(SUCCESSES)
         self._failures, self._runs, self._moves = counter(FAILURES), counter(RUNS), counter(MOVES)
-        self._execution_ms, self._validation_ms = histogram(EXECUTION_MS), histogram(VALIDATION_MS)
-        self._step_ms, self._recovery_ms = histogram(STEP_MS), histogram(RECOVERY_MS)
-        registry.register(self)
+        self._execution_ms, self._validation_ms = Histogram(EXECUTION_MS), Histogram(VALIDATION_MS)
+        self._step_ms, self._recovery_ms = Histogram(STEP_MS), Histogram(RECOVERY_MS)
+        exposition.register(self)
+        exposition.add(self)
+
+    def text(self) -> str:
+        """Of how long runs took."""
+        return self._text
 
     def collect(self) -> Iterator[Family]:
         groups = lease_groups(self._clusters)
@@ -109,22 +117,21 @@ class RunMetrics(Collector):
                 log.error("metrics about runs are those of record %s", self._read_up_to, exc_info=error)
             self.reading = _beside(partial(self._read, tuple(cluster_ids)))
 
-    def _read(self, cluster_ids: Iterable[str]) -> None:
+    def _read(self, cluster_ids: tuple[str, ...]) -> None:
         try:
             asyncio.run(self._read_on())
         except (Refused, Unreachable) as error:
             log.warning("metrics about runs are those of record %s: %s", self._read_up_to, error)
-        if self._is_complete:
+        if self._is_complete and self._told_of != (told_of := (self._read_up_to, cluster_ids)):
             self._served = [*self._of_runs(cluster_ids)]
+            took = (self._execution_ms, self._validation_ms, self._step_ms, self._recovery_ms)
+            self._text = "".join(one.text() for one in took)
+            self._told_of = told_of
 
     def _of_runs(self, cluster_ids: Iterable[str]) -> Iterator[Family]:
         for cluster_id in cluster_ids:
             self._begin_at_zero(cluster_id)
-        instruments = (
-            *(self._executions, self._successes, self._failures, self._runs, self._moves),
-            *(self._execution_ms, self._validation_ms, self._step_ms, self._recovery_ms),
-        )
-        for one in instruments:
+        for one in (self._executions, self._successes, self._failures, self._runs, self._moves):
             yield from one.collect()
         yield from gauges(NEWEST, self._newest())
 
@@ -139,11 +146,11 @@ class RunMetrics(Collector):
             self._executions.labels(cluster_id, outcome.value)
         self._successes.labels(cluster_id)
         for outcome in EXECUTED:
-            self._execution_ms.labels(cluster_id, outcome.value)
+            self._execution_ms.begin(cluster_id, outcome.value)
             if outcome is not RunOutcome.COMPLETED:
                 self._failures.labels(cluster_id, outcome.value)
-        self._validation_ms.labels(cluster_id)
-        self._recovery_ms.labels(cluster_id)
+        self._validation_ms.begin(cluster_id)
+        self._recovery_ms.begin(cluster_id)
         for loss in Loss:
             self._moves.labels(cluster_id, loss.value)
 
@@ -176,7 +183,7 @@ class RunMetrics(Collector):
     def _count(self, run: RunFigures) -> None:
         self._runs.labels(run.cluster_id, run.operation, run.status).inc()
         for step, took_ms in run.steps_ms.items():
-            self._step_ms.labels(run.cluster_id, run.operation, step).observe(took_ms)
+            self._step_ms.observe((run.cluster_id, run.operation, step), took_ms)
         if run.moved:
             self._moves.labels(run.cluster_id, run.loss.value).inc()
             self._last_move[run.cluster_id] = run
@@ -188,11 +195,11 @@ class RunMetrics(Collector):
         if run.failure is not None:
             self._failures.labels(run.cluster_id, run.failure).inc()
         if (took := run.steps_ms.get(EXECUTION)) is not None:
-            self._execution_ms.labels(run.cluster_id, run.status).observe(took)
+            self._execution_ms.observe((run.cluster_id, run.status), took)
         if (took := run.steps_ms.get(VERIFICATION)) is not None:
-            self._validation_ms.labels(run.cluster_id).observe(took)
+            self._validation_ms.observe((run.cluster_id,), took)
         if run.recovery_ms is not None:
-            self._recovery_ms.labels(run.cluster_id).observe(run.recovery_ms)
+            self._recovery_ms.observe((run.cluster_id,), run.recovery_ms)
             self._last_recovery[run.cluster_id] = run
 
 

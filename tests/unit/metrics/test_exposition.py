@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import Histogram as Theirs
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
 from qnwis.continuity.metrics import HEARTBEAT_LATENCY, Kind, Metric
 from qnwis.metrics.exposition import Exposition, Histogram
-from qnwis.metrics.instruments import histogram
 
 ACCEPTS = {
     None: plain,
@@ -40,7 +40,7 @@ def test_whatever_is_observed_it_says_the_same_as_the_library(
     said: list[tuple[str, float]], accept: str | None
 ) -> None:
     theirs, ours, own = CollectorRegistry(), Exposition(), Histogram(METRIC)
-    reference = histogram(METRIC, theirs)
+    reference = Theirs(METRIC.name, METRIC.help, METRIC.labels, buckets=METRIC.buckets, registry=theirs)
     for registry in (theirs, ours):
         Counter("seen", "…", registry=registry).inc()
     ours.add(own)

@@ -8,13 +8,14 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from qnwis.config.registry import Registry
 from qnwis.continuity.audit import AuditRecord
 from qnwis.continuity.refusal import Refusal
 from qnwis.continuity.run import RunOutcome
+from qnwis.metrics.exposition import Exposition
 from qnwis.metrics.runs import PAGE, RunMetrics
 from qnwis.providers.audit_store import SqliteAuditStore
 from qnwis.providers.errors import Unreachable
@@ -24,13 +25,14 @@ from tests.looking import WITHIN_S
 from tests.unit.continuity.scenes import NOON
 from tests.unit.continuity.test_audit import tampered
 from tests.unit.metrics.records import ended, read_to_its_end, record, store_in, up_to_date
+from tests.unit.metrics.series import value
 
 
 class Worker:
     """The part of a worker that serves figures about runs."""
 
     def __init__(self, folder: Path, keys: FileKeyStore | None = None) -> None:
-        self._registry = CollectorRegistry()
+        self._registry = Exposition()
         self.runs = RunMetrics(store_in(folder, keys), Registry(folder), self._registry)
 
     async def value(self, name: str, **labels: str) -> float | None:
@@ -47,7 +49,7 @@ class Worker:
 
     def now(self, name: str, **labels: str) -> float | None:
         """By a scrape, whatever goes on."""
-        return self._registry.get_sample_value(name, {"cluster": "c", **labels})
+        return value(self._registry, name, {"cluster": "c", **labels})
 
 
 @pytest.fixture
@@ -331,9 +333,9 @@ async def test_a_configuration_that_cannot_be_read_hides_no_run(home: Path) -> N
 
 async def test_what_is_served_is_of_prometheus_form_and_names_no_person(home: Path) -> None:
     await record(store_in(home), ended("run-1"))
-    registry = CollectorRegistry()
+    registry = Exposition()
     await asyncio.to_thread(up_to_date, RunMetrics(store_in(home), Registry(home), registry))
-    text = (await asyncio.to_thread(generate_latest, registry)).decode()
+    text = registry.completed(await asyncio.to_thread(generate_latest, registry)).decode()
     families = [*text_string_to_metric_families(text)]
     assert "qnwis_failover_execution_ms" in {family.name for family in families}
     assert "ann" not in {v for family in families for one in family.samples for v in one.labels.values()}
