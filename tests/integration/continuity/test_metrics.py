@@ -14,6 +14,7 @@ from qnwis.lab.temporal_server import TemporalServer
 from qnwis.metrics.exposition import Exposition
 from tests.looking import WITHIN_S, Looks
 from tests.unit.metrics.addresses import free_address
+from tests.unit.metrics.series import value as exposed
 from workers.wiring import workers_for
 
 from .conftest import Setting
@@ -27,7 +28,7 @@ async def test_workers_say_that_a_run_waits_for_approval_and_then_how_it_ended(s
 
     async def value(name: str, **labels: str) -> float | None:
         found = {"cluster": on.cluster_id, **labels}
-        return await asyncio.to_thread(registry.get_sample_value, name, found)
+        return await asyncio.to_thread(exposed, registry, name, found)
 
     async def until(expected: float, name: str, **labels: str) -> None:
         """A scrape serves what was read of the runs before it."""

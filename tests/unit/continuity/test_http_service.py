@@ -23,6 +23,7 @@ from qnwis.continuity.readiness_facts import (
     DnsTrial,
     Facts,
     Grade,
+    Guarded,
     Past,
     RecordAnswer,
     UpdateAnswer,
@@ -229,6 +230,7 @@ def test_it_is_ready_though_nobody_asks_it_for_what_databases_are_asked_for() ->
                 policy_digest=sha256_digest(POLICY),
             )
         ),
+        guarded=Guarded(heard=topology.vantages),
         now=NOON,
     )
     found = evaluate(facts)
