@@ -243,7 +243,7 @@ class Beats:
 
         A stream that cannot be opened pokes nothing: each poke is one more beat, and a node's misses must
         not come faster than its detector's interval. `heard`: it answered when it was asked last; whoever
-        does not has no stream either, and where a region is lost the tries would cost as much as the beats.
+        does not has no stream either, and where a region is lost the tries would add up.
         """
         while True:
             await heard.wait()

@@ -82,7 +82,7 @@ def _app(exposition: Exposition) -> WSGIApplication:
         said: list[tuple[str, list[tuple[str, str]]]] = []
         body = b"".join(others(environ, lambda *status_and_headers: said.append(status_and_headers)))
         ((status, headers),) = said
-        if any(name == "Content-Type" for name, _ in headers):
+        if any(name == "Content-Type" for name, _ in headers):  # figures; refusals and the icon have none
             body = exposition.completed(body, parse_qs(environ.get("QUERY_STRING", "")).get("name[]", ()))
             if gzip_accepted(environ.get("HTTP_ACCEPT_ENCODING", "")):
                 body = gzip.compress(body, GZIP_LEVEL)
