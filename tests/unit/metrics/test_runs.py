@@ -339,3 +339,19 @@ async def test_what_is_served_is_of_prometheus_form_and_names_no_person(home: Pa
     families = [*text_string_to_metric_families(text)]
     assert "qnwis_failover_execution_ms" in {family.name for family in families}
     assert "ann" not in {v for family in families for one in family.samples for v in one.labels.values()}
+
+
+async def test_what_is_served_is_made_anew_only_when_there_is_news_of_it(home: Path) -> None:
+    """Of a thousand clusters it is much, and Prometheus asks every few seconds."""
+    store = store_in(home)
+    await record(store, ended("run-1"))
+    runs = RunMetrics(store, Registry(home), Exposition())
+
+    def executions() -> object:
+        up_to_date(runs)
+        return next(one for one in runs.collect() if one.name == "qnwis_failover_executions")
+
+    first = await asyncio.to_thread(executions)
+    assert await asyncio.to_thread(executions) is first
+    await record(store, ended("run-2"))
+    assert await asyncio.to_thread(executions) is not first
