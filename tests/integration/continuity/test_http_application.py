@@ -29,7 +29,7 @@ from qnwis.transport import Transport
 from workers.settings import WorkerSettings
 from workers.wiring import Providers, workers_for
 from workflows.guardian import Guardian
-from workflows.guardian_state import GuardianState
+from workflows.guardian_state import GuardianState, PauseRequest, ResumeRequest
 from workflows.names import failover_id, guardian_id
 from workflows.planned_maintenance import PlannedMaintenance
 from workflows.primary_failure import PrimaryFailure
@@ -227,9 +227,13 @@ async def test_a_killed_node_is_failed_over_without_anybody(service: Service) ->
     acting, holding = guardians
     for guardian in guardians:
         await until(guardian, lambda v: set(v.statuses.values()) == {NodeStatus.HEALTHY})
+    # The nodes are the same: once the one has failed over, the other finds that a primary serves.
+    await acting.signal(Guardian.pause_failover, PauseRequest(by="test", reason="not before the other"))
+    await until(acting, lambda v: v.pause is not None)
     service.lab.kill("a")
     held = await until(holding, lambda v: v.holding is not None)
     assert "whether a silent node still writes is not known" in (held.holding or "")
+    await acting.signal(Guardian.resume_failover, ResumeRequest(by="test", reason="it held"))
     view = await until(acting, lambda v: v.last_result is not None)
     assert view.last_result is not None and view.last_result.verified, view.last_result
     assert service.power.switched[-1] == ("a", "off") and view.primary_node_id == "b"
